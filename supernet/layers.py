@@ -1,0 +1,165 @@
+"""LayerTable: the layers of a batch of networks as columns, and the footprint metrics that follow from them.
+
+Letters: n architectures, L layer places, S slots, R resolutions, C slot codes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from enum import IntEnum
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from supernet.space import Floats, Genomes, Ints, SearchSpace
+
+BYTES_FP32 = 4
+
+
+class Kind(IntEnum):
+    """What a layer does. Only CONV and LINEAR have weights."""
+
+    CONV = 0
+    LINEAR = 1
+    POOL = 2  # window pooling, kernel x kernel
+    GLOBAL_POOL = 3
+    ADD = 4  # join of branches without weights
+
+
+Column = NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class LayerTable:
+    """(n, L) columns; columns that are the same for all n are broadcast, not copied. Absent layers have live = False.
+
+    `size` is the input side in pixels, `held` the elements that must stay in memory beside input and output while the
+    layer runs (the shortcut of a residual block), `slot` (L,) the slot of the space that the layer belongs to, or -1.
+    """
+
+    kind: Column
+    cin: Column
+    cout: Column
+    kernel: Column
+    stride: Column
+    size: Column
+    groups: Column
+    bias: Column
+    norm: Column
+    held: Column
+    live: NDArray[np.bool_]
+    slot: NDArray[np.int32]
+
+    def with_slot(self, slot: NDArray[np.int32]) -> LayerTable:
+        """The same layers, assigned to other slots."""
+        return replace(self, slot=slot)
+
+    @property
+    def out_size(self) -> Column:
+        """(n, L) output side: ceil(size / stride), as 'same' padding gives; 1 after a global pool."""
+        return np.where(self.kind == Kind.GLOBAL_POOL, 1, -(-self.size // self.stride)).astype(np.int32)
+
+    def _weights(self) -> Ints:
+        has = (self.kind <= Kind.LINEAR) & self.live
+        return np.where(has, self.cin.astype(np.int64) // np.maximum(self.groups, 1) * self.cout * self.kernel**2, 0)
+
+    def _outputs(self) -> Ints:
+        return np.where(self.live, self.cout.astype(np.int64) * self.out_size.astype(np.int64) ** 2, 0)
+
+    def layer_macs(self) -> Ints:
+        """(n, L) multiply-accumulates of one image; biases, norms, pools and sums not counted."""
+        return self._weights() * self.out_size.astype(np.int64) ** 2
+
+    def layer_params(self) -> Ints:
+        """(n, L) weights, biases and two numbers per normalised channel."""
+        extra = self.cout.astype(np.int64) * (self.bias + 2 * self.norm)
+        return self._weights() + np.where(self.live, extra, 0)
+
+    def layer_activations(self) -> Ints:
+        """(n, L) output elements of layers with weights, one image ("activations" of timm and RegNet)."""
+        return np.where(self.kind <= Kind.LINEAR, self._outputs(), 0)
+
+    def macs(self) -> Ints:
+        """(n,) multiply-accumulates of one forward pass at batch 1; biases and norms not counted."""
+        return self.layer_macs().sum(axis=1)
+
+    def params(self) -> Ints:
+        """(n,) trainable parameters: weights, biases, two per normalised channel."""
+        return self.layer_params().sum(axis=1)
+
+    def weight_bytes(self, bytes_per_weight: float = BYTES_FP32) -> Floats:
+        """(n,) bytes of the trainable parameters."""
+        return self.params() * float(bytes_per_weight)
+
+    def activation_bytes(self, bytes_per_value: float = BYTES_FP32) -> Floats:
+        """(n,) bytes written by all layers with weights in one forward pass at batch 1 (traffic, not residency)."""
+        return self.layer_activations().sum(axis=1) * float(bytes_per_value)
+
+    def peak_bytes(self, bytes_per_value: float = BYTES_FP32) -> Floats:
+        """(n,) bytes of the activations alive at the worst layer, batch 1: input + output + held shortcut.
+
+        Ours; assumes activation functions work in place and a memory planner without waste. A real allocator adds to
+        it (measured with eager PyTorch: 8-15% more live storage, RSS 1.4-2x).
+        """
+        inputs = np.where(self.live, self.cin.astype(np.int64) * self.size.astype(np.int64) ** 2, 0)
+        held = np.where(self.live, self.held.astype(np.int64), 0)
+        return (inputs + self._outputs() + held).max(axis=1) * float(bytes_per_value)
+
+
+_COLUMNS = ("kind", "cin", "cout", "kernel", "stride", "size", "groups", "bias", "norm", "held")
+
+
+@dataclass
+class LayerBuilder:
+    """Writes a batch of networks down, layer by layer; `size` follows the strides. Arguments are scalars or (n,)."""
+
+    n: int
+    size: NDArray[np.int64]  # (n,) current side in pixels
+    rows: list[dict[str, NDArray[np.int32]]] = field(default_factory=list)
+    live: list[NDArray[np.bool_]] = field(default_factory=list)
+    slot: list[int] = field(default_factory=list)
+
+    def add(
+        self,
+        kind: Kind,
+        cin: Ints | int,
+        cout: Ints | int,
+        *,
+        kernel: Ints | int = 1,
+        stride: int = 1,
+        groups: Ints | int = 1,
+        bias: int = 0,
+        norm: int = 1,
+        held: Ints | int = 0,
+        live: NDArray[np.bool_] | bool = True,
+        slot: int = -1,
+        size: Ints | int | None = None,
+    ) -> None:
+        """One layer. With `size` given it is a side branch (squeeze-excite, shortcut): the main size stays."""
+        shape = (self.n,)
+        given = dict(
+            kind=int(kind), cin=cin, cout=cout, kernel=kernel, stride=stride, groups=groups, bias=bias, norm=norm,
+            held=held, size=self.size if size is None else size,
+        )  # fmt: skip
+        self.rows.append({key: np.broadcast_to(np.asarray(value, np.int32), shape) for key, value in given.items()})
+        alive = np.broadcast_to(np.asarray(live, bool), shape)
+        self.live.append(alive)
+        self.slot.append(slot)
+        if size is None:
+            if kind == Kind.GLOBAL_POOL:
+                self.size = np.ones(self.n, np.int64)
+            elif stride > 1:
+                self.size = np.where(alive, -(-self.size // stride), self.size)
+
+    def table(self) -> LayerTable:
+        columns = {key: np.stack([row[key] for row in self.rows], axis=1) for key in _COLUMNS}
+        return LayerTable(**columns, live=np.stack(self.live, axis=1), slot=np.array(self.slot, np.int32))
+
+
+def make_divisible(channels: NDArray[np.float64] | float, divisor: int = 8) -> Ints:
+    """Channels rounded to a multiple of `divisor`, never below 90% of the wish (MobileNet's rule, as `ofa` has it)."""
+    wish = np.asarray(channels, np.float64)
+    rounded = np.maximum(divisor, ((wish + divisor / 2).astype(np.int64) // divisor) * divisor)
+    return np.where(rounded < 0.9 * wish, rounded + divisor, rounded)

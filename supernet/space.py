@@ -1,0 +1,369 @@
+"""Search spaces: batches of canonical genomes and the operators on them.
+
+Letters: n architectures, d genes, v values of all axes together, S slots.
+
+A genome is a row of int8 *levels*: level 0 means "switched off by its gate", level i >= 1 means the i-th value of the
+axis. Genomes are canonical: a gene that is switched off is 0 and no other gene is, so equal networks are equal rows.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from configs import unknown_name
+
+if TYPE_CHECKING:
+    from supernet.layers import LayerTable
+
+Genomes = NDArray[np.int8]
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Rng = np.random.Generator
+
+MAX_ENUMERATION = 10_000_000  # genomes; more are sampled, not listed
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One gene: what it is called, what its levels 1, 2, ... mean, and where it stands in the one-line name.
+
+    `name` is the column name of `data/README.md` (ks0, e3, d1, r); `letter` and `stage` place it in the one-line name.
+    `deploy` marks genes that do not change the network but what is done with it (fine-tuning epochs).
+    """
+
+    name: str
+    values: tuple[int, ...]
+    letter: str
+    stage: int = 0
+    deploy: bool = False
+
+
+@dataclass(frozen=True)
+class Gate:
+    """Gene `axis` exists only where gene `controller` is at `level` or above. Data, not code."""
+
+    axis: int
+    controller: int
+    level: int
+
+
+@dataclass(frozen=True, eq=False)
+class SearchSpace:
+    """A space of networks. Build one with `supernet.spaces.get(name)`.
+
+    `slots` are the groups of genes that act together on one place of the network (kernel and width of one block); an
+    additive cost is a sum over slots at given resolution. `parent` is a larger space that contains this one, so that its
+    predictors apply here too (OFA-MobileNetV3 for CompOFA).
+    """
+
+    name: str
+    axes: tuple[Axis, ...]
+    gates: tuple[Gate, ...]
+    slots: tuple[tuple[int, ...], ...]
+    make_layers: Callable[[SearchSpace, Genomes], LayerTable]
+    make_settings: Callable[[SearchSpace, Genomes], list[dict[str, Any]]] | None = None
+    parent: SearchSpace | None = None
+    make_parent_genomes: Callable[[SearchSpace, Genomes], Genomes] | None = None
+
+    def __post_init__(self) -> None:
+        controllers = {gate.controller for gate in self.gates}
+        gated = {gate.axis for gate in self.gates}
+        if len(gated) != len(self.gates) or controllers & gated:
+            raise ValueError(f"{self.name}: a gene has at most one gate, and a gate's controller has none")
+        if any(max(len(axis.values), 1) > 126 for axis in self.axes):
+            raise ValueError(f"{self.name}: at most 126 levels per gene fit in int8")
+
+    # ------------------------------------------------------------------ what the space consists of
+    @property
+    def d(self) -> int:
+        return len(self.axes)
+
+    @cached_property
+    def levels(self) -> Ints:
+        """(d,) number of levels per gene."""
+        return np.array([len(axis.values) for axis in self.axes])
+
+    @cached_property
+    def index(self) -> dict[str, int]:
+        return {axis.name: j for j, axis in enumerate(self.axes)}
+
+    @cached_property
+    def _controller(self) -> Ints:
+        controller = np.arange(self.d)
+        for gate in self.gates:
+            controller[gate.axis] = gate.controller
+        return controller
+
+    @cached_property
+    def _threshold(self) -> NDArray[np.int8]:
+        threshold = np.zeros(self.d, np.int8)
+        for gate in self.gates:
+            threshold[gate.axis] = gate.level
+        return threshold
+
+    @cached_property
+    def _value_table(self) -> Ints:
+        """(d, 1 + max levels) the value behind each level; 0 behind level 0."""
+        table = np.zeros((self.d, 1 + int(self.levels.max())), np.int64)
+        for j, axis in enumerate(self.axes):
+            table[j, 1 : 1 + len(axis.values)] = axis.values
+        return table
+
+    @cached_property
+    def allowed(self) -> Ints:
+        """(d, 2) lowest and highest level that sampling and mutation use; see `restrict`."""
+        return np.stack([np.ones(self.d, np.int64), self.levels], axis=1)
+
+    def axis(self, name: str) -> Axis:
+        if name not in self.index:
+            raise unknown_name(f"axis of {self.name}", name, self.index)
+        return self.axes[self.index[name]]
+
+    def restrict(self, name: str, low: int, high: int) -> SearchSpace:
+        """The same space and genomes, but sampling and mutation keep the values of axis `name` within [low, high]."""
+        values = np.array(self.axis(name).values)
+        inside = np.flatnonzero((values >= low) & (values <= high))
+        if not len(inside):
+            raise ValueError(
+                f"{self.name} has no value of {name} in [{low}, {high}]; it has {values.min()} to {values.max()}"
+            )
+        allowed = self.allowed.copy()
+        j = self.index[name]
+        allowed[j] = [max(allowed[j, 0], inside[0] + 1), min(allowed[j, 1], inside[-1] + 1)]
+        if allowed[j, 0] > allowed[j, 1]:
+            raise ValueError(f"{self.name}: [{low}, {high}] leaves no value of {name} within what was allowed before")
+        narrowed = replace(self)
+        narrowed.__dict__["allowed"] = allowed
+        return narrowed
+
+    def count(self) -> int:
+        """Number of different networks (and deployment settings) in the space as restricted; exact."""
+        width = self.allowed[:, 1] - self.allowed[:, 0] + 1
+        controllers = sorted({gate.controller for gate in self.gates})
+        gated = {gate.axis for gate in self.gates}
+        total = math.prod(int(width[j]) for j in range(self.d) if j not in gated and j not in controllers)
+        for c in controllers:
+            mine = [gate for gate in self.gates if gate.controller == c]
+            total *= sum(
+                math.prod(int(width[gate.axis]) for gate in mine if level >= gate.level)
+                for level in range(int(self.allowed[c, 0]), int(self.allowed[c, 1]) + 1)
+            )
+        return total
+
+    # ------------------------------------------------------------------ operators; all take and return batches
+    def canonical(self, genomes: Genomes) -> Genomes:
+        """(n, d) genes that their gate switches off become 0; live genes that are 0 get their first level."""
+        live = genomes[:, self._controller] >= self._threshold
+        return np.where(live, np.maximum(genomes, np.int8(1)), np.int8(0))
+
+    def is_canonical(self, genomes: Genomes) -> bool:
+        if genomes.dtype != np.int8 or genomes.ndim != 2 or genomes.shape[1] != self.d:
+            return False
+        in_range = (genomes >= 0) & (genomes <= self.levels)
+        live = genomes[:, self._controller] >= self._threshold
+        return bool((in_range & ((genomes > 0) == live)).all())
+
+    def check(self, genomes: Genomes) -> None:
+        """ValueError unless `genomes` is an (n, d) int8 array of canonical genomes of this space."""
+        if not self.is_canonical(genomes):
+            raise ValueError(
+                f"not canonical {self.name} genomes: expected int8 (n, {self.d}) levels, 0 exactly where a gene is off; "
+                f"got {genomes.dtype} {genomes.shape}. Build them with space.encode, space.parse or space.canonical"
+            )
+
+    def _draw(self, n: int, rng: Rng) -> Genomes:
+        return rng.integers(self.allowed[:, 0], self.allowed[:, 1] + 1, size=(n, self.d), dtype=np.int64).astype(np.int8)
+
+    def sample(self, n: int, rng: Rng) -> Genomes:
+        """(n, d) genomes, every gene uniform (as OFA samples: depths are uniform, so networks are not)."""
+        return self.canonical(self._draw(n, rng))
+
+    def mutate(self, genomes: Genomes, rng: Rng, rate: float) -> Genomes:
+        """(n, d) each gene redrawn with probability `rate`; genes that a deeper stage switches on are drawn anew."""
+        redraw = (rng.random(genomes.shape) < rate) | (genomes == 0)
+        return self.canonical(np.where(redraw, self._draw(len(genomes), rng), genomes))
+
+    def crossover(self, a: Genomes, b: Genomes, rng: Rng) -> Genomes:
+        """(n, d) uniform crossover; a gene live in the child but off in the chosen parent comes from the other one."""
+        child = np.where(rng.random(a.shape) < 0.5, a, b)
+        return self.canonical(np.where(child == 0, np.maximum(a, b), child))
+
+    def neighbours(self, genome: Genomes) -> Genomes:
+        """(m, d) all different networks that differ from the (1, d) genome in one gene (genes that open get their first level)."""
+        steps = []
+        for j in np.flatnonzero(genome[0]):
+            levels = [v for v in range(self.allowed[j, 0], self.allowed[j, 1] + 1) if v != genome[0, j]]
+            moved = np.repeat(genome, len(levels), axis=0)
+            moved[:, j] = levels
+            steps.append(moved)
+        return np.unique(self.canonical(np.concatenate(steps)), axis=0)
+
+    def enumerate(self) -> Genomes:
+        """(count, d) every network once, in lexicographic order of levels. ValueError above 10 million draws."""
+        width = self.allowed[:, 1] - self.allowed[:, 0] + 1
+        if self.gates or math.prod(int(w) for w in width) > MAX_ENUMERATION:
+            raise ValueError(f"{self.name} has {self.count():.3g} networks: sample them instead of listing them")
+        grids = np.meshgrid(*[np.arange(low, high + 1, dtype=np.int8) for low, high in self.allowed], indexing="ij")
+        return np.stack([grid.ravel() for grid in grids], axis=1)
+
+    # ------------------------------------------------------------------ views of genomes
+    def column(self, genomes: Genomes, name: str) -> Ints:
+        """(n,) values (not levels) of the axis `name`; 0 where it is off."""
+        self.axis(name)
+        j = self.index[name]
+        return self._value_table[j][genomes[:, j]]
+
+    def values(self, genomes: Genomes) -> Ints:
+        """(n, d) values (not levels) of all axes; 0 where a gene is off."""
+        return self._value_table[np.arange(self.d), genomes]
+
+    @cached_property
+    def _one_hot_offsets(self) -> Ints:
+        return np.concatenate([[0], np.cumsum(self.levels)])
+
+    @property
+    def one_hot_width(self) -> int:
+        return int(self._one_hot_offsets[-1])
+
+    def one_hot(self, genomes: Genomes, dtype: type[np.floating[Any]] = np.float64) -> NDArray[Any]:
+        """(n, v) indicator of each value of each axis; rows of zeros for genes that are off."""
+        n = len(genomes)
+        # One spare column in front takes the level 0 of every gene, so that no mask is needed.
+        flat = np.zeros((n, 1 + self.one_hot_width), dtype)
+        target = np.where(genomes > 0, self._one_hot_offsets[:-1] + genomes, 0)
+        flat[np.arange(n)[:, None], target] = 1
+        return flat[:, 1:]
+
+    @cached_property
+    def slot_radix(self) -> tuple[Ints, int]:
+        """Mixed-radix weights (S, d) that turn a genome into slot codes, and the largest number of codes of a slot."""
+        weights = np.zeros((len(self.slots), self.d), np.int64)
+        largest = 1
+        for s, genes in enumerate(self.slots):
+            radix = 1
+            for j in genes:
+                weights[s, j] = radix
+                radix *= int(self.levels[j]) + 1
+            largest = max(largest, radix)
+        return weights, largest
+
+    def slot_codes(self, genomes: Genomes) -> NDArray[np.int32]:
+        """(n, S) which of its variants each slot is in; 0 where it is absent."""
+        weights, _ = self.slot_radix
+        # float32 matmul: exact for these small integers, and BLAS is 10x faster than numpy's integer matmul
+        return np.asarray(genomes.astype(np.float32) @ weights.T.astype(np.float32), np.int32)
+
+    def embed(self, genomes: Genomes, target: str) -> Genomes:
+        """The same networks as genomes of the space named `target`: this space or its parent."""
+        if target == self.name:
+            return genomes
+        if self.parent is None or self.make_parent_genomes is None or target != self.parent.name:
+            fits = self.name if self.parent is None else f"{self.name} or {self.parent.name}"
+            raise ValueError(f"{self.name} is not part of {target}: use something fitted for {fits}")
+        return self.make_parent_genomes(self, genomes)
+
+    def layers(self, genomes: Genomes) -> LayerTable:
+        """(n, L) table of the layers of these networks."""
+        return self.make_layers(self, genomes)
+
+    def settings(self, genomes: Genomes) -> list[dict[str, Any]]:
+        """One dict per network for `set_active_subnet` of the `ofa` package."""
+        if self.make_settings is None:
+            raise ValueError(f"{self.name} is no space of the ofa package: it has no weight-sharing network to set")
+        return self.make_settings(self, genomes)
+
+    def encode(self, columns: Mapping[str, ArrayLike]) -> Genomes:
+        """Canonical genomes from tidy columns of values (`data/README.md`); extra columns are ignored.
+
+        Deployment genes may be missing (lowest value). Entries of absent blocks may hold anything.
+        """
+        missing = [axis.name for axis in self.axes if axis.name not in columns and not axis.deploy]
+        if missing:
+            raise ValueError(
+                f"{self.name} needs the columns {', '.join(a.name for a in self.axes if not a.deploy)}; "
+                f"missing: {', '.join(missing)}"
+            )
+        n = len(np.asarray(columns[next(axis.name for axis in self.axes if not axis.deploy)]))
+        genomes = np.ones((n, self.d), np.int8)
+        unknown: dict[int, NDArray[np.bool_]] = {}
+        for j, axis in enumerate(self.axes):
+            if axis.name in columns:
+                given = np.asarray(columns[axis.name])
+                order = np.argsort(axis.values)
+                place = np.clip(np.searchsorted(np.array(axis.values)[order], given), 0, len(order) - 1)
+                genomes[:, j] = order[place] + 1
+                unknown[j] = np.array(axis.values)[order[place]] != given
+        live = self.canonical(genomes) > 0
+        for j, wrong in unknown.items():
+            if (bad := wrong & live[:, j]).any():
+                axis = self.axes[j]
+                row = int(np.argmax(bad))
+                raise ValueError(
+                    f"{self.name}: {axis.name}={np.asarray(columns[axis.name])[row]} in row {row}; "
+                    f"allowed are {', '.join(map(str, axis.values))}"
+                )
+        return self.canonical(genomes)
+
+    # ------------------------------------------------------------------ one-line names
+    @cached_property
+    def _words(self) -> list[tuple[str, list[list[int]]]]:
+        """[(letter, [genes of each stage])], in the order of the axes."""
+        return [
+            (letter, [list(stage) for _, stage in groupby(genes, key=lambda j: self.axes[j].stage)])
+            for letter, genes in groupby(range(self.d), key=lambda j: self.axes[j].letter)
+        ]
+
+    def format(self, genomes: Genomes) -> list[str]:
+        """One-line names, e.g. `ofa_mbv3_w1.0 r192 d2-3-3-4-4 k35-357-... e46-346-... ft25`."""
+        names = []
+        for row, values in zip(genomes.tolist(), self.values(genomes).tolist(), strict=True):
+            words = [self.name]
+            for letter, stages in self._words:
+                glue = "" if self._single_digits(stages) else "."
+                words.append(letter + "-".join(glue.join(str(values[j]) for j in s if row[j]) for s in stages))
+            names.append(" ".join(words))
+        return names
+
+    def _single_digits(self, stages: list[list[int]]) -> bool:
+        return all(0 <= v <= 9 for stage in stages for j in stage for v in self.axes[j].values)
+
+    def parse(self, names: Iterable[str]) -> Genomes:
+        """Genomes of one-line names: the exact inverse of `format`."""
+        rows = [self._parse_one(name) for name in names]
+        return np.array(rows, np.int8).reshape(-1, self.d)
+
+    def _parse_one(self, name: str) -> list[int]:
+        words = name.split()
+        if len(words) != 1 + len(self._words) or words[0] != self.name:
+            raise self._bad_name(name, f"expected {self.name} and {len(self._words)} more words")
+        row = [0] * self.d
+        for word, (letter, stages) in zip(words[1:], self._words, strict=True):
+            chunks = word.removeprefix(letter).split("-")
+            if not word.startswith(letter) or len(chunks) != len(stages):
+                raise self._bad_name(name, f"{word!r} should be {letter} and {len(stages)} stage(s)")
+            single = self._single_digits(stages)
+            for chunk, genes in zip(chunks, stages, strict=True):
+                tokens = list(chunk) if single else chunk.split(".") if chunk else []
+                if len(tokens) > len(genes):
+                    raise self._bad_name(name, f"{chunk!r} in {word!r} has more than {len(genes)} values")
+                for token, j in zip(tokens, genes, strict=False):
+                    axis = self.axes[j]
+                    if not token.isdecimal() or int(token) not in axis.values:
+                        allowed = ", ".join(map(str, axis.values))
+                        raise self._bad_name(name, f"{token!r} in {word!r}: {axis.name} is one of {allowed}")
+                    row[j] = axis.values.index(int(token)) + 1
+        if not self.is_canonical(np.array([row], np.int8)):
+            raise self._bad_name(name, "the number of values per stage does not agree with the depths")
+        return row
+
+    def _bad_name(self, name: str, reason: str) -> ValueError:
+        example = self.format(self.canonical(np.ones((1, self.d), np.int8)))[0]
+        return ValueError(f"cannot read the architecture {name!r}: {reason}; an example: {example!r}")
