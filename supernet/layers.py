@@ -81,6 +81,11 @@ class LayerTable:
         """(n, L) output elements of layers with weights, one image ("activations" of timm and RegNet)."""
         return np.where(self.kind <= Kind.LINEAR, self._outputs(), 0)
 
+    def resident(self) -> Ints:
+        """(n, L) elements in memory while a layer runs: input, output and what waits beside them."""
+        inputs = np.where(self.live, self.cin.astype(np.int64) * self.size.astype(np.int64) ** 2, 0)
+        return inputs + self._outputs() + np.where(self.live, self.held.astype(np.int64), 0)
+
     def macs(self) -> Ints:
         """(n,) multiply-accumulates of one forward pass at batch 1; biases and norms not counted."""
         return self.layer_macs().sum(axis=1)
@@ -103,9 +108,7 @@ class LayerTable:
         Ours; assumes activation functions work in place and a memory planner without waste. A real allocator adds to
         it (measured with eager PyTorch: 8-15% more live storage, RSS 1.4-2x).
         """
-        inputs = np.where(self.live, self.cin.astype(np.int64) * self.size.astype(np.int64) ** 2, 0)
-        held = np.where(self.live, self.held.astype(np.int64), 0)
-        return (inputs + self._outputs() + held).max(axis=1) * float(bytes_per_value)
+        return self.resident().max(axis=1) * float(bytes_per_value)
 
 
 _COLUMNS = ("kind", "cin", "cout", "kernel", "stride", "size", "groups", "bias", "norm", "held")

@@ -226,19 +226,19 @@ class SearchSpace:
         return self._value_table[np.arange(self.d), genomes]
 
     @cached_property
-    def _one_hot_offsets(self) -> Ints:
+    def one_hot_offsets(self) -> Ints:
         return np.concatenate([[0], np.cumsum(self.levels)])
 
     @property
     def one_hot_width(self) -> int:
-        return int(self._one_hot_offsets[-1])
+        return int(self.one_hot_offsets[-1])
 
     def one_hot(self, genomes: Genomes, dtype: type[np.floating[Any]] = np.float64) -> NDArray[Any]:
         """(n, v) indicator of each value of each axis; rows of zeros for genes that are off."""
         n = len(genomes)
         # One spare column in front takes the level 0 of every gene, so that no mask is needed.
         flat = np.zeros((n, 1 + self.one_hot_width), dtype)
-        target = np.where(genomes > 0, self._one_hot_offsets[:-1] + genomes, 0)
+        target = np.where(genomes > 0, self.one_hot_offsets[:-1] + genomes, 0)
         flat[np.arange(n)[:, None], target] = 1
         return flat[:, 1:]
 

@@ -1,0 +1,50 @@
+"""LatencyData: measured latencies of subnets on one target, as parallel arrays."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from configs import unknown_name
+from latency.target import Target
+from supernet import spaces, tidy
+from supernet.space import Floats, Genomes
+
+
+@dataclass(frozen=True, eq=False)
+class LatencyData:
+    """n measurements; `spread_ms` is the interquartile range of each where it is known, else NaN."""
+
+    target: Target
+    genomes: Genomes  # (n, d) of target.space
+    ms: Floats  # (n,) of one batch
+    spread_ms: Floats  # (n,)
+
+    def __post_init__(self) -> None:
+        spaces.get(self.target.space).check(self.genomes)
+        if not (np.isfinite(self.ms) & (self.ms > 0)).all():
+            row = int(np.argmin(np.isfinite(self.ms) & (self.ms > 0)))
+            raise ValueError(f"latencies must be positive numbers of milliseconds; row {row} has {self.ms[row]}")
+
+    def __len__(self) -> int:
+        return len(self.ms)
+
+    def take(self, rows: NDArray[np.int64] | slice) -> LatencyData:
+        """The measurements of these rows."""
+        return replace(self, genomes=self.genomes[rows], ms=self.ms[rows], spread_ms=self.spread_ms[rows])
+
+
+def read_csv(path: str | Path, target: Target, column: str) -> LatencyData:
+    """Measurements from a tidy table: the columns of the space's genes, and `column` in ms. Rows without it are left out."""
+    columns = tidy.read_columns(path)
+    if column not in columns:
+        raise unknown_name(f"column of {path}", column, [name for name in columns if name.startswith("lat_")])
+    if columns[column].dtype.kind != "f":
+        raise ValueError(f"column {column} of {path} holds text, not milliseconds")
+    columns = tidy.select(columns, np.isfinite(columns[column]))
+    space = spaces.get(target.space)
+    ms = columns[column]
+    return LatencyData(target, space.encode(columns), ms, np.full(len(ms), np.nan))

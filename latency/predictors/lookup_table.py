@@ -1,0 +1,200 @@
+"""Lookup table: latency as the sum of measured blocks (OFA, ProxylessNAS). The baseline that predictors replace.
+
+Reads the YAML files of OFA (one per resolution) and of ProxylessNAS, and tidy CSV files of the same entries. Entries are
+looked up by shape, so a table serves every OFA mobile space whose blocks it holds; a missing block is an error that names
+it, and resolutions that are not covered at all are left out.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from latency.predictors.slot_latency import SlotLatency
+from latency.target import Target
+from supernet import slot_table, spaces, tidy
+from supernet.layers import Kind, LayerTable, make_divisible
+from supernet.slot_table import SlotTable
+from supernet.space import SearchSpace
+
+# (role, input side, input channels, output side, output channels, expanded channels, kernel, stride, shortcut, se)
+Entry = tuple[str, int, int, int, int, int, int, int, int, int]
+
+ROLES = {
+    "Conv": "stem",
+    "first_conv": "stem",
+    "expanded_conv": "block",
+    "MBConv": "block",
+    "Conv_1": "expand",
+    "final_expand_layer": "expand",
+    "AvgPool2D": "pool",
+    "Conv_2": "mix",
+    "feature_mix_layer": "mix",
+    "Logits": "classifier",
+    "classifier": "classifier",
+}
+KEY = re.compile(r"^(?P<layer>\w+)-input:(?P<input>[\dx]+)-output:(?P<output>[\dx]+)(?P<rest>.*)$")
+
+
+def _entry(role: str, values: Mapping[str, int]) -> Entry:
+    if role in ("mix", "classifier", "pool"):  # sources disagree on whether the pooled side is written down
+        return (role, 0, values["in_c"], 0, values["out_c"], 0, 0, 0, 0, 0)
+    if role != "block":
+        return (role, values["in_h"], values["in_c"], values["out_h"], values["out_c"], 0, 0, 0, 0, 0)
+    return (role, *(values[key] for key in ("in_h", "in_c", "out_h", "out_c", "mid", "kernel", "stride", "skip", "se")))  # type: ignore[return-value]
+
+
+@dataclass(frozen=True, eq=False)
+class LookupTable:
+    """Milliseconds per entry; `by_resolution` holds entries that were measured for one input resolution only."""
+
+    entries: Mapping[Entry, float]
+    by_resolution: Mapping[int, Mapping[Entry, float]]
+
+    def predictor(self, target: Target, space: SearchSpace | None = None) -> SlotLatency:
+        """The sums for all networks of `target.space` (or of `space`). A table knows no uncertainty: 5% is assumed.
+
+        ValueError where the table covers no resolution of the space; it names the first missing block.
+        """
+        space = space or spaces.get(target.space)
+        resolutions = list(space.axis("r").values)
+        cells = np.zeros((len(resolutions), len(space.slots), space.slot_radix[1]))
+        base = np.zeros(len(resolutions))
+        covered, missing = [], ""
+        for level, r in enumerate(resolutions):
+            try:
+                cells[level], base[level] = self._at(space, level, {**self.entries, **self.by_resolution.get(r, {})})
+                covered.append(r)
+            except KeyError as error:
+                missing = missing or f"r={r}: no {error.args[0]}"
+        if not covered:
+            raise ValueError(f"this table covers no network of {space.name}; {missing}")
+        inside = [r for r in resolutions if covered[0] <= r <= covered[-1]]
+        if inside != covered:
+            raise ValueError(f"this table has gaps for {space.name} between {covered[0]} and {covered[-1]}; {missing}")
+        facts = {"method": "lookup_table", "entries": len(self.entries) + sum(map(len, self.by_resolution.values()))}
+        return SlotLatency(target, SlotTable(cells, base), 0.05, (covered[0], covered[-1]), facts)
+
+    def _at(self, space: SearchSpace, level: int, known: Mapping[Entry, float]) -> tuple[Any, float]:
+        genomes, slots, codes = slot_table.slot_variants(space)
+        genomes[:, space.index["r"]] = level + 1
+        table = space.layers(genomes)
+        cells = np.zeros((len(space.slots), space.slot_radix[1]))
+        for i, (s, code) in enumerate(zip(slots, codes, strict=True)):
+            cells[s, code] = known[_block(table, i, np.flatnonzero((table.slot == s) & table.live[i]))]
+        return cells, sum(known.get(e, 0.0) if e[0] == "pool" else known[e] for e in _fixed(table))
+
+
+def _block(table: LayerTable, row: int, layers: Any) -> Entry:
+    """The entry of one inverted-residual block: its layers in one row of a table."""
+    first, last = layers[0], layers[-1]
+    deep = next(layer for layer in layers if table.groups[row, layer] > 1)
+    return _entry(
+        "block",
+        {
+            "in_h": int(table.size[row, first]),
+            "in_c": int(table.cin[row, first]),
+            "out_h": int(table.out_size[row, last]),
+            "out_c": int(table.cout[row, last]),
+            "mid": int(table.cout[row, deep]),
+            "kernel": int(table.kernel[row, deep]),
+            "stride": int(table.stride[row, deep]),
+            "skip": int(table.held[row, last] > 0),
+            "se": int(table.bias[row, layers].any()),
+        },
+    )
+
+
+def _fixed(table: LayerTable) -> Iterable[Entry]:
+    """Entries of the layers outside the elastic blocks: stem, first block, head."""
+    fixed = np.flatnonzero(table.slot < 0)
+    stem, first, head = fixed[0], fixed[1:3], fixed[3:]
+
+    def plain(role: str, layer: Any) -> Entry:
+        shape = {"in_h": table.size, "in_c": table.cin, "out_h": table.out_size, "out_c": table.cout}
+        return _entry(role, {key: int(column[0, layer]) for key, column in shape.items()})
+
+    yield plain("stem", stem)
+    yield _block(table, 0, first)
+    for layer in head:
+        kind, pooled = Kind(int(table.kind[0, layer])), table.size[0, layer] == 1
+        role = {Kind.GLOBAL_POOL: "pool", Kind.LINEAR: "classifier"}.get(kind, "mix" if pooled else "expand")
+        yield plain(role, layer)
+
+
+def read(paths: Iterable[str | Path]) -> LookupTable:
+    """A table from `.csv[.gz]` files, ProxylessNAS `.yaml`, or OFA `.yaml` files with the resolution in their name."""
+    entries: dict[Entry, float] = {}
+    by_resolution: dict[int, dict[Entry, float]] = {}
+    for path in map(Path, paths):
+        if path.name.endswith((".csv", ".csv.gz")):
+            for resolution, entry, ms in _read_csv(path):
+                (entries if resolution is None else by_resolution.setdefault(resolution, {}))[entry] = ms
+        elif path.suffix in (".yaml", ".yml"):
+            found = re.search(r"_(\d{2,3})_lookup_table", path.name)
+            into = by_resolution.setdefault(int(found[1]), {}) if found else entries
+            into.update(_read_yaml(path))
+        else:
+            raise ValueError(f"{path} is no lookup table: expected .csv, .csv.gz or .yaml")
+    return LookupTable(entries, by_resolution)
+
+
+def _read_yaml(path: Path) -> dict[Entry, float]:
+    if not path.is_file():
+        raise ValueError(f"no lookup table {path}")
+    content = yaml.load(path.read_text(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} is no lookup table: expected a mapping of layers to mean latencies")
+    found = {}
+    for key, node in content.items():
+        match = KEY.match(str(key))
+        if match is None or match["layer"] not in ROLES or "mean" not in node:
+            raise ValueError(f"{path}: cannot read the entry {key!r}; expected layer-input:HxWxC-output:HxWxC[-...] with a mean")
+        shape_in = [int(x) for x in match["input"].split("x")]
+        shape_out = [int(x) for x in match["output"].split("x")]
+        more = {k: int(v) for k, v in re.findall(r"-(\w+):(\d+)", match["rest"])}
+        in_c = shape_in[-1]
+        # ProxylessNAS writes the expansion factor, OFA the expanded channels; a factor is never as large as a width.
+        expand = more.get("expand", 0)
+        values = {
+            "in_h": shape_in[0],
+            "in_c": in_c,
+            "out_h": shape_out[0],
+            "out_c": shape_out[-1],
+            "mid": int(make_divisible(in_c * expand)) if expand < 8 else expand,
+            "kernel": more.get("kernel", 0),
+            "stride": more.get("stride", 0),
+            "skip": more.get("idskip", 0),
+            "se": more.get("se", 0),
+        }
+        found[_entry(ROLES[match["layer"]], values)] = float(node["mean"])
+    return found
+
+
+def _read_csv(path: Path) -> Iterable[tuple[int | None, Entry, float]]:
+    columns = tidy.read_columns(path)
+    need = ("layer", "in_h", "in_c", "out_h", "out_c", "kernel", "stride", "idskip", "se", "mean_ms")
+    if missing := [name for name in need if name not in columns]:
+        raise ValueError(f"{path} is no lookup table: missing the columns {', '.join(missing)}")
+
+    def whole(name: str) -> list[int]:
+        return [int(v) for v in np.nan_to_num(columns[name])]
+
+    if "mid_c" in columns:
+        mid = whole("mid_c")
+    else:
+        mid = [int(v) for v in make_divisible(columns["in_c"] * np.nan_to_num(columns["expand"]))]
+    resolutions = whole("resolution") if "resolution" in columns else [None] * len(mid)
+    names = ("in_h", "in_c", "out_h", "out_c", "kernel", "stride", "idskip", "se")
+    table = zip(columns["layer"], *(whole(name) for name in names), mid, columns["mean_ms"], resolutions, strict=True)
+    for layer, in_h, in_c, out_h, out_c, kernel, stride, skip, se, expanded, ms, resolution in table:
+        if str(layer) not in ROLES:
+            raise ValueError(f"{path}: unknown layer {layer!r}; known are {', '.join(ROLES)}")
+        values = dict(in_h=in_h, in_c=in_c, out_h=out_h, out_c=out_c, kernel=kernel, stride=stride, skip=skip, se=se, mid=expanded)
+        yield resolution, _entry(ROLES[str(layer)], values), float(ms)

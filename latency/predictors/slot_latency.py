@@ -1,0 +1,96 @@
+"""SlotLatency: a fitted latency as a table over block variants and resolutions; what additive predictors collapse into."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from latency.data import LatencyData
+from latency.target import Target
+from supernet import artifact, spaces
+from supernet.prediction import Prediction
+from supernet.slot_table import SlotTable
+from supernet.space import Genomes
+
+KIND = "latency predictor"
+
+
+@dataclass(frozen=True, eq=False)
+class SlotLatency:
+    """Milliseconds of one batch on one target: more than 1,000,000 subnets/s on one core."""
+
+    target: Target
+    table: SlotTable
+    relative_std: float  # of a single new measurement; 90% intervals cover 90% of held-out rows
+    resolutions: tuple[int, int]  # lowest and highest input side it was fitted on
+    facts: Mapping[str, Any] = field(default_factory=dict)  # scores, fit command, number of rows
+
+    def predict(self, genomes: Genomes, target: Target) -> Prediction:
+        """(n,) ms of canonical genomes of `target.space`. ValueError for another target or unknown resolutions."""
+        if target != self.target:
+            raise ValueError(f"this predictor was fitted for {self.target.name}, not for {target.name}")
+        space = spaces.get(self.target.space)
+        if "r" in space.index and len(genomes):
+            r = space.column(genomes, "r")
+            low, high = self.resolutions
+            if r.min() < low or r.max() > high:
+                raise ValueError(
+                    f"{self.target.name} was timed at resolutions {low} to {high}, not at {r.min()} to {r.max()}; "
+                    f"use resolution=[{low},{high}]"
+                )
+        mean = self.table.of(space, genomes)
+        return Prediction(mean, self.relative_std * mean)
+
+    def adapt(self, data: LatencyData) -> SlotLatency:
+        """The same table for another device of the same space: one scale factor, the median ratio of the samples.
+
+        The simplest transfer there is (ours): the baseline that better ones have to beat. The spread of the ratios
+        becomes the new relative deviation.
+        """
+        if data.target.space != self.target.space:
+            raise ValueError(f"samples of {data.target.space} cannot adapt a predictor of {self.target.space}")
+        if len(data) < 2:
+            raise ValueError(f"{len(data)} sample(s) are too few to adapt: measure at least 2 subnets")
+        ratio = data.ms / self.predict(data.genomes, self.target).mean
+        scale = float(np.median(ratio))
+        spread = float(np.sqrt(np.mean((ratio / scale - 1) ** 2) * len(data) / (len(data) - 1)))
+        table = SlotTable(self.table.cells * scale, self.table.base * scale)
+        return replace(
+            self,
+            target=data.target,
+            table=table,
+            relative_std=max(spread, self.relative_std),
+            facts={"adapted_from": self.target.name, "samples": len(data)},
+        )
+
+    def save(self, path: Path) -> None:
+        arrays = {"cells": self.table.cells.astype(np.float32), "base": self.table.base.astype(np.float32)}
+        facts = dict(
+            target=asdict(self.target),
+            relative_std=self.relative_std,
+            resolutions=list(self.resolutions),
+            facts=dict(self.facts),
+        )
+        artifact.save(path, KIND, arrays, facts)
+
+
+def load(path: Path) -> SlotLatency:
+    """A saved predictor; ValueError that names the file when it is damaged or something else."""
+    arrays, facts = artifact.load(path, KIND)
+    low, high = facts["resolutions"]
+    return SlotLatency(
+        target=Target(**facts["target"]),
+        table=SlotTable(arrays["cells"].astype(np.float64), arrays["base"].astype(np.float64)),
+        relative_std=facts["relative_std"],
+        resolutions=(low, high),
+        facts=facts["facts"],
+    )
+
+
+def with_facts(predictor: SlotLatency, facts: Mapping[str, Any]) -> SlotLatency:
+    """The same predictor with more facts about it (scores, protocol)."""
+    return replace(predictor, facts={**predictor.facts, **facts})

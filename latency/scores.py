@@ -1,0 +1,47 @@
+"""How good a prediction is: one function, one table, the same keys everywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from scipy.stats import kendalltau, spearmanr
+
+from supernet.prediction import Prediction
+from supernet.space import Floats
+
+KEYS = ("n", "mae", "rmse", "mape", "median_ape", "within_5", "within_10", "spearman", "kendall", "coverage_90")
+
+
+def scores(predicted: Prediction, measured: Floats) -> dict[str, float]:
+    """Errors in the unit of `measured`; mape, median_ape, within_* and coverage_90 in percent; ranks in [-1, 1].
+
+    Kendall is tau-b. Rank correlations of fewer than two different values are NaN.
+    """
+    if len(measured) != len(predicted.mean) or not len(measured):
+        raise ValueError(f"{len(predicted.mean)} predictions for {len(measured)} measurements; need as many, at least one")
+    error = predicted.mean - measured
+    relative = 100 * np.abs(error) / np.abs(measured)
+    low, high = predicted.interval(0.90)
+    ranked = np.ptp(measured) > 0 and np.ptp(predicted.mean) > 0
+    return {
+        "n": len(measured),
+        "mae": float(np.abs(error).mean()),
+        "rmse": float(np.sqrt((error**2).mean())),
+        "mape": float(relative.mean()),
+        "median_ape": float(np.median(relative)),
+        "within_5": float(100 * (relative <= 5).mean()),
+        "within_10": float(100 * (relative <= 10).mean()),
+        "spearman": float(spearmanr(predicted.mean, measured).statistic) if ranked else float("nan"),
+        "kendall": float(kendalltau(predicted.mean, measured).statistic) if ranked else float("nan"),
+        "coverage_90": float(100 * ((low <= measured) & (measured <= high)).mean()),
+    }
+
+
+def markdown(rows: Mapping[str, Mapping[str, float]], first: str = "predictor") -> str:
+    """A Markdown table, one line per named score."""
+    lines = [f"| {first} | " + " | ".join(KEYS) + " |", "|---|" + "---:|" * len(KEYS)]
+    for name, row in rows.items():
+        cells = [f"{row[key]:.0f}" if key == "n" else f"{row[key]:.4g}" for key in KEYS]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)

@@ -1,0 +1,35 @@
+"""Data-sheet facts of devices; one YAML per device in `configs/device`."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Literal
+
+from pydantic import ConfigDict
+from pydantic.dataclasses import dataclass
+
+import configs
+
+
+@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+class Device:
+    """What a data sheet says; None where it is not known. `source` names where the figures are from."""
+
+    name: str
+    title: str
+    kind: Literal["gpu", "cpu", "mobile", "embedded", "fpga", "asic"]
+    source: str
+    year: int | None = None
+    cores: int | None = None
+    ram_gb: float | None = None
+    bandwidth_gbs: float | None = None
+    fp32_tflops: float | None = None
+    tdp_w: float | None = None
+
+
+@cache
+def get(name: str) -> Device:
+    """The device `name`; ValueError with the known names and the nearest spelling otherwise."""
+    device = configs.build(configs.load("device", name))
+    assert isinstance(device, Device)
+    return device

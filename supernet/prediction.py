@@ -1,0 +1,32 @@
+"""Prediction: a mean and a standard deviation per architecture, and the intervals that follow."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.special import ndtri
+
+from supernet.space import Floats
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Normal predictive distribution of what a measurement would show, noise of the measurement included."""
+
+    mean: Floats  # (n,) in the unit of what is predicted
+    std: Floats  # (n,) same unit
+
+    def upper(self, confidence: float) -> Floats:
+        """(n,) value that the measurement stays below with this probability."""
+        return self.mean + float(ndtri(confidence)) * self.std
+
+    def interval(self, confidence: float) -> tuple[Floats, Floats]:
+        """(n,), (n,) central interval that holds the measurement with this probability."""
+        half = float(ndtri(0.5 + confidence / 2)) * self.std
+        return self.mean - half, self.mean + half
+
+
+def exact(values: Floats) -> Prediction:
+    """A prediction without uncertainty: quantities that follow from the architecture alone."""
+    return Prediction(values, np.zeros_like(values))

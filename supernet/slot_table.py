@@ -1,0 +1,102 @@
+"""Slot tables: a cost that is a sum (or a maximum) over the slots of a network, as one gather per architecture.
+
+Letters: n architectures, S slots, R resolutions, C slot codes.
+
+Everything additive ends up here: MACs, parameters, training seconds, and the latency predictors after fitting. A gather
+of 20 small numbers costs about .1 us per architecture, and its sum does not depend on batch size or thread count.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from itertools import product
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from supernet.layers import LayerTable
+from supernet.space import Floats, Genomes, SearchSpace
+
+
+@dataclass(frozen=True, eq=False)
+class SlotTable:
+    """value(genome) = base[resolution] + sum over slots of cells[resolution, slot, code of the slot]."""
+
+    cells: Floats  # (R, S, C)
+    base: Floats  # (R,)
+    reduce: Literal["sum", "max"] = "sum"
+
+    def of(self, space: SearchSpace, genomes: Genomes) -> Floats:
+        """(n,) values of canonical genomes."""
+        return self.at(space.slot_codes(genomes), resolution_level(space, genomes))
+
+    def at(self, codes: NDArray[np.int32], level: NDArray[np.int64]) -> Floats:
+        """(n,) values for slot codes (n, S) and resolution levels (n,) counted from 0."""
+        _, slots, variants = self.cells.shape
+        place = codes + np.arange(slots, dtype=np.int32) * variants
+        place += (level * (slots * variants)).astype(np.int32)[:, None]
+        picked = self.cells.ravel().take(place)
+        if self.reduce == "max":
+            return np.maximum(picked.max(axis=1), self.base[level])
+        return picked.sum(axis=1) + self.base[level]
+
+
+def resolution_level(space: SearchSpace, genomes: Genomes) -> NDArray[np.int64]:
+    """(n,) resolution level from 0; all 0 in a space without resolution gene."""
+    if "r" not in space.index:
+        return np.zeros(len(genomes), np.int64)
+    return genomes[:, space.index["r"]].astype(np.int64) - 1
+
+
+def resolution_count(space: SearchSpace) -> int:
+    return len(space.axis("r").values) if "r" in space.index else 1
+
+
+def combine(tables: Iterable[tuple[float, SlotTable]]) -> SlotTable:
+    """The table of a weighted sum of costs."""
+    weighted = list(tables)
+    return SlotTable(sum(w * t.cells for w, t in weighted), sum(w * t.base for w, t in weighted))  # type: ignore[arg-type]
+
+
+def slot_variants(space: SearchSpace) -> tuple[Genomes, NDArray[np.int64], NDArray[np.int64]]:
+    """(v, d) genomes, (v,) slot and (v,) code: each slot of the largest network in each of its variants."""
+    largest = space.levels.astype(np.int8)[None, :]
+    genomes, slots = [], []
+    for s, genes in enumerate(space.slots):
+        choices = np.array(list(product(*[range(1, len(space.axes[j].values) + 1) for j in genes])), np.int8)
+        varied = np.repeat(largest, len(choices), axis=0)
+        varied[:, list(genes)] = choices
+        genomes.append(space.canonical(varied))
+        slots.append(np.full(len(choices), s))
+    batch, slot = np.concatenate(genomes), np.concatenate(slots)
+    return batch, slot, space.slot_codes(batch)[np.arange(len(batch)), slot].astype(np.int64)
+
+
+def tabulate(
+    space: SearchSpace, cost: Callable[[LayerTable], NDArray[Any]], reduce: Literal["sum", "max"] = "sum"
+) -> SlotTable | None:
+    """The slot table of a per-layer cost (n, L), or None where the layers of the space do not belong to slots.
+
+    Found by evaluating each variant of each slot once per resolution, and checked on 512 random networks.
+    """
+    resolutions, (_, codes_per_slot) = resolution_count(space), space.slot_radix
+    combined = np.sum if reduce == "sum" else np.max
+    variants, slot, code = slot_variants(space)
+    level = np.repeat(np.arange(resolutions), len(variants))
+    genomes = np.tile(variants, (resolutions, 1))
+    if "r" in space.index:
+        genomes[:, space.index["r"]] = level + 1
+    table = space.layers(genomes)
+    values = np.where(table.live, cost(table), 0)
+    cells = np.zeros((resolutions, len(space.slots), codes_per_slot))
+    of_slot = np.where(table.slot == np.tile(slot, resolutions)[:, None], values, 0)
+    cells[level, np.tile(slot, resolutions), np.tile(code, resolutions)] = combined(of_slot, axis=1)
+    base = combined(np.where(table.slot < 0, values, 0), axis=1)[:: len(variants)].astype(np.float64)
+    found = SlotTable(cells, base, reduce)
+
+    probe = space.sample(512, np.random.default_rng(0))
+    table = space.layers(probe)
+    truth = combined(np.where(table.live, cost(table), 0), axis=1)
+    return found if np.allclose(found.of(space, probe), truth, rtol=1e-9) else None
