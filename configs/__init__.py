@@ -40,3 +40,33 @@ def build(node: Any) -> Any:
     from hydra.utils import instantiate
 
     return instantiate(node, _convert_="all")
+
+
+def check_overrides(overrides: Iterable[str], config: str) -> None:
+    """ValueError for `key=value` words whose key or choice does not exist, with the nearest spelling.
+
+    Hydra refuses them too, but offers nothing near. Words that start with `hydra`, `+`, `-` or `~` are left to Hydra.
+    """
+    top = yaml.safe_load((FOLDER / f"{config}.yaml").read_text())
+    chosen = {key: value for entry in top["defaults"] if isinstance(entry, dict) for key, value in entry.items()}
+    chosen = {key: value for key, value in chosen.items() if "/" not in key}
+    known = sorted({*chosen, *top} - {"defaults", "hydra"})
+    nested = []
+    for word in overrides:
+        key, equals, value = word.partition("=")
+        if not equals or word.startswith(("hydra", "+", "-", "~")):
+            continue
+        root, _, option = key.partition(".")
+        if root not in known:
+            raise unknown_name("option", root, known)
+        if option:
+            nested.append((root, option))
+        elif root in chosen:
+            chosen[root] = value
+            for name in value.split(","):
+                if name != "null" and name not in names(root):
+                    raise unknown_name(root, name, names(root))
+    for root, option in nested:
+        node = top[root] if root not in chosen else load(root, str(chosen[root]).split(",")[0])
+        if isinstance(node, dict) and option.split(".")[0] not in node:
+            raise unknown_name(f"option of {root}", option, [name for name in node if name != "_target_"])

@@ -95,7 +95,7 @@ class AccuracySurrogate:
 def load(file: str | Path) -> AccuracySurrogate:
     """A saved surrogate: a path, or the name of one that ships in `supernet/fitted`."""
     path = Path(file)
-    if not path.suffix:
+    if path.suffix != ".npz":
         path = Path(__file__).parent / "fitted" / f"accuracy_{file}.npz"
     arrays, facts = artifact.load(path, KIND)
     kept = {key: value for key, value in facts.items() if key not in ("space", "constant", "resolutions", "kind", "version")}

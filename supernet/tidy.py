@@ -50,3 +50,10 @@ def data_dir(given: str | None = None) -> Path:
             "set OFA_FRONTIER_DATA or data_dir=. Searching with the shipped predictors needs no data"
         )
     return Path(wanted)
+
+
+def percent(values: NDArray[Any]) -> NDArray[np.float64]:
+    """Top-1 in percent, whether it was given as percent or as a fraction."""
+    if values.dtype.kind != "f" or not np.isfinite(values).all() or values.min() < 0 or values.max() > 100:
+        raise ValueError("top-1 must be numbers from 0 to 1 or from 0 to 100, none missing")
+    return np.asarray(values * (100 if values.max() <= 1 else 1), np.float64)

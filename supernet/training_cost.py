@@ -45,6 +45,11 @@ def family_of(architecture: str) -> str:
     return next((name for name, pattern in FAMILIES.items() if re.match(pattern, architecture)), "other")
 
 
+def family_of_space(space: SearchSpace) -> str:
+    """The family whose step times hold for the networks of a space."""
+    return FAMILY_OF_SPACE.get(space.name, "mobile")
+
+
 @plain_dataclass(frozen=True)
 class StepTime:
     """Milliseconds per image of a training step on the RTX 3090, for one family of networks."""
@@ -125,7 +130,7 @@ class TrainingCost:
         return self._hours(self._step(space).ms(*parts, batch=float(self.batch)))
 
     def _step(self, space: SearchSpace) -> StepTime:
-        return fitted()[FAMILY_OF_SPACE.get(space.name, "mobile")]
+        return fitted()[family_of_space(space)]
 
     def _hours(self, ms: Floats) -> Floats:
         return ms * self.images / 3.6e6 / speed_ratio(self.gpu)

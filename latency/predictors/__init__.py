@@ -1,4 +1,4 @@
-"""Latency predictors: one file here and one YAML in `configs/predictor`.
+"""Latency predictors: one file here and one YAML in `configs/learner`.
 
 A predictor is fitted (`fit(data)` returns it) and then answers `predict(genomes, target)`; `adapt(data)` returns a new one.
 """
@@ -27,6 +27,6 @@ class LatencyPredictor(Protocol):
 
 
 class Learner(Protocol):
-    """What `configs/predictor` builds: a method with its options."""
+    """What `configs/learner` builds: a method with its options."""
 
     def fit(self, data: LatencyData) -> LatencyPredictor: ...

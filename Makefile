@@ -1,0 +1,41 @@
+# Every command sets itself up: .venv is made and filled when it is missing or pyproject.toml has changed.
+PYTHON ?= python3
+BIN := .venv/bin
+ARGS ?=
+
+.PHONY: search test score fit lint bench clean
+
+search: .venv/.run
+	@$(BIN)/python -m scripts.run_search $(ARGS)
+
+score: .venv/.run
+	@$(BIN)/python -m scripts.score_predictor $(ARGS)
+
+fit: .venv/.run
+	@$(BIN)/python -m scripts.fit_predictor $(ARGS)
+
+test: .venv/.dev
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: .venv/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: .venv/.dev
+	$(BIN)/python -m benchmarks.ofa_search $(ARGS)
+	$(BIN)/python -m benchmarks.speed
+
+.venv/bin/pip:
+	$(PYTHON) -m venv .venv
+
+.venv/.run: pyproject.toml | .venv/bin/pip
+	$(BIN)/pip install -q -e .
+	@touch $@
+
+.venv/.dev: pyproject.toml | .venv/bin/pip
+	$(BIN)/pip install -q -e '.[dev]'
+	@touch $@ .venv/.run
+
+clean:
+	rm -rf .venv

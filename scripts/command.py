@@ -1,0 +1,33 @@
+"""What the commands share: Hydra composes the configuration, errors of the user's making are one line, not a traceback."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import hydra
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+import configs
+
+
+def run(config: str, task: Callable[[dict[str, Any]], None]) -> None:
+    """Compose `configs/<config>.yaml` with the command line and call `task` with it, once per job of a multirun."""
+
+    def guarded(composed: DictConfig) -> None:
+        try:
+            missing = OmegaConf.missing_keys(composed)
+            if missing:
+                raise ValueError(f"please give {', '.join(f'{key}=...' for key in sorted(missing))}")
+            task(OmegaConf.to_container(composed, resolve=True))  # type: ignore[arg-type]
+        except (ValueError, HydraException, OmegaConfBaseException) as error:
+            sys.exit(f"error: {error}")
+
+    try:
+        configs.check_overrides(sys.argv[1:], config)
+    except ValueError as error:
+        sys.exit(f"error: {error}")
+    hydra.main(version_base="1.3", config_path="../configs", config_name=config)(guarded)()

@@ -1,0 +1,66 @@
+"""Search for the Pareto front of a device: `make search ARGS="target=titan_rtx_b64 latency_limit_ms=20"`."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+
+import configs
+from latency.predictors import slot_latency
+from scripts import command
+from search import problem, run, sinks
+from search.options import Options
+from supernet import accuracy
+
+EXIT_INTERRUPTED = 130
+
+
+def task(config: dict[str, Any]) -> None:
+    options = Options(**config)
+    asked = problem.build(
+        options.objectives,
+        space=configs.build(options.space),
+        target=configs.build(options.target),
+        predictor=slot_latency.load(options.predictor_file) if options.predictor_file else None,
+        accuracy=accuracy.load(options.accuracy_file) if options.accuracy_file else configs.build(options.accuracy),
+        training=configs.build(options.training),
+        limits=options.all_limits(),
+        confidence=options.confidence,
+        resolution=options.resolution_range(),
+    )
+    out = _folder(options.out, asked)
+    reports: list[sinks.Sink] = [sinks.Bar(options.budget)]
+    if options.wandb != "disabled":
+        reports.append(sinks.Wandb(out, config, options.wandb))
+    searcher = configs.build(options.searcher)
+    try:
+        found = run.run(asked, searcher, budget=options.budget, seed=options.seed, out=out, config=config, sinks=reports)
+    except run.Interrupted:
+        words = [word for word in sys.argv[1:] if not word.startswith("out=")]
+        print(f'\nstopped; go on with: make search ARGS="{" ".join([*words, f"out={out}"])}"', file=sys.stderr)
+        sys.exit(EXIT_INTERRUPTED)
+    found.front.show()
+    print(f"{len(found.front)} architectures on the front, {found.summary['loop_seconds']:.1f} s: {out / 'report.html'}")
+    for name, limit in found.front.limits.items():
+        holds = f"{limit['holds']} of {limit['of']} at {limit['confidence']:.0%} confidence"
+        print(f"{name} limit {limit['limit']:g} {limit['unit']}: holds for {holds}")
+
+
+def _folder(out: Path | None, asked: problem.Problem) -> Path:
+    job = HydraConfig.get()
+    if job.mode is not None and job.mode.name == "MULTIRUN":
+        return out / str(job.job.num) if out else Path(job.runtime.output_dir)
+    name = asked.models.latency.target.name if asked.models.latency else asked.space.name
+    return out or Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
+
+
+def main() -> None:
+    command.run("search", task)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,45 @@
+"""The options of a search command, typed: a wrong type fails with its path before any work starts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import ConfigDict
+from pydantic.dataclasses import dataclass
+
+
+@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+class Options:
+    """`configs/search.yaml`, which says what each option means. Nodes of groups are built by `configs.build`."""
+
+    objectives: list[str]
+    latency_limit_ms: float | None
+    limits: dict[str, float | None]
+    confidence: float
+    resolution: int | tuple[int, int] | None
+    budget: int
+    seed: int
+    out: Path | None
+    predictor_file: Path | None
+    accuracy_file: Path | None
+    wandb: Literal["offline", "online", "disabled"]
+    training: dict[str, Any]
+    searcher: dict[str, Any]
+    target: dict[str, Any] | None = None
+    space: dict[str, Any] | None = None
+    accuracy: dict[str, Any] | None = None
+
+    def all_limits(self) -> dict[str, float]:
+        """The limits that are set, by objective."""
+        limits = {name: limit for name, limit in self.limits.items() if limit is not None}
+        if self.latency_limit_ms is not None:
+            if limits.get("latency_ms", self.latency_limit_ms) != self.latency_limit_ms:
+                raise ValueError(
+                    f"latency_limit_ms={self.latency_limit_ms:g} and limits.latency_ms={limits['latency_ms']:g}: give one"
+                )
+            limits["latency_ms"] = self.latency_limit_ms
+        return limits
+
+    def resolution_range(self) -> tuple[int, int] | None:
+        return (self.resolution, self.resolution) if isinstance(self.resolution, int) else self.resolution

@@ -1,0 +1,140 @@
+"""Problem: a space, a target and models that belong together, and what is asked of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import configs
+from latency import zoo
+from latency.predictors import LatencyPredictor
+from latency.target import Target
+from search import objective
+from search.objective import Evaluator, Models
+from supernet import accuracy as surrogates
+from supernet import spaces
+from supernet.accuracy import AccuracySurrogate
+from supernet.space import SearchSpace
+from supernet.training_cost import TrainingCost
+
+DEFAULT_TARGET = "v100_b64"
+
+
+@dataclass(frozen=True)
+class Problem:
+    """`space` is restricted to what all models were fitted for."""
+
+    space: SearchSpace
+    models: Models
+    evaluator: Evaluator
+
+
+def build(
+    objectives: Sequence[str],
+    *,
+    space: SearchSpace | None = None,
+    target: Target | None = None,
+    predictor: LatencyPredictor | None = None,
+    accuracy: AccuracySurrogate | None = None,
+    training: TrainingCost | None = None,
+    limits: Mapping[str, float] | None = None,
+    confidence: float = 0.90,
+    resolution: tuple[int, int] | None = None,
+) -> Problem:
+    """Fill in what is not given, and refuse what does not fit together.
+
+    Without target: the first of the zoo that fits the space (v100_b64 without space). Without space: that of the target.
+    Without accuracy: the surrogate that ships for the space. A width is never mixed with another: ValueError.
+    """
+    limits = dict(limits or {})
+    if not objectives or len(set(objectives)) < len(objectives):
+        raise ValueError(f"objectives={list(objectives)} must name each objective once, at least one")
+    if predictor is None:
+        predictor = _predictor(space, target)
+    elif target is not None and target != predictor.target:
+        raise ValueError(f"the predictor was fitted for {predictor.target.name}; leave target={target.name} out")
+    if space is None:
+        assert predictor is not None
+        space = spaces.get(predictor.target.space)
+    if predictor is not None:
+        _check_target(space, predictor.target)
+    if accuracy is None and "accuracy" in (*objectives, *limits):
+        accuracy = _accuracy(space)
+    if accuracy is not None and accuracy.space not in _names(space):
+        raise ValueError(
+            f"the accuracy surrogate is of {accuracy.space}, the space is {space.name}: accuracy and latency must be of "
+            f"the same networks"
+        )
+    needs_latency = "latency_ms" in (*objectives, *limits)
+    models = Models(space, accuracy, predictor if needs_latency else None, training)
+    narrowed = _restrict(models, resolution)
+    models = Models(narrowed, models.accuracy, models.latency, training)
+    evaluator = Evaluator(
+        tuple(objective.build(name, models, limit=limits.get(name), confidence=confidence) for name in objectives),
+        tuple(
+            objective.build(name, models, limit=limit, confidence=confidence)
+            for name, limit in limits.items()
+            if name not in objectives
+        ),
+    )
+    return Problem(narrowed, models, evaluator)
+
+
+def _names(space: SearchSpace) -> list[str]:
+    return [space.name] if space.parent is None else [space.name, space.parent.name]
+
+
+def _fitting_targets(space: SearchSpace) -> list[str]:
+    return [name for owner in _names(space) for name in zoo.targets_of(owner)]
+
+
+def _predictor(space: SearchSpace | None, target: Target | None) -> LatencyPredictor | None:
+    if target is not None:
+        if space is not None:
+            _check_target(space, target)
+        return zoo.predictor(target.name)
+    if space is None:
+        return zoo.predictor(DEFAULT_TARGET)
+    fitting = _fitting_targets(space)
+    return zoo.predictor(fitting[0]) if fitting else None
+
+
+def _check_target(space: SearchSpace, target: Target) -> None:
+    if target.space not in _names(space):
+        fitting = ", ".join(_fitting_targets(space)) or "none yet"
+        raise ValueError(
+            f"the target {target.name} was timed on {target.space} networks, the space is {space.name}: their latencies are "
+            f"not comparable. Targets that fit {space.name}: {fitting}"
+        )
+
+
+def _accuracy(space: SearchSpace) -> AccuracySurrogate:
+    for name in _names(space):
+        if name in configs.names("accuracy"):
+            return surrogates.load(name)
+    raise ValueError(
+        f"no accuracy surrogate ships for {space.name} (there are: {', '.join(configs.names('accuracy'))}); pass your own "
+        f"with accuracy_file=, or choose other objectives, for instance objectives=[macs,params]"
+    )
+
+
+def _restrict(models: Models, resolution: tuple[int, int] | None) -> SearchSpace:
+    """The space with the resolutions that were asked for and that every model knows."""
+    space = models.space
+    if "r" not in space.index:
+        if resolution is not None:
+            raise ValueError(f"{space.name} has no resolution to restrict: leave resolution= out")
+        return space
+    ranges = [model.resolutions for model in (models.accuracy, models.latency) if model is not None]
+    low = max((low for low, _ in ranges), default=0)
+    high = min((high for _, high in ranges), default=10**6)
+    if resolution is not None:
+        asked_low, asked_high = resolution
+        if asked_low > asked_high:
+            raise ValueError(f"resolution=[{asked_low},{asked_high}] is empty: give the lower side first")
+        if asked_low < low or asked_high > high:
+            raise ValueError(
+                f"resolution=[{asked_low},{asked_high}] goes beyond what the models were fitted on: {low} to {high}"
+            )
+        low, high = asked_low, asked_high
+    return space.restrict("r", low, high)

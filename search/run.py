@@ -1,0 +1,295 @@
+"""The search loop: budget, checkpoint, resume, run folder.
+
+A run folder holds config.yaml, env.json, events.jsonl, and when it is finished front.csv, front.json, report.html and
+archive.npz (written last: its presence means finished). Until then checkpoint.npz lets the run go on where it was.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import platform
+import signal
+import subprocess
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import numpy as np
+import yaml
+from threadpoolctl import threadpool_limits
+
+from search import front, report
+from search.archive import Archive
+from search.front import FrontTable
+from search.objective import InfeasibleError
+from search.problem import Problem
+from search.searchers import Searcher
+from search.sinks import Jsonl, Sink
+from supernet import artifact
+
+KIND = "search checkpoint"
+CHECKPOINT_SECONDS = 1.0
+REPORTING = {"wandb", "out"}  # settings that do not change what is found
+PACKAGES = ("ofa-frontier", "numpy", "scipy", "moocore", "hydra-core", "pydantic", "plotly", "wandb")
+
+
+class Interrupted(Exception):
+    """The run was asked to stop and wrote its checkpoint; the same command goes on."""
+
+
+class FinishedRun(ValueError):
+    """The run folder holds a finished run; it is left alone."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a finished run gives."""
+
+    archive: Archive
+    front: FrontTable
+    summary: Mapping[str, Any]
+
+
+def run(
+    problem: Problem,
+    searcher: Searcher,
+    *,
+    budget: int,
+    seed: int,
+    out: Path,
+    config: Mapping[str, Any],
+    sinks: Sequence[Sink] = (),
+    checkpoint_seconds: float = CHECKPOINT_SECONDS,
+) -> Result:
+    """Search with `budget` evaluations and write the run folder `out`; goes on where an unfinished one stopped.
+
+    Same config and seed give the same archive.npz byte for byte, also after stop and resume: sums of BLAS depend on the
+    number of threads, so the loop runs on one.
+    """
+    if budget < 1:
+        raise ValueError(f"budget={budget} must be at least 1 evaluation")
+    if seed < 0:
+        raise ValueError(f"seed={seed} must not be negative")
+    with threadpool_limits(1):
+        problem.evaluator.check_limits(problem.space)
+    with _folder(out, config), threadpool_limits(1):
+        worst, best = problem.evaluator.reference(problem.space)
+        box = float(np.prod(np.where(worst > best, worst - best, 1.0)))
+        names = [objective.name for objective in problem.evaluator.objectives]
+        state = _State(Archive(problem.space, names, worst), np.random.default_rng(seed), [])
+        if (out / "checkpoint.npz").exists():
+            state = _resume(out / "checkpoint.npz", problem, searcher)
+        everyone = [Jsonl(out / "events.jsonl"), *sinks]
+        try:
+            facts = {"objectives": names, "budget": budget, "seed": seed, "evaluations": len(state.archive)}
+            for sink in everyone:
+                sink.start(facts)
+            started = time.perf_counter()
+            _loop(problem, searcher, state, budget, box, out, everyone, checkpoint_seconds)
+            seconds = time.perf_counter() - started
+            table = front.table(state.archive, problem.evaluator)
+            summary = _summary(problem, state, budget, seconds, worst, box)
+            _write(out, problem, state, table, summary, config)
+            for sink in everyone:
+                sink.finish(summary, table)
+        finally:
+            for sink in everyone:
+                sink.close()
+        return Result(state.archive, table, summary)
+
+
+@dataclass
+class _State:
+    archive: Archive
+    rng: np.random.Generator
+    history: list[dict[str, float]]
+
+
+def _loop(
+    problem: Problem,
+    searcher: Searcher,
+    state: _State,
+    budget: int,
+    box: float,
+    out: Path,
+    sinks: Sequence[Sink],
+    checkpoint_seconds: float,
+) -> None:
+    archive = state.archive
+    saved, cost_of_saving = time.perf_counter(), 0.0
+    with _stop_requests() as stop:
+        while len(archive) < budget:
+            genomes = searcher.ask(problem.space, archive, state.rng)[: budget - len(archive)]
+            if not len(genomes):
+                break  # the space is exhausted
+            costs, violation = problem.evaluator(genomes)
+            searcher.tell(genomes, costs, violation)
+            archive.add(genomes, costs, violation)
+            row = {
+                "generation": len(state.history),
+                "evaluations": len(archive),
+                "front_size": archive.front_size,
+                "hypervolume": archive.hypervolume() / box,
+                "feasible_share": float((violation <= 0).mean()),
+            }
+            best = archive.best()
+            if archive.front_size:
+                for objective, value in zip(problem.evaluator.objectives, best, strict=True):
+                    row[f"best_{objective.name}"] = float(objective.cost(value))
+            state.history.append(row)
+            for sink in sinks:
+                sink.generation(row)
+            if stop:
+                _checkpoint(out / "checkpoint.npz", searcher, state)
+                raise Interrupted
+            # Saving everything takes time that grows with the archive: never more than a twentieth of the run.
+            if time.perf_counter() - saved > max(checkpoint_seconds, 20 * cost_of_saving):
+                begun = time.perf_counter()
+                _checkpoint(out / "checkpoint.npz", searcher, state)
+                saved = time.perf_counter()
+                cost_of_saving = saved - begun
+    if not archive.front_size:
+        least = int(np.argmin(archive.violation))
+        limits = ", ".join(f"{o.name} {o.limit:g} {o.unit}" for o in problem.evaluator.limited)
+        raise InfeasibleError(
+            f"none of {len(archive)} architectures meets all limits ({limits}) together; the nearest is "
+            f"{problem.space.format(archive.genomes[least : least + 1])[0]}, {archive.violation[least]:.1%} over"
+        )
+
+
+def _checkpoint(path: Path, searcher: Searcher, state: _State) -> None:
+    arrays = {f"archive.{key}": value for key, value in state.archive.arrays().items()}
+    arrays |= {f"searcher.{key}": value for key, value in searcher.state().items()}
+    facts = {"archive": state.archive.facts(), "rng": state.rng.bit_generator.state, "history": state.history}
+    artifact.save(path, KIND, arrays, facts, compress=False)
+
+
+def _resume(path: Path, problem: Problem, searcher: Searcher) -> _State:
+    arrays, facts = artifact.load(path, KIND)
+    try:
+        parts: dict[str, dict[str, Any]] = {"archive": {}, "searcher": {}}
+        for key, value in arrays.items():
+            owner, _, name = key.partition(".")
+            parts[owner][name] = value
+        archive = Archive.restore(problem.space, parts["archive"], facts["archive"])
+        rng = np.random.default_rng()
+        rng.bit_generator.state = facts["rng"]
+        searcher.restore(parts["searcher"])
+        history = facts["history"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} does not fit this run ({error}); left as it is, choose another out=") from error
+    return _State(archive, rng, history)
+
+
+def _summary(
+    problem: Problem, state: _State, budget: int, seconds: float, worst: np.ndarray[Any, Any], box: float
+) -> dict[str, Any]:
+    archive = state.archive
+    knee = archive.knee()
+    return {
+        "evaluations": len(archive),
+        "exhausted": len(archive) < budget,
+        "front_size": archive.front_size,
+        "hypervolume": archive.hypervolume() / box,
+        "hypervolume_reference": {
+            objective.name: float(objective.cost(value))
+            for objective, value in zip(problem.evaluator.objectives, worst, strict=True)
+        },
+        "knee": problem.space.format(archive.genomes[knee : knee + 1])[0],
+        "loop_seconds": round(seconds, 3),
+        "evaluations_per_second": round(len(archive) / seconds),
+    }
+
+
+def _write(
+    out: Path, problem: Problem, state: _State, table: FrontTable, summary: Mapping[str, Any], config: Mapping[str, Any]
+) -> None:
+    artifact.write_text(out / "front.csv", table.csv())
+    artifact.write_text(out / "front.json", table.json())
+    environment = json.loads((out / "env.json").read_text())
+    artifact.write_text(
+        out / "report.html", report.render(problem, state.archive, table, state.history, summary, config, environment)
+    )
+    state.archive.save(out / "archive.npz")
+    (out / "checkpoint.npz").unlink(missing_ok=True)
+
+
+@contextmanager
+def _folder(out: Path, config: Mapping[str, Any]) -> Iterator[None]:
+    """The run folder, ours alone while we write: created, or checked to be the unfinished run of the same config."""
+    kept = out / "config.yaml"
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"out={out} is a file; name a folder")
+    if out.is_dir() and any(out.iterdir()) and not kept.exists():
+        raise ValueError(f"out={out} holds other files and no run; name a new or empty folder")
+    if kept.exists():
+        before = yaml.safe_load(kept.read_text())
+        if (out / "archive.npz").exists():
+            raise FinishedRun(f"{out} holds a finished run, which is left alone: see {out / 'report.html'}")
+        keys = {*before, *config} - REPORTING
+        changed = sorted(key for key in keys if before.get(key) != config.get(key))
+        if changed:
+            raise ValueError(
+                f"{out} holds an unfinished run with other settings ({', '.join(changed)}): repeat its command to go on, "
+                f"or choose another out="
+            )
+    out.mkdir(parents=True, exist_ok=True)
+    with (out / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(f"another process is running in {out}; choose another out=") from None
+        artifact.write_text(kept, yaml.safe_dump(dict(config), sort_keys=False))
+        artifact.write_text(out / "env.json", json.dumps(environment(), indent=1) + "\n")
+        yield
+
+
+@contextmanager
+def _stop_requests() -> Iterator[list[int]]:
+    """A list that is not empty once SIGINT or SIGTERM has come; a second one stops at once."""
+    received: list[int] = []
+    before: dict[int, Any] = {}
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        received.append(number)
+        signal.signal(number, before[number])
+
+    try:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            before[number] = signal.signal(number, handle)
+    except ValueError:  # not in the main thread: no signals to handle
+        before.clear()
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def environment() -> dict[str, Any]:
+    """Versions and machine, for env.json."""
+    here = Path(__file__).parent
+    git = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=False)
+    return {
+        "python": platform.python_version(),
+        "packages": {name: version(name) for name in PACKAGES},
+        "git": git.stdout.strip() or None,
+        "machine": platform.machine(),
+        "system": platform.platform(),
+        "processor": _processor(),
+    }
+
+
+def _processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor()

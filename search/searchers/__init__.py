@@ -1,0 +1,23 @@
+"""Searchers: one file here and one YAML in `configs/searcher`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from numpy.typing import NDArray
+
+from search.archive import Archive
+from supernet.space import Floats, Genomes, Rng, SearchSpace
+
+
+class Searcher(Protocol):
+    """Proposes architectures and learns from their costs. All its state is in `state()`."""
+
+    def ask(self, space: SearchSpace, archive: Archive, rng: Rng) -> Genomes:
+        """(n, d) architectures that the archive does not hold, without duplicates; none when it has run out of them."""
+        ...
+
+    def tell(self, genomes: Genomes, costs: Floats, violation: Floats) -> None: ...
+    def state(self) -> dict[str, NDArray[Any]]: ...
+    def restore(self, state: Mapping[str, NDArray[Any]]) -> None: ...
