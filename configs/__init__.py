@@ -1,4 +1,5 @@
-"""The registry: `configs/<group>/<name>.yaml` is one choice. Adding a file adds the choice; nothing else lists them."""
+"""The registry: `configs/<group>/<name>.yaml` is one choice. Adding a file adds the choice; nothing else
+lists them."""
 
 from __future__ import annotations
 
@@ -45,10 +46,13 @@ def build(node: Any) -> Any:
 def check_overrides(overrides: Iterable[str], config: str) -> None:
     """ValueError for `key=value` words whose key or choice does not exist, with the nearest spelling.
 
-    Hydra refuses them too, but offers nothing near. Words that start with `hydra`, `+`, `-` or `~` are left to Hydra.
+    Hydra refuses them too, but offers nothing near. Words that start with `hydra`, `+`, `-` or `~` are left
+    to Hydra.
     """
     top = yaml.safe_load((FOLDER / f"{config}.yaml").read_text())
-    chosen = {key: value for entry in top["defaults"] if isinstance(entry, dict) for key, value in entry.items()}
+    chosen = {
+        key: value for entry in top["defaults"] if isinstance(entry, dict) for key, value in entry.items()
+    }
     chosen = {key: value for key, value in chosen.items() if "/" not in key}
     known = sorted({*chosen, *top} - {"defaults", "hydra"})
     nested = []

@@ -27,7 +27,9 @@ class LatencyData:
         spaces.get(self.target.space).check(self.genomes)
         if not (np.isfinite(self.ms) & (self.ms > 0)).all():
             row = int(np.argmin(np.isfinite(self.ms) & (self.ms > 0)))
-            raise ValueError(f"latencies must be positive numbers of milliseconds; row {row} has {self.ms[row]}")
+            raise ValueError(
+                f"latencies must be positive numbers of milliseconds; row {row} has {self.ms[row]}"
+            )
 
     def __len__(self) -> int:
         return len(self.ms)
@@ -38,7 +40,8 @@ class LatencyData:
 
 
 def read_csv(path: str | Path, target: Target, column: str) -> LatencyData:
-    """Measurements from a tidy table: the columns of the space's genes, and `column` in ms. Rows without it are left out."""
+    """Measurements from a tidy table: the columns of the space's genes, and `column` in ms. Rows without it
+    are left out."""
     columns = tidy.read_columns(path)
     if column not in columns:
         raise unknown_name(f"column of {path}", column, [name for name in columns if name.startswith("lat_")])

@@ -10,16 +10,30 @@ from scipy.stats import kendalltau, spearmanr
 from supernet.prediction import Prediction
 from supernet.space import Floats
 
-KEYS = ("n", "mae", "rmse", "mape", "median_ape", "within_5", "within_10", "spearman", "kendall", "coverage_90")
+KEYS = (
+    "n",
+    "mae",
+    "rmse",
+    "mape",
+    "median_ape",
+    "within_5",
+    "within_10",
+    "spearman",
+    "kendall",
+    "coverage_90",
+)
 
 
 def scores(predicted: Prediction, measured: Floats) -> dict[str, float]:
-    """Errors in the unit of `measured`; mape, median_ape, within_* and coverage_90 in percent; ranks in [-1, 1].
+    """Errors in the unit of `measured`; mape, median_ape, within_* and coverage_90 in percent; ranks in [-1,
+    1].
 
     Kendall is tau-b. Rank correlations of fewer than two different values are NaN.
     """
     if len(measured) != len(predicted.mean) or not len(measured):
-        raise ValueError(f"{len(predicted.mean)} predictions for {len(measured)} measurements; need as many, at least one")
+        raise ValueError(
+            f"{len(predicted.mean)} predictions for {len(measured)} measurements; need as many, at least one"
+        )
     error = predicted.mean - measured
     relative = 100 * np.abs(error) / np.abs(measured)
     low, high = predicted.interval(0.90)

@@ -15,8 +15,8 @@ from supernet import device, spaces
 class Target:
     """Device x engine x precision x batch x threads, and the search space whose networks were timed on it.
 
-    `batch` images together take the latency; per image, divide. `rows` and `column` name the public table it was fitted
-    on, `train` the rows used (first, past the last), `source` and `licence` where that comes from.
+    `batch` images together take the latency; per image, divide. `rows` and `column` name the public table it
+    was fitted on, `train` the rows used (first, past the last), `source` and `licence` where that comes from.
     """
 
     name: str
@@ -42,4 +42,6 @@ class Target:
 
     def __str__(self) -> str:
         threads = f", {self.threads} thread(s)" if self.threads else ""
-        return f"{device.get(self.device).title}, {self.engine}, {self.precision}, batch {self.batch}{threads}"
+        return (
+            f"{device.get(self.device).title}, {self.engine}, {self.precision}, batch {self.batch}{threads}"
+        )

@@ -1,4 +1,5 @@
-"""What the commands share: Hydra composes the configuration, errors of the user's making are one line, not a traceback."""
+"""What the commands share: Hydra composes the configuration, errors of the user's making are one line, not a
+traceback."""
 
 from __future__ import annotations
 
@@ -15,7 +16,8 @@ import configs
 
 
 def run(config: str, task: Callable[[dict[str, Any]], None]) -> None:
-    """Compose `configs/<config>.yaml` with the command line and call `task` with it, once per job of a multirun."""
+    """Compose `configs/<config>.yaml` with the command line and call `task` with it, once per job of a
+    multirun."""
 
     def guarded(composed: DictConfig) -> None:
         try:

@@ -1,4 +1,5 @@
-"""Fit the predictors that ship in latency/zoo on the public tables: `python -m scripts.fit_zoo [name ...]`."""
+"""Fit the predictors that ship in latency/zoo on the public tables: `python -m scripts.fit_zoo [name
+...]`."""
 
 from __future__ import annotations
 
@@ -17,7 +18,10 @@ def main() -> None:
         fitted.save(path)
         error = fitted.facts.get("cv_mape")
         shown = f"five-fold MAPE {error:.2f}%" if error is not None else "sums of a table"
-        print(f"{name:18} {fitted.target.space:14} r {fitted.resolutions} {shown:24} {path.stat().st_size / 1024:.0f} KB")
+        print(
+            f"{name:18} {fitted.target.space:14} r {fitted.resolutions} {shown:24} "
+            f"{path.stat().st_size / 1024:.0f} KB"
+        )
 
 
 if __name__ == "__main__":

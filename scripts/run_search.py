@@ -26,7 +26,9 @@ def task(config: dict[str, Any]) -> None:
         space=configs.build(options.space),
         target=configs.build(options.target),
         predictor=slot_latency.load(options.predictor_file) if options.predictor_file else None,
-        accuracy=accuracy.load(options.accuracy_file) if options.accuracy_file else configs.build(options.accuracy),
+        accuracy=accuracy.load(options.accuracy_file)
+        if options.accuracy_file
+        else configs.build(options.accuracy),
         training=configs.build(options.training),
         limits=options.all_limits(),
         confidence=options.confidence,
@@ -38,13 +40,20 @@ def task(config: dict[str, Any]) -> None:
         reports.append(sinks.Wandb(out, config, options.wandb))
     searcher = configs.build(options.searcher)
     try:
-        found = run.run(asked, searcher, budget=options.budget, seed=options.seed, out=out, config=config, sinks=reports)
+        found = run.run(
+            asked, searcher, budget=options.budget, seed=options.seed, out=out, config=config, sinks=reports
+        )
     except run.Interrupted:
         words = [word for word in sys.argv[1:] if not word.startswith("out=")]
-        print(f'\nstopped; go on with: make search ARGS="{" ".join([*words, f"out={out}"])}"', file=sys.stderr)
+        print(
+            f'\nstopped; go on with: make search ARGS="{" ".join([*words, f"out={out}"])}"', file=sys.stderr
+        )
         sys.exit(EXIT_INTERRUPTED)
     found.front.show()
-    print(f"{len(found.front)} architectures on the front, {found.summary['loop_seconds']:.1f} s: {out / 'report.html'}")
+    print(
+        f"{len(found.front)} architectures on the front, {found.summary['loop_seconds']:.1f} s: "
+        f"{out / 'report.html'}"
+    )
     for name, limit in found.front.limits.items():
         holds = f"{limit['holds']} of {limit['of']} at {limit['confidence']:.0%} confidence"
         print(f"{name} limit {limit['limit']:g} {limit['unit']}: holds for {holds}")

@@ -1,4 +1,5 @@
-"""Score a fitted predictor on measured rows: `make score ARGS="predictor=v100_b64 rows=my.csv column=lat_ms"`."""
+"""Score a fitted predictor on measured rows: `make score ARGS="predictor=v100_b64 rows=my.csv
+column=lat_ms"`."""
 
 from __future__ import annotations
 
@@ -19,7 +20,8 @@ from supernet import accuracy, artifact, spaces, tidy
 
 
 def score(name: str, rows: Path, column: str, first: int, past: int | None) -> dict[str, float]:
-    """Scores of the predictor `name` on rows [first, past) of a table; ms for latencies, points of top-1 for accuracy."""
+    """Scores of the predictor `name` on rows [first, past) of a table; ms for latencies, points of top-1 for
+    accuracy."""
     part = slice(first, past)
     is_file = name.endswith(".npz")
     if name in configs.names("accuracy") or (is_file and _kind(Path(name)) == accuracy.KIND):
@@ -31,7 +33,9 @@ def score(name: str, rows: Path, column: str, first: int, past: int | None) -> d
         predicted = surrogate.predict(spaces.get(surrogate.space).encode(columns))
         return scores(replace(predicted, mean=100 * predicted.mean, std=100 * predicted.std), points)
     if not is_file and name not in configs.names("target"):
-        raise configs.unknown_name("predictor", name, [*configs.names("target"), *configs.names("accuracy"), "FILE.npz"])
+        raise configs.unknown_name(
+            "predictor", name, [*configs.names("target"), *configs.names("accuracy"), "FILE.npz"]
+        )
     predictor = slot_latency.load(Path(name)) if is_file else zoo.predictor(name)
     data = read_csv(rows, predictor.target, column).take(part)
     return scores(predictor.predict(data.genomes, predictor.target), data.ms)
@@ -45,7 +49,9 @@ def task(config: dict[str, Any]) -> None:
     name, column = config["predictor"], config["column"]
     row = score(name, Path(config["rows"]), column, config["first"], config["past"])
     print(markdown({name: row}))
-    out = Path(config["out"] or f"runs/score-{Path(name).stem if name.endswith('.npz') else name}-{column}.json")
+    out = Path(
+        config["out"] or f"runs/score-{Path(name).stem if name.endswith('.npz') else name}-{column}.json"
+    )
     out.parent.mkdir(parents=True, exist_ok=True)
     clean = {key: value if np.isfinite(value) else None for key, value in row.items()}
     artifact.write_text(out, json.dumps({**config, "out": str(out), **clean}, indent=1) + "\n")

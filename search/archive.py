@@ -23,7 +23,8 @@ class Archive:
     """Rows in the order they were evaluated. The front holds feasible rows only."""
 
     def __init__(self, space: SearchSpace, objectives: Sequence[str], reference: Floats) -> None:
-        """`objectives` name the cost columns; `reference` (m,) is the reference point of the hypervolume, as costs."""
+        """`objectives` name the cost columns; `reference` (m,) is the reference point of the hypervolume, as
+        costs."""
         self.space = space
         self.objectives = tuple(objectives)
         self.reference = np.asarray(reference, np.float64)
@@ -66,7 +67,9 @@ class Archive:
         """Append what is new; returns how many rows that were. ValueError for costs that are not finite."""
         if not np.isfinite(costs).all():
             row = int(np.argmin(np.isfinite(costs).all(axis=1)))
-            raise ValueError(f"costs {costs[row]} of {self.space.format(genomes[row : row + 1])[0]} are not finite")
+            raise ValueError(
+                f"costs {costs[row]} of {self.space.format(genomes[row : row + 1])[0]} are not finite"
+            )
         fresh = self.unseen(genomes)
         start = len(self)
         genomes, costs, violation = genomes[fresh], costs[fresh], violation[fresh]
@@ -83,7 +86,8 @@ class Archive:
         return int(fresh.sum())
 
     def front(self) -> Ints:
-        """Rows of the feasible non-dominated architectures, sorted by their costs; equal costs are all listed."""
+        """Rows of the feasible non-dominated architectures, sorted by their costs; equal costs are all
+        listed."""
         order = np.lexsort(self._front_costs.T[::-1])
         return self._front_rows[order]
 
@@ -108,7 +112,12 @@ class Archive:
 
     # ------------------------------------------------------------------ files
     def arrays(self) -> dict[str, NDArray[Any]]:
-        return {"genomes": self.genomes, "costs": self.costs, "violation": self.violation, "reference": self.reference}
+        return {
+            "genomes": self.genomes,
+            "costs": self.costs,
+            "violation": self.violation,
+            "reference": self.reference,
+        }
 
     def facts(self) -> dict[str, Any]:
         return {"space": self.space.name, "objectives": list(self.objectives)}
@@ -118,7 +127,9 @@ class Archive:
         artifact.save(path, KIND, self.arrays(), self.facts())
 
     @classmethod
-    def restore(cls, space: SearchSpace, arrays: Mapping[str, NDArray[Any]], facts: Mapping[str, Any]) -> Archive:
+    def restore(
+        cls, space: SearchSpace, arrays: Mapping[str, NDArray[Any]], facts: Mapping[str, Any]
+    ) -> Archive:
         if facts["space"] != space.name:
             raise ValueError(f"this archive is of {facts['space']}, not of {space.name}")
         archive = cls(space, facts["objectives"], arrays["reference"])
@@ -128,7 +139,8 @@ class Archive:
 
     @classmethod
     def load(cls, path: Path, space: SearchSpace) -> Archive:
-        """A saved archive; ValueError that names the file when it is damaged, something else or of another space."""
+        """A saved archive; ValueError that names the file when it is damaged, something else or of another
+        space."""
         arrays, facts = artifact.load(path, KIND)
         try:
             return cls.restore(space, arrays, facts)

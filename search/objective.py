@@ -34,8 +34,8 @@ class InfeasibleError(ValueError):
 class Objective:
     """A quantity with its direction and, perhaps, a limit.
 
-    The limit is tested on the calibrated bound at `confidence`, so that it holds when measured: the upper bound of what
-    is minimised, the lower bound of what is maximised.
+    The limit is tested on the calibrated bound at `confidence`, so that it holds when measured: the upper
+    bound of what is minimised, the lower bound of what is maximised.
     """
 
     name: str
@@ -47,9 +47,13 @@ class Objective:
 
     def __post_init__(self) -> None:
         if not 0.5 <= self.confidence < 1:
-            raise ValueError(f"confidence={self.confidence} of {self.name} must lie in [0.5, 1); 0.5 tests the mean")
+            raise ValueError(
+                f"confidence={self.confidence} of {self.name} must lie in [0.5, 1); 0.5 tests the mean"
+            )
         if self.limit is not None and not (np.isfinite(self.limit) and self.limit > 0):
-            raise ValueError(f"the limit {self.limit} of {self.name} must be a positive number of {self.unit}")
+            raise ValueError(
+                f"the limit {self.limit} of {self.name} must be a positive number of {self.unit}"
+            )
 
     def cost(self, value: Floats) -> Floats:
         return -value if self.maximize else value
@@ -91,25 +95,29 @@ class Evaluator:
         return tuple(o for o in (*self.objectives, *self.constraints) if o.limit is not None)
 
     def reference(self, space: SearchSpace) -> tuple[Floats, Floats]:
-        """(m,), (m,) worst and best cost of 1,000 random subnets: the same for all runs with the same objectives."""
+        """(m,), (m,) worst and best cost of 1,000 random subnets: the same for all runs with the same
+        objectives."""
         costs, _ = self(space.sample(REFERENCE_SAMPLE, np.random.default_rng(0)))
         return costs.max(axis=0), costs.min(axis=0)
 
     def check_limits(self, space: SearchSpace) -> None:
-        """InfeasibleError when a limit alone cannot be met; names the best subnet found by coordinate descent."""
+        """InfeasibleError when a limit alone cannot be met; names the best subnet found by coordinate
+        descent."""
         for objective in self.limited:
             genome, value = extreme(objective, space, np.random.default_rng(0))
             if objective.cost(np.array(value)) > objective.cost(np.array(objective.limit)):
                 word, side = ("highest", "lower") if objective.maximize else ("lowest", "upper")
                 raise InfeasibleError(
                     f"no {space.name} subnet meets {objective.name} {'>=' if objective.maximize else '<='} "
-                    f"{objective.limit:g} {objective.unit}: the {word} {side} bound at {objective.confidence:.0%} confidence "
+                    f"{objective.limit:g} {objective.unit}: the {word} {side} bound at "
+                    f"{objective.confidence:.0%} confidence "
                     f"is {value:.4g} {objective.unit}, of {space.format(genome)[0]}"
                 )
 
 
 def extreme(objective: Objective, space: SearchSpace, rng: Rng) -> tuple[Genomes, float]:
-    """The (1, d) genome with the best bound of one objective, and that bound: coordinate descent from the best of 2,000.
+    """The (1, d) genome with the best bound of one objective, and that bound: coordinate descent from the
+    best of 2,000.
 
     Exact for costs that grow with every slot; a local optimum otherwise.
     """
@@ -136,20 +144,28 @@ class Models:
 
     def predict_accuracy(self, genomes: Genomes) -> Prediction:
         if self.accuracy is None:
-            raise ValueError(f"no accuracy surrogate for {self.space.name}: leave accuracy out of objectives= and limits=")
+            raise ValueError(
+                f"no accuracy surrogate for {self.space.name}: leave accuracy out of objectives= and limits="
+            )
         return self.accuracy.predict(genomes, self.space)
 
     def predict_latency(self, genomes: Genomes) -> Prediction:
         if self.latency is None:
-            raise ValueError(f"no target for {self.space.name}: leave latency_ms out of objectives= and limits=")
+            raise ValueError(
+                f"no target for {self.space.name}: leave latency_ms out of objectives= and limits="
+            )
         return self.latency.predict(self.space.embed(genomes, self.latency.target.space), self.latency.target)
 
     def predict_training(self, genomes: Genomes, quantity: str) -> Prediction:
         if self.training is None or "finetune_epochs" not in self.space.index:
-            raise ValueError(f"{self.space.name} has no training recipe: leave {quantity} out of objectives= and limits=")
-        return {"training_hours": self.training.hours, "training_kwh": self.training.kwh, "training_usd": self.training.usd}[
-            quantity
-        ](self.space, genomes)
+            raise ValueError(
+                f"{self.space.name} has no training recipe: leave {quantity} out of objectives= and limits="
+            )
+        return {
+            "training_hours": self.training.hours,
+            "training_kwh": self.training.kwh,
+            "training_usd": self.training.usd,
+        }[quantity](self.space, genomes)
 
     def footprint(self, genomes: Genomes, metric: str, unit: float = 1) -> Prediction:
         return exact(footprint.of(self.space, genomes, metric) * unit)
@@ -168,19 +184,28 @@ class Metric:
 METRICS: Mapping[str, Metric] = {
     "accuracy": Metric("top-1", Models.predict_accuracy, maximize=True, what="ImageNet top-1, 0 to 1"),
     "latency_ms": Metric("ms", Models.predict_latency, what="of one batch on the target"),
-    "training_hours": Metric("GPU-h", lambda m, g: m.predict_training(g, "training_hours"), what="fine-tuning"),
-    "training_kwh": Metric("kWh", lambda m, g: m.predict_training(g, "training_kwh"), what="fine-tuning, modelled"),
+    "training_hours": Metric(
+        "GPU-h", lambda m, g: m.predict_training(g, "training_hours"), what="fine-tuning"
+    ),
+    "training_kwh": Metric(
+        "kWh", lambda m, g: m.predict_training(g, "training_kwh"), what="fine-tuning, modelled"
+    ),
     "training_usd": Metric("USD", lambda m, g: m.predict_training(g, "training_usd"), what="fine-tuning"),
     "macs": Metric("MACs", lambda m, g: m.footprint(g, "macs"), what="multiply-accumulates of one image"),
     "params": Metric("params", lambda m, g: m.footprint(g, "params"), what="parameters"),
     "weight_bytes": Metric("B", lambda m, g: m.footprint(g, "params", BYTES_FP32), what="fp32 model size"),
-    "activation_bytes": Metric("B", lambda m, g: m.footprint(g, "activations", BYTES_FP32), what="fp32, written per image"),
-    "peak_bytes": Metric("B", lambda m, g: m.footprint(g, "peak_bytes"), what="fp32, live at the worst layer, one image"),
+    "activation_bytes": Metric(
+        "B", lambda m, g: m.footprint(g, "activations", BYTES_FP32), what="fp32, written per image"
+    ),
+    "peak_bytes": Metric(
+        "B", lambda m, g: m.footprint(g, "peak_bytes"), what="fp32, live at the worst layer, one image"
+    ),
 }
 
 
 def build(name: str, models: Models, *, limit: float | None = None, confidence: float = 0.90) -> Objective:
-    """The objective `name` of these models; ValueError with the known names and the nearest spelling otherwise."""
+    """The objective `name` of these models; ValueError with the known names and the nearest spelling
+    otherwise."""
     if name not in METRICS:
         raise unknown_name("objective", name, METRICS)
     metric = METRICS[name]

@@ -11,7 +11,8 @@ from pydantic.dataclasses import dataclass
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class Options:
-    """`configs/search.yaml`, which says what each option means. Nodes of groups are built by `configs.build`."""
+    """`configs/search.yaml`, which says what each option means. Nodes of groups are built by
+    `configs.build`."""
 
     objectives: list[str]
     latency_limit_ms: float | None
@@ -36,7 +37,8 @@ class Options:
         if self.latency_limit_ms is not None:
             if limits.get("latency_ms", self.latency_limit_ms) != self.latency_limit_ms:
                 raise ValueError(
-                    f"latency_limit_ms={self.latency_limit_ms:g} and limits.latency_ms={limits['latency_ms']:g}: give one"
+                    f"latency_limit_ms={self.latency_limit_ms:g} and "
+                    f"limits.latency_ms={limits['latency_ms']:g}: give one"
                 )
             limits["latency_ms"] = self.latency_limit_ms
         return limits

@@ -15,7 +15,8 @@ Mask = NDArray[np.bool_]
 
 
 def is_front(costs: Floats) -> Mask:
-    """(n,) points that no other point dominates; equal points all count. O(n log n) for up to three objectives."""
+    """(n,) points that no other point dominates; equal points all count. O(n log n) for up to three
+    objectives."""
     return np.asarray(moocore.is_nondominated(costs, keep_weakly=True), bool)
 
 
@@ -48,7 +49,8 @@ def hypervolume(costs: Floats, reference: Floats) -> float:
 
 
 def knee(costs: Floats) -> int:
-    """Index of the point nearest to the ideal one after scaling the points of a front to [0, 1] per objective."""
+    """Index of the point nearest to the ideal one after scaling the points of a front to [0, 1] per
+    objective."""
     width = np.ptp(costs, axis=0)
     scaled = (costs - costs.min(axis=0)) / np.where(width > 0, width, 1)
     return int(np.argmin((scaled**2).sum(axis=1)))

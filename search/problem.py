@@ -43,8 +43,9 @@ def build(
 ) -> Problem:
     """Fill in what is not given, and refuse what does not fit together.
 
-    Without target: the first of the zoo that fits the space (v100_b64 without space). Without space: that of the target.
-    Without accuracy: the surrogate that ships for the space. A width is never mixed with another: ValueError.
+    Without target: the first of the zoo that fits the space (v100_b64 without space). Without space: that of
+    the target. Without accuracy: the surrogate that ships for the space. A width is never mixed with another:
+    ValueError.
     """
     limits = dict(limits or {})
     if not objectives or len(set(objectives)) < len(objectives):
@@ -52,7 +53,9 @@ def build(
     if predictor is None:
         predictor = _predictor(space, target)
     elif target is not None and target != predictor.target:
-        raise ValueError(f"the predictor was fitted for {predictor.target.name}; leave target={target.name} out")
+        raise ValueError(
+            f"the predictor was fitted for {predictor.target.name}; leave target={target.name} out"
+        )
     if space is None:
         assert predictor is not None
         space = spaces.get(predictor.target.space)
@@ -62,7 +65,8 @@ def build(
         accuracy = _accuracy(space)
     if accuracy is not None and accuracy.space not in _names(space):
         raise ValueError(
-            f"the accuracy surrogate is of {accuracy.space}, the space is {space.name}: accuracy and latency must be of "
+            f"the accuracy surrogate is of {accuracy.space}, the space is {space.name}: accuracy and "
+            "latency must be of "
             f"the same networks"
         )
     needs_latency = "latency_ms" in (*objectives, *limits)
@@ -70,7 +74,10 @@ def build(
     narrowed = _restrict(models, resolution)
     models = Models(narrowed, models.accuracy, models.latency, training)
     evaluator = Evaluator(
-        tuple(objective.build(name, models, limit=limits.get(name), confidence=confidence) for name in objectives),
+        tuple(
+            objective.build(name, models, limit=limits.get(name), confidence=confidence)
+            for name in objectives
+        ),
         tuple(
             objective.build(name, models, limit=limit, confidence=confidence)
             for name, limit in limits.items()
@@ -103,7 +110,8 @@ def _check_target(space: SearchSpace, target: Target) -> None:
     if target.space not in _names(space):
         fitting = ", ".join(_fitting_targets(space)) or "none yet"
         raise ValueError(
-            f"the target {target.name} was timed on {target.space} networks, the space is {space.name}: their latencies are "
+            f"the target {target.name} was timed on {target.space} networks, the space is {space.name}: "
+            "their latencies are "
             f"not comparable. Targets that fit {space.name}: {fitting}"
         )
 
@@ -113,7 +121,8 @@ def _accuracy(space: SearchSpace) -> AccuracySurrogate:
         if name in configs.names("accuracy"):
             return surrogates.load(name)
     raise ValueError(
-        f"no accuracy surrogate ships for {space.name} (there are: {', '.join(configs.names('accuracy'))}); pass your own "
+        f"no accuracy surrogate ships for {space.name} (there are: {', '.join(configs.names('accuracy'))}); "
+        "pass your own "
         f"with accuracy_file=, or choose other objectives, for instance objectives=[macs,params]"
     )
 
@@ -134,7 +143,8 @@ def _restrict(models: Models, resolution: tuple[int, int] | None) -> SearchSpace
             raise ValueError(f"resolution=[{asked_low},{asked_high}] is empty: give the lower side first")
         if asked_low < low or asked_high > high:
             raise ValueError(
-                f"resolution=[{asked_low},{asked_high}] goes beyond what the models were fitted on: {low} to {high}"
+                f"resolution=[{asked_low},{asked_high}] goes beyond what the models were fitted on: {low} "
+                f"to {high}"
             )
         low, high = asked_low, asked_high
     return space.restrict("r", low, high)

@@ -43,12 +43,16 @@ def render(
     where = problem.models.latency.target if problem.models.latency is not None else None
     parts = {
         "TITLE": html.escape(f"{problem.space.name} on {where.name}" if where else problem.space.name),
-        "SUBTITLE": html.escape(str(where) if where else "no target: objectives follow from the architecture"),
+        "SUBTITLE": html.escape(
+            str(where) if where else "no target: objectives follow from the architecture"
+        ),
         "CARDS": _cards(summary, table),
         "LIMITS": _limits(table),
         "MODELS": _models(problem),
         "FACTS": _definitions({**_flat(config), **_flat(environment)}),
-        "REFERENCE": html.escape(", ".join(f"{k} {v:.4g}" for k, v in summary["hypervolume_reference"].items())),
+        "REFERENCE": html.escape(
+            ", ".join(f"{k} {v:.4g}" for k, v in summary["hypervolume_reference"].items())
+        ),
         "DATA": json.dumps(data, separators=(",", ":")).replace("</", "<\\/"),
         "PLOTLY": get_plotlyjs(),
     }
@@ -59,7 +63,8 @@ def render(
 
 
 def _plots(problem: Problem, archive: Archive, table: FrontTable) -> list[dict[str, Any]]:
-    """One scatter per pair of objectives: what was evaluated in grey, the front coloured by a third objective."""
+    """One scatter per pair of objectives: what was evaluated in grey, the front coloured by a third
+    objective."""
     costs = archive.costs
     drawn = np.random.default_rng(0).permutation(len(costs))[:CLOUD]
     objectives = {objective.name: objective for objective in problem.evaluator.objectives}
@@ -68,7 +73,10 @@ def _plots(problem: Problem, archive: Archive, table: FrontTable) -> list[dict[s
     for first, second in list(combinations(names, 2)) or [(names[0], names[0])]:
         colour = next((name for name in names if name not in (first, second)), second)
         x, y = (second, first) if objectives[first].maximize else (first, second)
-        cloud = {axis: objectives[name].cost(costs[drawn, names.index(name)]) for axis, name in (("x", x), ("y", y))}
+        cloud = {
+            axis: objectives[name].cost(costs[drawn, names.index(name)])
+            for axis, name in (("x", x), ("y", y))
+        }
         plots.append(
             {
                 "x": x,
@@ -78,7 +86,11 @@ def _plots(problem: Problem, archive: Archive, table: FrontTable) -> list[dict[s
                 "ylabel": _label(y),
                 "clabel": _label(colour),
                 "cloud": {axis: [float(f"{v:.5g}") for v in values] for axis, values in cloud.items()},
-                "limits": {axis: table.limits[name]["limit"] for axis, name in (("x", x), ("y", y)) if name in table.limits},
+                "limits": {
+                    axis: table.limits[name]["limit"]
+                    for axis, name in (("x", x), ("y", y))
+                    if name in table.limits
+                },
             }
         )
     return plots
@@ -92,7 +104,10 @@ def _label(name: str) -> str:
 def _history(history: Sequence[Mapping[str, float]]) -> dict[str, list[float]]:
     step = max(1, len(history) // 500)
     kept = [*history[:-1:step], history[-1]] if history else []
-    return {key: [float(f"{row[key]:.6g}") for row in kept] for key in ("evaluations", "hypervolume", "front_size")}
+    return {
+        key: [float(f"{row[key]:.6g}") for row in kept]
+        for key in ("evaluations", "hypervolume", "front_size")
+    }
 
 
 def _cards(summary: Mapping[str, Any], table: FrontTable) -> str:
@@ -102,8 +117,12 @@ def _cards(summary: Mapping[str, Any], table: FrontTable) -> str:
         "hypervolume": f"{summary['hypervolume']:.4f}",
         "seconds of search": f"{summary['loop_seconds']:.1f}",
     }
-    shown = "".join(f"<div class=card><b>{html.escape(v)}</b><span>{html.escape(k)}</span></div>" for k, v in cards.items())
-    return f"{shown}<div class='card wide'><code>{html.escape(str(summary['knee']))}</code><span>the knee of the front</span></div>"
+    shown = "".join(
+        f"<div class=card><b>{html.escape(v)}</b><span>{html.escape(k)}</span></div>"
+        for k, v in cards.items()
+    )
+    knee = f"<code>{html.escape(str(summary['knee']))}</code><span>the knee of the front</span>"
+    return f"{shown}<div class='card wide'>{knee}</div>"
 
 
 def _limits(table: FrontTable) -> str:
@@ -113,8 +132,10 @@ def _limits(table: FrontTable) -> str:
     for name, limit in table.limits.items():
         sign, bound = ("&ge;", "lower") if limit["at_least"] else ("&le;", "upper")
         lines.append(
-            f"<li><b>{html.escape(name)} {sign} {limit['limit']:g} {html.escape(limit['unit'])}</b>: holds for "
-            f"{limit['holds']} of {limit['of']} on the front, tested on the {bound} bound at {limit['confidence']:.0%} "
+            f"<li><b>{html.escape(name)} {sign} {limit['limit']:g} {html.escape(limit['unit'])}</b>: holds "
+            "for "
+            f"{limit['holds']} of {limit['of']} on the front, tested on the {bound} bound at "
+            f"{limit['confidence']:.0%} "
             f"confidence of the predictor</li>"
         )
     return f"<ul>{''.join(lines)}</ul>"
@@ -129,32 +150,41 @@ def _models(problem: Problem) -> str:
         spec = device.get(target.device)
         facts = {
             "target": f"{target.name}: {target}",
-            "timed networks": f"{target.space}, resolutions {models.latency.resolutions[0]} to {models.latency.resolutions[1]}",
-            "data sheet": f"{spec.year or ''} {spec.kind}, {spec.bandwidth_gbs or '?'} GB/s, {spec.fp32_tflops or '?'} TFLOPS fp32",
+            "timed networks": f"{target.space}, resolutions {models.latency.resolutions[0]} to "
+            "{models.latency.resolutions[1]}",
+            "data sheet": f"{spec.year or ''} {spec.kind}, {spec.bandwidth_gbs or '?'} GB/s, "
+            "{spec.fp32_tflops or '?'} TFLOPS fp32",
             "source": target.source,
             "licence": target.licence,
             "note": target.note,
             **getattr(models.latency, "facts", {}),
-            "relative deviation": f"{100 * getattr(models.latency, 'relative_std', float('nan')):.2f}% of a single measurement",
+            "relative deviation": f"{100 * getattr(models.latency, 'relative_std', float('nan')):.2f}% of "
+            "a single measurement",
         }
         sections.append(("Latency", facts))
     if models.accuracy is not None:
         facts = {"fitted for": models.accuracy.space, **models.accuracy.facts}
         if problem.space.name != models.accuracy.space:
-            facts["caution"] = f"accuracy of the same subnets in the {models.accuracy.space} supernet, not {problem.space.name}'s"
+            facts["caution"] = (
+                f"accuracy of the same subnets in the {models.accuracy.space} supernet, not "
+                f"{problem.space.name}'s"
+            )
         sections.append(("Accuracy", facts))
     if models.training is not None:
         cost = models.training
         step = training_cost.fitted()[training_cost.family_of_space(problem.space)]
         facts = {
             "recipe": f"fine-tuning on {cost.images:,} images, batch {cost.batch}, on {cost.gpu}",
-            "relative deviation": f"{100 * step.relative_std:.0f}% for another lineage of networks on the RTX 3090",
+            "relative deviation": f"{100 * step.relative_std:.0f}% for another lineage of networks on the "
+            "RTX 3090",
             "price": f"{cost.usd_per_hour} USD per GPU-hour; power overhead {cost.power_overhead}",
             "shared, not in the objective": f"supernet {cost.supernet_gpu_hours:g} V100-hours once, "
             f"{cost.shared()['v100_hours_per_deployment']:g} per deployment over {cost.deployments}",
         }
         sections.append(("Training cost", facts))
-    return "".join(f"<h3>{name}</h3>{_definitions(_flat(facts))}" for name, facts in sections) or "<p>None.</p>"
+    return (
+        "".join(f"<h3>{name}</h3>{_definitions(_flat(facts))}" for name, facts in sections) or "<p>None.</p>"
+    )
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -168,5 +198,7 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _definitions(facts: Mapping[str, Any]) -> str:
-    rows = "".join(f"<tr><th>{html.escape(str(k))}</th><td>{html.escape(str(v))}</td></tr>" for k, v in facts.items())
+    rows = "".join(
+        f"<tr><th>{html.escape(str(k))}</th><td>{html.escape(str(v))}</td></tr>" for k, v in facts.items()
+    )
     return f"<table class=facts>{rows}</table>"

@@ -1,7 +1,7 @@
 """The search loop: budget, checkpoint, resume, run folder.
-
-A run folder holds config.yaml, env.json, events.jsonl, and when it is finished front.csv, front.json, report.html and
-archive.npz (written last: its presence means finished). Until then checkpoint.npz lets the run go on where it was.
+ A run folder holds config.yaml, env.json, events.jsonl, and when it is finished front.csv, front.json,
+report.html and archive.npz (written last: its presence means finished). Until then checkpoint.npz lets the
+run go on where it was.
 """
 
 from __future__ import annotations
@@ -67,10 +67,11 @@ def run(
     sinks: Sequence[Sink] = (),
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
 ) -> Result:
-    """Search with `budget` evaluations and write the run folder `out`; goes on where an unfinished one stopped.
+    """Search with `budget` evaluations and write the run folder `out`; goes on where an unfinished one
+    stopped.
 
-    Same config and seed give the same archive.npz byte for byte, also after stop and resume: sums of BLAS depend on the
-    number of threads, so the loop runs on one.
+    Same config and seed give the same archive.npz byte for byte, also after stop and resume: sums of BLAS
+    depend on the number of threads, so the loop runs on one.
     """
     if budget < 1:
         raise ValueError(f"budget={budget} must be at least 1 evaluation")
@@ -148,7 +149,8 @@ def _loop(
             if stop:
                 _checkpoint(out / "checkpoint.npz", searcher, state)
                 raise Interrupted
-            # Saving everything takes time that grows with the archive: never more than a twentieth of the run.
+            # Saving everything takes time that grows with the archive: never more than a twentieth of the
+            # run.
             if time.perf_counter() - saved > max(checkpoint_seconds, 20 * cost_of_saving):
                 begun = time.perf_counter()
                 _checkpoint(out / "checkpoint.npz", searcher, state)
@@ -159,7 +161,8 @@ def _loop(
         limits = ", ".join(f"{o.name} {o.limit:g} {o.unit}" for o in problem.evaluator.limited)
         raise InfeasibleError(
             f"none of {len(archive)} architectures meets all limits ({limits}) together; the nearest is "
-            f"{problem.space.format(archive.genomes[least : least + 1])[0]}, {archive.violation[least]:.1%} over"
+            f"{problem.space.format(archive.genomes[least : least + 1])[0]}, {archive.violation[least]:.1%} "
+            "over"
         )
 
 
@@ -183,7 +186,9 @@ def _resume(path: Path, problem: Problem, searcher: Searcher) -> _State:
         searcher.restore(parts["searcher"])
         history = facts["history"]
     except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} does not fit this run ({error}); left as it is, choose another out=") from error
+        raise ValueError(
+            f"{path} does not fit this run ({error}); left as it is, choose another out="
+        ) from error
     return _State(archive, rng, history)
 
 
@@ -208,13 +213,19 @@ def _summary(
 
 
 def _write(
-    out: Path, problem: Problem, state: _State, table: FrontTable, summary: Mapping[str, Any], config: Mapping[str, Any]
+    out: Path,
+    problem: Problem,
+    state: _State,
+    table: FrontTable,
+    summary: Mapping[str, Any],
+    config: Mapping[str, Any],
 ) -> None:
     artifact.write_text(out / "front.csv", table.csv())
     artifact.write_text(out / "front.json", table.json())
     environment = json.loads((out / "env.json").read_text())
     artifact.write_text(
-        out / "report.html", report.render(problem, state.archive, table, state.history, summary, config, environment)
+        out / "report.html",
+        report.render(problem, state.archive, table, state.history, summary, config, environment),
     )
     state.archive.save(out / "archive.npz")
     (out / "checkpoint.npz").unlink(missing_ok=True)
@@ -222,7 +233,8 @@ def _write(
 
 @contextmanager
 def _folder(out: Path, config: Mapping[str, Any]) -> Iterator[None]:
-    """The run folder, ours alone while we write: created, or checked to be the unfinished run of the same config."""
+    """The run folder, ours alone while we write: created, or checked to be the unfinished run of the same
+    config."""
     kept = out / "config.yaml"
     if out.exists() and not out.is_dir():
         raise ValueError(f"out={out} is a file; name a folder")
@@ -236,7 +248,8 @@ def _folder(out: Path, config: Mapping[str, Any]) -> Iterator[None]:
         changed = sorted(key for key in keys if before.get(key) != config.get(key))
         if changed:
             raise ValueError(
-                f"{out} holds an unfinished run with other settings ({', '.join(changed)}): repeat its command to go on, "
+                f"{out} holds an unfinished run with other settings ({', '.join(changed)}): repeat its "
+                "command to go on, "
                 f"or choose another out="
             )
     out.mkdir(parents=True, exist_ok=True)
@@ -262,14 +275,14 @@ def _stop_requests() -> Iterator[list[int]]:
 
     try:
         for number in (signal.SIGINT, signal.SIGTERM):
-            before[number] = signal.signal(number, handle)
+            before[int(number)] = signal.signal(number, handle)
     except ValueError:  # not in the main thread: no signals to handle
         before.clear()
     try:
         yield received
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for which, handler in before.items():
+            signal.signal(which, handler)
 
 
 def environment() -> dict[str, Any]:

@@ -65,7 +65,10 @@ class Bar:
 
     def generation(self, row: Row) -> None:
         self._progress.update(
-            self._task, completed=row["evaluations"], front=int(row["front_size"]), hypervolume=row["hypervolume"]
+            self._task,
+            completed=row["evaluations"],
+            front=int(row["front_size"]),
+            hypervolume=row["hypervolume"],
         )
 
     def finish(self, summary: Mapping[str, Any], front: FrontTable) -> None:
@@ -76,7 +79,8 @@ class Bar:
 
 
 class Wandb:
-    """Weights & Biases: scalars per generation, the front as a table and a scatter plot. Offline needs no network."""
+    """Weights & Biases: scalars per generation, the front as a table and a scatter plot. Offline needs no
+    network."""
 
     def __init__(self, folder: Path, config: Mapping[str, Any], mode: Literal["offline", "online"]) -> None:
         self._folder, self._config, self._mode = folder, config, mode
@@ -104,7 +108,11 @@ class Wandb:
         step = max(1, -(-len(front) // WANDB_ROWS))
         rows = front.rows()[::step]
         table = wandb.Table(columns=list(front.columns), data=[list(row.values()) for row in rows])
-        x, y = (*front.objectives[::-1], front.objectives[0])[-2:] if len(front.objectives) > 1 else front.objectives * 2
+        x, y = (
+            (*front.objectives[::-1], front.objectives[0])[-2:]
+            if len(front.objectives) > 1
+            else front.objectives * 2
+        )
         self._run.log({"front": table, "front_plot": wandb.plot.scatter(table, x, y, title="Pareto front")})
         self._run.summary.update(dict(summary))
 

@@ -1,11 +1,14 @@
-"""Accuracy surrogates: ImageNet top-1 of a subnet, with calibrated uncertainty, at more than 200,000 subnets/s.
+"""Accuracy surrogates: ImageNet top-1 of a subnet, with calibrated uncertainty, at more than 200,000
+subnets/s.
 
 Letters: n architectures, v one-hot columns of the space, g gene groups.
 
-The form (ours): a Gaussian process with the kernel  k(x, x') = sum_g a_g^2 x_g.x'_g + (c + sum_g w_g^2 x_g.x'_g)^2  over
-the canonical one-hot of the genes, grouped by kind and stage, all a, w, c and the noise by maximum marginal likelihood.
-Its posterior mean is exactly one quadratic form in x, which is what we keep: no distillation, nothing lost. The posterior
-standard deviation is kept as exp(linear form) fitted to the exact one, and scaled by held-out residuals (five folds).
+The form (ours): a Gaussian process with the kernel
+    k(x, x') = sum_g a_g^2 x_g.x'_g + (c + sum_g w_g^2 x_g.x'_g)^2
+over the canonical one-hot of the genes, grouped by kind and stage, all a, w, c and the noise by maximum
+marginal likelihood. Its posterior mean is exactly one quadratic form in x, which is what we keep: no
+distillation, nothing lost. The posterior standard deviation is kept as exp(linear form) fitted to the exact
+one, and scaled by held-out residuals (five folds).
 """
 
 from __future__ import annotations
@@ -27,10 +30,12 @@ from supernet.space import Floats, Genomes, SearchSpace
 
 KIND = "accuracy surrogate"
 CHUNK = 8192  # rows at a time: one-hot and product stay in the cache
+ARRAYS = ("linear", "quadratic", "log_std", "extra_variance")
 POINT = 0.01  # one point of top-1 as a fraction
 
-# OFA's own fine-tuned subnet (230 M MACs): top-1 76.0 without, 76.4 after 25, 76.9 after 75 epochs (Cai et al., 2020).
-# One network is all that is published, so the spread is our assumption: a third of the gain, at least .1 point.
+# OFA's own fine-tuned subnet (230 M MACs): top-1 76.0 without, 76.4 after 25, 76.9 after 75 epochs (Cai et
+# al., 2020). One network is all that is published, so the spread is our assumption: a third of the gain, at
+# least .1 point.
 FINETUNE_GAIN = {0: 0.0, 25: 0.004, 75: 0.009}
 FINETUNE_GAIN_STD = {0: 0.0, 25: 0.0013, 75: 0.003}
 
@@ -59,7 +64,8 @@ class AccuracySurrogate:
         self._check_resolutions(own, genomes)
         v = own.one_hot_width
         weights = np.concatenate(
-            [self.quadratic, self.linear[:, None], self.log_std[1:, None], self.extra_variance[:, None]], axis=1
+            [self.quadratic, self.linear[:, None], self.log_std[1:, None], self.extra_variance[:, None]],
+            axis=1,
         ).astype(np.float32)
         mean, std = np.empty(len(genomes)), np.empty(len(genomes))
         for start in range(0, len(genomes), CHUNK):
@@ -77,18 +83,15 @@ class AccuracySurrogate:
         r = space.column(genomes, "r")
         if r.min() < low or r.max() > high:
             raise ValueError(
-                f"the accuracy of {self.space} is known for resolutions {low} to {high}, not for {r.min()} to {r.max()};"
+                f"the accuracy of {self.space} is known for resolutions {low} to {high}, not for {r.min()} "
+                f"to {r.max()};"
                 f" restrict the space: space.restrict('r', {low}, {high}), or resolution=[{low},{high}]"
             )
 
     def save(self, path: Path) -> None:
-        arrays = dict(
-            linear=self.linear.astype(np.float32),
-            quadratic=self.quadratic.astype(np.float32),
-            log_std=self.log_std.astype(np.float32),
-            extra_variance=self.extra_variance.astype(np.float32),
-        )
-        facts = dict(space=self.space, constant=self.constant, resolutions=list(self.resolutions), **self.facts)
+        arrays = {name: getattr(self, name).astype(np.float32) for name in ARRAYS}
+        facts = {"space": self.space, "constant": self.constant, "resolutions": list(self.resolutions)}
+        facts["about"] = dict(self.facts)
         artifact.save(path, KIND, arrays, facts)
 
 
@@ -98,23 +101,31 @@ def load(file: str | Path) -> AccuracySurrogate:
     if path.suffix != ".npz":
         path = Path(__file__).parent / "fitted" / f"accuracy_{file}.npz"
     arrays, facts = artifact.load(path, KIND)
-    kept = {key: value for key, value in facts.items() if key not in ("space", "constant", "resolutions", "kind", "version")}
-    wide = {key: value.astype(np.float64) for key, value in arrays.items()}
     low, high = facts["resolutions"]
     return AccuracySurrogate(
-        space=facts["space"], constant=facts["constant"], resolutions=(low, high), facts=kept, **wide
+        space=facts["space"],
+        constant=facts["constant"],
+        resolutions=(low, high),
+        facts=facts["about"],
+        **{name: arrays[name].astype(np.float64) for name in ARRAYS},
     )
 
 
-# ---------------------------------------------------------------------------------------------- fitting on measurements
-def fit(space: SearchSpace, genomes: Genomes, top1: Floats, *, max_iterations: int = 150) -> AccuracySurrogate:
+# ---------------------------------------------------------------------------------------------- fitting on
+# measurements
+def fit(
+    space: SearchSpace, genomes: Genomes, top1: Floats, *, max_iterations: int = 150
+) -> AccuracySurrogate:
     """The Gaussian process of the module docstring, fitted to measured top-1 (fractions) of (n, d) genomes.
 
-    Axes that do not vary in the data (resolution, fine-tuning) get no effect; add them with `with_resolution_effect` and
-    `with_finetuning`. O(n^3) per likelihood evaluation: about half a minute for 1,000 rows on two cores.
+    Axes that do not vary in the data (resolution, fine-tuning) get no effect; add them with
+    `with_resolution_effect` and `with_finetuning`. O(n^3) per likelihood evaluation: about half a minute for
+    1,000 rows on two cores.
     """
     if len(genomes) < 10:
-        raise ValueError(f"{len(genomes)} measured subnets are too few to fit an accuracy surrogate; give at least 10")
+        raise ValueError(
+            f"{len(genomes)} measured subnets are too few to fit an accuracy surrogate; give at least 10"
+        )
     x = space.one_hot(genomes)
     used = np.flatnonzero(x.std(axis=0) > 0)
     groups = _groups(space, used)
@@ -148,7 +159,9 @@ def fit(space: SearchSpace, genomes: Genomes, top1: Floats, *, max_iterations: i
     variance = np.maximum(own - np.einsum("ij,jk,ik->i", cross, inverse, cross, optimize=True), 0) + noise
     regressors = np.concatenate([np.ones((len(fresh), 1)), here], axis=1)
     ridge = 1e-3 * len(fresh) * np.eye(regressors.shape[1])
-    slopes = np.linalg.solve(regressors.T @ regressors + ridge, regressors.T @ np.log(scale * np.sqrt(variance)))
+    slopes = np.linalg.solve(
+        regressors.T @ regressors + ridge, regressors.T @ np.log(scale * np.sqrt(variance))
+    )
 
     predicted = np.exp(regressors[: len(genomes)] @ slopes)
     residual = scale * _held_out_residuals(grams, target, max_iterations // 2)
@@ -170,7 +183,8 @@ def fit(space: SearchSpace, genomes: Genomes, top1: Floats, *, max_iterations: i
 
 
 def _groups(space: SearchSpace, used: NDArray[np.int64]) -> NDArray[np.int64]:
-    """(len(used),) group of each one-hot column: genes of one letter in one stage share their kernel weights."""
+    """(len(used),) group of each one-hot column: genes of one letter in one stage share their kernel
+    weights."""
     keys = [(axis.letter, axis.stage) for axis in space.axes for _ in axis.values]
     present = sorted({keys[column] for column in used})
     return np.array([present.index(keys[column]) for column in used])
@@ -183,8 +197,8 @@ def _split(theta: Floats, groups: int) -> tuple[Floats, Floats, float, float]:
 def _held_out_residuals(grams: Floats, target: Floats, max_iterations: int, folds: int = 5) -> Floats:
     """(n,) residuals of folds left out, hyper-parameters fitted anew without them.
 
-    Leave-one-out residuals in closed form are 5x cheaper, but share the hyper-parameters with the rows they judge:
-    intervals at 90% then cover 88%.
+    Leave-one-out residuals in closed form are 5x cheaper, but share the hyper-parameters with the rows they
+    judge: intervals at 90% then cover 88%.
     """
     n = len(target)
     fold = np.random.default_rng(0).permutation(n) % folds
@@ -223,18 +237,28 @@ def _maximum_likelihood(grams: Floats, target: Floats, max_iterations: int) -> F
 
     start = np.concatenate([np.full(2 * groups, np.log(0.3)), [0.0, np.log(0.05)]])
     bounds = [(-9.0, 3.0)] * (2 * groups) + [(-9.0, 4.0), (-6.0, 0.0)]
-    found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": max_iterations})
+    found = minimize(
+        loss, start, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": max_iterations}
+    )
     return np.asarray(found.x, np.float64)
 
 
-# ---------------------------------------------------------------------------------------------- fitting on a function
+# ---------------------------------------------------------------------------------------------- fitting on a
+# function
 def fit_quadratic(
-    space: SearchSpace, genomes: Genomes, top1: Floats, *, std: float, resolutions: tuple[int, int], ridge: float = 10.0
+    space: SearchSpace,
+    genomes: Genomes,
+    top1: Floats,
+    *,
+    std: float,
+    resolutions: tuple[int, int],
+    ridge: float = 10.0,
 ) -> AccuracySurrogate:
-    """Least-squares quadratic form over the one-hot genes and rho = (r_max - r) / 64, rho^2, for plentiful data.
+    """Least-squares quadratic form over the one-hot genes and rho = (r_max - r) / 64, rho^2, for plentiful
+    data.
 
-    For functions that can be asked at will (a released predictor). `std` is the deviation of the function itself from
-    the truth (fraction); the misfit on a tenth of the rows is added to it.
+    For functions that can be asked at will (a released predictor). `std` is the deviation of the function
+    itself from the truth (fraction); the misfit on a tenth of the rows is added to it.
     """
     genes = [j for j, axis in enumerate(space.axes) if axis.name != "r" and not axis.deploy]
     columns = np.concatenate([np.arange(*space.one_hot_offsets[j : j + 2]) for j in genes])
@@ -242,7 +266,9 @@ def fit_quadratic(
     rho = _rho(space.column(genomes, "r"), resolutions)
     z = np.concatenate([x, rho], axis=1).astype(np.float32)
     i, j = np.triu_indices(z.shape[1], 1)
-    keep = ~((i >= x.shape[1]) & (j >= x.shape[1]))  # rho * rho^2 would bend more than five resolutions can tell
+    keep = ~(
+        (i >= x.shape[1]) & (j >= x.shape[1])
+    )  # rho * rho^2 would bend more than five resolutions can tell
     i, j = i[keep], j[keep]
     centre = float(top1.mean())
     train = len(z) * 9 // 10
@@ -284,18 +310,22 @@ def _rho(r: NDArray[np.int64], resolutions: tuple[int, int]) -> Floats:
     return np.stack([rho, rho**2], axis=1)
 
 
-# ---------------------------------------------------------------------------------------------- effects from elsewhere
+# ---------------------------------------------------------------------------------------------- effects from
+# elsewhere
 def with_resolution_effect(
     surrogate: AccuracySurrogate, other: AccuracySurrogate, relative_std: float = 0.15
 ) -> AccuracySurrogate:
-    """`surrogate`, fitted at one resolution, plus the accuracy that `other` (same genes) loses at lower resolutions.
+    """`surrogate`, fitted at one resolution, plus the accuracy that `other` (same genes) loses at lower
+    resolutions.
 
-    Whether the loss carries over from one width to the other is not known from public data: `relative_std` of the mean
-    loss is added as a standard deviation (our assumption).
+    Whether the loss carries over from one width to the other is not known from public data: `relative_std` of
+    the mean loss is added as a standard deviation (our assumption).
     """
     space = spaces.get(surrogate.space)
     if [axis.name for axis in space.axes] != [axis.name for axis in spaces.get(other.space).axes]:
-        raise ValueError(f"{other.space} has other genes than {surrogate.space}: its resolution effect does not carry over")
+        raise ValueError(
+            f"{other.space} has other genes than {surrogate.space}: its resolution effect does not carry over"
+        )
     r = space.index["r"]
     first = int(space.one_hot_offsets[r])
     at = np.arange(first, first + len(space.axes[r].values))
@@ -320,7 +350,8 @@ def with_finetuning(
     gain: Mapping[int, float] = FINETUNE_GAIN,
     gain_std: Mapping[int, float] = FINETUNE_GAIN_STD,
 ) -> AccuracySurrogate:
-    """`surrogate` plus the gain of fine-tuning by number of epochs (fractions of top-1), the same for all subnets."""
+    """`surrogate` plus the gain of fine-tuning by number of epochs (fractions of top-1), the same for all
+    subnets."""
     space = spaces.get(surrogate.space)
     j = space.index["finetune_epochs"]
     linear, variance = surrogate.linear.copy(), surrogate.extra_variance.copy()

@@ -1,4 +1,5 @@
-"""Files that hold arrays and facts: one `.npz` without pickle, written aside and renamed, refused when foreign."""
+"""Files that hold arrays and facts: one `.npz` without pickle, written aside and renamed, refused when
+foreign."""
 
 from __future__ import annotations
 
@@ -23,21 +24,28 @@ def write_text(path: Path, text: str) -> None:
 
 
 def save(
-    path: Path, kind: str, arrays: Mapping[str, NDArray[Any]], facts: Mapping[str, Any], *, compress: bool = True
+    path: Path,
+    kind: str,
+    arrays: Mapping[str, NDArray[Any]],
+    facts: Mapping[str, Any],
+    *,
+    compress: bool = True,
 ) -> None:
     """Write arrays and JSON facts as `kind`. The same content gives the same bytes."""
     path.parent.mkdir(parents=True, exist_ok=True)
     header = json.dumps({"kind": kind, "version": VERSION, **facts}, sort_keys=True)
     aside = path.with_name(path.name + ".part")
     with open(aside, "wb") as file:
-        (np.savez_compressed if compress else np.savez)(file, facts=np.array(header), **dict(arrays))
+        content: dict[str, Any] = {"facts": np.array(header), **arrays}
+        (np.savez_compressed if compress else np.savez)(file, **content)
         file.flush()
         os.fsync(file.fileno())
     os.replace(aside, path)
 
 
 def load(path: Path, *kinds: str) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
-    """(arrays, facts) of a file of one of these kinds; ValueError that names the file when it is damaged or else."""
+    """(arrays, facts) of a file of one of these kinds; ValueError that names the file when it is damaged or
+    else."""
     expected = " or ".join(kinds)
     if not path.is_file():
         raise ValueError(f"no file {path}; expected a {expected} file (.npz) of ofa-frontier")
@@ -47,11 +55,14 @@ def load(path: Path, *kinds: str) -> tuple[dict[str, NDArray[Any]], dict[str, An
         facts = json.loads(str(arrays.pop("facts")))
     except (zipfile.BadZipFile, ValueError, KeyError, OSError, EOFError) as error:
         raise ValueError(
-            f"{path} is damaged or not a file of ofa-frontier ({type(error).__name__}: {error}); left as it is"
+            f"{path} is damaged or not a file of ofa-frontier ({type(error).__name__}: {error}); left as it "
+            "is"
         ) from error
     if not isinstance(facts, dict) or facts.get("kind") not in kinds:
         found = facts.get("kind") if isinstance(facts, dict) else None
         raise ValueError(f"{path} holds {found or 'no kind'}, expected {expected}; left as it is")
     if facts["version"] != VERSION:
-        raise ValueError(f"{path} has version {facts['version']}, this release reads {VERSION}; left as it is")
+        raise ValueError(
+            f"{path} has version {facts['version']}, this release reads {VERSION}; left as it is"
+        )
     return arrays, facts

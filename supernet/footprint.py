@@ -15,7 +15,6 @@ from supernet.layers import BYTES_FP32, LayerTable
 from supernet.slot_table import SlotTable
 from supernet.space import Floats, Genomes, SearchSpace
 
-
 _COSTS: dict[str, tuple[Callable[[LayerTable], NDArray[Any]], bool]] = {
     "macs": (LayerTable.layer_macs, False),
     "params": (LayerTable.layer_params, False),
@@ -34,7 +33,8 @@ def table(space_name: str, metric: str) -> SlotTable | None:
 
 
 def of(space: SearchSpace, genomes: Genomes, metric: str) -> Floats:
-    """(n,) `macs`, `params`, `activations` (elements) or `peak_bytes` (fp32) of one image; equal to LayerTable's."""
+    """(n,) `macs`, `params`, `activations` (elements) or `peak_bytes` (fp32) of one image; equal to
+    LayerTable's."""
     found = table(space.name, metric)
     unit = BYTES_FP32 if metric == "peak_bytes" else 1
     if found is not None:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from supernet.space import Floats, Genomes, Ints, SearchSpace
+    from supernet.space import Floats, Ints
 
 BYTES_FP32 = 4
 
@@ -33,10 +33,12 @@ Column = NDArray[np.int32]
 
 @dataclass(frozen=True)
 class LayerTable:
-    """(n, L) columns; columns that are the same for all n are broadcast, not copied. Absent layers have live = False.
+    """(n, L) columns; columns that are the same for all n are broadcast, not copied. Absent layers have live
+    = False.
 
-    `size` is the input side in pixels, `held` the elements that must stay in memory beside input and output while the
-    layer runs (the shortcut of a residual block), `slot` (L,) the slot of the space that the layer belongs to, or -1.
+    `size` is the input side in pixels, `held` the elements that must stay in memory beside input and output
+    while the layer runs (the shortcut of a residual block), `slot` (L,) the slot of the space that the layer
+    belongs to, or -1.
     """
 
     kind: Column
@@ -63,7 +65,9 @@ class LayerTable:
 
     def _weights(self) -> Ints:
         has = (self.kind <= Kind.LINEAR) & self.live
-        return np.where(has, self.cin.astype(np.int64) // np.maximum(self.groups, 1) * self.cout * self.kernel**2, 0)
+        return np.where(
+            has, self.cin.astype(np.int64) // np.maximum(self.groups, 1) * self.cout * self.kernel**2, 0
+        )
 
     def _outputs(self) -> Ints:
         return np.where(self.live, self.cout.astype(np.int64) * self.out_size.astype(np.int64) ** 2, 0)
@@ -96,17 +100,18 @@ class LayerTable:
 
     def weight_bytes(self, bytes_per_weight: float = BYTES_FP32) -> Floats:
         """(n,) bytes of the trainable parameters."""
-        return self.params() * float(bytes_per_weight)
+        return self.params().astype(np.float64) * bytes_per_weight
 
     def activation_bytes(self, bytes_per_value: float = BYTES_FP32) -> Floats:
-        """(n,) bytes written by all layers with weights in one forward pass at batch 1 (traffic, not residency)."""
+        """(n,) bytes written by all layers with weights in one forward pass at batch 1 (traffic, not
+        residency)."""
         return self.layer_activations().sum(axis=1) * float(bytes_per_value)
 
     def peak_bytes(self, bytes_per_value: float = BYTES_FP32) -> Floats:
         """(n,) bytes of the activations alive at the worst layer, batch 1: input + output + held shortcut.
 
-        Ours; assumes activation functions work in place and a memory planner without waste. A real allocator adds to
-        it (measured with eager PyTorch: 8-15% more live storage, RSS 1.4-2x).
+        Ours; assumes activation functions work in place and a memory planner without waste. A real allocator
+        adds to it (measured with eager PyTorch: 8-15% more live storage, RSS 1.4-2x).
         """
         return self.resident().max(axis=1) * float(bytes_per_value)
 
@@ -116,7 +121,8 @@ _COLUMNS = ("kind", "cin", "cout", "kernel", "stride", "size", "groups", "bias",
 
 @dataclass
 class LayerBuilder:
-    """Writes a batch of networks down, layer by layer; `size` follows the strides. Arguments are scalars or (n,)."""
+    """Writes a batch of networks down, layer by layer; `size` follows the strides. Arguments are scalars or
+    (n,)."""
 
     n: int
     size: NDArray[np.int64]  # (n,) current side in pixels
@@ -140,13 +146,13 @@ class LayerBuilder:
         slot: int = -1,
         size: Ints | int | None = None,
     ) -> None:
-        """One layer. With `size` given it is a side branch (squeeze-excite, shortcut): the main size stays."""
+        """One layer. With `size` it is a side branch (squeeze-excite, shortcut): the main size stays."""
         shape = (self.n,)
-        given = dict(
-            kind=int(kind), cin=cin, cout=cout, kernel=kernel, stride=stride, groups=groups, bias=bias, norm=norm,
-            held=held, size=self.size if size is None else size,
-        )  # fmt: skip
-        self.rows.append({key: np.broadcast_to(np.asarray(value, np.int32), shape) for key, value in given.items()})
+        given = dict(kind=int(kind), cin=cin, cout=cout, kernel=kernel, stride=stride, groups=groups)
+        given |= dict(bias=bias, norm=norm, held=held, size=self.size if size is None else size)
+        self.rows.append(
+            {key: np.broadcast_to(np.asarray(value, np.int32), shape) for key, value in given.items()}
+        )
         alive = np.broadcast_to(np.asarray(live, bool), shape)
         self.live.append(alive)
         self.slot.append(slot)
@@ -161,8 +167,9 @@ class LayerBuilder:
         return LayerTable(**columns, live=np.stack(self.live, axis=1), slot=np.array(self.slot, np.int32))
 
 
-def make_divisible(channels: NDArray[np.float64] | float, divisor: int = 8) -> Ints:
-    """Channels rounded to a multiple of `divisor`, never below 90% of the wish (MobileNet's rule, as `ofa` has it)."""
+def make_divisible(channels: Floats | Ints | float, divisor: int = 8) -> Ints:
+    """Channels rounded to a multiple of `divisor`, never below 90% of the wish (MobileNet's rule, as `ofa`
+    has it)."""
     wish = np.asarray(channels, np.float64)
     rounded = np.maximum(divisor, ((wish + divisor / 2).astype(np.int64) // divisor) * divisor)
     return np.where(rounded < 0.9 * wish, rounded + divisor, rounded)

@@ -19,9 +19,14 @@ FAMILIES = ("ofa_mbv3", "ofa_proxyless", "ofa_resnet50")
 def supernet(space: SearchSpace) -> Any:
     """The weight-sharing network of an OFA space, a module of the `ofa` package with random weights.
 
-    Its `set_active_subnet` checks nothing: pass it `space.settings(genomes)`, which come from canonical genomes.
+    Its `set_active_subnet` checks nothing: pass it `space.settings(genomes)`, which come from canonical
+    genomes.
     """
-    from ofa.imagenet_classification.elastic_nn.networks import OFAMobileNetV3, OFAProxylessNASNets, OFAResNets
+    from ofa.imagenet_classification.elastic_nn.networks import (
+        OFAMobileNetV3,
+        OFAProxylessNASNets,
+        OFAResNets,
+    )
 
     owner = space if space.parent is None else space.parent
     family, _, width = owner.name.partition("_w")
@@ -44,7 +49,8 @@ def supernet(space: SearchSpace) -> Any:
 
 
 def extract(network: Any, space: SearchSpace, genome: Genomes) -> torch.nn.Module:
-    """The static network of the (1, d) genome, with a copy of its share of the supernet's weights, in eval mode."""
+    """The static network of the (1, d) genome, with a copy of its share of the supernet's weights, in eval
+    mode."""
     space.check(genome)
     if len(genome) != 1:
         raise ValueError(f"extract takes one genome, got {len(genome)}; pass genomes[i : i + 1]")

@@ -1,4 +1,5 @@
-"""The accuracy predictor that the OFA authors released for OFA-MobileNetV3 w1.2, read from its file, batched in numpy."""
+"""The accuracy predictor that the OFA authors released for OFA-MobileNetV3 w1.2, read from its file, batched
+in numpy."""
 
 from __future__ import annotations
 
@@ -11,7 +12,8 @@ from numpy.typing import NDArray
 from supernet.prediction import Prediction
 from supernet.space import Genomes, SearchSpace
 
-# Its input has places for 112, 128 and 144 too, but it was not trained there: it puts 144 px 2 points above 160 px.
+# Its input has places for 112, 128 and 144 too, but it was not trained there: it puts 144 px 2 points above
+# 160 px.
 RESOLUTIONS = (160, 176, 192, 208, 224)
 STD = 0.0021  # RMSE stated by its authors (Cai et al., 2020)
 
@@ -28,12 +30,17 @@ class OfaAccuracy:
         import torch
 
         if not path.is_file():
-            raise ValueError(f"no file {path}: OFA's accuracy predictor (github han-cai/files, ofa/acc_predictor.pth)")
+            raise ValueError(
+                f"no file {path}: OFA's accuracy predictor (github han-cai/files, ofa/acc_predictor.pth)"
+            )
         state = torch.load(path, map_location="cpu", weights_only=True)
-        return cls(tuple((state[f"{i}.weight"].numpy().T.copy(), state[f"{i}.bias"].numpy()) for i in (0, 2, 4, 6)))
+        return cls(
+            tuple((state[f"{i}.weight"].numpy().T.copy(), state[f"{i}.bias"].numpy()) for i in (0, 2, 4, 6))
+        )
 
     def predict(self, genomes: Genomes, space: SearchSpace) -> Prediction:
-        """(n,) top-1 (fraction, on OFA's hold-out scale) of subnets at r 160, 176, ..., 224; ignores fine-tuning."""
+        """(n,) top-1 (fraction, on OFA's hold-out scale) of subnets at r 160, 176, ..., 224; ignores
+        fine-tuning."""
         r = space.column(genomes, "r")
         if unknown := sorted(set(r.tolist()) - set(RESOLUTIONS)):
             raise ValueError(f"OFA's predictor knows the resolutions {RESOLUTIONS}, not {unknown}")

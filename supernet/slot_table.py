@@ -1,9 +1,10 @@
-"""Slot tables: a cost that is a sum (or a maximum) over the slots of a network, as one gather per architecture.
+"""Slot tables: a cost that is a sum (or a maximum) over the slots of a network, as one gather per
+architecture.
 
 Letters: n architectures, S slots, R resolutions, C slot codes.
-
-Everything additive ends up here: MACs, parameters, training seconds, and the latency predictors after fitting. A gather
-of 20 small numbers costs about .1 us per architecture, and its sum does not depend on batch size or thread count.
+ Everything additive ends up here: MACs, parameters, training seconds, and the latency predictors after
+fitting. A gather of 20 small numbers costs about .1 us per architecture, and its sum does not depend on batch
+size or thread count.
 """
 
 from __future__ import annotations
@@ -77,7 +78,8 @@ def slot_variants(space: SearchSpace) -> tuple[Genomes, NDArray[np.int64], NDArr
 def tabulate(
     space: SearchSpace, cost: Callable[[LayerTable], NDArray[Any]], reduce: Literal["sum", "max"] = "sum"
 ) -> SlotTable | None:
-    """The slot table of a per-layer cost (n, L), or None where the layers of the space do not belong to slots.
+    """The slot table of a per-layer cost (n, L), or None where the layers of the space do not belong to
+    slots.
 
     Found by evaluating each variant of each slot once per resolution, and checked on 512 random networks.
     """

@@ -1,9 +1,9 @@
 """Search spaces: batches of canonical genomes and the operators on them.
 
 Letters: n architectures, d genes, v values of all axes together, S slots.
-
-A genome is a row of int8 *levels*: level 0 means "switched off by its gate", level i >= 1 means the i-th value of the
-axis. Genomes are canonical: a gene that is switched off is 0 and no other gene is, so equal networks are equal rows.
+ A genome is a row of int8 *levels*: level 0 means "switched off by its gate", level i >= 1 means the i-th
+value of the axis. Genomes are canonical: a gene that is switched off is 0 and no other gene is, so equal
+networks are equal rows.
 """
 
 from __future__ import annotations
@@ -35,8 +35,9 @@ MAX_ENUMERATION = 10_000_000  # genomes; more are sampled, not listed
 class Axis:
     """One gene: what it is called, what its levels 1, 2, ... mean, and where it stands in the one-line name.
 
-    `name` is the column name of `data/README.md` (ks0, e3, d1, r); `letter` and `stage` place it in the one-line name.
-    `deploy` marks genes that do not change the network but what is done with it (fine-tuning epochs).
+    `name` is the column name of `data/README.md` (ks0, e3, d1, r); `letter` and `stage` place it in the
+    one-line name. `deploy` marks genes that do not change the network but what is done with it (fine-tuning
+    epochs).
     """
 
     name: str
@@ -59,9 +60,9 @@ class Gate:
 class SearchSpace:
     """A space of networks. Build one with `supernet.spaces.get(name)`.
 
-    `slots` are the groups of genes that act together on one place of the network (kernel and width of one block); an
-    additive cost is a sum over slots at given resolution. `parent` is a larger space that contains this one, so that its
-    predictors apply here too (OFA-MobileNetV3 for CompOFA).
+    `slots` are the groups of genes that act together on one place of the network (kernel and width of one
+    block); an additive cost is a sum over slots at given resolution. `parent` is a larger space that contains
+    this one, so that its predictors apply here too (OFA-MobileNetV3 for CompOFA).
     """
 
     name: str
@@ -128,18 +129,22 @@ class SearchSpace:
         return self.axes[self.index[name]]
 
     def restrict(self, name: str, low: int, high: int) -> SearchSpace:
-        """The same space and genomes, but sampling and mutation keep the values of axis `name` within [low, high]."""
+        """The same space and genomes, but sampling and mutation keep the values of axis `name` within [low,
+        high]."""
         values = np.array(self.axis(name).values)
         inside = np.flatnonzero((values >= low) & (values <= high))
         if not len(inside):
             raise ValueError(
-                f"{self.name} has no value of {name} in [{low}, {high}]; it has {values.min()} to {values.max()}"
+                f"{self.name} has no value of {name} in [{low}, {high}]; it has {values.min()} to "
+                f"{values.max()}"
             )
         allowed = self.allowed.copy()
         j = self.index[name]
         allowed[j] = [max(allowed[j, 0], inside[0] + 1), min(allowed[j, 1], inside[-1] + 1)]
         if allowed[j, 0] > allowed[j, 1]:
-            raise ValueError(f"{self.name}: [{low}, {high}] leaves no value of {name} within what was allowed before")
+            raise ValueError(
+                f"{self.name}: [{low}, {high}] leaves no value of {name} within what was allowed before"
+            )
         narrowed = replace(self)
         narrowed.__dict__["allowed"] = allowed
         return narrowed
@@ -158,7 +163,8 @@ class SearchSpace:
             )
         return total
 
-    # ------------------------------------------------------------------ operators; all take and return batches
+    # ------------------------------------------------------------------ operators; all take and return
+    # batches
     def canonical(self, genomes: Genomes) -> Genomes:
         """(n, d) genes that their gate switches off become 0; live genes that are 0 get their first level."""
         live = genomes[:, self._controller] >= self._threshold
@@ -175,29 +181,36 @@ class SearchSpace:
         """ValueError unless `genomes` is an (n, d) int8 array of canonical genomes of this space."""
         if not self.is_canonical(genomes):
             raise ValueError(
-                f"not canonical {self.name} genomes: expected int8 (n, {self.d}) levels, 0 exactly where a gene is off; "
-                f"got {genomes.dtype} {genomes.shape}. Build them with space.encode, space.parse or space.canonical"
+                f"not canonical {self.name} genomes: expected int8 (n, {self.d}) levels, 0 exactly where a "
+                "gene is off; "
+                f"got {genomes.dtype} {genomes.shape}. Build them with space.encode, space.parse or "
+                "space.canonical"
             )
 
     def _draw(self, n: int, rng: Rng) -> Genomes:
-        return rng.integers(self.allowed[:, 0], self.allowed[:, 1] + 1, size=(n, self.d), dtype=np.int64).astype(np.int8)
+        return rng.integers(
+            self.allowed[:, 0], self.allowed[:, 1] + 1, size=(n, self.d), dtype=np.int64
+        ).astype(np.int8)
 
     def sample(self, n: int, rng: Rng) -> Genomes:
         """(n, d) genomes, every gene uniform (as OFA samples: depths are uniform, so networks are not)."""
         return self.canonical(self._draw(n, rng))
 
     def mutate(self, genomes: Genomes, rng: Rng, rate: float) -> Genomes:
-        """(n, d) each gene redrawn with probability `rate`; genes that a deeper stage switches on are drawn anew."""
+        """(n, d) each gene redrawn with probability `rate`; genes that a deeper stage switches on are drawn
+        anew."""
         redraw = (rng.random(genomes.shape) < rate) | (genomes == 0)
         return self.canonical(np.where(redraw, self._draw(len(genomes), rng), genomes))
 
     def crossover(self, a: Genomes, b: Genomes, rng: Rng) -> Genomes:
-        """(n, d) uniform crossover; a gene live in the child but off in the chosen parent comes from the other one."""
+        """(n, d) uniform crossover; a gene live in the child but off in the chosen parent comes from the
+        other one."""
         child = np.where(rng.random(a.shape) < 0.5, a, b)
         return self.canonical(np.where(child == 0, np.maximum(a, b), child))
 
     def neighbours(self, genome: Genomes) -> Genomes:
-        """(m, d) all different networks that differ from the (1, d) genome in one gene (genes that open get their first level)."""
+        """(m, d) all different networks that differ from the (1, d) genome in one gene (genes that open get
+        their first level)."""
         steps = []
         for j in np.flatnonzero(genome[0]):
             levels = [v for v in range(self.allowed[j, 0], self.allowed[j, 1] + 1) if v != genome[0, j]]
@@ -207,11 +220,16 @@ class SearchSpace:
         return np.unique(self.canonical(np.concatenate(steps)), axis=0)
 
     def enumerate(self) -> Genomes:
-        """(count, d) every network once, in lexicographic order of levels. ValueError above 10 million draws."""
+        """(count, d) every network once, in lexicographic order of levels. ValueError above 10 million
+        draws."""
         width = self.allowed[:, 1] - self.allowed[:, 0] + 1
         if self.gates or math.prod(int(w) for w in width) > MAX_ENUMERATION:
-            raise ValueError(f"{self.name} has {self.count():.3g} networks: sample them instead of listing them")
-        grids = np.meshgrid(*[np.arange(low, high + 1, dtype=np.int8) for low, high in self.allowed], indexing="ij")
+            raise ValueError(
+                f"{self.name} has {self.count():.3g} networks: sample them instead of listing them"
+            )
+        grids = np.meshgrid(
+            *[np.arange(low, high + 1, dtype=np.int8) for low, high in self.allowed], indexing="ij"
+        )
         return np.stack([grid.ravel() for grid in grids], axis=1)
 
     # ------------------------------------------------------------------ views of genomes
@@ -244,7 +262,8 @@ class SearchSpace:
 
     @cached_property
     def slot_radix(self) -> tuple[Ints, int]:
-        """Mixed-radix weights (S, d) that turn a genome into slot codes, and the largest number of codes of a slot."""
+        """Mixed-radix weights (S, d) that turn a genome into slot codes, and the largest number of codes of a
+        slot."""
         weights = np.zeros((len(self.slots), self.d), np.int64)
         largest = 1
         for s, genes in enumerate(self.slots):
@@ -277,7 +296,9 @@ class SearchSpace:
     def settings(self, genomes: Genomes) -> list[dict[str, Any]]:
         """One dict per network for `set_active_subnet` of the `ofa` package."""
         if self.make_settings is None:
-            raise ValueError(f"{self.name} is no space of the ofa package: it has no weight-sharing network to set")
+            raise ValueError(
+                f"{self.name} is no space of the ofa package: it has no weight-sharing network to set"
+            )
         return self.make_settings(self, genomes)
 
     def encode(self, columns: Mapping[str, ArrayLike]) -> Genomes:
@@ -328,7 +349,9 @@ class SearchSpace:
             words = [self.name]
             for letter, stages in self._words:
                 glue = "" if self._single_digits(stages) else "."
-                words.append(letter + "-".join(glue.join(str(values[j]) for j in s if row[j]) for s in stages))
+                words.append(
+                    letter + "-".join(glue.join(str(values[j]) for j in s if row[j]) for s in stages)
+                )
             names.append(" ".join(words))
         return names
 

@@ -18,14 +18,17 @@ def read_columns(path: str | Path) -> Columns:
     """One array per column: floats where every cell is a number or empty (NaN), else strings."""
     path = Path(path)
     if not path.is_file():
-        raise ValueError(f"no table {path}; give a .csv or .csv.gz file, or set OFA_FRONTIER_DATA to the folder of tables")
-    opened = gzip.open(path, "rt", newline="") if path.suffix == ".gz" else path.open(newline="")
-    with opened as file:
+        raise ValueError(
+            f"no table {path}; give a .csv or .csv.gz file, or set OFA_FRONTIER_DATA to the folder of tables"
+        )
+    with gzip.open(path, "rt", newline="") if path.suffix == ".gz" else path.open(newline="") as file:
         rows = list(csv.reader(file))
     if len(rows) < 2:
         raise ValueError(f"{path} has no rows of data under its header")
     if ragged := [i for i, row in enumerate(rows) if len(row) != len(rows[0])]:
-        raise ValueError(f"{path}: line {ragged[0] + 1} has {len(rows[ragged[0]])} cells, the header {len(rows[0])}")
+        raise ValueError(
+            f"{path}: line {ragged[0] + 1} has {len(rows[ragged[0]])} cells, the header {len(rows[0])}"
+        )
     return {name: _typed(cells) for name, cells in zip(rows[0], zip(*rows[1:], strict=True), strict=True)}
 
 
@@ -41,7 +44,8 @@ def select(columns: Columns, keep: NDArray[Any] | slice) -> Columns:
 
 
 def data_dir(given: str | None = None) -> Path:
-    """The folder of the public tables: `given`, else $OFA_FRONTIER_DATA, else ../shared/data beside the checkout."""
+    """The folder of the public tables: `given`, else $OFA_FRONTIER_DATA, else ../shared/data beside the
+    checkout."""
     beside = Path(__file__).resolve().parents[2] / "shared" / "data"
     wanted = given or os.environ.get("OFA_FRONTIER_DATA") or str(beside)
     if not Path(wanted).is_dir():

@@ -1,13 +1,13 @@
-"""Training cost: device-hours, energy and price to bring a subnet to deployment by a recipe of fine-tuning epochs.
-
-hours = epochs x images x seconds per image / 3600, with seconds per image of a training step (forward, backward, update)
+"""Training cost: device-hours, energy and price to bring a subnet to deployment by a recipe of fine-tuning
+epochs.
+ hours = epochs x images x seconds per image / 3600, with seconds per image of a training step (forward,
+backward, update)
 
     ms per image = a x activations + b x MACs + c x parameters / batch + e        (a, b, c, e >= 0; ours)
-
-fitted per family on measured training speeds (timm's results, RTX 3090, AMP, channels_last). Memory traffic, arithmetic,
-weight update and a floor: all are sums over slots, so the cost of a subnet is one table look-up. Recalibrating batch
-norm (a forward pass over about 2,000 images, under a minute) is not counted, so zero epochs cost nothing. The supernet's
-own training is shared by all deployments and reported apart.
+ fitted per family on measured training speeds (timm's results, RTX 3090, AMP, channels_last). Memory traffic,
+arithmetic, weight update and a floor: all are sums over slots, so the cost of a subnet is one table look-up.
+Recalibrating batch norm (a forward pass over about 2,000 images, under a minute) is not counted, so zero
+epochs cost nothing. The supernet's own training is shared by all deployments and reported apart.
 """
 
 from __future__ import annotations
@@ -31,11 +31,14 @@ from supernet.space import Floats, Genomes, SearchSpace
 
 FITTED = Path(__file__).parent / "fitted" / "training_cost.json"
 FITTED_ON = "rtx_3090"
+METRICS = ("activations", "macs", "params")
 SCALED_STD = 0.25  # added in quadrature (relative) when scaled to another GPU; see `speed_ratio`
 
 FAMILIES = {
-    "mobile": r"^(tf_)?(mobilenet|mnasnet|semnasnet|efficientnet_(b|es|em|el|lite)|fbnet|hardcorenas|tinynet|lcnet|spnasnet)",
-    "resnet": r"^(resnet\d|ecaresnet|seresnet\d|wide_resnet|resnext|resnetrs|legacy_seresn|resnetaa|resnetblur)",
+    "mobile": r"^(tf_)?(mobilenet|mnasnet|semnasnet|efficientnet_(b|es|em|el|lite)"
+    r"|fbnet|hardcorenas|tinynet|lcnet|spnasnet)",
+    "resnet": r"^(resnet\d|ecaresnet|seresnet\d|wide_resnet|resnext|resnetrs|legacy_seresn|resnetaa"
+    r"|resnetblur)",
 }
 FAMILY_OF_SPACE = {"ofa_resnet50": "resnet", "nasbench201": "resnet"}  # all other spaces are mobile
 
@@ -71,11 +74,13 @@ class StepTime:
 
 
 def fit(activations: Floats, macs: Floats, params: Floats, batch: Floats, ms: Floats) -> StepTime:
-    """Non-negative least squares of the relative error. `relative_std` is that of the fit; cross-validate outside."""
+    """Non-negative least squares of the relative error. `relative_std` is that of the fit; cross-validate
+    outside."""
     features = np.stack([activations / 1e6, macs / 1e9, params / 1e6 / batch, np.ones(len(ms))], axis=1)
     weights, _ = nnls(features / ms[:, None], np.ones(len(ms)))
     residual = features @ weights / ms - 1
-    return StepTime(*(float(w) for w in weights), relative_std=float(np.sqrt(np.mean(residual**2))))
+    activation, mac, param, floor = (float(weight) for weight in weights)
+    return StepTime(activation, mac, param, floor, relative_std=float(np.sqrt(np.mean(residual**2))))
 
 
 @cache
@@ -85,17 +90,22 @@ def fitted() -> dict[str, StepTime]:
 
 
 def speed_ratio(name: str) -> float:
-    """How many times faster than an RTX 3090 a GPU trains, from its data sheet: bandwidth^.85 x fp32^.15 (ours).
+    """How many times faster than an RTX 3090 a GPU trains, from its data sheet: bandwidth^.85 x fp32^.15
+    (ours).
 
-    The exponents describe timm's inference speeds of the RTX 4090, 5090 and PRO 6000 against the 3090 (194 convolutional
-    networks below 2 GMACs: medians 1.34 / 1.97 / 1.80, this rule 1.21 / 2.05 / 2.06; sd of the logarithm .21-.23 per
-    network). Training speeds of other GPUs are not public in this form, so the uncertainty is stated, not measured.
+    The exponents describe timm's inference speeds of the RTX 4090, 5090 and PRO 6000 against the 3090 (194
+    convolutional networks below 2 GMACs: medians 1.34 / 1.97 / 1.80, this rule 1.21 / 2.05 / 2.06; sd of the
+    logarithm .21-.23 per network). Training speeds of other GPUs are not public in this form, so the
+    uncertainty is stated, not measured.
     """
     this, base = device.get(name), device.get(FITTED_ON)
     if this.kind != "gpu" or not this.bandwidth_gbs or not this.fp32_tflops:
         raise ValueError(f"no training speed for {name}: choose a GPU with known bandwidth and fp32 rate")
-    assert base.bandwidth_gbs and base.fp32_tflops
-    return float((this.bandwidth_gbs / base.bandwidth_gbs) ** 0.85 * (this.fp32_tflops / base.fp32_tflops) ** 0.15)
+    assert base.bandwidth_gbs is not None
+    assert base.fp32_tflops is not None
+    return float(
+        (this.bandwidth_gbs / base.bandwidth_gbs) ** 0.85 * (this.fp32_tflops / base.fp32_tflops) ** 0.15
+    )
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
@@ -126,8 +136,8 @@ class TrainingCost:
         table = self._tables[space.name]
         if table is not None:
             return table.of(space, genomes)
-        parts = [footprint.of(space, genomes, metric) for metric in ("activations", "macs", "params")]
-        return self._hours(self._step(space).ms(*parts, batch=float(self.batch)))
+        activations, macs, params = (footprint.of(space, genomes, metric) for metric in METRICS)
+        return self._hours(self._step(space).ms(activations, macs, params, batch=float(self.batch)))
 
     def _step(self, space: SearchSpace) -> StepTime:
         return fitted()[family_of_space(space)]
@@ -136,11 +146,15 @@ class TrainingCost:
         return ms * self.images / 3.6e6 / speed_ratio(self.gpu)
 
     def _tabulate(self, space: SearchSpace) -> SlotTable | None:
-        parts = [footprint.table(space.name, metric) for metric in ("activations", "macs", "params")]
+        parts = [footprint.table(space.name, metric) for metric in METRICS]
         if any(part is None for part in parts):
             return None
         step = self._step(space)
-        weights = (step.per_mega_activation / 1e6, step.per_giga_mac / 1e9, step.per_mega_param_over_batch / 1e6 / self.batch)
+        weights = (
+            step.per_mega_activation / 1e6,
+            step.per_giga_mac / 1e9,
+            step.per_mega_param_over_batch / 1e6 / self.batch,
+        )
         ms = slot_table.combine((w, part) for w, part in zip(weights, parts, strict=True) if part is not None)
         return SlotTable(self._hours(ms.cells), self._hours(ms.base + step.floor))
 
@@ -174,5 +188,3 @@ class TrainingCost:
 
 def _scaled(prediction: Prediction, factor: float) -> Prediction:
     return Prediction(prediction.mean * factor, prediction.std * factor)
-
-

@@ -1,6 +1,6 @@
 """Latency predictors: one file here and one YAML in `configs/learner`.
-
-A predictor is fitted (`fit(data)` returns it) and then answers `predict(genomes, target)`; `adapt(data)` returns a new one.
+ A predictor is fitted (`fit(data)` returns it) and then answers `predict(genomes, target)`; `adapt(data)`
+returns a new one.
 """
 
 from __future__ import annotations

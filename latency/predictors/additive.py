@@ -2,11 +2,11 @@
 
 Letters: n measurements, S slots, R resolutions, C slot codes, p features.
 
-A network's latency is a sum over its blocks (ours, after RESEARCH's source models). For block variant c in slot s at
-side a (feature map side of the slot over its largest):  t = u + v a + w a^2;  plus, because libraries switch algorithms
-with the resolution, an offset per resolution and an amount per block and resolution for all blocks of a stage. The
-offsets are piecewise linear between the resolutions seen. Ridge on the *relative* error, Cauchy weights on residuals:
-public tables have rows that are 50-150% off.
+A network's latency is a sum over its blocks (ours, after RESEARCH's source models). For block variant c in
+slot s at side a (feature map side of the slot over its largest):  t = u + v a + w a^2;  plus, because
+libraries switch algorithms with the resolution, an offset per resolution and an amount per block and
+resolution for all blocks of a stage. The offsets are piecewise linear between the resolutions seen. Ridge on
+the *relative* error, Cauchy weights on residuals: public tables have rows that are 50-150% off.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ FOLDS = 5
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class Additive:
-    """`ridge` None chooses among 1e-4 ... 1 on `validation` rows (first, past the last), or on every fifth row."""
+    """`ridge` None chooses among 1e-4 ... 1 on `validation` rows (first, past the last), or on every fifth
+    row."""
 
     ridge: Annotated[float, Field(gt=0)] | None = None
     rounds: Annotated[int, Field(ge=1)] = 8  # of re-weighting; the weights settle after 5
@@ -39,7 +40,10 @@ class Additive:
     def fit(self, data: LatencyData) -> SlotLatency:
         """The fitted predictor. Its `relative_std` comes from five folds left out of the fit."""
         if len(data) < 2 * FOLDS:
-            raise ValueError(f"{len(data)} measurements are too few to fit; give at least {2 * FOLDS}, or adapt a predictor")
+            raise ValueError(
+                f"{len(data)} measurements are too few to fit; give at least {2 * FOLDS}, or adapt a "
+                "predictor"
+            )
         space = spaces.get(data.target.space)
         basis = _Basis.build(space, data)
         design = basis.rows(space, data)
@@ -57,7 +61,12 @@ class Additive:
             table=table,
             relative_std=float(np.quantile(relative, 0.90) / 1.6449),
             resolutions=(int(r.min()), int(r.max())),
-            facts={"method": "additive", "rows": len(data), "ridge": ridge, "cv_mape": float(100 * relative.mean())},
+            facts={
+                "method": "additive",
+                "rows": len(data),
+                "ridge": ridge,
+                "cv_mape": float(100 * relative.mean()),
+            },
         )
 
     def _choose(self, design: Floats, ms: Floats) -> float:
@@ -67,16 +76,22 @@ class Additive:
         else:
             judged = (rows >= self.validation[0]) & (rows < self.validation[1])
         if not judged.any() or judged.all():
-            raise ValueError(f"validation rows {self.validation} of {len(ms)} leave nothing to fit or nothing to judge")
+            raise ValueError(
+                f"validation rows {self.validation} of {len(ms)} leave nothing to fit or nothing to judge"
+            )
         error = [
-            np.abs(design[judged] @ _robust_ridge(design[~judged], ms[~judged], ridge, self.rounds) / ms[judged] - 1).mean()
+            np.abs(
+                design[judged] @ _robust_ridge(design[~judged], ms[~judged], ridge, self.rounds) / ms[judged]
+                - 1
+            ).mean()
             for ridge in RIDGES
         ]
         return RIDGES[int(np.argmin(error))]
 
 
 def _robust_ridge(design: Floats, ms: Floats, ridge: float, rounds: int) -> Floats:
-    """(p,) weights minimising sum c_i (yhat_i / y_i - 1)^2 + ridge |w|^2, c_i = 1 / (1 + (r_i / 2s)^2), s = 1.48 MAD.
+    """(p,) weights minimising sum c_i (yhat_i / y_i - 1)^2 + ridge |w|^2, c_i = 1 / (1 + (r_i / 2s)^2), s =
+    1.48 MAD.
 
     The first column is the constant and is not penalised. Weights are in units of the mean latency.
     """
@@ -97,7 +112,9 @@ def _robust_ridge(design: Floats, ms: Floats, ridge: float, rounds: int) -> Floa
 class _Basis:
     """The features of a space at the resolutions of some data, and their collapse into a table."""
 
-    def __init__(self, side: Floats, stage: NDArray[np.int64], present: NDArray[np.bool_], hats: Floats) -> None:
+    def __init__(
+        self, side: Floats, stage: NDArray[np.int64], present: NDArray[np.bool_], hats: Floats
+    ) -> None:
         self.side = side  # (R, S) relative side of the feature map of each slot
         self.stage = stage  # (S,) slots whose side runs alike
         self.present = present  # (S, C) variants that occur
@@ -166,7 +183,8 @@ class _Basis:
 
 
 def _sides(space: SearchSpace) -> Floats:
-    """(R, S) largest output side of each slot's layers over its largest at any resolution; ones without resolution."""
+    """(R, S) largest output side of each slot's layers over its largest at any resolution; ones without
+    resolution."""
     resolutions = slot_table.resolution_count(space)
     largest = np.repeat(space.levels.astype(np.int8)[None, :], resolutions, axis=0)
     if "r" in space.index:

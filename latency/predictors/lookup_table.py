@@ -1,8 +1,8 @@
-"""Lookup table: latency as the sum of measured blocks (OFA, ProxylessNAS). The baseline that predictors replace.
-
-Reads the YAML files of OFA (one per resolution) and of ProxylessNAS, and tidy CSV files of the same entries. Entries are
-looked up by shape, so a table serves every OFA mobile space whose blocks it holds; a missing block is an error that names
-it, and resolutions that are not covered at all are left out.
+"""Lookup table: latency as the sum of measured blocks (OFA, ProxylessNAS). The baseline that predictors
+replace.
+ Reads the YAML files of OFA (one per resolution) and of ProxylessNAS, and tidy CSV files of the same entries.
+Entries are looked up by shape, so a table serves every OFA mobile space whose blocks it holds; a missing
+block is an error that names it, and resolutions that are not covered at all are left out.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ from supernet.layers import Kind, LayerTable, make_divisible
 from supernet.slot_table import SlotTable
 from supernet.space import SearchSpace
 
-# (role, input side, input channels, output side, output channels, expanded channels, kernel, stride, shortcut, se)
+# (role, input side, input channels, output side, output channels, expanded channels, kernel, stride,
+# shortcut, se)
 Entry = tuple[str, int, int, int, int, int, int, int, int, int]
 
 ROLES = {
@@ -47,18 +48,23 @@ def _entry(role: str, values: Mapping[str, int]) -> Entry:
         return (role, 0, values["in_c"], 0, values["out_c"], 0, 0, 0, 0, 0)
     if role != "block":
         return (role, values["in_h"], values["in_c"], values["out_h"], values["out_c"], 0, 0, 0, 0, 0)
-    return (role, *(values[key] for key in ("in_h", "in_c", "out_h", "out_c", "mid", "kernel", "stride", "skip", "se")))  # type: ignore[return-value]
+    return (
+        role,
+        *(values[key] for key in ("in_h", "in_c", "out_h", "out_c", "mid", "kernel", "stride", "skip", "se")),
+    )  # type: ignore[return-value]
 
 
 @dataclass(frozen=True, eq=False)
 class LookupTable:
-    """Milliseconds per entry; `by_resolution` holds entries that were measured for one input resolution only."""
+    """Milliseconds per entry; `by_resolution` holds entries that were measured for one input resolution
+    only."""
 
     entries: Mapping[Entry, float]
     by_resolution: Mapping[int, Mapping[Entry, float]]
 
     def predictor(self, target: Target, space: SearchSpace | None = None) -> SlotLatency:
-        """The sums for all networks of `target.space` (or of `space`). A table knows no uncertainty: 5% is assumed.
+        """The sums for all networks of `target.space` (or of `space`). A table knows no uncertainty: 5% is
+        assumed.
 
         ValueError where the table covers no resolution of the space; it names the first missing block.
         """
@@ -69,7 +75,9 @@ class LookupTable:
         covered, missing = [], ""
         for level, r in enumerate(resolutions):
             try:
-                cells[level], base[level] = self._at(space, level, {**self.entries, **self.by_resolution.get(r, {})})
+                cells[level], base[level] = self._at(
+                    space, level, {**self.entries, **self.by_resolution.get(r, {})}
+                )
                 covered.append(r)
             except KeyError as error:
                 missing = missing or f"r={r}: no {error.args[0]}"
@@ -77,8 +85,13 @@ class LookupTable:
             raise ValueError(f"this table covers no network of {space.name}; {missing}")
         inside = [r for r in resolutions if covered[0] <= r <= covered[-1]]
         if inside != covered:
-            raise ValueError(f"this table has gaps for {space.name} between {covered[0]} and {covered[-1]}; {missing}")
-        facts = {"method": "lookup_table", "entries": len(self.entries) + sum(map(len, self.by_resolution.values()))}
+            raise ValueError(
+                f"this table has gaps for {space.name} between {covered[0]} and {covered[-1]}; {missing}"
+            )
+        facts = {
+            "method": "lookup_table",
+            "entries": len(self.entries) + sum(map(len, self.by_resolution.values())),
+        }
         return SlotLatency(target, SlotTable(cells, base), 0.05, (covered[0], covered[-1]), facts)
 
     def _at(self, space: SearchSpace, level: int, known: Mapping[Entry, float]) -> tuple[Any, float]:
@@ -129,7 +142,8 @@ def _fixed(table: LayerTable) -> Iterable[Entry]:
 
 
 def read(paths: Iterable[str | Path]) -> LookupTable:
-    """A table from `.csv[.gz]` files, ProxylessNAS `.yaml`, or OFA `.yaml` files with the resolution in their name."""
+    """A table from `.csv[.gz]` files, ProxylessNAS `.yaml`, or OFA `.yaml` files with the resolution in their
+    name."""
     entries: dict[Entry, float] = {}
     by_resolution: dict[int, dict[Entry, float]] = {}
     for path in map(Path, paths):
@@ -155,12 +169,16 @@ def _read_yaml(path: Path) -> dict[Entry, float]:
     for key, node in content.items():
         match = KEY.match(str(key))
         if match is None or match["layer"] not in ROLES or "mean" not in node:
-            raise ValueError(f"{path}: cannot read the entry {key!r}; expected layer-input:HxWxC-output:HxWxC[-...] with a mean")
+            raise ValueError(
+                f"{path}: cannot read the entry {key!r}; expected layer-input:HxWxC-output:HxWxC[-...] with "
+                "a mean"
+            )
         shape_in = [int(x) for x in match["input"].split("x")]
         shape_out = [int(x) for x in match["output"].split("x")]
         more = {k: int(v) for k, v in re.findall(r"-(\w+):(\d+)", match["rest"])}
         in_c = shape_in[-1]
-        # ProxylessNAS writes the expansion factor, OFA the expanded channels; a factor is never as large as a width.
+        # ProxylessNAS writes the expansion factor, OFA the expanded channels; a factor is never as large as a
+        # width.
         expand = more.get("expand", 0)
         values = {
             "in_h": shape_in[0],
@@ -192,9 +210,12 @@ def _read_csv(path: Path) -> Iterable[tuple[int | None, Entry, float]]:
         mid = [int(v) for v in make_divisible(columns["in_c"] * np.nan_to_num(columns["expand"]))]
     resolutions = whole("resolution") if "resolution" in columns else [None] * len(mid)
     names = ("in_h", "in_c", "out_h", "out_c", "kernel", "stride", "idskip", "se")
-    table = zip(columns["layer"], *(whole(name) for name in names), mid, columns["mean_ms"], resolutions, strict=True)
+    table = zip(
+        columns["layer"], *(whole(name) for name in names), mid, columns["mean_ms"], resolutions, strict=True
+    )
     for layer, in_h, in_c, out_h, out_c, kernel, stride, skip, se, expanded, ms, resolution in table:
         if str(layer) not in ROLES:
             raise ValueError(f"{path}: unknown layer {layer!r}; known are {', '.join(ROLES)}")
-        values = dict(in_h=in_h, in_c=in_c, out_h=out_h, out_c=out_c, kernel=kernel, stride=stride, skip=skip, se=se, mid=expanded)
+        values = dict(in_h=in_h, in_c=in_c, out_h=out_h, out_c=out_c, mid=expanded)
+        values |= dict(kernel=kernel, stride=stride, skip=skip, se=se)
         yield resolution, _entry(ROLES[str(layer)], values), float(ms)

@@ -1,4 +1,5 @@
-"""SlotLatency: a fitted latency as a table over block variants and resolutions; what additive predictors collapse into."""
+"""SlotLatency: a fitted latency as a table over block variants and resolutions; what additive predictors
+collapse into."""
 
 from __future__ import annotations
 
@@ -30,7 +31,8 @@ class SlotLatency:
     facts: Mapping[str, Any] = field(default_factory=dict)  # scores, fit command, number of rows
 
     def predict(self, genomes: Genomes, target: Target) -> Prediction:
-        """(n,) ms of canonical genomes of `target.space`. ValueError for another target or unknown resolutions."""
+        """(n,) ms of canonical genomes of `target.space`. ValueError for another target or unknown
+        resolutions."""
         if target != self.target:
             raise ValueError(f"this predictor was fitted for {self.target.name}, not for {target.name}")
         space = spaces.get(self.target.space)
@@ -39,20 +41,24 @@ class SlotLatency:
             low, high = self.resolutions
             if r.min() < low or r.max() > high:
                 raise ValueError(
-                    f"{self.target.name} was timed at resolutions {low} to {high}, not at {r.min()} to {r.max()}; "
+                    f"{self.target.name} was timed at resolutions {low} to {high}, not at {r.min()} to "
+                    f"{r.max()}; "
                     f"use resolution=[{low},{high}]"
                 )
         mean = self.table.of(space, genomes)
         return Prediction(mean, self.relative_std * mean)
 
     def adapt(self, data: LatencyData) -> SlotLatency:
-        """The same table for another device of the same space: one scale factor, the median ratio of the samples.
+        """The same table for another device of the same space: one scale factor, the median ratio of the
+        samples.
 
-        The simplest transfer there is (ours): the baseline that better ones have to beat. The spread of the ratios
-        becomes the new relative deviation.
+        The simplest transfer there is (ours): the baseline that better ones have to beat. The spread of the
+        ratios becomes the new relative deviation.
         """
         if data.target.space != self.target.space:
-            raise ValueError(f"samples of {data.target.space} cannot adapt a predictor of {self.target.space}")
+            raise ValueError(
+                f"samples of {data.target.space} cannot adapt a predictor of {self.target.space}"
+            )
         if len(data) < 2:
             raise ValueError(f"{len(data)} sample(s) are too few to adapt: measure at least 2 subnets")
         ratio = data.ms / self.predict(data.genomes, self.target).mean

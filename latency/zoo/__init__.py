@@ -36,8 +36,8 @@ def predictor(name: str) -> SlotLatency:
 def fit(name: str, data_dir: Path) -> SlotLatency:
     """Fit the predictor of a target on its public table, as shipped.
 
-    Scores come from rows kept out: the test rows of the target where it names some (fitted on all rows before them),
-    else five folds. What ships is then fitted on every row with the same ridge.
+    Scores come from rows kept out: the test rows of the target where it names some (fitted on all rows before
+    them), else five folds. What ships is then fitted on every row with the same ridge.
     """
     from latency.data import read_csv
 
@@ -54,4 +54,6 @@ def fit(name: str, data_dir: Path) -> SlotLatency:
     held_out = data.take(slice(first, past))
     measured = scores(trial.predict(held_out.genomes, this), held_out.ms)
     fitted = Additive(ridge=trial.facts["ridge"]).fit(data)
-    return slot_latency.with_facts(fitted, {"test": measured, "protocol": f"fitted on rows 0-{first - 1}, tested on {first}-{past - 1}"})
+    return slot_latency.with_facts(
+        fitted, {"test": measured, "protocol": f"fitted on rows 0-{first - 1}, tested on {first}-{past - 1}"}
+    )

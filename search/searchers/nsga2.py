@@ -17,12 +17,15 @@ from search import pareto
 from search.archive import Archive
 from supernet.space import Floats, Genomes, Ints, Rng, SearchSpace
 
-ROUNDS = 10  # of variation before random draws fill up an offspring batch, and again before the space is exhausted
+ROUNDS = (
+    10  # of variation before random draws fill up an offspring batch, and again before the space is exhausted
+)
 
 
 @dataclass(config=ConfigDict(extra="forbid"))
 class NSGA2:
-    """Binary tournaments, uniform crossover, per-gene mutation; offspring that are known already are drawn anew.
+    """Binary tournaments, uniform crossover, per-gene mutation; offspring that are known already are drawn
+    anew.
 
     `mutation` is the probability to redraw a gene: at equal budget .02 beat .05 and .1 on the OFA spaces.
     """
@@ -80,8 +83,13 @@ class NSGA2:
     def state(self) -> dict[str, NDArray[Any]]:
         if self._genomes is None:
             return {}
-        return {"genomes": self._genomes, "costs": self._costs, "violation": self._violation, "rank": self._rank,
-                "crowding": self._crowding}  # fmt: skip
+        return {
+            "genomes": self._genomes,
+            "costs": self._costs,
+            "violation": self._violation,
+            "rank": self._rank,
+            "crowding": self._crowding,
+        }
 
     def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
         if state:

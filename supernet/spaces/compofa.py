@@ -1,4 +1,5 @@
-"""CompOFA (Sahni et al., 2021, arXiv 2104.12642): depth and expansion of a stage go together, a subset of OFA-MobileNetV3."""
+"""CompOFA (Sahni et al., 2021, arXiv 2104.12642): depth and expansion of a stage go together, a subset of
+OFA-MobileNetV3."""
 
 from __future__ import annotations
 
@@ -50,7 +51,8 @@ def _parent_genomes(space: SearchSpace, genomes: Genomes) -> Genomes:
 
 
 def _layers(space: SearchSpace, genomes: Genomes) -> LayerTable:
-    """Layers of the parent; the slot of a layer is its block with elastic kernels, its stage with fixed ones."""
+    """Layers of the parent; the slot of a layer is its block with elastic kernels, its stage with fixed
+    ones."""
     assert space.parent is not None
     table = space.parent.layers(_parent_genomes(space, genomes))
     if len(space.slots) == mobile.STAGES:

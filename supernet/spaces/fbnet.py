@@ -1,6 +1,9 @@
-"""FBNet (Wu et al., 2019, arXiv 1812.03443) in the CIFAR-100 form of HW-NAS-Bench. A latency benchmark here."""
+"""FBNet (Wu et al., 2019, arXiv 1812.03443) in the CIFAR-100 form of HW-NAS-Bench. A latency benchmark
+here."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 
@@ -31,7 +34,8 @@ def space(name: str, classes: int) -> SearchSpace:
 
 
 def _layers(genomes: Genomes, classes: int) -> LayerTable:
-    """Inverted residuals with grouped 1x1 convolutions; a skip that changes the shape is one 1x1 convolution."""
+    """Inverted residuals with grouped 1x1 convolutions; a skip that changes the shape is one 1x1
+    convolution."""
     build = LayerBuilder(len(genomes), np.full(len(genomes), SIZE))
     build.add(Kind.CONV, 3, STEM, kernel=3)
     cin, slot = STEM, 0
@@ -44,8 +48,10 @@ def _layers(genomes: Genomes, classes: int) -> LayerTable:
             held = cin * build.size**2 if stride == 1 and cin == cout else 0
             size = build.size
             build.add(Kind.CONV, cin, middle, groups=groups, held=held, live=block, slot=slot, size=size)
-            build.add(Kind.CONV, middle, middle, kernel=KERNEL[chosen], stride=stride, groups=middle, held=held,
-                      live=block, slot=slot, size=size)  # fmt: skip
+            deep: dict[str, Any] = dict(
+                kernel=KERNEL[chosen], stride=stride, groups=middle, held=held, live=block
+            )
+            build.add(Kind.CONV, middle, middle, **deep, slot=slot, size=size)
             if stride != 1 or cin != cout:
                 build.add(Kind.CONV, cin, cout, stride=stride, live=~block, slot=slot, size=size)
             build.size = -(-size // stride)

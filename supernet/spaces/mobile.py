@@ -1,4 +1,5 @@
-"""What the OFA mobile families share: five stages of 2-4 inverted-residual blocks, kernel and expansion per block."""
+"""What the OFA mobile families share: five stages of 2-4 inverted-residual blocks, kernel and expansion per
+block."""
 
 from __future__ import annotations
 
@@ -28,12 +29,14 @@ def finetune_axis() -> Axis:
 
 
 def block_stages(tail: int) -> list[tuple[int, int]]:
-    """(stage, block in stage) of every block: five stages of four, then `tail` stages of one block that is always there."""
+    """(stage, block in stage) of every block: five stages of four, then `tail` stages of one block that is
+    always there."""
     return [divmod(i, BLOCKS) for i in range(STAGES * BLOCKS)] + [(STAGES + i, 0) for i in range(tail)]
 
 
 def axes(tail: int = 0) -> tuple[Axis, ...]:
-    """Resolution, 5 depths, a kernel and an expansion per block, fine-tuning epochs: 47 genes without tail."""
+    """Resolution, 5 depths, a kernel and an expansion per block, fine-tuning epochs: 47 genes without
+    tail."""
     places = block_stages(tail)
     depth = [Axis(f"d{s}", DEPTHS, "d", s) for s in range(STAGES)]
     kernel = [Axis(f"ks{i}", KERNELS, "k", stage) for i, (stage, _) in enumerate(places)]
@@ -86,7 +89,8 @@ def blocks(
     strides: tuple[int, ...],
     squeeze: tuple[bool, ...],
 ) -> int:
-    """Append the elastic blocks of all networks, stage widths in `widths`; returns the channels of the last one."""
+    """Append the elastic blocks of all networks, stage widths in `widths`; returns the channels of the last
+    one."""
     for i, (stage, block) in enumerate(block_stages(len(widths) - STAGES)):
         kernel, expand = space.column(genomes, f"ks{i}"), space.column(genomes, f"e{i}")
         inverted_residual(
@@ -119,7 +123,17 @@ def inverted_residual(
     """MBConv block: expand, depthwise, squeeze-excite, project; a shortcut where the shapes agree."""
     held = cin * build.size**2 if stride == 1 and cin == cout else np.zeros(build.n, np.int64)
     build.add(Kind.CONV, cin, middle, live=live, slot=slot)
-    build.add(Kind.CONV, middle, middle, kernel=kernel, stride=stride, groups=middle, held=held, live=live, slot=slot)
+    build.add(
+        Kind.CONV,
+        middle,
+        middle,
+        kernel=kernel,
+        stride=stride,
+        groups=middle,
+        held=held,
+        live=live,
+        slot=slot,
+    )
     if squeeze:
         reduced = make_divisible(middle // 4)
         waiting = middle * build.size**2 + held  # the feature map waits for its scale
@@ -128,8 +142,15 @@ def inverted_residual(
     build.add(Kind.CONV, middle, cout, held=held, live=live, slot=slot)
 
 
-def build_space(name: str, layers: Callable[[SearchSpace, Genomes], LayerTable], *, tail: int = 0) -> SearchSpace:
+def build_space(
+    name: str, layers: Callable[[SearchSpace, Genomes], LayerTable], *, tail: int = 0
+) -> SearchSpace:
     """The OFA mobile space `name`, with `tail` one-block stages after the five elastic ones."""
     return SearchSpace(
-        name=name, axes=axes(tail), gates=gates(tail), slots=slots(tail), make_layers=layers, make_settings=settings
+        name=name,
+        axes=axes(tail),
+        gates=gates(tail),
+        slots=slots(tail),
+        make_layers=layers,
+        make_settings=settings,
     )

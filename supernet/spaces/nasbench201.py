@@ -1,4 +1,5 @@
-"""NAS-Bench-201 (Dong and Yang, 2020, arXiv 2001.00326): 15,625 cells, 32 x 32 images. A latency benchmark here."""
+"""NAS-Bench-201 (Dong and Yang, 2020, arXiv 2001.00326): 15,625 cells, 32 x 32 images. A latency benchmark
+here."""
 
 from __future__ import annotations
 
@@ -15,7 +16,8 @@ CHANNELS, CELLS, SIZE = (16, 32, 64), 5, 32
 
 
 def space(name: str, classes: int) -> SearchSpace:
-    """Six edges, each none / skip / 1x1 / 3x3 convolution / 3x3 average pool; five cells per stage, three stages.
+    """Six edges, each none / skip / 1x1 / 3x3 convolution / 3x3 average pool; five cells per stage, three
+    stages.
 
     Slots are pairs of edges: which branches run side by side decides the cost of a cell, not single edges.
     """
@@ -29,7 +31,8 @@ def space(name: str, classes: int) -> SearchSpace:
 
 
 def _layers(genomes: Genomes, classes: int) -> LayerTable:
-    """Layers of the whole network. Edges whose operation is `none` or `skip` have none, as the benchmark counts them."""
+    """Layers of the whole network. Edges whose operation is `none` or `skip` have none, as the benchmark
+    counts them."""
     build = LayerBuilder(len(genomes), np.full(len(genomes), SIZE))
     operation = genomes.astype(np.int64) - 1
     build.add(Kind.CONV, 3, CHANNELS[0], kernel=3)

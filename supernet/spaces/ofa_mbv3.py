@@ -13,7 +13,8 @@ CLASSES = 1000
 
 
 def space(name: str, width: float) -> SearchSpace:
-    """Kernels 3/5/7, expansions 3/4/6, depths 2-4, r 128..224 step 4, at one width multiplier (published: 1.0, 1.2)."""
+    """Kernels 3/5/7, expansions 3/4/6, depths 2-4, r 128..224 step 4, at one width multiplier (published:
+    1.0, 1.2)."""
     stem, first, *stages, expand, mix = (int(make_divisible(base * width)) for base in WIDTHS)
 
     def layers(space: SearchSpace, genomes: Genomes) -> LayerTable:
@@ -22,7 +23,9 @@ def space(name: str, width: float) -> SearchSpace:
         held = stem * build.size**2  # the first block has a shortcut: stem and first block are equally wide
         build.add(Kind.CONV, stem, stem, kernel=3, groups=stem, held=held)
         build.add(Kind.CONV, stem, first, held=held)
-        cin = mobile.blocks(build, space, genomes, cin=first, widths=tuple(stages), strides=STRIDES, squeeze=SQUEEZE)
+        cin = mobile.blocks(
+            build, space, genomes, cin=first, widths=tuple(stages), strides=STRIDES, squeeze=SQUEEZE
+        )
         build.add(Kind.CONV, cin, expand)
         build.add(Kind.GLOBAL_POOL, expand, expand, norm=0)
         build.add(Kind.CONV, expand, mix, norm=0)

@@ -12,7 +12,8 @@ CLASSES = 1000
 
 
 def space(name: str, width: float) -> SearchSpace:
-    """As OFA-MobileNetV3, without squeeze-excite and with a sixth stage of one block (published width: 1.3)."""
+    """As OFA-MobileNetV3, without squeeze-excite and with a sixth stage of one block (published width:
+    1.3)."""
     stem, first, *stages, mix = (int(make_divisible(base * width)) for base in WIDTHS)
 
     def layers(space: SearchSpace, genomes: Genomes) -> LayerTable:
@@ -21,7 +22,13 @@ def space(name: str, width: float) -> SearchSpace:
         build.add(Kind.CONV, stem, stem, kernel=3, groups=stem)
         build.add(Kind.CONV, stem, first)
         cin = mobile.blocks(
-            build, space, genomes, cin=first, widths=tuple(stages), strides=STRIDES, squeeze=(False,) * len(stages)
+            build,
+            space,
+            genomes,
+            cin=first,
+            widths=tuple(stages),
+            strides=STRIDES,
+            squeeze=(False,) * len(stages),
         )
         build.add(Kind.CONV, cin, mix)
         build.add(Kind.GLOBAL_POOL, mix, mix, norm=0)

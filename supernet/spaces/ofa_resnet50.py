@@ -1,4 +1,5 @@
-"""OFA-ResNet50 (weights of the `ofa` package, `ofa_resnet50`): elastic depth, bottleneck ratio and stage widths."""
+"""OFA-ResNet50 (weights of the `ofa` package, `ofa_resnet50`): elastic depth, bottleneck ratio and stage
+widths."""
 
 from __future__ import annotations
 
@@ -27,7 +28,8 @@ def _channels(base: int) -> Ints:
 
 
 def space(name: str) -> SearchSpace:
-    """Stem with or without its middle convolution (d0), 0-2 extra blocks per stage, ratio .2/.25/.35, width .65/.8/1."""
+    """Stem with or without its middle convolution (d0), 0-2 extra blocks per stage, ratio .2/.25/.35, width
+    .65/.8/1."""
     places = [(stage, block) for stage, base in enumerate(BASE_DEPTHS) for block in range(base + EXTRA)]
     depth = [Axis("d0", (0, 2), "d", 0), *(Axis(f"d{s + 1}", (0, 1, 2), "d", s + 1) for s in range(STAGES))]
     width = [Axis(f"w{i}", WIDTH_PERCENT, "w", i) for i in range(STAGES + 2)]
@@ -40,7 +42,8 @@ def space(name: str) -> SearchSpace:
         for i, (stage, block) in enumerate(places)
         if block >= BASE_DEPTHS[stage]
     )
-    # A block's cost depends on its ratio, the width of its stage and, for the first of a stage, the width before it.
+    # A block's cost depends on its ratio, the width of its stage and, for the first of a stage, the width
+    # before it.
     block_slots = [
         (first_expand + i, first_width + 2 + stage, *((first_width + 1 + stage,) if block == 0 else ()))
         for i, (stage, block) in enumerate(places)
@@ -65,7 +68,9 @@ def _layers(space: SearchSpace, genomes: Genomes) -> LayerTable:
     stem, head = len(space.slots) - 2, len(space.slots) - 1
     build.add(Kind.CONV, 3, middle_stem, kernel=3, stride=2, slot=stem)
     keep = space.column(genomes, "d0") > 0
-    build.add(Kind.CONV, middle_stem, middle_stem, kernel=3, held=middle_stem * build.size**2, live=keep, slot=stem)
+    build.add(
+        Kind.CONV, middle_stem, middle_stem, kernel=3, held=middle_stem * build.size**2, live=keep, slot=stem
+    )
     build.add(Kind.CONV, middle_stem, cin, kernel=3, slot=stem)
     build.add(Kind.POOL, cin, cin, kernel=3, stride=2, norm=0, slot=stem)
     slot = 0
@@ -83,9 +88,9 @@ def _layers(space: SearchSpace, genomes: Genomes) -> LayerTable:
             build.add(Kind.CONV, middle, cout, held=held, live=live, slot=slot)
             if block == 0:  # the shortcut: average pool, then a convolution
                 held = cout * build.size**2
-                build.add(Kind.POOL, cin, cin, kernel=stride, stride=stride, norm=0, held=held, live=live, slot=slot,
-                          size=before)  # fmt: skip
-                build.add(Kind.CONV, cin, cout, held=held, live=live, slot=slot, size=build.size)
+                branch: dict[str, Any] = dict(held=held, live=live, slot=slot)
+                build.add(Kind.POOL, cin, cin, kernel=stride, stride=stride, norm=0, size=before, **branch)
+                build.add(Kind.CONV, cin, cout, size=build.size, **branch)
             cin = cout
             slot += 1
     build.add(Kind.GLOBAL_POOL, cin, cin, norm=0, slot=head)
