@@ -55,12 +55,10 @@ class Archive:
 
     def unseen(self, genomes: Genomes) -> NDArray[np.bool_]:
         """(n,) genomes that are neither in the archive nor earlier in the batch."""
+        keys = _keys(genomes)
+        first = {key: i for i, key in zip(range(len(keys) - 1, -1, -1), reversed(keys), strict=True)}
         fresh = np.zeros(len(genomes), bool)
-        batch: set[bytes] = set()
-        for i, key in enumerate(_keys(genomes)):
-            if key not in self._known and key not in batch:
-                batch.add(key)
-                fresh[i] = True
+        fresh[[first[key] for key in first.keys() - self._known]] = True
         return fresh
 
     def add(self, genomes: Genomes, costs: Floats, violation: Floats) -> int:

@@ -15,7 +15,7 @@ from latency.target import Target
 from supernet import artifact, spaces
 from supernet.prediction import Prediction
 from supernet.slot_table import SlotTable
-from supernet.space import Genomes
+from supernet.space import Genomes, SearchSpace
 
 KIND = "latency predictor"
 
@@ -29,13 +29,14 @@ class SlotLatency:
     relative_std: float  # of a single new measurement; 90% intervals cover 90% of held-out rows
     resolutions: tuple[int, int]  # lowest and highest input side it was fitted on
     facts: Mapping[str, Any] = field(default_factory=dict)  # scores, fit command, number of rows
+    space: SearchSpace | None = None  # where it is a variant of target.space with fewer resolutions
 
     def predict(self, genomes: Genomes, target: Target) -> Prediction:
         """(n,) ms of canonical genomes of `target.space`. ValueError for another target or unknown
         resolutions."""
         if target != self.target:
             raise ValueError(f"this predictor was fitted for {self.target.name}, not for {target.name}")
-        space = spaces.get(self.target.space)
+        space = self.space or spaces.get(self.target.space)
         if "r" in space.index and len(genomes):
             r = space.column(genomes, "r")
             low, high = self.resolutions

@@ -1,0 +1,1 @@
+"""Benchmarks that the README quotes, each run as `python -m benchmarks.<name>`."""
