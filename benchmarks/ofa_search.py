@@ -1,11 +1,10 @@
-"""One search of ours against OFA's EvolutionFinder, one run per limit: same accuracy predictor, same latency tables.
+"""One search of ours against OFA's EvolutionFinder: same accuracy predictor, same latency tables.
 
 `python -m benchmarks.ofa_search [--seeds 5] [--only-ours] [--out FILE.json]`
-
-Both use the predictor that the OFA authors released and their Note10 tables (resolutions 160, 176, 192, 208, 224).
-The finder is the one of the installed `ofa` package, as its tutorial uses it: population 100, 500 generations, one run
-per limit. Ours is one NSGA-II run for the whole front; at each limit its most accurate subnet within the limit counts.
-Runs alternate, one thread each.
+ Both use the predictor that the OFA authors released and their Note10 tables (160, 176, 192, 208, 224 px).
+The finder is the one of the installed `ofa` package, as its tutorial uses it: population 100, 500
+generations, one run per limit. Ours is one NSGA-II run for the whole front (or the better of three); at each
+limit its most accurate subnet within the limit counts. Runs alternate, one thread each.
 """
 
 from __future__ import annotations
@@ -35,10 +34,11 @@ from supernet.space import SearchSpace
 from supernet.tidy import data_dir
 
 LIMITS = (15.0, 20.0, 25.0, 30.0, 33.0)
-# Chosen on seeds 10 to 14; reported are seeds 0 to 4.
+BUDGET = 50_000
+# Settings chosen on seeds 10 to 24. Reported: seeds 0 to 4, each with its own seeds for the restarts.
 OURS = {
-    "quick": (NSGA2(population=200, crossover=0.9, mutation=0.02), 50_000),
-    "thorough": (NSGA2(population=200, crossover=0.7, mutation=0.06), 150_000),
+    "one run": (NSGA2(population=200, crossover=0.9, mutation=0.02), 1),
+    "three runs": (NSGA2(population=200, crossover=0.9, mutation=0.04), 3),
 }
 
 
@@ -51,9 +51,9 @@ def subspace() -> SearchSpace:
 
 
 def ours(
-    space: SearchSpace, accuracy: OfaAccuracy, latency: SlotLatency, searcher: NSGA2, budget: int, seed: int
+    space: SearchSpace, accuracy: OfaAccuracy, latency: SlotLatency, searcher: NSGA2, runs: int, seed: int
 ) -> tuple[dict[float, float], float]:
-    """({limit: accuracy}, seconds) of one run."""
+    """({limit: accuracy}, seconds) of the merged front of some runs of 50,000 evaluations."""
     started = time.perf_counter()
     evaluator = Evaluator(
         (
@@ -61,15 +61,20 @@ def ours(
             Objective("latency_ms", "ms", lambda genomes: latency.predict(genomes, latency.target)),
         )
     )
-    rng = np.random.default_rng(seed)
-    archive = Archive(space, ["accuracy", "latency_ms"], np.array([0.0, 100.0]))
-    while len(archive) < budget:
-        genomes = searcher.ask(space, archive, rng)[: budget - len(archive)]
-        costs, violation = evaluator(genomes)
-        searcher.tell(genomes, costs, violation)
-        archive.add(genomes, costs, violation)
-    costs = archive.costs
-    found = {limit: float(-costs[costs[:, 1] <= limit, 0].min()) for limit in LIMITS}
+    found = dict.fromkeys(LIMITS, 0.0)
+    for run in range(runs):
+        rng = np.random.default_rng([seed, run])
+        archive = Archive(space, ["accuracy", "latency_ms"], np.array([0.0, 100.0]))
+        this = replace(searcher)
+        while len(archive) < BUDGET:
+            genomes = this.ask(space, archive, rng)[: BUDGET - len(archive)]
+            costs, violation = evaluator(genomes)
+            this.tell(genomes, costs, violation)
+            archive.add(genomes, costs, violation)
+        costs = archive.costs
+        found = {
+            limit: max(best, float(-costs[costs[:, 1] <= limit, 0].min())) for limit, best in found.items()
+        }
     return found, time.perf_counter() - started
 
 
@@ -135,14 +140,14 @@ def main() -> None:
     for seed in range(options.seeds):
         row: dict[str, Any] = {"seed": seed}
         with threadpool_limits(1):
-            for name, (searcher, budget) in OURS.items():
-                found, seconds = ours(space, accuracy, latency, replace(searcher), budget, seed)
+            for name, (searcher, runs) in OURS.items():
+                found, seconds = ours(space, accuracy, latency, searcher, runs, seed)
                 row[name] = {"accuracy": found, "seconds": seconds}
         if peer is not None:
-            runs = {limit: peer.run(limit, seed) for limit in LIMITS}
+            theirs = {limit: peer.run(limit, seed) for limit in LIMITS}
             row["ofa"] = {
-                "accuracy": {limit: run[0] for limit, run in runs.items()},
-                "seconds": float(np.median([run[1] for run in runs.values()])),
+                "accuracy": {limit: run[0] for limit, run in theirs.items()},
+                "seconds": float(np.median([run[1] for run in theirs.values()])),
             }
         rows.append(row)
         print(json.dumps(row), flush=True)

@@ -16,7 +16,8 @@ FOLDER = Path(__file__).parent
 def unknown_name(what: str, name: str, known: Iterable[str]) -> ValueError:
     """The error for a name that does not exist: offers the nearest spelling and lists what there is."""
     known = list(known)
-    near = difflib.get_close_matches(name, known, n=1)
+    near = [other for other in known if name and other.startswith(name)][:1]
+    near = near or difflib.get_close_matches(name, known, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     return ValueError(f"unknown {what} {name!r}.{hint} Known: {', '.join(known) or 'none'}")
 

@@ -14,11 +14,12 @@ from latency.target import Target
 from scripts import command
 from supernet import accuracy, spaces, tidy
 
-TARGET_OPTIONS = ("name", "space", "batch", "engine", "precision", "threads", "rows", "column")
+TARGET_OPTIONS = ("name", "batch", "engine", "precision", "threads", "rows", "column")
 
 
 def fit_latency(config: dict[str, Any], out: Path) -> str:
-    target = Target(device=config["device"]["name"], **{key: config[key] for key in TARGET_OPTIONS})
+    places = {"device": config["device"]["name"], "space": config["space"]["name"]}
+    target = Target(**places, **{key: config[key] for key in TARGET_OPTIONS})
     data = read_csv(config["rows"], target, config["column"]).take(slice(config["first"], config["past"]))
     fitted = configs.build(config["learner"]).fit(data)
     fitted.save(out)
@@ -28,7 +29,7 @@ def fit_latency(config: dict[str, Any], out: Path) -> str:
 
 
 def fit_accuracy(config: dict[str, Any], out: Path) -> str:
-    space, column = spaces.get(config["space"]), config["column"]
+    space, column = spaces.get(config["space"]["name"]), config["column"]
     columns = tidy.select(tidy.read_columns(config["rows"]), slice(config["first"], config["past"]))
     if column not in columns:
         raise configs.unknown_name(f"column of {config['rows']}", column, list(columns))

@@ -216,31 +216,39 @@ def _held_out_residuals(grams: Floats, target: Floats, max_iterations: int, fold
 
 def _maximum_likelihood(grams: Floats, target: Floats, max_iterations: int) -> Floats:
     """Logarithms of (a, w, c, noise) that maximise the marginal likelihood; (2g + 2,)."""
-    groups, n = grams.shape[0], len(target)
-
-    def loss(theta: Floats) -> tuple[float, Floats]:
-        log_a, log_w, log_c, log_noise = _split(theta, groups)
-        a2, w2, c, noise = np.exp(2 * log_a), np.exp(2 * log_w), np.exp(log_c), np.exp(2 * log_noise)
-        inner = c + np.tensordot(w2, grams, 1)
-        kernel = np.tensordot(a2, grams, 1) + inner**2 + (noise + 1e-6) * np.eye(n)
-        factor = cho_factor(kernel, lower=True)
-        alpha = cho_solve(factor, target)
-        value = 0.5 * target @ alpha + np.log(np.diag(factor[0])).sum()
-        slope = 0.5 * (cho_solve(factor, np.eye(n)) - np.outer(alpha, alpha))  # d value / d kernel
-        by_gram = np.tensordot(grams, slope, axes=([1, 2], [0, 1]))
-        curved = 2 * slope * inner
-        by_inner = np.tensordot(grams, curved, axes=([1, 2], [0, 1]))
-        gradient = np.concatenate(
-            [2 * a2 * by_gram, 2 * w2 * by_inner, [c * curved.sum()], [2 * noise * np.trace(slope)]]
-        )
-        return float(value), gradient
-
-    start = np.concatenate([np.full(2 * groups, np.log(0.3)), [0.0, np.log(0.05)]])
-    bounds = [(-9.0, 3.0)] * (2 * groups) + [(-9.0, 4.0), (-6.0, 0.0)]
+    groups = len(grams)
     found = minimize(
-        loss, start, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": max_iterations}
+        _negative_log_likelihood,
+        _start(groups),
+        args=(grams, target),
+        jac=True,
+        method="L-BFGS-B",
+        bounds=[(-9.0, 3.0)] * (2 * groups) + [(-9.0, 4.0), (-6.0, 0.0)],
+        options={"maxiter": max_iterations},
     )
     return np.asarray(found.x, np.float64)
+
+
+def _start(groups: int) -> Floats:
+    return np.concatenate([np.full(2 * groups, np.log(0.3)), [0.0, np.log(0.05)]])
+
+
+def _negative_log_likelihood(theta: Floats, grams: Floats, target: Floats) -> tuple[float, Floats]:
+    """Negative log marginal likelihood (up to a constant) and its gradient (2g + 2,)."""
+    log_a, log_w, log_c, log_noise = _split(theta, len(grams))
+    a2, w2, c, noise = np.exp(2 * log_a), np.exp(2 * log_w), np.exp(log_c), np.exp(2 * log_noise)
+    n = len(target)
+    inner = c + np.tensordot(w2, grams, 1)
+    kernel = np.tensordot(a2, grams, 1) + inner**2 + (noise + 1e-6) * np.eye(n)
+    factor = cho_factor(kernel, lower=True)
+    alpha = cho_solve(factor, target)
+    value = 0.5 * target @ alpha + np.log(np.diag(factor[0])).sum()
+    slope = 0.5 * (cho_solve(factor, np.eye(n)) - np.outer(alpha, alpha))  # d value / d kernel
+    by_gram = np.tensordot(grams, slope, axes=([1, 2], [0, 1]))
+    curved = 2 * slope * inner
+    by_inner = np.tensordot(grams, curved, axes=([1, 2], [0, 1]))
+    by_scalars = [c * curved.sum(), 2 * noise * np.trace(slope)]
+    return float(value), np.concatenate([2 * a2 * by_gram, 2 * w2 * by_inner, np.array(by_scalars)])
 
 
 # ---------------------------------------------------------------------------------------------- fitting on a

@@ -50,7 +50,7 @@ def load(path: Path, *kinds: str) -> tuple[dict[str, NDArray[Any]], dict[str, An
     if not path.is_file():
         raise ValueError(f"no file {path}; expected a {expected} file (.npz) of ofa-frontier")
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             arrays = {key: file[key] for key in file.files}
         facts = json.loads(str(arrays.pop("facts")))
     except (zipfile.BadZipFile, ValueError, KeyError, OSError, EOFError) as error:

@@ -158,7 +158,8 @@ class _Basis:
         return np.concatenate(blocks, axis=1)
 
     def table(self, weights: Floats) -> SlotTable:
-        """The slot table with the same values as `rows(...) @ weights`."""
+        """The slot table with the same values as `rows(...) @ weights`; variants never seen get their slot's
+        mean."""
         resolutions, slots = self.side.shape
         at = 1
         base = np.full(resolutions, weights[0])
@@ -179,20 +180,18 @@ class _Basis:
             cells[:, where, variants] += part * shapes[:, where, k]
             at += len(where)
         assert at == len(weights)
-        return SlotTable(cells, base)
+        seen = self.present.sum(axis=1).clip(min=1)
+        mean = np.where(self.present, cells, 0).sum(axis=2) / seen
+        unseen = ~self.present
+        unseen[:, 0] = False
+        return SlotTable(np.where(unseen, mean[:, :, None], cells), base)
 
 
 def _sides(space: SearchSpace) -> Floats:
     """(R, S) largest output side of each slot's layers over its largest at any resolution; ones without
     resolution."""
-    resolutions = slot_table.resolution_count(space)
-    largest = np.repeat(space.levels.astype(np.int8)[None, :], resolutions, axis=0)
-    if "r" in space.index:
-        largest[:, space.index["r"]] = np.arange(1, resolutions + 1)
-    table = space.layers(space.canonical(largest))
-    out = np.where(table.live, table.out_size, 0)
-    sides = np.ones((resolutions, len(space.slots)))
-    for s in range(len(space.slots)):
-        if (table.slot == s).any():
-            sides[:, s] = out[:, table.slot == s].max(axis=1)
-    return sides / sides.max(axis=0)
+    sides = slot_table.tabulate(space, lambda table: table.out_size, "max")
+    if sides is None:
+        return np.ones((slot_table.resolution_count(space), len(space.slots)))
+    largest = sides.cells.max(axis=2)
+    return largest / np.maximum(largest.max(axis=0), 1)

@@ -1,0 +1,127 @@
+"""Every YAML file builds what it says, and the packages import one way."""
+
+import ast
+from pathlib import Path
+
+import pytest
+import yaml
+
+import configs
+from latency import zoo
+from latency.target import Target
+from search.objective import METRICS
+from search.searchers import Searcher
+from supernet import accuracy, device, spaces
+from supernet.space import SearchSpace
+from supernet.training_cost import TrainingCost
+
+ROOT = Path(configs.FOLDER).parent
+
+
+@pytest.mark.parametrize("name", configs.names("space"))
+def test_spaces_build(name):
+    space = spaces.get(name)
+    assert isinstance(space, SearchSpace)
+    assert space.name == name
+
+
+@pytest.mark.parametrize("name", configs.names("target"))
+def test_targets_build_and_have_a_predictor(name, rng):
+    target = zoo.target(name)
+    assert isinstance(target, Target)
+    assert target.name == name
+    assert target.source
+    assert target.licence
+    predictor = zoo.predictor(name)
+    assert predictor.target == target
+    low, high = predictor.resolutions
+    space = spaces.get(target.space).restrict("r", low, high)
+    predicted = predictor.predict(space.sample(20, rng), target)
+    assert (predicted.mean > 0).all()
+    assert (predicted.std > 0).all()
+
+
+@pytest.mark.parametrize("name", configs.names("accuracy"))
+def test_accuracy_surrogates_build(name):
+    surrogate = configs.build(configs.load("accuracy", name))
+    assert isinstance(surrogate, accuracy.AccuracySurrogate)
+    assert surrogate.space == name
+
+
+@pytest.mark.parametrize("name", configs.names("searcher"))
+def test_searchers_build(name):
+    searcher: Searcher = configs.build(configs.load("searcher", name))
+    assert searcher.state() is not None
+
+
+@pytest.mark.parametrize("name", configs.names("device"))
+def test_devices_build(name):
+    assert device.get(name).name == name
+
+
+def test_the_others_build():
+    assert isinstance(configs.build(configs.load("training", "default")), TrainingCost)
+    assert configs.build(configs.load("learner", "additive")).rounds == 8
+
+
+def test_every_objective_can_be_limited_on_the_command_line():
+    top = yaml.safe_load((configs.FOLDER / "search.yaml").read_text())
+    assert set(top["limits"]) == set(METRICS)
+
+
+@pytest.mark.parametrize(
+    ("group", "node"),
+    [
+        ("searcher", {"_target_": "search.searchers.nsga2.NSGA2", "popsize": 3}),
+        ("searcher", {"_target_": "search.searchers.nsga2.NSGA2", "population": "many"}),
+        ("training", {"_target_": "supernet.training_cost.TrainingCost", "gpu": "rtx_3091"}),
+    ],
+)
+def test_misspelt_options_fail(group, node):
+    with pytest.raises(Exception, match=r"popsize|population|rtx_3090"):
+        configs.build(node)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["targt=v100_b64"], "Did you mean 'target'"),
+        (["target=v100_b65"], "Did you mean 'v100_b64'"),
+        (["target=v100_b64,nope"], "unknown target 'nope'"),
+        (["searcher.popultion=3"], "Did you mean 'population'"),
+        (["searcher=random", "searcher.population=3"], "Known: batch"),
+        (["limits.param=3"], "Did you mean 'params'"),
+    ],
+)
+def test_misspelt_words_get_the_nearest(words, message):
+    with pytest.raises(ValueError, match=message):
+        configs.check_overrides(words, "search")
+
+
+def test_good_words_pass():
+    words = [
+        "target=v100_b64,titan_rtx_b64",
+        "searcher.population=50",
+        "budget=3",
+        "hydra/launcher=joblib",
+        "-m",
+    ]
+    configs.check_overrides(words, "search")
+
+
+def test_imports_point_one_way():
+    """supernet <- latency <- search <- scripts, as DESIGN section 2 wants it."""
+    allowed = {
+        "configs": set(),
+        "supernet": {"configs"},
+        "latency": {"configs", "supernet"},
+        "search": {"configs", "supernet", "latency"},
+    }
+    ours = {*allowed, "scripts", "benchmarks"}
+    for package, may in allowed.items():
+        for path in (ROOT / package).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text())):
+                names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+                names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+                wrong = {name.split(".")[0] for name in names} & ours - may - {package}
+                assert not wrong, f"{path} imports {wrong}"

@@ -1,0 +1,168 @@
+"""The commands as a user types them, in processes of their own."""
+
+import csv
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from latency import zoo
+from supernet import spaces
+
+ROOT = Path(__file__).parents[2]
+
+
+def command(module, *words, cwd, **options):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.Popen(
+        [sys.executable, "-m", module, *words],
+        cwd=cwd,
+        env=environment,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        **options,
+    )
+
+
+def search(*words, cwd):
+    process = command("scripts.run_search", *words, cwd=cwd)
+    out, err = process.communicate(timeout=120)
+    return process.returncode, out, err
+
+
+def test_search_prints_a_front_and_writes_a_report(tmp_path):
+    code, out, err = search(
+        "budget=2000", "target=titan_rtx_b64", "latency_limit_ms=25", "out=run", cwd=tmp_path
+    )
+    assert code == 0, err
+    names = re.findall(r"ofa_mbv3_w1\.2 r\d+ d\S+ k\S+ e\S+ ft\d+", out)
+    assert len(names) >= 10
+    assert spaces.get("ofa_mbv3_w1.2").is_canonical(spaces.get("ofa_mbv3_w1.2").parse(names))
+    assert re.search(r"latency_ms limit 25 ms: holds for (\d+) of \1 at 90% confidence", out)
+    files = {path.name for path in (tmp_path / "run").iterdir()}
+    assert {
+        "front.csv",
+        "front.json",
+        "archive.npz",
+        "events.jsonl",
+        "config.yaml",
+        "env.json",
+        "report.html",
+    } <= files
+    assert list((tmp_path / "run" / "wandb").glob("offline-run-*/*.wandb"))
+    assert not (tmp_path / "outputs").exists()
+    with (tmp_path / "run" / "front.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert all(row["latency_ms_limit_holds"] == "True" for row in rows)
+
+
+def test_finished_folder_is_left_alone_and_other_seed_is_refused(tmp_path):
+    words = ["budget=300", "wandb=disabled", "out=run"]
+    assert search(*words, cwd=tmp_path)[0] == 0
+    code, _, err = search(*words, cwd=tmp_path)
+    assert code != 0
+    assert "left alone" in err
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
+def test_killed_search_resumes_to_the_same_bytes(tmp_path, how):
+    words = ["budget=40000", "seed=3", "searcher.population=100", "wandb=disabled"]
+    assert search(*words, "out=whole", cwd=tmp_path)[0] == 0
+    process = command("scripts.run_search", *words, "out=cut", cwd=tmp_path)
+    events = tmp_path / "cut" / "events.jsonl"
+    deadline = time.monotonic() + 60
+    generation = int(np.random.default_rng().integers(60, 200))
+    while time.monotonic() < deadline and process.poll() is None:
+        if events.exists() and events.read_text().count('"generation"') >= 2 * generation:
+            break
+        time.sleep(0.01)
+    process.send_signal(how)
+    _, err = process.communicate(timeout=60)
+    assert not (tmp_path / "cut" / "archive.npz").exists(), "finished before it was stopped"
+    if how != signal.SIGKILL:
+        assert process.returncode == 130
+        assert 'go on with: make search ARGS="' in err
+        assert "out=cut" in err
+    code, _, err = search(*words, "out=cut", cwd=tmp_path)
+    assert code == 0, err
+    assert (tmp_path / "cut" / "archive.npz").read_bytes() == (
+        tmp_path / "whole" / "archive.npz"
+    ).read_bytes()
+
+
+def test_multirun_gives_each_run_its_folder(tmp_path):
+    words = ["-m", "target=v100_b64,2080ti_b64_w1.0", "budget=300", "out=sweep"]
+    code, out, err = search(*words, cwd=tmp_path)
+    assert code == 0, out + err
+    spaces_found = []
+    for job in ("0", "1"):
+        folder = tmp_path / "sweep" / job
+        assert (folder / "report.html").exists()
+        assert len(list((folder / "wandb").glob("offline-run-*"))) == 1
+        spaces_found.append(json.loads((folder / "front.json").read_text())[0]["architecture"].split()[0])
+    assert spaces_found == ["ofa_mbv3_w1.2", "ofa_mbv3_w1.0"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["target=v100_b65"], "unknown target 'v100_b65'. Did you mean 'v100_b64'?"),
+        (["latency_limit_ms=1"], "meets latency_ms <= 1 ms"),
+        (["space=ofa_mbv3_w1.0", "target=v100_b64"], "Targets that fit ofa_mbv3_w1.0"),
+        (["objectives=[acuracy]"], "Did you mean 'accuracy'?"),
+        (["budget=many"], "valid integer"),
+        (["searcher.population=2"], "population"),
+        (["predictor_file=absent.npz"], "no file absent.npz"),
+    ],
+)
+def test_errors_are_one_line_and_no_traceback(tmp_path, words, message):
+    code, _, err = search(*words, "wandb=disabled", cwd=tmp_path)
+    assert code != 0
+    assert message in err
+    assert err.startswith("error: ")
+    assert "Traceback" not in err
+    assert not (tmp_path / "runs").exists()
+
+
+def test_own_measurements_from_csv_to_search(tmp_path):
+    """Fit on a user's table, score on other rows, search with the result."""
+    space = spaces.get("ofa_mbv3_w1.2")
+    genomes = space.sample(600, np.random.default_rng(0))
+    ms = zoo.predictor("v100_b64").predict(genomes, zoo.target("v100_b64")).mean * 2
+    names = [axis.name for axis in space.axes if not axis.deploy]
+    with (tmp_path / "mine.csv").open("w") as file:
+        writer = csv.writer(file)
+        writer.writerow([*names, "lat_mine"])
+        for row, t in zip(space.values(genomes)[:, : len(names)].tolist(), ms, strict=True):
+            writer.writerow([*row, t])
+    table = ["rows=mine.csv", "column=lat_mine"]
+    words = ["space=ofa_mbv3_w1.2", "device=v100", *table, "past=500", "out=mine.npz"]
+    out, err = command("scripts.fit_predictor", *words, cwd=tmp_path).communicate(timeout=60)
+    assert "predictor_file=mine.npz" in out, err
+    words = ["predictor=mine.npz", *table, "first=500", "out=score.json"]
+    out, err = command("scripts.score_predictor", *words, cwd=tmp_path).communicate(timeout=60)
+    row = json.loads((tmp_path / "score.json").read_text())
+    assert row["n"] == 100, err
+    assert row["mape"] < 3
+    assert "| mine.npz | 100 |" in out
+    code, out, err = search(
+        "predictor_file=mine.npz", "budget=500", "wandb=disabled", "out=run", cwd=tmp_path
+    )
+    assert code == 0, err
+
+
+def test_import_is_light():
+    """`import search` and its loop bring neither torch nor a plotting, network or configuration library."""
+    code = "import search.run, sys; print([m for m in sys.argv[1:] if m in sys.modules])"
+    heavy = ["torch", "wandb", "plotly", "matplotlib", "hydra", "requests", "sklearn"]
+    words = [sys.executable, "-c", code, *heavy]
+    process = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert process.stdout.strip() == "[]"

@@ -1,0 +1,149 @@
+"""Figures of the README and of the papers, on the public data, with thresholds."""
+
+import numpy as np
+import pytest
+
+from latency import zoo
+from latency.data import read_csv
+from latency.predictors.additive import Additive
+from latency.scores import scores
+from search import pareto
+from search.archive import Archive
+from search.searchers.nsga2 import NSGA2
+from supernet import accuracy, spaces, training_cost
+from supernet.ofa_predictor import OfaAccuracy
+from supernet.tidy import read_columns
+
+
+@pytest.mark.parametrize(
+    ("name", "limit"), [("titan_rtx_b64", 0.7), ("v100_b64", 0.7), ("titan_rtx_b32", 0.7)]
+)
+def test_additive_predictors_on_help_data(data, name, limit):
+    """Fitted on rows 0-3499 with ridge 1e-3, MAPE on rows 3500-3999 (HELP's checkpoint on titan_rtx_64:
+    3.7%)."""
+    target = zoo.target(name)
+    rows = read_csv(data / target.rows, target, target.column)
+    fitted = Additive(ridge=1e-3).fit(rows.take(slice(0, 3500)))
+    held_out = rows.take(slice(3500, 4000))
+    assert scores(fitted.predict(held_out.genomes, target), held_out.ms)["mape"] <= limit
+
+
+@pytest.mark.parametrize(("name", "s1"), [("2080ti_b64_w1.0", 0.386), ("p40_b64_w1.0", 1.18)])
+def test_additive_predictors_beat_the_mlp_of_s1(data, name, s1):
+    """S1 (arXiv 2101.00732), their released MLP on the same protocol: MAE .386 and 1.18 ms."""
+    target = zoo.target(name)
+    rows = read_csv(data / target.rows, target, target.column)
+    fitted = Additive(ridge=1e-2).fit(rows.take(slice(0, 7000)))
+    held_out = rows.take(slice(7000, 8500))
+    assert scores(fitted.predict(held_out.genomes, target), held_out.ms)["mae"] < s1
+
+
+def test_note10_table_reproduces_the_sums_of_s1(data):
+    """S1's Note10 column is the sum of the table's entries; 6 significant digits were kept."""
+    target = zoo.target("note10_lut")
+    rows = read_csv(data / "s1_ofa_latency.csv.gz", target, "lat_note10_lut")
+    predicted = zoo.predictor("note10_lut").predict(rows.genomes, target).mean
+    assert np.abs(predicted / rows.ms - 1).max() < 1e-5
+
+
+def test_accuracy_surrogate_on_measured_networks(data):
+    """Half the rows, one seed (RESEARCH, 1,000 rows: SVR .066 points, tau .963; ridge .170, .919)."""
+    rows = read_columns(data / "ofa_mbv3_accuracy.csv.gz")
+    space = spaces.get("ofa_mbv3_w1.0")
+    genomes, top1 = space.encode(rows), rows["top1"] / 100
+    order = np.random.default_rng(0).permutation(len(top1))
+    train, test = order[:500], order[500:]
+    fitted = accuracy.fit(space, genomes[train], top1[train], max_iterations=60)
+    row = scores(fitted.predict(genomes[test]), top1[test])
+    assert row["rmse"] <= 0.0009
+    assert row["kendall"] >= 0.95
+    assert 86 <= row["coverage_90"] <= 95
+
+
+def test_ofas_predictor_in_batches_equals_its_own_code(data, rng):
+    """Our batched numpy against the network the file was made for, and the resolutions it does not know."""
+    import torch
+
+    path = data / "ofa_official" / "ofa_mbv3_w1.2_acc_predictor.pth"
+    ours = OfaAccuracy.read(path)
+    space = spaces.get("ofa_mbv3_w1.2").restrict("r", 176, 176)
+    genomes = space.sample(50, rng)
+    sizes = (128, 400, 400, 400, 1)
+    layers = [m for i in range(4) for m in (torch.nn.Linear(sizes[i], sizes[i + 1]), torch.nn.ReLU())][:-1]
+    network = torch.nn.Sequential(*layers)
+    network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+    x = np.zeros((50, 128), np.float32)
+    for row, setting in enumerate(space.settings(genomes)):
+        for i in range(20):
+            if i % 4 < setting["d"][i // 4]:
+                x[row, 3 * i + (3, 5, 7).index(setting["ks"][i])] = 1
+                x[row, 60 + 3 * i + (3, 4, 6).index(setting["e"][i])] = 1
+        x[row, 120 + (176 - 112) // 16] = 1
+    with torch.no_grad():
+        expected = network(torch.tensor(x))[:, 0].numpy()
+    assert np.allclose(ours.predict(genomes, space).mean, expected, atol=1e-6)
+    wide = spaces.get("ofa_mbv3_w1.2").restrict("r", 164, 164)
+    with pytest.raises(ValueError, match=r"not \[164\]"):
+        ours.predict(wide.sample(3, rng), wide)
+
+
+def test_training_step_times(data):
+    """The shipped fit on its own data: 70 mobile networks on the RTX 3090."""
+    rows = read_columns(data / "imagenet_models.csv.gz")
+    family = np.array([training_cost.family_of(arch) for arch in rows["arch"]])
+    keep = (
+        (family == "mobile") & (rows["train_img_size"] == rows["img_size"]) & (rows["train_ips_rtx3090"] > 0)
+    )
+    part = {name: values[keep] for name, values in rows.items()}
+    step = training_cost.fitted()["mobile"]
+    ms = step.ms(part["macts_m"] * 1e6, part["gmacs"] * 1e9, part["params_m"] * 1e6, part["train_bs_rtx3090"])
+    assert np.median(np.abs(ms * part["train_ips_rtx3090"] / 1000 - 1)) < 0.10
+
+
+@pytest.fixture(scope="module")
+def nasbench201(data):
+    """All 15,625 cells: cost (-accuracy, latency) in the order of the genomes."""
+    space = spaces.get("nasbench201")
+    latencies = read_columns(data / "nasbench201_latency.csv.gz")
+    tests = read_columns(data / "nasbench201_accuracy_12ep.csv.gz")
+    assert (latencies["arch_id"] == tests["arch_id"]).all()
+    genomes = space.encode(latencies)
+    costs = np.stack([-tests["cifar10_test"], latencies["lat_titan_rtx_256"]], axis=1)
+    place = np.empty(space.count(), int)
+    place[np.ravel_multi_index(genomes.T.astype(int) - 1, (5,) * 6)] = np.arange(len(genomes))
+
+    def evaluate(batch):
+        return costs[place[np.ravel_multi_index(batch.T.astype(int) - 1, (5,) * 6)]]
+
+    return space, evaluate
+
+
+def test_the_front_of_nasbench201_is_found_exactly(nasbench201):
+    """CIFAR-10 test accuracy against latency on the Titan RTX at batch 256: 37 members."""
+    space, evaluate = nasbench201
+    genomes = space.enumerate()
+    archive = Archive(space, ["accuracy", "latency_ms"], np.array([0.0, 100.0]))
+    for start in range(0, len(genomes), 5000):
+        batch = genomes[start : start + 5000]
+        archive.add(batch, evaluate(batch), np.zeros(len(batch)))
+    assert archive.front_size == 37
+
+
+def test_searcher_on_nasbench201(nasbench201):
+    """1,000 of 15,625 evaluations: at least 95% of the hypervolume of the true front, median of five
+    seeds."""
+    space, evaluate = nasbench201
+    everything = evaluate(space.enumerate())
+    reference = everything.max(axis=0)
+    whole = pareto.hypervolume(everything, reference)
+    share = []
+    for seed in range(5):
+        searcher, rng = NSGA2(population=50, mutation=0.1), np.random.default_rng(seed)
+        archive = Archive(space, ["accuracy", "latency_ms"], reference)
+        while len(archive) < 1000:
+            genomes = searcher.ask(space, archive, rng)[: 1000 - len(archive)]
+            costs = evaluate(genomes)
+            searcher.tell(genomes, costs, np.zeros(len(genomes)))
+            archive.add(genomes, costs, np.zeros(len(genomes)))
+        share.append(archive.hypervolume() / whole)
+    assert np.median(share) >= 0.95

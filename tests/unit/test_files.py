@@ -1,0 +1,89 @@
+"""Artifacts and tidy tables: what is refused and how it is said."""
+
+import gzip
+import json
+
+import numpy as np
+import pytest
+
+from latency.predictors import slot_latency
+from supernet import accuracy, artifact, tidy
+
+
+def test_same_content_same_bytes(tmp_path):
+    for name in ("a.npz", "b.npz"):
+        artifact.save(tmp_path / name, "kind", {"x": np.arange(5)}, {"b": 1, "a": [2]})
+    assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
+    arrays, facts = artifact.load(tmp_path / "a.npz", "kind")
+    assert arrays["x"].tolist() == [0, 1, 2, 3, 4]
+    assert facts["a"] == [2]
+    assert not list(tmp_path.glob("*.part"))
+
+
+@pytest.mark.parametrize("content", [b"", b"not a zip", b"PK\x03\x04 cut off"])
+def test_damaged_files_are_named_and_left_alone(tmp_path, content):
+    path = tmp_path / "broken.npz"
+    path.write_bytes(content)
+    for load in (slot_latency.load, accuracy.load):
+        with pytest.raises(ValueError, match=r"broken\.npz is damaged"):
+            load(path)
+    assert path.read_bytes() == content
+
+
+def test_foreign_files_are_refused(tmp_path):
+    np.savez(tmp_path / "foreign.npz", x=np.arange(3))
+    with pytest.raises(ValueError, match=r"foreign\.npz is damaged or not a file of ofa-frontier"):
+        slot_latency.load(tmp_path / "foreign.npz")
+    artifact.save(tmp_path / "other.npz", "something else", {}, {})
+    with pytest.raises(ValueError, match="holds something else, expected latency predictor"):
+        slot_latency.load(tmp_path / "other.npz")
+    with pytest.raises(ValueError, match="no file"):
+        slot_latency.load(tmp_path / "absent.npz")
+
+
+def test_objects_in_an_npz_are_never_unpickled(tmp_path):
+    facts = json.dumps({"kind": "latency predictor", "version": 1})
+    np.savez(tmp_path / "evil.npz", facts=np.array(facts), cells=np.array([{"a": 1}], dtype=object))
+    with pytest.raises(ValueError, match="damaged"):
+        slot_latency.load(tmp_path / "evil.npz")
+
+
+def test_newer_versions_are_refused(tmp_path):
+    facts = json.dumps({"kind": "kind", "version": 99})
+    np.savez(tmp_path / "new.npz", facts=np.array(facts))
+    with pytest.raises(ValueError, match="version 99"):
+        artifact.load(tmp_path / "new.npz", "kind")
+
+
+def test_tables_plain_and_compressed(tmp_path):
+    text = "name,ms,r\na,1.5,192\nb,,160\n"
+    (tmp_path / "t.csv").write_text(text)
+    with gzip.open(tmp_path / "t.csv.gz", "wt") as file:
+        file.write(text)
+    for name in ("t.csv", "t.csv.gz"):
+        columns = tidy.read_columns(tmp_path / name)
+        assert columns["name"].tolist() == ["a", "b"]
+        assert columns["ms"][0] == 1.5
+        assert np.isnan(columns["ms"][1])
+
+
+@pytest.mark.parametrize(("text", "message"), [("a,b\n", "no rows"), ("a,b\n1,2\n3\n", "line 3 has 1 cells")])
+def test_broken_tables_say_where(tmp_path, text, message):
+    (tmp_path / "t.csv").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        tidy.read_columns(tmp_path / "t.csv")
+    with pytest.raises(ValueError, match="no table"):
+        tidy.read_columns(tmp_path / "absent.csv")
+
+
+def test_percent_or_fraction():
+    assert tidy.percent(np.array([0.5, 0.76])).tolist() == [50.0, 76.0]
+    assert tidy.percent(np.array([50.0, 76.0])).tolist() == [50.0, 76.0]
+    with pytest.raises(ValueError, match="top-1"):
+        tidy.percent(np.array([0.5, np.nan]))
+
+
+def test_data_folder_that_is_not_there(monkeypatch):
+    monkeypatch.setenv("OFA_FRONTIER_DATA", "/nowhere")
+    with pytest.raises(ValueError, match="/nowhere"):
+        tidy.data_dir()

@@ -1,0 +1,131 @@
+"""Objectives, limits, and problems whose parts do not fit together."""
+
+import numpy as np
+import pytest
+
+from latency import zoo
+from search import objective, problem
+from search.objective import Evaluator, InfeasibleError, Objective
+from supernet import accuracy, spaces
+from supernet.prediction import Prediction
+from supernet.training_cost import TrainingCost
+
+SPACE = spaces.get("compofa_fixed")
+
+
+def depth(genomes):
+    total = sum(SPACE.column(genomes, f"d{s}") for s in range(5)).astype(float)
+    return Prediction(total, np.ones(len(genomes)))
+
+
+def test_costs_and_limits_by_hand(rng):
+    genomes = SPACE.sample(30, rng)
+    mean = depth(genomes).mean
+    more = Objective("depth", "blocks", depth, maximize=True, limit=12.0, confidence=0.9)
+    less = Objective("depth", "blocks", depth, limit=15.0, confidence=0.9)
+    costs, violation = Evaluator((more, less))(genomes)
+    assert (costs[:, 0] == -mean).all()
+    assert (costs[:, 1] == mean).all()
+    quantile = 1.2815515655446004
+    expected = np.maximum(12 - (mean - quantile), 0) / 12 + np.maximum(mean + quantile - 15, 0) / 15
+    assert np.allclose(violation, expected)
+
+
+def test_extremes_are_found(rng):
+    low, value = objective.extreme(Objective("depth", "blocks", depth, confidence=0.5), SPACE, rng)
+    assert value == pytest.approx(10)
+    assert SPACE.column(low, "d3")[0] == 2
+    _, value = objective.extreme(
+        Objective("depth", "blocks", depth, maximize=True, confidence=0.5), SPACE, rng
+    )
+    assert value == pytest.approx(20)
+
+
+def test_extreme_of_a_latency_is_the_exact_minimum(rng):
+    """Against the smallest sum of table cells, found slot by slot."""
+    predictor = zoo.predictor("titan_rtx_b64")
+    space = spaces.get("ofa_mbv3_w1.2")
+    latency = Objective("latency_ms", "ms", lambda g: predictor.predict(g, predictor.target), confidence=0.5)
+    _, found = objective.extreme(latency, space, rng)
+    cells = np.where(predictor.table.cells == 0, np.inf, predictor.table.cells).min(axis=2)
+    by_stage = cells.reshape(len(cells), 5, 4)
+    at_depth = np.cumsum(by_stage, axis=2)[:, :, 1:]  # depths 2, 3, 4
+    assert found == pytest.approx((predictor.table.base + at_depth.min(axis=2).sum(axis=1)).min(), rel=1e-6)
+
+
+def test_impossible_limits_name_the_best_there_is():
+    limit = Objective("depth", "blocks", depth, limit=9.0, confidence=0.5)
+    with pytest.raises(InfeasibleError, match=r"depth <= 9 blocks: .* is 10 blocks, of compofa_fixed r"):
+        Evaluator((limit,)).check_limits(SPACE)
+    limit = Objective("depth", "blocks", depth, maximize=True, limit=21.0, confidence=0.5)
+    with pytest.raises(InfeasibleError, match="depth >= 21 blocks: the highest lower bound"):
+        Evaluator((limit,)).check_limits(SPACE)
+
+
+@pytest.mark.parametrize(("field", "value"), [("limit", -1.0), ("limit", float("nan")), ("confidence", 1.0)])
+def test_senseless_limits_are_refused(field, value):
+    with pytest.raises(ValueError, match=str(value)):
+        Objective("depth", "blocks", depth, **{field: value})
+
+
+def test_default_problem_fills_in_what_belongs_together():
+    found = problem.build(["accuracy", "latency_ms", "training_hours"], training=TrainingCost())
+    assert found.space.name == "ofa_mbv3_w1.2"
+    assert found.models.latency.target.name == "v100_b64"
+    assert found.models.accuracy.space == "ofa_mbv3_w1.2"
+    r = found.space.column(found.space.sample(300, np.random.default_rng(0)), "r")
+    assert (r.min(), r.max()) == (160, 224)
+
+
+def test_widths_are_never_mixed():
+    with pytest.raises(
+        ValueError, match=r"timed on ofa_mbv3_w1.2 .* Targets that fit ofa_mbv3_w1.0: 2080ti_b64_w1.0, "
+    ):
+        problem.build(["latency_ms"], space=spaces.get("ofa_mbv3_w1.0"), target=zoo.target("v100_b64"))
+    with pytest.raises(
+        ValueError, match=r"accuracy surrogate is of ofa_mbv3_w1.0, the space is ofa_mbv3_w1.2"
+    ):
+        problem.build(["accuracy", "latency_ms"], accuracy=accuracy.load("ofa_mbv3_w1.0"))
+
+
+def test_compofa_uses_the_models_of_its_parent(rng):
+    found = problem.build(["accuracy", "latency_ms"], space=SPACE, target=zoo.target("p40_b64_w1.0"))
+    genomes = found.space.sample(20, rng)
+    costs, _ = found.evaluator(genomes)
+    inside = SPACE.embed(genomes, "ofa_mbv3_w1.0")
+    predictor = zoo.predictor("p40_b64_w1.0")
+    assert (costs[:, 1] == predictor.predict(inside, predictor.target).mean).all()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (dict(objectives=["latency"]), "Did you mean 'latency_ms'"),
+        (dict(objectives=[]), "at least one"),
+        (dict(objectives=["macs", "macs"]), "each objective once"),
+        (dict(objectives=["accuracy"], space=spaces.get("ofa_resnet50")), "no accuracy surrogate ships"),
+        (dict(objectives=["latency_ms"], space=spaces.get("ofa_resnet50")), "no target for ofa_resnet50"),
+        (
+            dict(objectives=["training_hours"], space=spaces.get("fbnet"), training=TrainingCost()),
+            "no training recipe",
+        ),
+        (dict(objectives=["latency_ms"], resolution=(100, 130)), "beyond what the models were fitted on"),
+        (dict(objectives=["latency_ms"], resolution=(192, 160)), "lower side first"),
+        (dict(objectives=["macs"], space=spaces.get("fbnet"), resolution=(32, 32)), "has no resolution"),
+        (dict(objectives=["macs"], limits={"parms": 3e6}), "Did you mean 'params'"),
+    ],
+)
+def test_what_does_not_work_says_why(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        problem.build(**arguments)
+
+
+def test_footprint_objectives_work_for_every_space(rng):
+    found = problem.build(
+        ["macs", "params", "peak_bytes"], space=spaces.get("ofa_resnet50"), limits={"params": 2e7}
+    )
+    genomes = found.space.sample(20, rng)
+    costs, violation = found.evaluator(genomes)
+    table = found.space.layers(genomes)
+    assert (costs == np.stack([table.macs(), table.params(), table.peak_bytes()], axis=1)).all()
+    assert ((violation > 0) == (table.params() > 2e7)).all()

@@ -1,0 +1,188 @@
+"""The loop and its folder: byte-identical archives, resume, what is refused."""
+
+import json
+import signal
+import threading
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from search import problem, run
+from search.searchers.nsga2 import NSGA2
+from supernet import spaces
+from supernet.training_cost import TrainingCost
+
+
+@pytest.fixture(scope="module")
+def asked():
+    objectives = ["accuracy", "latency_ms", "training_hours"]
+    return problem.build(objectives, training=TrainingCost(), limits={"latency_ms": 20.0, "params": 7e6})
+
+
+def go(asked, out, budget=900, seed=1, **options):
+    config = {"budget": budget, "seed": seed}
+    searcher = NSGA2(population=60)
+    return run.run(asked, searcher, budget=budget, seed=seed, out=out, config=config, **options)
+
+
+class StopAfter:
+    """A sink that sends SIGINT to this process in one generation, as Ctrl-C does."""
+
+    def __init__(self, generation):
+        self.generation_to_stop = generation
+
+    def start(self, facts):
+        pass
+
+    def generation(self, row):
+        if row["generation"] == self.generation_to_stop:
+            signal.raise_signal(signal.SIGINT)
+
+    def finish(self, summary, front):
+        pass
+
+    def close(self):
+        pass
+
+
+def test_same_seed_same_bytes(asked, tmp_path):
+    go(asked, tmp_path / "a")
+    go(asked, tmp_path / "b")
+    go(asked, tmp_path / "c", seed=2)
+    a, b, c = ((tmp_path / name / "archive.npz").read_bytes() for name in "abc")
+    assert a == b
+    assert a != c
+
+
+@pytest.mark.parametrize("stop", [0, 5, 13])
+def test_stopped_and_resumed_gives_the_same_bytes(asked, tmp_path, stop):
+    whole = go(asked, tmp_path / "whole")
+    with pytest.raises(run.Interrupted):
+        go(asked, tmp_path / "cut", sinks=[StopAfter(stop)])
+    assert (tmp_path / "cut" / "checkpoint.npz").exists()
+    resumed = go(asked, tmp_path / "cut")
+    assert (tmp_path / "cut" / "archive.npz").read_bytes() == (
+        tmp_path / "whole" / "archive.npz"
+    ).read_bytes()
+    assert (tmp_path / "cut" / "front.csv").read_bytes() == (tmp_path / "whole" / "front.csv").read_bytes()
+    assert not (tmp_path / "cut" / "checkpoint.npz").exists()
+    assert resumed.summary["hypervolume"] == whole.summary["hypervolume"]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_checkpoint_after_every_generation_changes_nothing(asked, tmp_path):
+    go(asked, tmp_path / "often", checkpoint_seconds=0.0)
+    go(asked, tmp_path / "never", checkpoint_seconds=1e9)
+    often, never = ((tmp_path / name / "archive.npz").read_bytes() for name in ("often", "never"))
+    assert often == never
+
+
+def test_run_folder_holds_what_it_should(asked, tmp_path):
+    found = go(asked, tmp_path / "a")
+    folder = tmp_path / "a"
+    header = (folder / "front.csv").read_text().splitlines()[0].split(",")
+    assert header[0] == "architecture"
+    for name in ("accuracy", "latency_ms", "training_hours"):
+        assert name in header
+        assert f"{name}_std" in header
+    assert {"latency_ms_limit_holds", "params_limit_holds"} <= set(header)
+    rows = json.loads((folder / "front.json").read_text())
+    assert len(rows) == len(found.front) == found.archive.front_size
+    assert asked.space.is_canonical(asked.space.parse([row["architecture"] for row in rows]))
+    for row in rows:
+        assert row["latency_ms"] + 1.2815 * row["latency_ms_std"] <= 20.001
+        assert row["params"] <= 7e6
+    events = [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
+    assert [e["event"] for e in events] == ["start", *["generation"] * 15, "finish"]
+    assert events[-1]["evaluations"] == 900
+    assert json.loads((folder / "env.json").read_text())["packages"]["numpy"] == np.__version__
+    assert '<script id="data"' in (folder / "report.html").read_text()
+
+
+def test_finished_runs_are_left_alone(asked, tmp_path):
+    go(asked, tmp_path / "a")
+    before = {path.name: path.read_bytes() for path in (tmp_path / "a").iterdir() if path.is_file()}
+    with pytest.raises(run.FinishedRun, match="finished run, which is left alone"):
+        go(asked, tmp_path / "a")
+    assert before == {path.name: path.read_bytes() for path in (tmp_path / "a").iterdir() if path.is_file()}
+
+
+def test_unfinished_runs_of_other_settings_are_left_alone(asked, tmp_path):
+    with pytest.raises(run.Interrupted):
+        go(asked, tmp_path / "a", sinks=[StopAfter(2)])
+    with pytest.raises(ValueError, match=r"other settings \(seed\)"):
+        go(asked, tmp_path / "a", seed=5)
+
+
+def test_folders_of_others_are_left_alone(asked, tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(ValueError, match="holds other files and no run"):
+        go(asked, tmp_path)
+    with pytest.raises(ValueError, match="is a file"):
+        go(asked, tmp_path / "notes.txt")
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+@pytest.mark.parametrize("damage", [b"", b"garbage"])
+def test_damaged_checkpoints_are_named_and_kept(asked, tmp_path, damage):
+    with pytest.raises(run.Interrupted):
+        go(asked, tmp_path / "a", sinks=[StopAfter(2)])
+    path = tmp_path / "a" / "checkpoint.npz"
+    path.write_bytes(damage)
+    with pytest.raises(ValueError, match=r"checkpoint\.npz is damaged"):
+        go(asked, tmp_path / "a")
+    assert path.read_bytes() == damage
+
+
+def test_checkpoints_of_another_space_are_refused(asked, tmp_path):
+    with pytest.raises(run.Interrupted):
+        go(asked, tmp_path / "a", sinks=[StopAfter(2)])
+    other = problem.build(["macs", "params"], space=spaces.get("fbnet"))
+    with pytest.raises(ValueError, match=r"does not fit this run .*ofa_mbv3_w1.2, not of fbnet"):
+        go(other, tmp_path / "a")
+
+
+def test_two_processes_do_not_share_a_folder(asked, tmp_path):
+    first, errors = threading.Event(), []
+
+    class Wait(StopAfter):
+        def generation(self, row):
+            if not first.is_set():
+                first.set()
+                try:
+                    go(asked, tmp_path / "a")
+                except ValueError as error:
+                    errors.append(str(error))
+
+    go(asked, tmp_path / "a", sinks=[Wait(-1)])
+    assert "another process is running" in errors[0]
+
+
+def test_impossible_limits_leave_no_folder(asked, tmp_path):
+    hopeless = problem.build(["accuracy", "latency_ms"], limits={"latency_ms": 1.0})
+    with pytest.raises(ValueError, match="meets latency_ms <= 1 ms"):
+        go(hopeless, tmp_path / "a")
+    assert not (tmp_path / "a").exists()
+
+
+def test_limits_that_exclude_each_other_are_reported(tmp_path):
+    hopeless = problem.build(["accuracy", "latency_ms"], limits={"latency_ms": 9.0, "accuracy": 0.84})
+    with pytest.raises(
+        ValueError, match=r"none of 300 architectures meets all limits .* together; the nearest is ofa_"
+    ):
+        go(hopeless, tmp_path / "a", budget=300)
+
+
+@pytest.mark.parametrize("options", [dict(budget=0), dict(seed=-1)])
+def test_senseless_numbers_are_refused(asked, tmp_path, options):
+    with pytest.raises(ValueError, match=r"budget=0|seed=-1"):
+        go(asked, tmp_path / "a", **options)
+
+
+def test_exhausted_space_ends_the_run(tmp_path):
+    small = problem.build(["macs", "params"], space=spaces.get("compofa_fixed").restrict("r", 224, 224))
+    small = replace(small, space=small.space.restrict("finetune_epochs", 0, 0))
+    found = go(small, tmp_path / "a", budget=10_000)
+    assert found.summary["exhausted"]
+    assert found.summary["evaluations"] == 3**5

@@ -1,0 +1,81 @@
+"""Training cost against the formula written out."""
+
+import numpy as np
+import pytest
+
+from supernet import spaces, training_cost
+from supernet.training_cost import StepTime, TrainingCost
+
+
+@pytest.mark.parametrize("name", ["ofa_mbv3_w1.0", "ofa_proxyless_w1.3", "ofa_resnet50", "compofa_elastic"])
+def test_hours_are_epochs_times_images_times_seconds(name, rng):
+    space = spaces.get(name)
+    genomes = space.sample(200, rng)
+    table = space.layers(genomes)
+    step = training_cost.fitted()["resnet" if "resnet" in name else "mobile"]
+    ms = (
+        step.per_mega_activation * table.activation_bytes() / 4e6
+        + step.per_giga_mac * table.macs() / 1e9
+        + step.per_mega_param_over_batch * table.params() / 1e6 / 64
+        + step.floor
+    )
+    epochs = space.column(genomes, "finetune_epochs")
+    hours = TrainingCost(images=1000, batch=64).hours(space, genomes)
+    assert np.allclose(hours.mean, epochs * 1000 * ms / 3.6e6)
+    assert np.allclose(hours.std, step.relative_std * hours.mean)
+    assert (hours.mean[epochs == 0] == 0).all()
+
+
+def test_other_gpus_are_scaled_and_less_certain(rng):
+    space = spaces.get("ofa_mbv3_w1.0")
+    genomes = space.sample(50, rng)
+    base, faster = TrainingCost().hours(space, genomes), TrainingCost(gpu="rtx_4090").hours(space, genomes)
+    ratio = (1008 / 936.2) ** 0.85 * (82.58 / 35.58) ** 0.15
+    assert np.allclose(base.mean, faster.mean * ratio)
+    paid = base.mean > 0
+    assert (faster.std[paid] / faster.mean[paid] > base.std[paid] / base.mean[paid]).all()
+
+
+def test_energy_and_price_follow_from_hours(rng):
+    space = spaces.get("ofa_mbv3_w1.0")
+    genomes = space.sample(20, rng)
+    cost = TrainingCost(usd_per_hour=2.0, power_overhead=1.2)
+    hours = cost.hours(space, genomes).mean
+    assert np.allclose(cost.usd(space, genomes).mean, 2 * hours)
+    assert np.allclose(cost.kwh(space, genomes).mean, 0.350 * 1.2 * hours)
+    assert cost.shared()["v100_hours_per_deployment"] == 1200 / 40
+
+
+def test_fit_recovers_known_coefficients(rng):
+    activations, macs, params = (
+        rng.uniform(1e6, 2e7, 200),
+        rng.uniform(1e8, 1e9, 200),
+        rng.uniform(2e6, 9e6, 200),
+    )
+    batch = rng.choice([128.0, 256.0, 512.0], 200)
+    truth = StepTime(0.05, 0.2, 1.5, 0.03, 0.0)
+    found = training_cost.fit(activations, macs, params, batch, truth.ms(activations, macs, params, batch))
+    assert found.per_mega_activation == pytest.approx(0.05)
+    assert found.per_giga_mac == pytest.approx(0.2)
+    assert found.per_mega_param_over_batch == pytest.approx(1.5)
+    assert found.floor == pytest.approx(0.03)
+    assert found.relative_std == pytest.approx(0, abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (dict(gpu="note10"), "no training speed"),
+        (dict(images=0), "at least 1"),
+        (dict(gpu="h100"), "Did you mean 'h100_"),
+    ],
+)
+def test_senseless_recipes_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        TrainingCost(**options)
+
+
+def test_families_of_architectures():
+    assert training_cost.family_of("tf_efficientnet_b1") == "mobile"
+    assert training_cost.family_of("resnet50d") == "resnet"
+    assert training_cost.family_of("vit_base_patch16_224") == "other"
