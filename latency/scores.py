@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
-from scipy.stats import kendalltau, spearmanr
 
 from supernet.prediction import Prediction
 from supernet.space import Floats
@@ -30,6 +29,8 @@ def scores(predicted: Prediction, measured: Floats) -> dict[str, float]:
 
     Kendall is tau-b. Rank correlations of fewer than two different values are NaN.
     """
+    from scipy.stats import kendalltau, spearmanr  # a quarter of a second, which a search does not need
+
     if len(measured) != len(predicted.mean) or not len(measured):
         raise ValueError(
             f"{len(predicted.mean)} predictions for {len(measured)} measurements; need as many, at least one"

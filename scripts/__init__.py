@@ -1,0 +1,1 @@
+"""The commands; each reads its configuration, calls one function and exits."""

@@ -20,12 +20,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import cho_factor, cho_solve
-from scipy.optimize import minimize
-from scipy.special import ndtri
 
 from supernet import artifact, spaces
-from supernet.prediction import Prediction
+from supernet.prediction import QUANTILE, Prediction
 from supernet.space import Floats, Genomes, SearchSpace
 
 KIND = "accuracy surrogate"
@@ -165,7 +162,7 @@ def fit(
 
     predicted = np.exp(regressors[: len(genomes)] @ slopes)
     residual = scale * _held_out_residuals(grams, target, max_iterations // 2)
-    factor = float(np.quantile(np.abs(residual) / predicted, 0.9) / ndtri(0.95))
+    factor = float(np.quantile(np.abs(residual) / predicted, 0.9) / QUANTILE(0.95))
     log_std = np.zeros(1 + space.one_hot_width)
     log_std[0] = slopes[0] + np.log(factor)
     log_std[1 + used] = slopes[1:]
@@ -216,6 +213,8 @@ def _held_out_residuals(grams: Floats, target: Floats, max_iterations: int, fold
 
 def _maximum_likelihood(grams: Floats, target: Floats, max_iterations: int) -> Floats:
     """Logarithms of (a, w, c, noise) that maximise the marginal likelihood; (2g + 2,)."""
+    from scipy.optimize import minimize
+
     groups = len(grams)
     found = minimize(
         _negative_log_likelihood,
@@ -235,6 +234,8 @@ def _start(groups: int) -> Floats:
 
 def _negative_log_likelihood(theta: Floats, grams: Floats, target: Floats) -> tuple[float, Floats]:
     """Negative log marginal likelihood (up to a constant) and its gradient (2g + 2,)."""
+    from scipy.linalg import cho_factor, cho_solve
+
     log_a, log_w, log_c, log_noise = _split(theta, len(grams))
     a2, w2, c, noise = np.exp(2 * log_a), np.exp(2 * log_w), np.exp(log_c), np.exp(2 * log_noise)
     n = len(target)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
-from scipy.special import ndtri
 
 from supernet.space import Floats
+
+QUANTILE = NormalDist().inv_cdf  # of the standard normal distribution; scipy's takes .2 s to import
 
 
 @dataclass(frozen=True)
@@ -19,11 +21,11 @@ class Prediction:
 
     def upper(self, confidence: float) -> Floats:
         """(n,) value that the measurement stays below with this probability."""
-        return self.mean + float(ndtri(confidence)) * self.std
+        return self.mean + QUANTILE(confidence) * self.std
 
     def interval(self, confidence: float) -> tuple[Floats, Floats]:
         """(n,), (n,) central interval that holds the measurement with this probability."""
-        half = float(ndtri(0.5 + confidence / 2)) * self.std
+        half = QUANTILE(0.5 + confidence / 2) * self.std
         return self.mean - half, self.mean + half
 
 

@@ -22,7 +22,6 @@ from pathlib import Path
 import numpy as np
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
-from scipy.optimize import nnls
 
 from supernet import device, footprint, slot_table
 from supernet.prediction import Prediction
@@ -76,6 +75,8 @@ class StepTime:
 def fit(activations: Floats, macs: Floats, params: Floats, batch: Floats, ms: Floats) -> StepTime:
     """Non-negative least squares of the relative error. `relative_std` is that of the fit; cross-validate
     outside."""
+    from scipy.optimize import nnls
+
     features = np.stack([activations / 1e6, macs / 1e9, params / 1e6 / batch, np.ones(len(ms))], axis=1)
     weights, _ = nnls(features / ms[:, None], np.ones(len(ms)))
     residual = features @ weights / ms - 1

@@ -1,0 +1,78 @@
+"""Latency predictors on rows they have not seen: `python -m benchmarks.predictors`.
+ HELP's columns: fitted on rows 0-3499, the ridge chosen on rows 3000-3499 of them, reported once on rows
+3500-3999. S1's columns: fitted on rows 0-6999, the ridge chosen on 6000-6999, reported once on rows
+7000-8499. All rows count. The baselines are fitted on the same rows: the mean, and a robust line in MACs.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+import configs
+from latency import zoo
+from latency.data import LatencyData, read_csv
+from latency.predictors.additive import Additive
+from latency.scores import scores
+from supernet import footprint, spaces
+from supernet.prediction import Prediction
+from supernet.space import Floats
+from supernet.tidy import data_dir
+
+S1_MAE = {
+    "2080ti_b64_w1.0": 0.386,
+    "p40_b64_w1.0": 1.18,
+}  # S1's own MLP, its released checkpoint on the same rows
+
+
+def macs_line(train: LatencyData, test: LatencyData) -> Floats:
+    """a + b MACs, least squares of the relative error."""
+    space = spaces.get(train.target.space)
+
+    def design(data: LatencyData) -> Floats:
+        return np.stack([np.ones(len(data)), footprint.of(space, data.genomes, "macs") / 1e8], axis=1)
+
+    weights, *_ = np.linalg.lstsq(design(train) / train.ms[:, None], np.ones(len(train)), rcond=None)
+    return np.asarray(design(test) @ weights)
+
+
+def main() -> None:
+    folder, results = data_dir(), {}
+    print(
+        "| target | MAE ms | MAPE % | median % | within 5% | Spearman | 90% covers | MACs line % | mean % |"
+    )
+    print("|---|---:|---:|---:|---:|---:|---:|---:|---:|")
+    for name in configs.names("target"):
+        target = zoo.target(name)
+        if target.method != "additive":
+            continue
+        data = read_csv(folder / target.rows, target, target.column)
+        first, past, chosen = (7000, 8500, (6000, 7000)) if target.test else (3500, 4000, (3000, 3500))
+        train, test = data.take(slice(0, first)), data.take(slice(first, past))
+        fitted = Additive(validation=chosen).fit(train)
+        row = scores(fitted.predict(test.genomes, target), test.ms)
+        line = Prediction(macs_line(train, test), np.ones(len(test)))
+        mean = Prediction(np.full(len(test), train.ms.mean()), np.ones(len(test)))
+        baselines = [scores(predicted, test.ms)["mape"] for predicted in (line, mean)]
+        results[name] = {
+            **row,
+            "ridge": fitted.facts["ridge"],
+            "macs_line_mape": baselines[0],
+            "mean_mape": baselines[1],
+        }
+        published = f" (S1: {S1_MAE[name]})" if name in S1_MAE else ""
+        print(
+            f"| {name} | {row['mae']:.3f}{published} | {row['mape']:.2f} | {row['median_ape']:.2f} | "
+            f"{row['within_5']:.1f} "
+            f"| {row['spearman']:.3f} | {row['coverage_90']:.0f} | {baselines[0]:.1f} | {baselines[1]:.1f} |",
+            flush=True,
+        )
+    out = Path("runs/bench-predictors.json")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(results, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
