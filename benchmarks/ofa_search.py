@@ -1,7 +1,8 @@
 """One search of ours against OFA's EvolutionFinder: same accuracy predictor, same latency tables.
 
 `python -m benchmarks.ofa_search [--seeds 5] [--only-ours] [--out FILE.json]`
- Both use the predictor that the OFA authors released and their Note10 tables (160, 176, 192, 208, 224 px).
+
+Both use the predictor that the OFA authors released and their Note10 tables (160, 176, 192, 208, 224 px).
 The finder is the one of the installed `ofa` package, as its tutorial uses it: population 100, 500
 generations, one run per limit. Ours is one NSGA-II run for the whole front (or the better of three); at each
 limit its most accurate subnet within the limit counts. Runs alternate, one thread each.
@@ -24,12 +25,13 @@ from threadpoolctl import threadpool_limits
 
 from latency import zoo
 from latency.predictors import lookup_table
-from latency.predictors.slot_latency import SlotLatency
 from search.archive import Archive
 from search.objective import Evaluator, Objective
 from search.searchers.nsga2 import NSGA2
 from supernet import spaces
 from supernet.ofa_predictor import RESOLUTIONS, OfaAccuracy
+from supernet.prediction import exact
+from supernet.slot_table import SlotTable
 from supernet.space import SearchSpace
 from supernet.tidy import data_dir
 
@@ -51,14 +53,14 @@ def subspace() -> SearchSpace:
 
 
 def ours(
-    space: SearchSpace, accuracy: OfaAccuracy, latency: SlotLatency, searcher: NSGA2, runs: int, seed: int
+    space: SearchSpace, accuracy: OfaAccuracy, latency: SlotTable, searcher: NSGA2, runs: int, seed: int
 ) -> tuple[dict[float, float], float]:
     """({limit: accuracy}, seconds) of the merged front of some runs of 50,000 evaluations."""
     started = time.perf_counter()
     evaluator = Evaluator(
         (
             Objective("accuracy", "top-1", lambda genomes: accuracy.predict(genomes, space), maximize=True),
-            Objective("latency_ms", "ms", lambda genomes: latency.predict(genomes, latency.target)),
+            Objective("latency_ms", "ms", lambda genomes: exact(latency.of(space, genomes))),
         )
     )
     found = dict.fromkeys(LIMITS, 0.0)
@@ -134,7 +136,7 @@ def main() -> None:
     space = subspace()
     accuracy = OfaAccuracy.read(folder / "ofa_mbv3_w1.2_acc_predictor.pth")
     table = lookup_table.read(sorted(folder.glob("note10_w1.2_*_lookup_table.yaml")))
-    latency = replace(table.predictor(zoo.target("note10_lut"), space), space=space)
+    latency = table.predictor(zoo.target("note10_lut"), space).table
     peer = None if options.only_ours else Peer(folder)
     rows: list[dict[str, Any]] = []
     for seed in range(options.seeds):

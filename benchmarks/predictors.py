@@ -1,5 +1,6 @@
 """Latency predictors on rows they have not seen: `python -m benchmarks.predictors`.
- HELP's columns: fitted on rows 0-3499, the ridge chosen on rows 3000-3499 of them, reported once on rows
+
+HELP's columns: fitted on rows 0-3499, the ridge chosen on rows 3000-3499 of them, reported once on rows
 3500-3999. S1's columns: fitted on rows 0-6999, the ridge chosen on 6000-6999, reported once on rows
 7000-8499. All rows count. The baselines are fitted on the same rows: the mean, and a robust line in MACs.
 """
@@ -49,9 +50,10 @@ def main() -> None:
         if target.method != "additive":
             continue
         data = read_csv(folder / target.rows, target, target.column)
-        first, past, chosen = (7000, 8500, (6000, 7000)) if target.test else (3500, 4000, (3000, 3500))
+        assert target.test is not None
+        first, past = target.test
         train, test = data.take(slice(0, first)), data.take(slice(first, past))
-        fitted = Additive(validation=chosen).fit(train)
+        fitted = Additive(validation=target.validation).fit(train)
         row = scores(fitted.predict(test.genomes, target), test.ms)
         line = Prediction(macs_line(train, test), np.ones(len(test)))
         mean = Prediction(np.full(len(test), train.ms.mean()), np.ones(len(test)))

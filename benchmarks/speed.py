@@ -1,5 +1,6 @@
 """How fast things are: `python -m benchmarks.speed`. One thread; medians of seven repetitions.
- Scoring starts from genomes. The peers' rates are of the code in the `ofa` package, one architecture at a
+
+Scoring starts from genomes. The peers' rates are of the code in the `ofa` package, one architecture at a
 time as its finder runs it, in the same process.
 """
 

@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 FOLDER = Path(__file__).parent
+FACTS = ("space", "target", "device", "accuracy")  # groups whose files say how things are
 
 
 def unknown_name(what: str, name: str, known: Iterable[str]) -> ValueError:
@@ -72,6 +73,11 @@ def check_overrides(overrides: Iterable[str], config: str) -> None:
                 if name != "null" and name not in names(root):
                     raise unknown_name(root, name, names(root))
     for root, option in nested:
+        if root in FACTS:
+            raise ValueError(
+                f"{root}.{option} states a fact and is no option; write a configs/{root}/NAME.yaml for "
+                f"another {root}"
+            )
         node = top[root] if root not in chosen else load(root, str(chosen[root]).split(",")[0])
         if isinstance(node, dict) and option.split(".")[0] not in node:
             raise unknown_name(f"option of {root}", option, [name for name in node if name != "_target_"])

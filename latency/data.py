@@ -39,15 +39,17 @@ class LatencyData:
         return replace(self, genomes=self.genomes[rows], ms=self.ms[rows], spread_ms=self.spread_ms[rows])
 
 
-def read_csv(path: str | Path, target: Target, column: str) -> LatencyData:
-    """Measurements from a tidy table: the columns of the space's genes, and `column` in ms. Rows without it
-    are left out."""
+def read_csv(path: str | Path, target: Target, column: str, rows: slice = slice(None)) -> LatencyData:
+    """Measurements from a tidy table: the columns of the space's genes, and `column` in ms.
+
+    Of the given rows, those without a measurement are left out.
+    """
     columns = tidy.read_columns(path)
     if column not in columns:
         raise unknown_name(f"column of {path}", column, [name for name in columns if name.startswith("lat_")])
     if columns[column].dtype.kind != "f":
         raise ValueError(f"column {column} of {path} holds text, not milliseconds")
+    columns = tidy.select(columns, rows)
     columns = tidy.select(columns, np.isfinite(columns[column]))
-    space = spaces.get(target.space)
     ms = columns[column]
-    return LatencyData(target, space.encode(columns), ms, np.full(len(ms), np.nan))
+    return LatencyData(target, spaces.get(target.space).encode(columns), ms, np.full(len(ms), np.nan))

@@ -40,6 +40,11 @@ class Target:
         if self.space not in names("space"):
             spaces.get(self.space)
 
+    @property
+    def key(self) -> tuple[str | int | None, ...]:
+        """What makes two targets the same: everything a latency depends on, not where it was found."""
+        return (self.device, self.engine, self.precision, self.batch, self.threads, self.space)
+
     def __str__(self) -> str:
         threads = f", {self.threads} thread(s)" if self.threads else ""
         return (

@@ -3,11 +3,13 @@ traceback."""
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from typing import Any
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -19,17 +21,27 @@ def run(config: str, task: Callable[[dict[str, Any]], None]) -> None:
     """Compose `configs/<config>.yaml` with the command line and call `task` with it, once per job of a
     multirun."""
 
+    failed: list[str] = []
+
     def guarded(composed: DictConfig) -> None:
         try:
             missing = OmegaConf.missing_keys(composed)
             if missing:
                 raise ValueError(f"please give {', '.join(f'{key}=...' for key in sorted(missing))}")
-            task(OmegaConf.to_container(composed, resolve=True))  # type: ignore[arg-type]
+            task(OmegaConf.to_container(composed, resolve=True))  # type: ignore[arg-type]  # a dict at the top
         except (ValueError, HydraException, OmegaConfBaseException) as error:
-            sys.exit(f"error: {error}")
+            if os.environ.get("HYDRA_FULL_ERROR") == "1":
+                raise
+            mode = HydraConfig.get().mode
+            if mode is None or mode.name != "MULTIRUN":
+                sys.exit(f"error: {error}")
+            failed.append(f"job {HydraConfig.get().job.num}: {error}")  # the other jobs of a sweep go on
+            print(f"error: {failed[-1]}", file=sys.stderr)
 
     try:
         configs.check_overrides(sys.argv[1:], config)
     except ValueError as error:
         sys.exit(f"error: {error}")
     hydra.main(version_base="1.3", config_path="../configs", config_name=config)(guarded)()
+    if failed:
+        sys.exit(f"error: {len(failed)} job(s) failed, see above")

@@ -1,5 +1,6 @@
 """Fit the accuracy surrogates that ship: `python -m scripts.fit_accuracy` (three minutes on two cores).
- w1.2 is fitted to the outputs of the predictor that the OFA authors released, w1.0 to measured ImageNet
+
+w1.2 is fitted to the outputs of the predictor that the OFA authors released, w1.0 to measured ImageNet
 accuracies.
 """
 

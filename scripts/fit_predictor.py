@@ -20,7 +20,7 @@ TARGET_OPTIONS = ("name", "batch", "engine", "precision", "threads", "rows", "co
 def fit_latency(config: dict[str, Any], out: Path) -> str:
     places = {"device": config["device"]["name"], "space": config["space"]["name"]}
     target = Target(**places, **{key: config[key] for key in TARGET_OPTIONS})
-    data = read_csv(config["rows"], target, config["column"]).take(slice(config["first"], config["past"]))
+    data = read_csv(config["rows"], target, config["column"], slice(config["first"], config["past"]))
     fitted = configs.build(config["learner"]).fit(data)
     fitted.save(out)
     return (
@@ -34,6 +34,8 @@ def fit_accuracy(config: dict[str, Any], out: Path) -> str:
     if column not in columns:
         raise configs.unknown_name(f"column of {config['rows']}", column, list(columns))
     fitted = accuracy.fit(space, space.encode(columns), tidy.percent(columns[column]) / 100)
+    if "finetune_epochs" in space.index and "finetune_epochs" not in columns:
+        fitted = accuracy.with_finetuning(fitted)
     fitted.save(out)
     noise = fitted.facts["noise_points"]
     return f"fitted on {fitted.facts['rows']} rows, noise {noise:.3f} points; search with accuracy_file={out}"

@@ -16,8 +16,8 @@ def main() -> None:
         fitted = zoo.fit(name, folder)
         path = zoo.FOLDER / f"{name}.npz"
         fitted.save(path)
-        error = fitted.facts.get("cv_mape")
-        shown = f"five-fold MAPE {error:.2f}%" if error is not None else "sums of a table"
+        judged = fitted.facts.get("test")
+        shown = f"test MAPE {judged['mape']:.2f}%" if judged else "sums of a table"
         print(
             f"{name:18} {fitted.target.space:14} r {fitted.resolutions} {shown:24} "
             f"{path.stat().st_size / 1024:.0f} KB"

@@ -38,31 +38,31 @@ def task(config: dict[str, Any]) -> None:
     reports: list[sinks.Sink] = [sinks.Bar(options.budget)]
     if options.wandb != "disabled":
         reports.append(sinks.Wandb(out, config, options.wandb))
-    searcher = configs.build(options.searcher)
+    searcher, plan = configs.build(options.searcher), {"budget": options.budget, "seed": options.seed}
     try:
-        found = run.run(
-            asked, searcher, budget=options.budget, seed=options.seed, out=out, config=config, sinks=reports
-        )
-    except run.Interrupted:
+        found = run.run(asked, searcher, **plan, out=out, config=config, sinks=reports)
+    except (run.Interrupted, KeyboardInterrupt):
         words = [word for word in sys.argv[1:] if not word.startswith("out=")]
-        print(
-            f'\nstopped; go on with: make search ARGS="{" ".join([*words, f"out={out}"])}"', file=sys.stderr
-        )
+        again = " ".join([*words, f"out={out.parent if _is_sweep() else out}"])
+        print(f'\nstopped; go on with: make search ARGS="{again}"', file=sys.stderr)
         sys.exit(EXIT_INTERRUPTED)
+    except run.FinishedRun as finished:
+        if not _is_sweep():
+            raise
+        print(finished)
+        return
     found.front.show()
-    print(
-        f"{len(found.front)} architectures on the front, {found.summary['loop_seconds']:.1f} s: "
-        f"{out / 'report.html'}"
-    )
-    for name, limit in found.front.limits.items():
-        holds = f"{limit['holds']} of {limit['of']} at {limit['confidence']:.0%} confidence"
-        print(f"{name} limit {limit['limit']:g} {limit['unit']}: holds for {holds}")
+    print(found.describe(out))
+
+
+def _is_sweep() -> bool:
+    mode = HydraConfig.get().mode
+    return mode is not None and mode.name == "MULTIRUN"
 
 
 def _folder(out: Path | None, asked: problem.Problem) -> Path:
-    job = HydraConfig.get()
-    if job.mode is not None and job.mode.name == "MULTIRUN":
-        return out / str(job.job.num) if out else Path(job.runtime.output_dir)
+    if _is_sweep():
+        return out / str(HydraConfig.get().job.num) if out else Path(HydraConfig.get().runtime.output_dir)
     name = asked.models.latency.target.name if asked.models.latency else asked.space.name
     return out or Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
 

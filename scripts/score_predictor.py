@@ -37,7 +37,7 @@ def score(name: str, rows: Path, column: str, first: int, past: int | None) -> d
             "predictor", name, [*configs.names("target"), *configs.names("accuracy"), "FILE.npz"]
         )
     predictor = slot_latency.load(Path(name)) if is_file else zoo.predictor(name)
-    data = read_csv(rows, predictor.target, column).take(part)
+    data = read_csv(rows, predictor.target, column, part)
     return scores(predictor.predict(data.genomes, predictor.target), data.ms)
 
 

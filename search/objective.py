@@ -8,7 +8,8 @@ Inside a search every objective is a cost (lower is better). The sign flips here
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from hashlib import sha256
 
 import numpy as np
 
@@ -22,7 +23,8 @@ from supernet.space import Floats, Genomes, Rng, SearchSpace
 from supernet.training_cost import TrainingCost
 
 REFERENCE_SAMPLE = 1000  # random subnets that fix the reference point of the hypervolume
-DESCENT_STARTS = 2000
+DESCENT_SAMPLE = 2000
+DESCENT_STARTS = 8
 MAX_DESCENT_STEPS = 500
 
 
@@ -50,10 +52,8 @@ class Objective:
             raise ValueError(
                 f"confidence={self.confidence} of {self.name} must lie in [0.5, 1); 0.5 tests the mean"
             )
-        if self.limit is not None and not (np.isfinite(self.limit) and self.limit > 0):
-            raise ValueError(
-                f"the limit {self.limit} of {self.name} must be a positive number of {self.unit}"
-            )
+        if self.limit is not None and not (np.isfinite(self.limit) and self.limit >= 0):
+            raise ValueError(f"the limit {self.limit} of {self.name} must be a number of {self.unit}")
 
     def cost(self, value: Floats) -> Floats:
         return -value if self.maximize else value
@@ -67,7 +67,7 @@ class Objective:
         if self.limit is None:
             return np.zeros(len(predicted.mean))
         excess = self.cost(self.bound(predicted)) - self.cost(np.array(self.limit))
-        return np.maximum(excess, 0) / self.limit
+        return np.maximum(excess, 0) / (self.limit or 1.0)
 
 
 @dataclass(frozen=True)
@@ -88,6 +88,12 @@ class Evaluator:
         for constraint in self.constraints:
             violation += constraint.violation(constraint.of(genomes))
         return costs, violation
+
+    def fingerprint(self, space: SearchSpace) -> str:
+        """SHA-256 of the names, costs and violations of 64 fixed subnets: another model gives another one."""
+        costs, violation = self(space.sample(64, np.random.default_rng(0)))
+        names = ",".join(objective.name for objective in (*self.objectives, *self.constraints))
+        return sha256(names.encode() + costs.tobytes() + violation.tobytes()).hexdigest()
 
     @property
     def limited(self) -> tuple[Objective, ...]:
@@ -116,21 +122,28 @@ class Evaluator:
 
 
 def extreme(objective: Objective, space: SearchSpace, rng: Rng) -> tuple[Genomes, float]:
-    """The (1, d) genome with the best bound of one objective, and that bound: coordinate descent from the
-    best of 2,000.
+    """The (1, d) genome with the best bound of one objective, and that bound: coordinate descents from random
+    starts.
 
-    Exact for costs that grow with every slot; a local optimum otherwise.
+    Exact for costs that are sums over slots; for others the best local optimum of the starts.
     """
-    genomes = space.sample(DESCENT_STARTS, rng)
+    genomes = space.sample(DESCENT_SAMPLE, rng)
     scores = objective.cost(objective.bound(objective.of(genomes)))
-    best, score = genomes[[np.argmin(scores)]], float(scores.min())
+    ends = [_descend(objective, space, genomes[[row]]) for row in np.argsort(scores)[:DESCENT_STARTS]]
+    best, score = min(ends, key=lambda end: end[1])
+    return best, float(objective.cost(np.array(score)))
+
+
+def _descend(objective: Objective, space: SearchSpace, genome: Genomes) -> tuple[Genomes, float]:
+    """The best neighbour of the best neighbour of ..., and its cost."""
+    score = np.inf
     for _ in range(MAX_DESCENT_STEPS):
-        around = space.neighbours(best)
+        around = np.concatenate([genome, space.neighbours(genome)])
         scores = objective.cost(objective.bound(objective.of(around)))
         if scores.min() >= score:
             break
-        best, score = around[[np.argmin(scores)]], float(scores.min())
-    return best, float(objective.cost(np.array(score)))
+        genome, score = around[[np.argmin(scores)]], float(scores.min())
+    return genome, score
 
 
 @dataclass(frozen=True)
@@ -178,28 +191,19 @@ class Metric:
     unit: str
     of: Callable[[Models, Genomes], Prediction]
     maximize: bool = False
-    what: str = field(default="", compare=False)
 
 
 METRICS: Mapping[str, Metric] = {
-    "accuracy": Metric("top-1", Models.predict_accuracy, maximize=True, what="ImageNet top-1, 0 to 1"),
-    "latency_ms": Metric("ms", Models.predict_latency, what="of one batch on the target"),
-    "training_hours": Metric(
-        "GPU-h", lambda m, g: m.predict_training(g, "training_hours"), what="fine-tuning"
-    ),
-    "training_kwh": Metric(
-        "kWh", lambda m, g: m.predict_training(g, "training_kwh"), what="fine-tuning, modelled"
-    ),
-    "training_usd": Metric("USD", lambda m, g: m.predict_training(g, "training_usd"), what="fine-tuning"),
-    "macs": Metric("MACs", lambda m, g: m.footprint(g, "macs"), what="multiply-accumulates of one image"),
-    "params": Metric("params", lambda m, g: m.footprint(g, "params"), what="parameters"),
-    "weight_bytes": Metric("B", lambda m, g: m.footprint(g, "params", BYTES_FP32), what="fp32 model size"),
-    "activation_bytes": Metric(
-        "B", lambda m, g: m.footprint(g, "activations", BYTES_FP32), what="fp32, written per image"
-    ),
-    "peak_bytes": Metric(
-        "B", lambda m, g: m.footprint(g, "peak_bytes"), what="fp32, live at the worst layer, one image"
-    ),
+    "accuracy": Metric("top-1", Models.predict_accuracy, maximize=True),  # 0 to 1
+    "latency_ms": Metric("ms", Models.predict_latency),  # of one batch
+    "training_hours": Metric("GPU-h", lambda m, g: m.predict_training(g, "training_hours")),
+    "training_kwh": Metric("kWh", lambda m, g: m.predict_training(g, "training_kwh")),
+    "training_usd": Metric("USD", lambda m, g: m.predict_training(g, "training_usd")),
+    "macs": Metric("MACs", lambda m, g: m.footprint(g, "macs")),  # of one image, as all that follow
+    "params": Metric("params", lambda m, g: m.footprint(g, "params")),
+    "weight_bytes": Metric("B", lambda m, g: m.footprint(g, "params", BYTES_FP32)),
+    "activation_bytes": Metric("B", lambda m, g: m.footprint(g, "activations", BYTES_FP32)),
+    "peak_bytes": Metric("B", lambda m, g: m.footprint(g, "peak_bytes")),
 }
 
 

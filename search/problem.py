@@ -67,11 +67,14 @@ def build(
         raise ValueError(
             f"the accuracy surrogate is of {accuracy.space}, the space is {space.name}: accuracy and "
             "latency must be of "
-            f"the same networks"
+            f"the same networks. Targets that fit {accuracy.space}: {_listed(spaces.get(accuracy.space))}"
         )
     needs_latency = "latency_ms" in (*objectives, *limits)
     models = Models(space, accuracy, predictor if needs_latency else None, training)
     narrowed = _restrict(models, resolution)
+    matters = {"accuracy", "training_hours", "training_kwh", "training_usd"}
+    if "finetune_epochs" in space.index and not matters & {*objectives, *limits}:
+        narrowed = narrowed.restrict("finetune_epochs", 0, 0)  # else every network is there once per recipe
     models = Models(narrowed, models.accuracy, models.latency, training)
     evaluator = Evaluator(
         tuple(
@@ -95,10 +98,20 @@ def _fitting_targets(space: SearchSpace) -> list[str]:
     return [name for owner in _names(space) for name in zoo.targets_of(owner)]
 
 
+def _listed(space: SearchSpace) -> str:
+    return ", ".join(_fitting_targets(space)) or "none yet"
+
+
 def _predictor(space: SearchSpace | None, target: Target | None) -> LatencyPredictor | None:
     if target is not None:
         if space is not None:
             _check_target(space, target)
+        if target.name not in configs.names("target") or target.key != zoo.target(target.name).key:
+            raise ValueError(
+                f"target {target.name} is not one that ships: no predictor was fitted for {target}. Fit one "
+                "on measurements "
+                "of yours (make fit) and pass it as predictor_file="
+            )
         return zoo.predictor(target.name)
     if space is None:
         return zoo.predictor(DEFAULT_TARGET)
@@ -108,11 +121,10 @@ def _predictor(space: SearchSpace | None, target: Target | None) -> LatencyPredi
 
 def _check_target(space: SearchSpace, target: Target) -> None:
     if target.space not in _names(space):
-        fitting = ", ".join(_fitting_targets(space)) or "none yet"
         raise ValueError(
             f"the target {target.name} was timed on {target.space} networks, the space is {space.name}: "
             "their latencies are "
-            f"not comparable. Targets that fit {space.name}: {fitting}"
+            f"not comparable. Targets that fit {space.name}: {_listed(space)}"
         )
 
 

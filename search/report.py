@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import json
+import re
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
@@ -15,7 +16,7 @@ from search.archive import Archive
 from search.front import FrontTable
 from search.objective import METRICS
 from search.problem import Problem
-from supernet import device, training_cost
+from supernet import device
 
 TEMPLATE = Path(__file__).with_name("report_template.html")
 CLOUD = 3000  # evaluated architectures drawn behind the front
@@ -57,9 +58,7 @@ def render(
         "PLOTLY": get_plotlyjs(),
     }
     page = TEMPLATE.read_text()
-    for key, value in parts.items():
-        page = page.replace(f"@@{key}@@", value)
-    return page
+    return re.sub(r"@@(\w+)@@", lambda found: parts[found[1]], page)  # one pass: values are never searched
 
 
 def _plots(problem: Problem, archive: Archive, table: FrontTable) -> list[dict[str, Any]]:
@@ -151,15 +150,14 @@ def _models(problem: Problem) -> str:
         facts = {
             "target": f"{target.name}: {target}",
             "timed networks": f"{target.space}, resolutions {models.latency.resolutions[0]} to "
-            "{models.latency.resolutions[1]}",
+            f"{models.latency.resolutions[1]}",
             "data sheet": f"{spec.year or ''} {spec.kind}, {spec.bandwidth_gbs or '?'} GB/s, "
-            "{spec.fp32_tflops or '?'} TFLOPS fp32",
+            f"{spec.fp32_tflops or '?'} TFLOPS fp32",
             "source": target.source,
             "licence": target.licence,
             "note": target.note,
-            **getattr(models.latency, "facts", {}),
-            "relative deviation": f"{100 * getattr(models.latency, 'relative_std', float('nan')):.2f}% of "
-            "a single measurement",
+            **models.latency.facts,
+            "relative deviation": f"{100 * models.latency.relative_std:.2f}% of a single measurement",
         }
         sections.append(("Latency", facts))
     if models.accuracy is not None:
@@ -172,11 +170,9 @@ def _models(problem: Problem) -> str:
         sections.append(("Accuracy", facts))
     if models.training is not None:
         cost = models.training
-        step = training_cost.fitted()[training_cost.family_of_space(problem.space)]
         facts = {
             "recipe": f"fine-tuning on {cost.images:,} images, batch {cost.batch}, on {cost.gpu}",
-            "relative deviation": f"{100 * step.relative_std:.0f}% for another lineage of networks on the "
-            "RTX 3090",
+            "relative deviation": f"{100 * cost.relative_std(problem.space):.0f}%",
             "price": f"{cost.usd_per_hour} USD per GPU-hour; power overhead {cost.power_overhead}",
             "shared, not in the objective": f"supernet {cost.supernet_gpu_hours:g} V100-hours once, "
             f"{cost.shared()['v100_hours_per_deployment']:g} per deployment over {cost.deployments}",

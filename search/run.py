@@ -1,5 +1,6 @@
 """The search loop: budget, checkpoint, resume, run folder.
- A run folder holds config.yaml, env.json, events.jsonl, and when it is finished front.csv, front.json,
+
+A run folder holds config.yaml, env.json, events.jsonl, and when it is finished front.csv, front.json,
 report.html and archive.npz (written last: its presence means finished). Until then checkpoint.npz lets the
 run go on where it was.
 """
@@ -9,13 +10,14 @@ from __future__ import annotations
 import fcntl
 import json
 import platform
+import shutil
 import signal
 import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -55,6 +57,15 @@ class Result:
     front: FrontTable
     summary: Mapping[str, Any]
 
+    def describe(self, out: Path) -> str:
+        """A line on the front and one per limit, for the terminal."""
+        seconds = self.summary["loop_seconds"]
+        lines = [f"{len(self.front)} architectures on the front, {seconds:.1f} s: {out / 'report.html'}"]
+        for name, limit in self.front.limits.items():
+            holds = f"{limit['holds']} of {limit['of']} at {limit['confidence']:.0%} confidence"
+            lines.append(f"{name} limit {limit['limit']:g} {limit['unit']}: holds for {holds}")
+        return "\n".join(lines)
+
 
 def run(
     problem: Problem,
@@ -83,17 +94,26 @@ def run(
         worst, best = problem.evaluator.reference(problem.space)
         box = float(np.prod(np.where(worst > best, worst - best, 1.0)))
         names = [objective.name for objective in problem.evaluator.objectives]
-        state = _State(Archive(problem.space, names, worst), np.random.default_rng(seed), [])
+        fingerprint = problem.evaluator.fingerprint(problem.space)
+        state = _State(
+            Archive(problem.space, names, worst), np.random.default_rng(seed), [], 0.0, fingerprint
+        )
         if (out / "checkpoint.npz").exists():
-            state = _resume(out / "checkpoint.npz", problem, searcher)
+            state = _resume(out / "checkpoint.npz", problem, searcher, fingerprint)
         everyone = [Jsonl(out / "events.jsonl"), *sinks]
         try:
-            facts = {"objectives": names, "budget": budget, "seed": seed, "evaluations": len(state.archive)}
+            facts = {
+                "objectives": names,
+                "budget": budget,
+                "seed": seed,
+                "generations_before": len(state.history),
+            }
+            facts["environment"] = json.loads((out / "env.json").read_text())
             for sink in everyone:
-                sink.start(facts)
-            started = time.perf_counter()
+                sink.start(facts, state.history)
+            state.started = time.perf_counter() - state.seconds
             _loop(problem, searcher, state, budget, box, out, everyone, checkpoint_seconds)
-            seconds = time.perf_counter() - started
+            seconds = time.perf_counter() - state.started
             table = front.table(state.archive, problem.evaluator)
             summary = _summary(problem, state, budget, seconds, worst, box)
             _write(out, problem, state, table, summary, config)
@@ -110,6 +130,9 @@ class _State:
     archive: Archive
     rng: np.random.Generator
     history: list[dict[str, float]]
+    seconds: float  # of search before this process took over
+    fingerprint: str  # of the models: a run goes on only with the same ones
+    started: float = 0.0  # on this process's clock, had it searched from the beginning
 
 
 def _loop(
@@ -169,11 +192,17 @@ def _loop(
 def _checkpoint(path: Path, searcher: Searcher, state: _State) -> None:
     arrays = {f"archive.{key}": value for key, value in state.archive.arrays().items()}
     arrays |= {f"searcher.{key}": value for key, value in searcher.state().items()}
-    facts = {"archive": state.archive.facts(), "rng": state.rng.bit_generator.state, "history": state.history}
+    facts = {
+        "archive": state.archive.facts(),
+        "rng": state.rng.bit_generator.state,
+        "history": state.history,
+        "seconds": time.perf_counter() - state.started,
+        "fingerprint": state.fingerprint,
+    }
     artifact.save(path, KIND, arrays, facts, compress=False)
 
 
-def _resume(path: Path, problem: Problem, searcher: Searcher) -> _State:
+def _resume(path: Path, problem: Problem, searcher: Searcher, fingerprint: str) -> _State:
     arrays, facts = artifact.load(path, KIND)
     try:
         parts: dict[str, dict[str, Any]] = {"archive": {}, "searcher": {}}
@@ -184,12 +213,14 @@ def _resume(path: Path, problem: Problem, searcher: Searcher) -> _State:
         rng = np.random.default_rng()
         rng.bit_generator.state = facts["rng"]
         searcher.restore(parts["searcher"])
-        history = facts["history"]
+        if facts["fingerprint"] != fingerprint:
+            raise ValueError("its objectives or predictors were other ones")
+        state = _State(archive, rng, facts["history"], facts["seconds"], fingerprint)
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(
             f"{path} does not fit this run ({error}); left as it is, choose another out="
         ) from error
-    return _State(archive, rng, history)
+    return state
 
 
 def _summary(
@@ -199,7 +230,7 @@ def _summary(
     knee = archive.knee()
     return {
         "evaluations": len(archive),
-        "exhausted": len(archive) < budget,
+        "exhausted": len(archive) < budget,  # the searcher found nothing new to propose
         "front_size": archive.front_size,
         "hypervolume": archive.hypervolume() / box,
         "hypervolume_reference": {
@@ -241,9 +272,9 @@ def _folder(out: Path, config: Mapping[str, Any]) -> Iterator[None]:
     if out.is_dir() and any(out.iterdir()) and not kept.exists():
         raise ValueError(f"out={out} holds other files and no run; name a new or empty folder")
     if kept.exists():
-        before = yaml.safe_load(kept.read_text())
         if (out / "archive.npz").exists():
             raise FinishedRun(f"{out} holds a finished run, which is left alone: see {out / 'report.html'}")
+        before = _settings(kept)
         keys = {*before, *config} - REPORTING
         changed = sorted(key for key in keys if before.get(key) != config.get(key))
         if changed:
@@ -261,6 +292,16 @@ def _folder(out: Path, config: Mapping[str, Any]) -> Iterator[None]:
         artifact.write_text(kept, yaml.safe_dump(dict(config), sort_keys=False))
         artifact.write_text(out / "env.json", json.dumps(environment(), indent=1) + "\n")
         yield
+
+
+def _settings(kept: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(kept.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{kept} is damaged ({error}); left as it is, choose another out=") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{kept} is no configuration of a run; left as it is, choose another out=")
+    return content
 
 
 @contextmanager
@@ -287,16 +328,34 @@ def _stop_requests() -> Iterator[list[int]]:
 
 def environment() -> dict[str, Any]:
     """Versions and machine, for env.json."""
-    here = Path(__file__).parent
-    git = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=False)
     return {
         "python": platform.python_version(),
-        "packages": {name: version(name) for name in PACKAGES},
-        "git": git.stdout.strip() or None,
+        "packages": {name: _version(name) for name in PACKAGES},
+        "git": _commit(),
         "machine": platform.machine(),
         "system": platform.platform(),
         "processor": _processor(),
     }
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def _commit() -> str | None:
+    """The commit of this checkout, with + when it was changed; None when this is no checkout."""
+    root = Path(__file__).resolve().parents[1]
+    if not (root / ".git").exists() or shutil.which("git") is None:
+        return None
+
+    def git(*words: str) -> str:
+        run = subprocess.run(["git", *words], cwd=root, capture_output=True, text=True, check=False)
+        return run.stdout.strip()
+
+    return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain") else "") or None
 
 
 def _processor() -> str:

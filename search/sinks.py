@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -17,16 +17,21 @@ WANDB_ROWS = 1000  # of the front in its table
 
 
 class Sink(Protocol):
-    """Gets every generation and, once, the front. `close` is called in any case."""
+    """Gets every generation and, once, the front. `start` hands over the generations before a resume; `close`
+    is called in any case."""
 
-    def start(self, facts: Mapping[str, Any]) -> None: ...
+    def start(self, facts: Mapping[str, Any], history: Sequence[Row]) -> None: ...
     def generation(self, row: Row) -> None: ...
     def finish(self, summary: Mapping[str, Any], front: FrontTable) -> None: ...
     def close(self) -> None: ...
 
 
 class Jsonl:
-    """One JSON object a line, appended; a resumed run goes on in the same file."""
+    """One JSON object a line, appended, never rewritten.
+
+    A resumed run appends a `start` with `generations_before` = k: generations from k on that stand above it
+    were lost with the killed process and follow anew.
+    """
 
     def __init__(self, path: Path) -> None:
         self._file = path.open("a", buffering=1)
@@ -34,7 +39,7 @@ class Jsonl:
     def _write(self, event: str, fields: Mapping[str, Any]) -> None:
         self._file.write(json.dumps({"event": event, "unix_time": round(time.time(), 3), **fields}) + "\n")
 
-    def start(self, facts: Mapping[str, Any]) -> None:
+    def start(self, facts: Mapping[str, Any], history: Sequence[Row]) -> None:
         self._write("start", facts)
 
     def generation(self, row: Row) -> None:
@@ -60,7 +65,7 @@ class Bar:
         )
         self._task = self._progress.add_task("search", total=budget, front=0, hypervolume=0.0)
 
-    def start(self, facts: Mapping[str, Any]) -> None:
+    def start(self, facts: Mapping[str, Any], history: Sequence[Row]) -> None:
         self._progress.start()
 
     def generation(self, row: Row) -> None:
@@ -86,7 +91,7 @@ class Wandb:
         self._folder, self._config, self._mode = folder, config, mode
         self._run: Any = None
 
-    def start(self, facts: Mapping[str, Any]) -> None:
+    def start(self, facts: Mapping[str, Any], history: Sequence[Row]) -> None:
         import wandb
 
         self._run = wandb.init(
@@ -98,6 +103,10 @@ class Wandb:
             reinit="finish_previous",
             settings=wandb.Settings(console="off", silent=True, x_disable_stats=True),
         )
+        for (
+            row
+        ) in history:  # an offline run cannot be continued: a resumed one is a new run with the whole curve
+            self.generation(row)
 
     def generation(self, row: Row) -> None:
         self._run.log(dict(row))
@@ -108,11 +117,7 @@ class Wandb:
         step = max(1, -(-len(front) // WANDB_ROWS))
         rows = front.rows()[::step]
         table = wandb.Table(columns=list(front.columns), data=[list(row.values()) for row in rows])
-        x, y = (
-            (*front.objectives[::-1], front.objectives[0])[-2:]
-            if len(front.objectives) > 1
-            else front.objectives * 2
-        )
+        y, x = front.objectives[:2] if len(front.objectives) > 1 else front.objectives * 2
         self._run.log({"front": table, "front_plot": wandb.plot.scatter(table, x, y, title="Pareto front")})
         self._run.summary.update(dict(summary))
 

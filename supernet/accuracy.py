@@ -98,18 +98,25 @@ def load(file: str | Path) -> AccuracySurrogate:
     if path.suffix != ".npz":
         path = Path(__file__).parent / "fitted" / f"accuracy_{file}.npz"
     arrays, facts = artifact.load(path, KIND)
-    low, high = facts["resolutions"]
-    return AccuracySurrogate(
-        space=facts["space"],
-        constant=facts["constant"],
-        resolutions=(low, high),
-        facts=facts["about"],
-        **{name: arrays[name].astype(np.float64) for name in ARRAYS},
-    )
+    try:
+        low, high = facts["resolutions"]
+        loaded = AccuracySurrogate(
+            space=facts["space"],
+            constant=float(facts["constant"]),
+            resolutions=(low, high),
+            facts=facts["about"],
+            **{name: arrays[name].astype(np.float64) for name in ARRAYS},
+        )
+        v = spaces.get(loaded.space).one_hot_width
+        if loaded.linear.shape != (v,) or loaded.quadratic.shape != (v, v):
+            raise ValueError(
+                f"its coefficients are for {loaded.linear.shape} columns, {loaded.space} has {v}"
+            )
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} is no usable accuracy surrogate ({error}); left as it is") from error
+    return loaded
 
 
-# ---------------------------------------------------------------------------------------------- fitting on
-# measurements
 def fit(
     space: SearchSpace, genomes: Genomes, top1: Floats, *, max_iterations: int = 150
 ) -> AccuracySurrogate:
@@ -252,8 +259,6 @@ def _negative_log_likelihood(theta: Floats, grams: Floats, target: Floats) -> tu
     return float(value), np.concatenate([2 * a2 * by_gram, 2 * w2 * by_inner, np.array(by_scalars)])
 
 
-# ---------------------------------------------------------------------------------------------- fitting on a
-# function
 def fit_quadratic(
     space: SearchSpace,
     genomes: Genomes,
@@ -319,8 +324,6 @@ def _rho(r: NDArray[np.int64], resolutions: tuple[int, int]) -> Floats:
     return np.stack([rho, rho**2], axis=1)
 
 
-# ---------------------------------------------------------------------------------------------- effects from
-# elsewhere
 def with_resolution_effect(
     surrogate: AccuracySurrogate, other: AccuracySurrogate, relative_std: float = 0.15
 ) -> AccuracySurrogate:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 VERSION = 1
+DAMAGE = (zipfile.BadZipFile, zlib.error, ValueError, TypeError, KeyError, AttributeError, OSError, EOFError)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -53,7 +55,7 @@ def load(path: Path, *kinds: str) -> tuple[dict[str, NDArray[Any]], dict[str, An
         with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             arrays = {key: file[key] for key in file.files}
         facts = json.loads(str(arrays.pop("facts")))
-    except (zipfile.BadZipFile, ValueError, KeyError, OSError, EOFError) as error:
+    except DAMAGE as error:
         raise ValueError(
             f"{path} is damaged or not a file of ofa-frontier ({type(error).__name__}: {error}); left as it "
             "is"
@@ -61,8 +63,8 @@ def load(path: Path, *kinds: str) -> tuple[dict[str, NDArray[Any]], dict[str, An
     if not isinstance(facts, dict) or facts.get("kind") not in kinds:
         found = facts.get("kind") if isinstance(facts, dict) else None
         raise ValueError(f"{path} holds {found or 'no kind'}, expected {expected}; left as it is")
-    if facts["version"] != VERSION:
+    if facts.get("version") != VERSION:
         raise ValueError(
-            f"{path} has version {facts['version']}, this release reads {VERSION}; left as it is"
+            f"{path} has version {facts.get('version')}, this release reads {VERSION}; left as it is"
         )
     return arrays, facts

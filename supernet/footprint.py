@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from configs import unknown_name
+from configs import names, unknown_name
 from supernet import slot_table, spaces
 from supernet.layers import BYTES_FP32, LayerTable
 from supernet.slot_table import SlotTable
@@ -35,7 +35,8 @@ def table(space_name: str, metric: str) -> SlotTable | None:
 def of(space: SearchSpace, genomes: Genomes, metric: str) -> Floats:
     """(n,) `macs`, `params`, `activations` (elements) or `peak_bytes` (fp32) of one image; equal to
     LayerTable's."""
-    found = table(space.name, metric)
+    registered = space.name in names("space") and spaces.get(space.name).make_layers is space.make_layers
+    found = table(space.name, metric) if registered and space.axes == spaces.get(space.name).axes else None
     unit = BYTES_FP32 if metric == "peak_bytes" else 1
     if found is not None:
         return found.of(space, genomes) * unit

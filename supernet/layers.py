@@ -25,7 +25,6 @@ class Kind(IntEnum):
     LINEAR = 1
     POOL = 2  # window pooling, kernel x kernel
     GLOBAL_POOL = 3
-    ADD = 4  # join of branches without weights
 
 
 Column = NDArray[np.int32]

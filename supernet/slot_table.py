@@ -2,7 +2,8 @@
 architecture.
 
 Letters: n architectures, S slots, R resolutions, C slot codes.
- Everything additive ends up here: MACs, parameters, training seconds, and the latency predictors after
+
+Everything additive ends up here: MACs, parameters, training seconds, and the latency predictors after
 fitting. A gather of 20 small numbers costs about .1 us per architecture, and its sum does not depend on batch
 size or thread count.
 """

@@ -1,7 +1,8 @@
 """Search spaces: batches of canonical genomes and the operators on them.
 
 Letters: n architectures, d genes, v values of all axes together, S slots.
- A genome is a row of int8 *levels*: level 0 means "switched off by its gate", level i >= 1 means the i-th
+
+A genome is a row of int8 *levels*: level 0 means "switched off by its gate", level i >= 1 means the i-th
 value of the axis. Genomes are canonical: a gene that is switched off is 0 and no other gene is, so equal
 networks are equal rows.
 """
@@ -73,6 +74,7 @@ class SearchSpace:
     make_settings: Callable[[SearchSpace, Genomes], list[dict[str, Any]]] | None = None
     parent: SearchSpace | None = None
     make_parent_genomes: Callable[[SearchSpace, Genomes], Genomes] | None = None
+    restricted: tuple[tuple[int, int, int], ...] = ()  # (gene, lowest, highest level) of `restrict`
 
     def __post_init__(self) -> None:
         controllers = {gate.controller for gate in self.gates}
@@ -121,7 +123,10 @@ class SearchSpace:
     @cached_property
     def allowed(self) -> Ints:
         """(d, 2) lowest and highest level that sampling and mutation use; see `restrict`."""
-        return np.stack([np.ones(self.d, np.int64), self.levels], axis=1)
+        allowed = np.stack([np.ones(self.d, np.int64), self.levels], axis=1)
+        for gene, low, high in self.restricted:
+            allowed[gene] = low, high
+        return allowed
 
     def axis(self, name: str) -> Axis:
         if name not in self.index:
@@ -138,16 +143,14 @@ class SearchSpace:
                 f"{self.name} has no value of {name} in [{low}, {high}]; it has {values.min()} to "
                 f"{values.max()}"
             )
-        allowed = self.allowed.copy()
         j = self.index[name]
-        allowed[j] = [max(allowed[j, 0], inside[0] + 1), min(allowed[j, 1], inside[-1] + 1)]
-        if allowed[j, 0] > allowed[j, 1]:
+        lowest = max(int(self.allowed[j, 0]), int(inside[0]) + 1)
+        highest = min(int(self.allowed[j, 1]), int(inside[-1]) + 1)
+        if lowest > highest:
             raise ValueError(
                 f"{self.name}: [{low}, {high}] leaves no value of {name} within what was allowed before"
             )
-        narrowed = replace(self)
-        narrowed.__dict__["allowed"] = allowed
-        return narrowed
+        return replace(self, restricted=(*self.restricted, (j, lowest, highest)))
 
     def count(self) -> int:
         """Number of different networks (and deployment settings) in the space as restricted; exact."""
@@ -163,8 +166,7 @@ class SearchSpace:
             )
         return total
 
-    # ------------------------------------------------------------------ operators; all take and return
-    # batches
+    # ------------------------------------------------------------------ operators on batches
     def canonical(self, genomes: Genomes) -> Genomes:
         """(n, d) genes that their gate switches off become 0; live genes that are 0 get their first level."""
         live = genomes[:, self._controller] >= self._threshold
@@ -220,8 +222,10 @@ class SearchSpace:
         return np.unique(self.canonical(np.concatenate(steps)), axis=0)
 
     def enumerate(self) -> Genomes:
-        """(count, d) every network once, in lexicographic order of levels. ValueError above 10 million
-        draws."""
+        """(count, d) every network once, in lexicographic order of levels.
+
+        ValueError for spaces with gates and for more than 10 million networks: sample those.
+        """
         width = self.allowed[:, 1] - self.allowed[:, 0] + 1
         if self.gates or math.prod(int(w) for w in width) > MAX_ENUMERATION:
             raise ValueError(
@@ -318,6 +322,10 @@ class SearchSpace:
         for j, axis in enumerate(self.axes):
             if axis.name in columns:
                 given = np.asarray(columns[axis.name])
+                if given.dtype.kind not in "iuf":
+                    raise ValueError(
+                        f"{self.name}: the column {axis.name} holds text: {given[:3].tolist()} ..."
+                    )
                 order = np.argsort(axis.values)
                 place = np.clip(np.searchsorted(np.array(axis.values)[order], given), 0, len(order) - 1)
                 genomes[:, j] = order[place] + 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import os
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,11 @@ def read_columns(path: str | Path) -> Columns:
         raise ValueError(
             f"no table {path}; give a .csv or .csv.gz file, or set OFA_FRONTIER_DATA to the folder of tables"
         )
-    with gzip.open(path, "rt", newline="") if path.suffix == ".gz" else path.open(newline="") as file:
-        rows = list(csv.reader(file))
+    try:
+        with gzip.open(path, "rt", newline="") if path.suffix == ".gz" else path.open(newline="") as file:
+            rows = list(csv.reader(file))
+    except (OSError, EOFError, UnicodeDecodeError, zlib.error, csv.Error) as error:
+        raise ValueError(f"{path} cannot be read as a table ({error})") from error
     if len(rows) < 2:
         raise ValueError(f"{path} has no rows of data under its header")
     if ragged := [i for i, row in enumerate(rows) if len(row) != len(rows[0])]:

@@ -1,13 +1,17 @@
-"""Training cost: device-hours, energy and price to bring a subnet to deployment by a recipe of fine-tuning
+"""Training cost: GPU-hours, energy and price to bring a subnet to deployment by a recipe of fine-tuning
 epochs.
- hours = epochs x images x seconds per image / 3600, with seconds per image of a training step (forward,
-backward, update)
+
+hours = epochs x images x seconds per image / 3600, seconds per image of a training step (forward, backward,
+update):
 
     ms per image = a x activations + b x MACs + c x parameters / batch + e        (a, b, c, e >= 0; ours)
- fitted per family on measured training speeds (timm's results, RTX 3090, AMP, channels_last). Memory traffic,
-arithmetic, weight update and a floor: all are sums over slots, so the cost of a subnet is one table look-up.
-Recalibrating batch norm (a forward pass over about 2,000 images, under a minute) is not counted, so zero
-epochs cost nothing. The supernet's own training is shared by all deployments and reported apart.
+
+fitted per family on measured training speeds (timm's results, RTX 3090, AMP, channels_last): memory traffic,
+arithmetic, weight update and a floor. For mobile networks the fit gives b = 0: on this GPU their training
+time is memory traffic, so kernel sizes do not change it. All terms are sums over slots, so the cost of a
+subnet is one table look-up. Recalibrating batch norm (a forward pass over about 2,000 images, under a minute)
+is not counted, so zero epochs cost nothing. The supernet's own training is shared by all deployments and
+reported apart.
 """
 
 from __future__ import annotations
@@ -162,10 +166,13 @@ class TrainingCost:
     def hours(self, space: SearchSpace, genomes: Genomes) -> Prediction:
         """(n,) GPU-hours to fine-tune these subnets by their recipe; 0 for zero epochs."""
         mean = self._hours_per_epoch(space, genomes) * space.column(genomes, "finetune_epochs")
-        relative = self._step(space).relative_std
-        if self.gpu != FITTED_ON:
-            relative = float(np.hypot(relative, SCALED_STD))
-        return Prediction(mean, relative * mean)
+        return Prediction(mean, self.relative_std(space) * mean)
+
+    def relative_std(self, space: SearchSpace) -> float:
+        """Relative standard deviation of the hours: of the fit on lineages left out, and of scaling to
+        another GPU."""
+        fitted_std = self._step(space).relative_std
+        return fitted_std if self.gpu == FITTED_ON else float(np.hypot(fitted_std, SCALED_STD))
 
     def kwh(self, space: SearchSpace, genomes: Genomes) -> Prediction:
         """(n,) energy in kWh at data-sheet power times `power_overhead`: a model, nothing is measured."""

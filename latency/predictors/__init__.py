@@ -1,12 +1,14 @@
 """Latency predictors: one file here and one YAML in `configs/learner`.
- A predictor is fitted (`fit(data)` returns it) and then answers `predict(genomes, target)`; `adapt(data)`
+
+A predictor is fitted (`fit(data)` returns it) and then answers `predict(genomes, target)`; `adapt(data)`
 returns a new one.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from latency.data import LatencyData
 from latency.target import Target
@@ -21,6 +23,10 @@ class LatencyPredictor(Protocol):
     def target(self) -> Target: ...
     @property
     def resolutions(self) -> tuple[int, int]: ...
+    @property
+    def relative_std(self) -> float: ...
+    @property
+    def facts(self) -> Mapping[str, Any]: ...
     def predict(self, genomes: Genomes, target: Target) -> Prediction: ...
     def adapt(self, data: LatencyData) -> LatencyPredictor: ...
     def save(self, path: Path) -> None: ...

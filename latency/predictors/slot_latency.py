@@ -12,10 +12,10 @@ import numpy as np
 
 from latency.data import LatencyData
 from latency.target import Target
-from supernet import artifact, spaces
+from supernet import artifact, slot_table, spaces
 from supernet.prediction import Prediction
 from supernet.slot_table import SlotTable
-from supernet.space import Genomes, SearchSpace
+from supernet.space import Genomes
 
 KIND = "latency predictor"
 
@@ -26,17 +26,16 @@ class SlotLatency:
 
     target: Target
     table: SlotTable
-    relative_std: float  # of a single new measurement; 90% intervals cover 90% of held-out rows
+    relative_std: float  # of a single new measurement, from rows left out of the fit
     resolutions: tuple[int, int]  # lowest and highest input side it was fitted on
     facts: Mapping[str, Any] = field(default_factory=dict)  # scores, fit command, number of rows
-    space: SearchSpace | None = None  # where it is a variant of target.space with fewer resolutions
 
     def predict(self, genomes: Genomes, target: Target) -> Prediction:
         """(n,) ms of canonical genomes of `target.space`. ValueError for another target or unknown
         resolutions."""
-        if target != self.target:
+        if target.key != self.target.key:
             raise ValueError(f"this predictor was fitted for {self.target.name}, not for {target.name}")
-        space = self.space or spaces.get(self.target.space)
+        space = spaces.get(self.target.space)
         if "r" in space.index and len(genomes):
             r = space.column(genomes, "r")
             low, high = self.resolutions
@@ -88,14 +87,24 @@ class SlotLatency:
 def load(path: Path) -> SlotLatency:
     """A saved predictor; ValueError that names the file when it is damaged or something else."""
     arrays, facts = artifact.load(path, KIND)
-    low, high = facts["resolutions"]
-    return SlotLatency(
-        target=Target(**facts["target"]),
-        table=SlotTable(arrays["cells"].astype(np.float64), arrays["base"].astype(np.float64)),
-        relative_std=facts["relative_std"],
-        resolutions=(low, high),
-        facts=facts["facts"],
-    )
+    try:
+        low, high = facts["resolutions"]
+        loaded = SlotLatency(
+            target=Target(**facts["target"]),
+            table=SlotTable(arrays["cells"].astype(np.float64), arrays["base"].astype(np.float64)),
+            relative_std=float(facts["relative_std"]),
+            resolutions=(low, high),
+            facts=facts["facts"],
+        )
+        space = spaces.get(loaded.target.space)
+        shape = (slot_table.resolution_count(space), len(space.slots), space.slot_radix[1])
+        if loaded.table.cells.shape != shape or loaded.table.base.shape != shape[:1]:
+            raise ValueError(
+                f"its table has the shape {loaded.table.cells.shape}, {space.name} needs {shape}"
+            )
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} is no usable latency predictor ({error}); left as it is") from error
+    return loaded
 
 
 def with_facts(predictor: SlotLatency, facts: Mapping[str, Any]) -> SlotLatency:

@@ -91,6 +91,8 @@ def test_misspelt_options_fail(group, node):
         (["searcher.popultion=3"], "Did you mean 'population'"),
         (["searcher=random", "searcher.population=3"], "Known: batch"),
         (["limits.param=3"], "Did you mean 'params'"),
+        (["target=v100_b64", "target.batch=1"], "states a fact"),
+        (["space=ofa_mbv3_w1.0", "space.width=1.2"], "states a fact"),
     ],
 )
 def test_misspelt_words_get_the_nearest(words, message):

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 import configs
 from supernet import footprint, spaces
+from supernet.spaces import ofa_mbv3
 
 ALL = configs.names("space")
 seeds = st.integers(0, 2**32 - 1)
@@ -174,8 +175,17 @@ def test_bad_columns_say_what_is_wrong(rng):
         space.encode({key: value for key, value in columns.items() if key != "ks3"})
     with pytest.raises(ValueError, match="r=190 in row 1"):
         space.encode({**columns, "r": np.array([192, 190, 192])})
+    with pytest.raises(ValueError, match="column r holds text"):
+        space.encode({**columns, "r": np.array(["192", "?", "192"])})
     with pytest.raises(ValueError, match="not canonical"):
         space.check(genomes.astype(np.int64))
+
+
+def test_spaces_outside_the_registry_have_a_footprint(rng):
+    """Same name, other layers: the tables of the registered space must not be used."""
+    other = ofa_mbv3.space("ofa_mbv3_w1.0", 1.2)
+    genomes = other.sample(20, rng)
+    assert (footprint.of(other, genomes, "macs") == spaces.get("ofa_mbv3_w1.2").layers(genomes).macs()).all()
 
 
 def test_compofa_is_part_of_ofa(rng):

@@ -111,6 +111,19 @@ def test_multirun_gives_each_run_its_folder(tmp_path):
     assert spaces_found == ["ofa_mbv3_w1.2", "ofa_mbv3_w1.0"]
 
 
+def test_one_failing_job_does_not_stop_a_sweep(tmp_path):
+    words = ["-m", "latency_limit_ms=1,30", "budget=300", "out=sweep", "wandb=disabled"]
+    code, _, err = search(*words, cwd=tmp_path)
+    assert code != 0
+    assert "error: job 0: no ofa_mbv3_w1.2 subnet meets latency_ms <= 1 ms" in err
+    assert (tmp_path / "sweep" / "1" / "report.html").exists()
+    code, out, _ = search(
+        "-m", "latency_limit_ms=25,30", "budget=300", "out=sweep", "wandb=disabled", cwd=tmp_path
+    )
+    assert code == 0
+    assert "left alone" in out
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

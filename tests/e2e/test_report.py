@@ -2,6 +2,7 @@
 
 import html
 import json
+import re
 import shutil
 import subprocess
 
@@ -64,6 +65,7 @@ def test_report_is_self_contained(report):
     assert '<link rel="stylesheet' not in text
     assert "@@" not in text.split("<body>")[1]
     assert "&lt;b&gt;bold&lt;/b&gt;" in text
+    assert not re.search(r"\{(models|spec|cost|target)\b", text.split("<body>")[1])
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium here; Debian: apt-get install chromium")

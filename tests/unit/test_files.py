@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pytest
 
+from latency import zoo
 from latency.predictors import slot_latency
 from supernet import accuracy, artifact, tidy
 
@@ -48,6 +49,34 @@ def test_objects_in_an_npz_are_never_unpickled(tmp_path):
         slot_latency.load(tmp_path / "evil.npz")
 
 
+def test_no_flipped_byte_gives_a_traceback(tmp_path):
+    """Any damage is a ValueError that names the file, or does not matter (time stamps inside the zip)."""
+    content = (zoo.FOLDER / "v100_b64.npz").read_bytes()
+    rng = np.random.default_rng(0)
+    path = tmp_path / "v100_b64.npz"
+    refused = [place for place in rng.integers(0, len(content), 150) if not survives(path, content, place)]
+    assert len(refused) > 130
+
+
+def survives(path, content, place):
+    """Whether the file loads with one byte flipped; a refusal must name it."""
+    path.write_bytes(content[:place] + bytes([content[place] ^ 0xFF]) + content[place + 1 :])
+    try:
+        slot_latency.load(path)
+    except ValueError as error:
+        return path.name not in str(error)
+    return True
+
+
+def test_right_kind_with_wrong_content_is_refused(tmp_path):
+    artifact.save(tmp_path / "p.npz", "latency predictor", {"cells": np.ones(3)}, {"target": {}})
+    with pytest.raises(ValueError, match=r"p\.npz is no usable latency predictor"):
+        slot_latency.load(tmp_path / "p.npz")
+    artifact.save(tmp_path / "a.npz", "accuracy surrogate", {}, {"space": "fbnet"})
+    with pytest.raises(ValueError, match=r"a\.npz is no usable accuracy surrogate"):
+        accuracy.load(tmp_path / "a.npz")
+
+
 def test_newer_versions_are_refused(tmp_path):
     facts = json.dumps({"kind": "kind", "version": 99})
     np.savez(tmp_path / "new.npz", facts=np.array(facts))
@@ -74,6 +103,9 @@ def test_broken_tables_say_where(tmp_path, text, message):
         tidy.read_columns(tmp_path / "t.csv")
     with pytest.raises(ValueError, match="no table"):
         tidy.read_columns(tmp_path / "absent.csv")
+    (tmp_path / "t.csv.gz").write_bytes(b"not compressed")
+    with pytest.raises(ValueError, match=r"t\.csv\.gz cannot be read"):
+        tidy.read_columns(tmp_path / "t.csv.gz")
 
 
 def test_percent_or_fraction():

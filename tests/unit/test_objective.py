@@ -1,5 +1,7 @@
 """Objectives, limits, and problems whose parts do not fit together."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -86,6 +88,26 @@ def test_widths_are_never_mixed():
         ValueError, match=r"accuracy surrogate is of ofa_mbv3_w1.0, the space is ofa_mbv3_w1.2"
     ):
         problem.build(["accuracy", "latency_ms"], accuracy=accuracy.load("ofa_mbv3_w1.0"))
+
+
+def test_targets_that_were_changed_are_refused():
+    with pytest.raises(ValueError, match="no predictor was fitted for"):
+        problem.build(["latency_ms"], target=replace(zoo.target("v100_b64"), batch=1))
+
+
+def test_recipes_are_searched_only_where_they_matter(rng):
+    bare = problem.build(["latency_ms", "params"])
+    assert set(bare.space.column(bare.space.sample(50, rng), "finetune_epochs")) == {0}
+    full = problem.build(["accuracy", "latency_ms"])
+    assert set(full.space.column(full.space.sample(50, rng), "finetune_epochs")) == {0, 25, 75}
+
+
+def test_fingerprint_tells_models_apart():
+    one = problem.build(["latency_ms", "params"])
+    same = problem.build(["latency_ms", "params"])
+    other = problem.build(["latency_ms", "params"], target=zoo.target("titan_rtx_b64"))
+    found = [p.evaluator.fingerprint(p.space) for p in (one, same, other)]
+    assert found[0] == found[1] != found[2]
 
 
 def test_compofa_uses_the_models_of_its_parent(rng):

@@ -183,13 +183,25 @@ def test_lookup_table_in_ofas_form_sums_its_blocks(tmp_path, rng):
         (tmp_path / f"made_up_{r}_lookup_table.yaml").write_text(ofa_entries(space, r))
     table = lookup_table.read(tmp_path.glob("*.yaml"))
     target = Target(name="macs", device="note10", space="ofa_mbv3_w1.0")
-    predictor = replace(table.predictor(target, space), space=space)
     genomes = space.sample(100, rng)
-    assert np.allclose(predictor.predict(genomes, target).mean, space.layers(genomes).macs())
-    with pytest.raises(ValueError, match=r"gaps for ofa_mbv3_w1.0 between 160 and 192"):
-        table.predictor(target)
+    sums = table.predictor(target, space).table.of(space, genomes)
+    assert np.allclose(sums, space.layers(genomes).macs())
+
+    # in the whole space, 164 ... 188 px lie on straight lines between 160 and 192, and 128 ... 156 are not
+    # covered
+    predictor = table.predictor(target)
+    assert predictor.resolutions == (160, 192)
+    same = whole.restrict("r", 160, 160).sample(50, rng)
+    at = {}
+    for r in (160, 176, 192):
+        same[:, 0] = 1 + whole.axes[0].values.index(r)
+        at[r] = predictor.predict(same, target).mean
+    assert np.allclose(at[160], whole.layers(np.where(np.arange(47) == 0, 9, same).astype(np.int8)).macs())
+    assert np.allclose(at[176], (at[160] + at[192]) / 2)
     with pytest.raises(ValueError, match=r"covers no network of ofa_mbv3_w1.2"):
         table.predictor(replace(target, space="ofa_mbv3_w1.2"))
+    with pytest.raises(ValueError, match="not ofa_resnet50"):
+        table.predictor(replace(target, space="ofa_resnet50"))
 
 
 def test_lookup_tables_that_cannot_be_read(tmp_path):

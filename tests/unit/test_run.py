@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from latency import zoo
 from search import problem, run
 from search.searchers.nsga2 import NSGA2
 from supernet import spaces
@@ -32,7 +33,7 @@ class StopAfter:
     def __init__(self, generation):
         self.generation_to_stop = generation
 
-    def start(self, facts):
+    def start(self, facts, history):
         pass
 
     def generation(self, row):
@@ -68,6 +69,12 @@ def test_stopped_and_resumed_gives_the_same_bytes(asked, tmp_path, stop):
     assert (tmp_path / "cut" / "front.csv").read_bytes() == (tmp_path / "whole" / "front.csv").read_bytes()
     assert not (tmp_path / "cut" / "checkpoint.npz").exists()
     assert resumed.summary["hypervolume"] == whole.summary["hypervolume"]
+    starts = [
+        e
+        for e in map(json.loads, (tmp_path / "cut" / "events.jsonl").read_text().splitlines())
+        if e["event"] == "start"
+    ]
+    assert [start["generations_before"] for start in starts] == [0, stop + 1]
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
@@ -141,6 +148,27 @@ def test_checkpoints_of_another_space_are_refused(asked, tmp_path):
     other = problem.build(["macs", "params"], space=spaces.get("fbnet"))
     with pytest.raises(ValueError, match=r"does not fit this run .*ofa_mbv3_w1.2, not of fbnet"):
         go(other, tmp_path / "a")
+
+
+def test_checkpoints_of_other_models_are_refused(asked, tmp_path):
+    with pytest.raises(run.Interrupted):
+        go(asked, tmp_path / "a", sinks=[StopAfter(2)])
+    other = problem.build(
+        ["accuracy", "latency_ms", "training_hours"],
+        training=TrainingCost(),
+        limits={"latency_ms": 20.0, "params": 7e6},
+        target=zoo.target("titan_rtx_b64"),
+    )
+    with pytest.raises(ValueError, match="predictors were other ones"):
+        go(other, tmp_path / "a")
+
+
+def test_damaged_configuration_is_named(asked, tmp_path):
+    with pytest.raises(run.Interrupted):
+        go(asked, tmp_path / "a", sinks=[StopAfter(2)])
+    (tmp_path / "a" / "config.yaml").write_text("a: [")
+    with pytest.raises(ValueError, match=r"config\.yaml is damaged"):
+        go(asked, tmp_path / "a")
 
 
 def test_two_processes_do_not_share_a_folder(asked, tmp_path):
