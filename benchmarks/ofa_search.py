@@ -88,7 +88,11 @@ class Peer:
         import yaml
 
         load = yaml.load  # ofa calls yaml.load(file) without a Loader, as PyYAML below 6 allowed
-        yaml.load = lambda file, Loader=yaml.CSafeLoader: load(file, Loader=Loader)
+
+        def safe_load(file: Any, Loader: Any = yaml.CSafeLoader) -> Any:
+            return load(file, Loader=Loader)
+
+        yaml.load = safe_load  # type: ignore[assignment]  # the package needs the old signature
         from ofa.tutorial import AccuracyPredictor, EvolutionFinder, LatencyTable
         from ofa.tutorial.latency_table import LatencyEstimator
 
@@ -146,10 +150,10 @@ def main() -> None:
                 found, seconds = ours(space, accuracy, latency, searcher, runs, seed)
                 row[name] = {"accuracy": found, "seconds": seconds}
         if peer is not None:
-            theirs = {limit: peer.run(limit, seed) for limit in LIMITS}
+            peers = {limit: peer.run(limit, seed) for limit in LIMITS}
             row["ofa"] = {
-                "accuracy": {limit: run[0] for limit, run in theirs.items()},
-                "seconds": float(np.median([run[1] for run in theirs.values()])),
+                "accuracy": {limit: run[0] for limit, run in peers.items()},
+                "seconds": float(np.median([run[1] for run in peers.values()])),
             }
         rows.append(row)
         print(json.dumps(row), flush=True)
@@ -157,12 +161,12 @@ def main() -> None:
     print(f"\n| Note10 limit | {' | '.join(who)} |\n|---|{'---:|' * len(who)}")
     for limit in LIMITS:
         print(f"| {limit:g} ms | {' | '.join(median(rows, name, limit) for name in who)} |")
-    seconds = {name: float(np.median([row[name]["seconds"] for row in rows])) for name in who}
-    print(f"| seconds | {' | '.join(f'{seconds[name]:.2f}' for name in who)} |")
+    medians = {name: float(np.median([row[name]["seconds"] for row in rows])) for name in who}
+    print(f"| seconds | {' | '.join(f'{medians[name]:.2f}' for name in who)} |")
     print(f"\nmedians of {options.seeds} seeds; ours: seconds for all limits, ofa: for one limit")
     for name in OURS if peer is not None else ():
         print(
-            f"{name}: all five limits in 1/{seconds['ofa'] / seconds[name]:.1f} of the time OFA needs for one"
+            f"{name}: all five limits in 1/{medians['ofa'] / medians[name]:.1f} of the time OFA needs for one"
         )
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(json.dumps(rows, indent=1) + "\n")

@@ -59,7 +59,8 @@ def resolution_count(space: SearchSpace) -> int:
 def combine(tables: Iterable[tuple[float, SlotTable]]) -> SlotTable:
     """The table of a weighted sum of costs."""
     weighted = list(tables)
-    return SlotTable(sum(w * t.cells for w, t in weighted), sum(w * t.base for w, t in weighted))  # type: ignore[arg-type]
+    cells = np.sum([weight * table.cells for weight, table in weighted], axis=0)
+    return SlotTable(cells, np.sum([weight * table.base for weight, table in weighted], axis=0))
 
 
 def slot_variants(space: SearchSpace) -> tuple[Genomes, NDArray[np.int64], NDArray[np.int64]]:

@@ -47,12 +47,10 @@ KEY = re.compile(r"^(?P<layer>\w+)-input:(?P<input>[\dx]+)-output:(?P<output>[\d
 def _entry(role: str, values: Mapping[str, int]) -> Entry:
     if role in ("mix", "classifier", "pool"):  # sources disagree on whether the pooled side is written down
         return (role, 0, values["in_c"], 0, values["out_c"], 0, 0, 0, 0, 0)
+    shape = (values["in_h"], values["in_c"], values["out_h"], values["out_c"])
     if role != "block":
-        return (role, values["in_h"], values["in_c"], values["out_h"], values["out_c"], 0, 0, 0, 0, 0)
-    return (
-        role,
-        *(values[key] for key in ("in_h", "in_c", "out_h", "out_c", "mid", "kernel", "stride", "skip", "se")),
-    )  # type: ignore[return-value]
+        return (role, *shape, 0, 0, 0, 0, 0)
+    return (role, *shape, values["mid"], values["kernel"], values["stride"], values["skip"], values["se"])
 
 
 @dataclass(frozen=True, eq=False)

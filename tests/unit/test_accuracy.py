@@ -35,17 +35,20 @@ def test_fit_predicts_unseen_networks(made_up, fitted):
     assert 0.8 <= ((low <= top1[300:]) & (top1[300:] <= high)).mean() <= 0.99
 
 
+def ingredients(genomes, top1):
+    """One-hot, its varying columns, their groups, a Gram matrix per group, standardised top-1."""
+    x = SPACE.one_hot(genomes)
+    used = np.flatnonzero(x.std(axis=0) > 0)
+    groups = accuracy._groups(SPACE, used)
+    parts = [x[:, used][:, groups == g] for g in range(groups.max() + 1)]
+    return x, used, groups, np.stack([part @ part.T for part in parts]), (top1 - top1.mean()) / top1.std()
+
+
 def test_quadratic_form_is_the_posterior_mean(made_up):
     """The kept form against kernel regression written out, with hyper-parameters found the same way."""
     genomes, top1 = (part[:60] for part in made_up)
     kept = accuracy.fit(SPACE, genomes, top1, max_iterations=10)
-    x = SPACE.one_hot(genomes)
-    used = np.flatnonzero(x.std(axis=0) > 0)
-    groups = accuracy._groups(SPACE, used)
-    grams = np.stack(
-        [x[:, used][:, groups == g] @ x[:, used][:, groups == g].T for g in range(groups.max() + 1)]
-    )
-    target = (top1 - top1.mean()) / top1.std()
+    x, used, groups, grams, target = ingredients(genomes, top1)
     theta = accuracy._maximum_likelihood(grams, target, 10)
     a, w, c, noise = accuracy._split(theta, len(grams))
     new = SPACE.sample(20, np.random.default_rng(9))
@@ -63,13 +66,7 @@ def test_quadratic_form_is_the_posterior_mean(made_up):
 
 def test_likelihood_gradient_against_differences(made_up):
     genomes, top1 = (part[:40] for part in made_up)
-    x = SPACE.one_hot(genomes)
-    used = np.flatnonzero(x.std(axis=0) > 0)
-    groups = accuracy._groups(SPACE, used)
-    grams = np.stack(
-        [x[:, used][:, groups == g] @ x[:, used][:, groups == g].T for g in range(groups.max() + 1)]
-    )
-    target = (top1 - top1.mean()) / top1.std()
+    *_, grams, target = ingredients(genomes, top1)
     theta = accuracy._start(len(grams)) + 0.1 * np.random.default_rng(0).standard_normal(2 * len(grams) + 2)
     value, gradient = accuracy._negative_log_likelihood(theta, grams, target)
     for j in range(len(theta)):
