@@ -72,6 +72,10 @@ def check_overrides(overrides: Iterable[str], config: str) -> None:
             for name in value.split(","):
                 if name != "null" and name not in names(root):
                     raise unknown_name(root, name, names(root))
+    if missing := [key for key, value in chosen.items() if value == "???"]:
+        raise ValueError(
+            f"please give {', '.join(f'{key}=...' for key in missing)} ({', '.join(names(missing[0]))})"
+        )
     for root, option in nested:
         if root in FACTS:
             raise ValueError(

@@ -46,7 +46,11 @@ def read_csv(path: str | Path, target: Target, column: str, rows: slice = slice(
     """
     columns = tidy.read_columns(path)
     if column not in columns:
-        raise unknown_name(f"column of {path}", column, [name for name in columns if name.startswith("lat_")])
+        raise unknown_name(
+            f"column of {path}",
+            column,
+            [name for name in columns if name not in spaces.get(target.space).index],
+        )
     if columns[column].dtype.kind != "f":
         raise ValueError(f"column {column} of {path} holds text, not milliseconds")
     columns = tidy.select(columns, rows)

@@ -13,6 +13,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from pydantic import ValidationError
 
 import configs
 
@@ -32,10 +33,11 @@ def run(config: str, task: Callable[[dict[str, Any]], None]) -> None:
         except (ValueError, HydraException, OmegaConfBaseException) as error:
             if os.environ.get("HYDRA_FULL_ERROR") == "1":
                 raise
+            reason = explain(error)
             mode = HydraConfig.get().mode
             if mode is None or mode.name != "MULTIRUN":
-                sys.exit(f"error: {error}")
-            failed.append(f"job {HydraConfig.get().job.num}: {error}")  # the other jobs of a sweep go on
+                sys.exit(f"error: {reason}")
+            failed.append(f"job {HydraConfig.get().job.num}: {reason}")  # the other jobs of a sweep go on
             print(f"error: {failed[-1]}", file=sys.stderr)
 
     try:
@@ -45,3 +47,17 @@ def run(config: str, task: Callable[[dict[str, Any]], None]) -> None:
     hydra.main(version_base="1.3", config_path="../configs", config_name=config)(guarded)()
     if failed:
         sys.exit(f"error: {len(failed)} job(s) failed, see above")
+
+
+def explain(error: BaseException) -> str:
+    """The message of an error; of a pydantic one, a line per option with what was given and what is
+    allowed."""
+    cause = error if isinstance(error, ValidationError) else error.__cause__
+    if not isinstance(cause, ValidationError):
+        return str(error)
+    lines = []
+    for problem in cause.errors():
+        path = ".".join(map(str, problem["loc"]))
+        message = problem["msg"].removeprefix("Value error, ")
+        lines.append(f"{path}={problem['input']}: {message}" if path else message)
+    return "; ".join(lines)

@@ -85,11 +85,11 @@ class AccuracySurrogate:
                 f" restrict the space: space.restrict('r', {low}, {high}), or resolution=[{low},{high}]"
             )
 
-    def save(self, path: Path) -> None:
+    def save(self, path: str | Path) -> None:
         arrays = {name: getattr(self, name).astype(np.float32) for name in ARRAYS}
         facts = {"space": self.space, "constant": self.constant, "resolutions": list(self.resolutions)}
         facts["about"] = dict(self.facts)
-        artifact.save(path, KIND, arrays, facts)
+        artifact.save(Path(path), KIND, arrays, facts)
 
 
 def load(file: str | Path) -> AccuracySurrogate:

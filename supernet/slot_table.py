@@ -104,3 +104,13 @@ def tabulate(
     table = space.layers(probe)
     truth = combined(np.where(table.live, cost(table), 0), axis=1)
     return found if np.allclose(found.of(space, probe), truth, rtol=1e-9) else None
+
+
+def sides(space: SearchSpace) -> Floats:
+    """(R, S) largest feature-map side among each slot's layers, relative to the largest resolution; ones
+    without."""
+    found = tabulate(space, lambda table: table.out_size, "max")
+    if found is None:
+        return np.ones((resolution_count(space), len(space.slots)))
+    largest = found.cells.max(axis=2)
+    return largest / np.maximum(largest.max(axis=0), 1)

@@ -122,7 +122,7 @@ class _Basis:
 
     @classmethod
     def build(cls, space: SearchSpace, data: LatencyData) -> _Basis:
-        side = _sides(space)
+        side = slot_table.sides(space)
         _, stage = np.unique(side.round(9), axis=1, return_inverse=True)
         codes = space.slot_codes(data.genomes)
         present = np.zeros((len(space.slots), space.slot_radix[1]), bool)
@@ -185,13 +185,3 @@ class _Basis:
         unseen = ~self.present
         unseen[:, 0] = False
         return SlotTable(np.where(unseen, mean[:, :, None], cells), base)
-
-
-def _sides(space: SearchSpace) -> Floats:
-    """(R, S) largest output side of each slot's layers over its largest at any resolution; ones without
-    resolution."""
-    sides = slot_table.tabulate(space, lambda table: table.out_size, "max")
-    if sides is None:
-        return np.ones((slot_table.resolution_count(space), len(space.slots)))
-    largest = sides.cells.max(axis=2)
-    return largest / np.maximum(largest.max(axis=0), 1)

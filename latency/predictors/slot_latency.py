@@ -73,7 +73,7 @@ class SlotLatency:
             facts={"adapted_from": self.target.name, "samples": len(data)},
         )
 
-    def save(self, path: Path) -> None:
+    def save(self, path: str | Path) -> None:
         arrays = {"cells": self.table.cells.astype(np.float32), "base": self.table.base.astype(np.float32)}
         facts = dict(
             target=asdict(self.target),
@@ -81,7 +81,7 @@ class SlotLatency:
             resolutions=list(self.resolutions),
             facts=dict(self.facts),
         )
-        artifact.save(path, KIND, arrays, facts)
+        artifact.save(Path(path), KIND, arrays, facts)
 
 
 def load(path: Path) -> SlotLatency:

@@ -54,8 +54,7 @@ def fit(name: str, data_dir: Path) -> SlotLatency:
     held_out = data.take(slice(first, past))
     judged = {
         "command": command,
-        "protocol": f"fitted on rows 0-{first - 1}, tested on {first}-{past - 1}; shipped: fitted on all "
-        "{len(data)}",
+        "protocol": f"fitted on rows 0-{first - 1}, tested on {first}-{past - 1}; shipped: all {len(data)}",
         "test": scores(trial.predict(held_out.genomes, this), held_out.ms),
     }
     return slot_latency.with_facts(Additive(ridge=trial.facts["ridge"]).fit(data), judged)
