@@ -67,8 +67,8 @@ def main() -> None:
         published = f" (S1: {S1_MAE[name]})" if name in S1_MAE else ""
         print(
             f"| {name} | {row['mae']:.3f}{published} | {row['mape']:.2f} | {row['median_ape']:.2f} | "
-            f"{row['within_5']:.1f} "
-            f"| {row['spearman']:.3f} | {row['coverage_90']:.0f} | {baselines[0]:.1f} | {baselines[1]:.1f} |",
+            f"{row['within_5']:.1f} | {row['spearman']:.3f} | {row['coverage_90']:.0f} | {baselines[0]:.1f} "
+            f"| {baselines[1]:.1f} |",
             flush=True,
         )
     out = Path("runs/bench-predictors.json")

@@ -1,5 +1,7 @@
-"""The registry: `configs/<group>/<name>.yaml` is one choice. Adding a file adds the choice; nothing else
-lists them."""
+"""The registry: `configs/<group>/<name>.yaml` is one choice.
+
+Adding a file adds the choice; nothing else lists them.
+"""
 
 from __future__ import annotations
 

@@ -50,8 +50,10 @@ def run(config: str, task: Callable[[dict[str, Any]], None]) -> None:
 
 
 def explain(error: BaseException) -> str:
-    """The message of an error; of a pydantic one, a line per option with what was given and what is
-    allowed."""
+    """The message of an error.
+
+    Of a pydantic one, a line per option with what was given and what is allowed.
+    """
     cause = error if isinstance(error, ValidationError) else error.__cause__
     if not isinstance(cause, ValidationError):
         return str(error)

@@ -20,8 +20,10 @@ from supernet import accuracy, artifact, spaces, tidy
 
 
 def score(name: str, rows: Path, column: str, first: int, past: int | None) -> dict[str, float]:
-    """Scores of the predictor `name` on rows [first, past) of a table; ms for latencies, points of top-1 for
-    accuracy."""
+    """Scores of the predictor `name` on rows [first, past) of a table.
+
+    In ms for latencies, in points of top-1 for accuracy.
+    """
     part = slice(first, past)
     is_file = name.endswith(".npz")
     if name in configs.names("accuracy") or (is_file and _kind(Path(name)) == accuracy.KIND):

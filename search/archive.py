@@ -23,8 +23,10 @@ class Archive:
     """Rows in the order they were evaluated. The front holds feasible rows only."""
 
     def __init__(self, space: SearchSpace, objectives: Sequence[str], reference: Floats) -> None:
-        """`objectives` name the cost columns; `reference` (m,) is the reference point of the hypervolume, as
-        costs."""
+        """`objectives` name the cost columns.
+
+        `reference` (m,) is the reference point of the hypervolume, as costs.
+        """
         self.space = space
         self.objectives = tuple(objectives)
         self.reference = np.asarray(reference, np.float64)
@@ -84,8 +86,10 @@ class Archive:
         return int(fresh.sum())
 
     def front(self) -> Ints:
-        """Rows of the feasible non-dominated architectures, sorted by their costs; equal costs are all
-        listed."""
+        """Rows of the feasible non-dominated architectures, sorted by their costs.
+
+        Equal costs are all listed.
+        """
         order = np.lexsort(self._front_costs.T[::-1])
         return self._front_rows[order]
 

@@ -107,8 +107,10 @@ class Evaluator:
         return costs.max(axis=0), costs.min(axis=0)
 
     def check_limits(self, space: SearchSpace) -> None:
-        """InfeasibleError when a limit alone cannot be met; names the best subnet found by coordinate
-        descent."""
+        """InfeasibleError when a limit alone cannot be met.
+
+        Names the best subnet found by coordinate descent.
+        """
         for objective in self.limited:
             genome, value = extreme(objective, space, np.random.default_rng(0))
             if objective.cost(np.array(value)) > objective.cost(np.array(objective.limit)):
@@ -116,8 +118,8 @@ class Evaluator:
                 raise InfeasibleError(
                     f"no {space.name} subnet meets {objective.name} {'>=' if objective.maximize else '<='} "
                     f"{objective.limit:g} {objective.unit}: the {word} {side} bound at "
-                    f"{objective.confidence:.0%} confidence "
-                    f"is {value:.4g} {objective.unit}, of {space.format(genome)[0]}"
+                    f"{objective.confidence:.0%} confidence is {value:.4g} {objective.unit}, of "
+                    f"{space.format(genome)[0]}"
                 )
 
 
@@ -208,8 +210,10 @@ METRICS: Mapping[str, Metric] = {
 
 
 def build(name: str, models: Models, *, limit: float | None = None, confidence: float = 0.90) -> Objective:
-    """The objective `name` of these models; ValueError with the known names and the nearest spelling
-    otherwise."""
+    """The objective `name` of these models.
+
+    ValueError with the known names and the nearest spelling otherwise.
+    """
     if name not in METRICS:
         raise unknown_name("objective", name, METRICS)
     metric = METRICS[name]

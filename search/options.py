@@ -11,8 +11,10 @@ from pydantic.dataclasses import dataclass
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class Options:
-    """`configs/search.yaml`, which says what each option means. Nodes of groups are built by
-    `configs.build`."""
+    """`configs/search.yaml`, which says what each option means.
+
+    Nodes of groups are built by `configs.build`.
+    """
 
     objectives: list[str]
     latency_limit_ms: float | None

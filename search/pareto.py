@@ -15,8 +15,10 @@ Mask = NDArray[np.bool_]
 
 
 def is_front(costs: Floats) -> Mask:
-    """(n,) points that no other point dominates; equal points all count. O(n log n) for up to three
-    objectives."""
+    """(n,) points that no other point dominates; equal points all count.
+
+    O(n log n) for up to three objectives.
+    """
     return np.asarray(moocore.is_nondominated(costs, keep_weakly=True), bool)
 
 

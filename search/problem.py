@@ -65,9 +65,9 @@ def build(
         accuracy = _accuracy(space)
     if accuracy is not None and accuracy.space not in _names(space):
         raise ValueError(
-            f"the accuracy surrogate is of {accuracy.space}, the space is {space.name}: accuracy and "
-            "latency must be of "
-            f"the same networks. Targets that fit {accuracy.space}: {_listed(spaces.get(accuracy.space))}"
+            f"the accuracy surrogate is of {accuracy.space}, the space is {space.name}: accuracy and latency "
+            f"must be of the same networks. Targets that fit {accuracy.space}: "
+            f"{_listed(spaces.get(accuracy.space))}"
         )
     needs_latency = "latency_ms" in (*objectives, *limits)
     models = Models(space, accuracy, predictor if needs_latency else None, training)
@@ -109,8 +109,7 @@ def _predictor(space: SearchSpace | None, target: Target | None) -> LatencyPredi
         if target.name not in configs.names("target") or target.key != zoo.target(target.name).key:
             raise ValueError(
                 f"target {target.name} is not one that ships: no predictor was fitted for {target}. Fit one "
-                "on measurements "
-                "of yours (make fit) and pass it as predictor_file="
+                "on measurements of yours (make fit) and pass it as predictor_file="
             )
         return zoo.predictor(target.name)
     if space is None:
@@ -123,8 +122,7 @@ def _check_target(space: SearchSpace, target: Target) -> None:
     if target.space not in _names(space):
         raise ValueError(
             f"the target {target.name} was timed on {target.space} networks, the space is {space.name}: "
-            "their latencies are "
-            f"not comparable. Targets that fit {space.name}: {_listed(space)}"
+            f"their latencies are not comparable. Targets that fit {space.name}: {_listed(space)}"
         )
 
 
@@ -134,8 +132,8 @@ def _accuracy(space: SearchSpace) -> AccuracySurrogate:
             return surrogates.load(name)
     raise ValueError(
         f"no accuracy surrogate ships for {space.name} (there are: {', '.join(configs.names('accuracy'))}); "
-        "pass your own "
-        f"with accuracy_file=, or choose other objectives, for instance objectives=[macs,params]"
+        "pass your own with accuracy_file=, or choose other objectives, for instance "
+        "objectives=[macs,params]"
     )
 
 
@@ -155,8 +153,8 @@ def _restrict(models: Models, resolution: tuple[int, int] | None) -> SearchSpace
             raise ValueError(f"resolution=[{asked_low},{asked_high}] is empty: give the lower side first")
         if asked_low < low or asked_high > high:
             raise ValueError(
-                f"resolution=[{asked_low},{asked_high}] goes beyond what the models were fitted on: {low} "
-                f"to {high}"
+                f"resolution=[{asked_low},{asked_high}] goes beyond what the models were fitted on: {low} to "
+                f"{high}"
             )
         low, high = asked_low, asked_high
     return space.restrict("r", low, high)

@@ -132,10 +132,8 @@ def _limits(table: FrontTable) -> str:
         sign, bound = ("&ge;", "lower") if limit["at_least"] else ("&le;", "upper")
         lines.append(
             f"<li><b>{html.escape(name)} {sign} {limit['limit']:g} {html.escape(limit['unit'])}</b>: holds "
-            "for "
-            f"{limit['holds']} of {limit['of']} on the front, tested on the {bound} bound at "
-            f"{limit['confidence']:.0%} "
-            f"confidence of the predictor</li>"
+            f"for {limit['holds']} of {limit['of']} on the front, tested on the {bound} bound at "
+            f"{limit['confidence']:.0%} confidence of the predictor</li>"
         )
     return f"<ul>{''.join(lines)}</ul>"
 

@@ -280,8 +280,7 @@ def _folder(out: Path, config: Mapping[str, Any]) -> Iterator[None]:
         if changed:
             raise ValueError(
                 f"{out} holds an unfinished run with other settings ({', '.join(changed)}): repeat its "
-                "command to go on, "
-                f"or choose another out="
+                "command to go on, or choose another out="
             )
     out.mkdir(parents=True, exist_ok=True)
     with (out / ".lock").open("w") as lock:

@@ -17,8 +17,10 @@ WANDB_ROWS = 1000  # of the front in its table
 
 
 class Sink(Protocol):
-    """Gets every generation and, once, the front. `start` hands over the generations before a resume; `close`
-    is called in any case."""
+    """Gets every generation and, once, the front.
+
+    `start` hands over the generations before a resume; `close` is called in any case.
+    """
 
     def start(self, facts: Mapping[str, Any], history: Sequence[Row]) -> None: ...
     def generation(self, row: Row) -> None: ...
@@ -84,8 +86,10 @@ class Bar:
 
 
 class Wandb:
-    """Weights & Biases: scalars per generation, the front as a table and a scatter plot. Offline needs no
-    network."""
+    """Weights & Biases: scalars per generation, the front as a table and a scatter plot.
+
+    Offline needs no network.
+    """
 
     def __init__(self, folder: Path, config: Mapping[str, Any], mode: Literal["offline", "online"]) -> None:
         self._folder, self._config, self._mode = folder, config, mode

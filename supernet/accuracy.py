@@ -81,8 +81,8 @@ class AccuracySurrogate:
         if r.min() < low or r.max() > high:
             raise ValueError(
                 f"the accuracy of {self.space} is known for resolutions {low} to {high}, not for {r.min()} "
-                f"to {r.max()};"
-                f" restrict the space: space.restrict('r', {low}, {high}), or resolution=[{low},{high}]"
+                f"to {r.max()}; restrict the space: space.restrict('r', {low}, {high}), or "
+                f"resolution=[{low},{high}]"
             )
 
     def save(self, path: str | Path) -> None:

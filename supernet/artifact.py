@@ -46,8 +46,10 @@ def save(
 
 
 def load(path: Path, *kinds: str) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
-    """(arrays, facts) of a file of one of these kinds; ValueError that names the file when it is damaged or
-    else."""
+    """(arrays, facts) of a file of one of these kinds.
+
+    ValueError that names the file when it is damaged or something else.
+    """
     expected = " or ".join(kinds)
     if not path.is_file():
         raise ValueError(f"no file {path}; expected a {expected} file (.npz) of ofa-frontier")

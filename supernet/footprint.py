@@ -33,8 +33,10 @@ def table(space_name: str, metric: str) -> SlotTable | None:
 
 
 def of(space: SearchSpace, genomes: Genomes, metric: str) -> Floats:
-    """(n,) `macs`, `params`, `activations` (elements) or `peak_bytes` (fp32) of one image; equal to
-    LayerTable's."""
+    """(n,) `macs`, `params`, `activations` (elements) or `peak_bytes` (fp32) of one image.
+
+    Equal to LayerTable's.
+    """
     registered = space.name in names("space") and spaces.get(space.name).make_layers is space.make_layers
     found = table(space.name, metric) if registered and space.axes == spaces.get(space.name).axes else None
     unit = BYTES_FP32 if metric == "peak_bytes" else 1

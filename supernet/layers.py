@@ -122,8 +122,10 @@ _COLUMNS = ("kind", "cin", "cout", "kernel", "stride", "size", "groups", "bias",
 
 @dataclass
 class LayerBuilder:
-    """Writes a batch of networks down, layer by layer; `size` follows the strides. Arguments are scalars or
-    (n,)."""
+    """Writes a batch of networks down, layer by layer; `size` follows the strides.
+
+    Arguments are scalars or (n,).
+    """
 
     n: int
     size: NDArray[np.int64]  # (n,) current side in pixels

@@ -39,8 +39,10 @@ class OfaAccuracy:
         )
 
     def predict(self, genomes: Genomes, space: SearchSpace) -> Prediction:
-        """(n,) top-1 (fraction, on OFA's hold-out scale) of subnets at r 160, 176, ..., 224; ignores
-        fine-tuning."""
+        """(n,) top-1 (fraction, on OFA's hold-out scale) of subnets at r 160, 176, ..., 224.
+
+        Ignores fine-tuning.
+        """
         r = space.column(genomes, "r")
         if unknown := sorted(set(r.tolist()) - set(RESOLUTIONS)):
             raise ValueError(f"OFA's predictor knows the resolutions {RESOLUTIONS}, not {unknown}")

@@ -107,8 +107,10 @@ def tabulate(
 
 
 def sides(space: SearchSpace) -> Floats:
-    """(R, S) largest feature-map side among each slot's layers, relative to the largest resolution; ones
-    without."""
+    """(R, S) largest feature-map side among each slot's layers, relative to the largest resolution.
+
+    Ones in a space without resolution gene.
+    """
     found = tabulate(space, lambda table: table.out_size, "max")
     if found is None:
         return np.ones((resolution_count(space), len(space.slots)))

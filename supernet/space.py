@@ -184,9 +184,8 @@ class SearchSpace:
         if not self.is_canonical(genomes):
             raise ValueError(
                 f"not canonical {self.name} genomes: expected int8 (n, {self.d}) levels, 0 exactly where a "
-                "gene is off; "
-                f"got {genomes.dtype} {genomes.shape}. Build them with space.encode, space.parse or "
-                "space.canonical"
+                f"gene is off; got {genomes.dtype} {genomes.shape}. Build them with space.encode, "
+                "space.parse or space.canonical"
             )
 
     def _draw(self, n: int, rng: Rng) -> Genomes:
@@ -199,14 +198,18 @@ class SearchSpace:
         return self.canonical(self._draw(n, rng))
 
     def mutate(self, genomes: Genomes, rng: Rng, rate: float) -> Genomes:
-        """(n, d) each gene redrawn with probability `rate`; genes that a deeper stage switches on are drawn
-        anew."""
+        """(n, d) each gene redrawn with probability `rate`.
+
+        Genes that a deeper stage switches on are drawn anew.
+        """
         redraw = (rng.random(genomes.shape) < rate) | (genomes == 0)
         return self.canonical(np.where(redraw, self._draw(len(genomes), rng), genomes))
 
     def crossover(self, a: Genomes, b: Genomes, rng: Rng) -> Genomes:
-        """(n, d) uniform crossover; a gene live in the child but off in the chosen parent comes from the
-        other one."""
+        """(n, d) uniform crossover.
+
+        A gene live in the child but off in the chosen parent comes from the other one.
+        """
         child = np.where(rng.random(a.shape) < 0.5, a, b)
         return self.canonical(np.where(child == 0, np.maximum(a, b), child))
 
@@ -336,8 +339,8 @@ class SearchSpace:
                 axis = self.axes[j]
                 row = int(np.argmax(bad))
                 raise ValueError(
-                    f"{self.name}: {axis.name}={np.asarray(columns[axis.name])[row]} in row {row}; "
-                    f"allowed are {', '.join(map(str, axis.values))}"
+                    f"{self.name}: {axis.name}={np.asarray(columns[axis.name])[row]} in row {row}; allowed "
+                    f"are {', '.join(map(str, axis.values))}"
                 )
         return self.canonical(genomes)
 

@@ -77,8 +77,10 @@ class StepTime:
 
 
 def fit(activations: Floats, macs: Floats, params: Floats, batch: Floats, ms: Floats) -> StepTime:
-    """Non-negative least squares of the relative error. `relative_std` is that of the fit; cross-validate
-    outside."""
+    """Non-negative least squares of the relative error.
+
+    `relative_std` is that of the fit; cross-validate outside.
+    """
     from scipy.optimize import nnls
 
     features = np.stack([activations / 1e6, macs / 1e9, params / 1e6 / batch, np.ones(len(ms))], axis=1)

@@ -30,8 +30,10 @@ FOLDS = 5
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class Additive:
-    """`ridge` None chooses among 1e-4 ... 1 on `validation` rows (first, past the last), or on every fifth
-    row."""
+    """`ridge` None chooses among 1e-4 ...
+
+    1 on `validation` rows (first, past the last), or on every fifth row.
+    """
 
     ridge: Annotated[float, Field(gt=0)] | None = None
     rounds: Annotated[int, Field(ge=1)] = 8  # of re-weighting; the weights settle after 5
@@ -158,8 +160,10 @@ class _Basis:
         return np.concatenate(blocks, axis=1)
 
     def table(self, weights: Floats) -> SlotTable:
-        """The slot table with the same values as `rows(...) @ weights`; variants never seen get their slot's
-        mean."""
+        """The slot table with the same values as `rows(...) @ weights`.
+
+        Variants never seen get their slot's mean.
+        """
         resolutions, slots = self.side.shape
         at = 1
         base = np.full(resolutions, weights[0])

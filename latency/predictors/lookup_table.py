@@ -55,8 +55,10 @@ def _entry(role: str, values: Mapping[str, int]) -> Entry:
 
 @dataclass(frozen=True, eq=False)
 class LookupTable:
-    """Milliseconds per entry; `by_resolution` holds entries that were measured for one input resolution
-    only."""
+    """Milliseconds per entry.
+
+    `by_resolution` holds entries that were measured for one input resolution only.
+    """
 
     entries: Mapping[Entry, float]
     by_resolution: Mapping[int, Mapping[Entry, float]]

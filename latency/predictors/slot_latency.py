@@ -1,5 +1,7 @@
-"""SlotLatency: a fitted latency as a table over block variants and resolutions; what additive predictors
-collapse into."""
+"""SlotLatency: a fitted latency as a table over block variants and resolutions.
+
+What additive predictors collapse into.
+"""
 
 from __future__ import annotations
 
@@ -31,8 +33,10 @@ class SlotLatency:
     facts: Mapping[str, Any] = field(default_factory=dict)  # scores, fit command, number of rows
 
     def predict(self, genomes: Genomes, target: Target) -> Prediction:
-        """(n,) ms of canonical genomes of `target.space`. ValueError for another target or unknown
-        resolutions."""
+        """(n,) ms of canonical genomes of `target.space`.
+
+        ValueError for another target or unknown resolutions.
+        """
         if target.key != self.target.key:
             raise ValueError(f"this predictor was fitted for {self.target.name}, not for {target.name}")
         space = spaces.get(self.target.space)
@@ -42,8 +46,7 @@ class SlotLatency:
             if r.min() < low or r.max() > high:
                 raise ValueError(
                     f"{self.target.name} was timed at resolutions {low} to {high}, not at {r.min()} to "
-                    f"{r.max()}; "
-                    f"use resolution=[{low},{high}]"
+                    f"{r.max()}; use resolution=[{low},{high}]"
                 )
         mean = self.table.of(space, genomes)
         return Prediction(mean, self.relative_std * mean)

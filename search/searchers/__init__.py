@@ -15,8 +15,10 @@ class Searcher(Protocol):
     """Proposes architectures and learns from their costs. All its state is in `state()`."""
 
     def ask(self, space: SearchSpace, archive: Archive, rng: Rng) -> Genomes:
-        """(n, d) architectures that the archive does not hold, without duplicates; none when it has run out
-        of them."""
+        """(n, d) architectures that the archive does not hold, without duplicates.
+
+        None when it has run out of them.
+        """
         ...
 
     def tell(self, genomes: Genomes, costs: Floats, violation: Floats) -> None: ...

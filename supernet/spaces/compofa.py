@@ -51,8 +51,10 @@ def _parent_genomes(space: SearchSpace, genomes: Genomes) -> Genomes:
 
 
 def _layers(space: SearchSpace, genomes: Genomes) -> LayerTable:
-    """Layers of the parent; the slot of a layer is its block with elastic kernels, its stage with fixed
-    ones."""
+    """Layers of the parent.
+
+    The slot of a layer is its block with elastic kernels, its stage with fixed ones.
+    """
     assert space.parent is not None
     table = space.parent.layers(_parent_genomes(space, genomes))
     if len(space.slots) == mobile.STAGES:

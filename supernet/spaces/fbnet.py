@@ -1,5 +1,7 @@
-"""FBNet (Wu et al., 2019, arXiv 1812.03443) in the CIFAR-100 form of HW-NAS-Bench. A latency benchmark
-here."""
+"""FBNet (Wu et al., 2019, arXiv 1812.03443) in the CIFAR-100 form of HW-NAS-Bench.
+
+A latency benchmark here.
+"""
 
 from __future__ import annotations
 
@@ -34,8 +36,10 @@ def space(name: str, classes: int) -> SearchSpace:
 
 
 def _layers(genomes: Genomes, classes: int) -> LayerTable:
-    """Inverted residuals with grouped 1x1 convolutions; a skip that changes the shape is one 1x1
-    convolution."""
+    """Inverted residuals with grouped 1x1 convolutions.
+
+    A skip that changes the shape is one 1x1 convolution.
+    """
     build = LayerBuilder(len(genomes), np.full(len(genomes), SIZE))
     build.add(Kind.CONV, 3, STEM, kernel=3)
     cin, slot = STEM, 0

@@ -89,8 +89,10 @@ def blocks(
     strides: tuple[int, ...],
     squeeze: tuple[bool, ...],
 ) -> int:
-    """Append the elastic blocks of all networks, stage widths in `widths`; returns the channels of the last
-    one."""
+    """Append the elastic blocks of all networks, stage widths in `widths`.
+
+    Returns the channels of the last one.
+    """
     for i, (stage, block) in enumerate(block_stages(len(widths) - STAGES)):
         kernel, expand = space.column(genomes, f"ks{i}"), space.column(genomes, f"e{i}")
         inverted_residual(

@@ -1,5 +1,7 @@
-"""NAS-Bench-201 (Dong and Yang, 2020, arXiv 2001.00326): 15,625 cells, 32 x 32 images. A latency benchmark
-here."""
+"""NAS-Bench-201 (Dong and Yang, 2020, arXiv 2001.00326): 15,625 cells, 32 x 32 images.
+
+A latency benchmark here.
+"""
 
 from __future__ import annotations
 
@@ -31,8 +33,10 @@ def space(name: str, classes: int) -> SearchSpace:
 
 
 def _layers(genomes: Genomes, classes: int) -> LayerTable:
-    """Layers of the whole network. Edges whose operation is `none` or `skip` have none, as the benchmark
-    counts them."""
+    """Layers of the whole network.
+
+    Edges whose operation is `none` or `skip` have none, as the benchmark counts them.
+    """
     build = LayerBuilder(len(genomes), np.full(len(genomes), SIZE))
     operation = genomes.astype(np.int64) - 1
     build.add(Kind.CONV, 3, CHANNELS[0], kernel=3)

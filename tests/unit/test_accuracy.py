@@ -111,8 +111,10 @@ def test_resolutions_it_does_not_know_are_refused(fitted):
 
 @pytest.mark.parametrize("name", ["ofa_mbv3_w1.0", "ofa_mbv3_w1.2"])
 def test_shipped_surrogates_are_sensible(name):
-    """More resolution, more depth and fine-tuning help; the largest subnet is the best of its
-    neighbourhood."""
+    """More resolution, more depth and fine-tuning help.
+
+    The largest subnet is the best of its neighbourhood.
+    """
     space = spaces.get(name)
     surrogate = accuracy.load(name)
     largest = space.levels.astype(np.int8)[None, :]
