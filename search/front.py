@@ -56,20 +56,15 @@ class FrontTable:
         for row in self.spread_out():
             numbers = [f"{self.columns[name][row]:.4g}" for name in self.objectives]
             grid.add_row("*" if row == self.knee else "", *numbers, self.columns["architecture"][row])
-        Console(width=200, highlight=False).print(
-            grid
-        )  # one line per architecture, however narrow the window
+        # One line per architecture, however narrow the window.
+        Console(width=200, highlight=False).print(grid)
 
     def spread_out(self, count: int = SHOWN) -> list[int]:
-        """Rows to show a person: the extremes, the knee, and evenly spaced ones along the last but one
-        objective."""
+        """Rows to show a person: the extremes, the knee, evenly spaced ones along the second objective."""
         costs = np.array([self.columns[name] for name in self.objectives]).T
         if len(self) <= count:
             return list(range(len(self)))
-        picks = {int(np.argmin(costs[:, j])) for j in range(costs.shape[1])} | {
-            int(np.argmax(costs[:, 0])),
-            self.knee,
-        }
+        picks = {self.knee, int(np.argmax(costs[:, 0])), *np.argmin(costs, axis=0).tolist()}
         axis = costs[:, min(1, costs.shape[1] - 1)]
         for value in np.linspace(axis.min(), axis.max(), count):
             if len(picks) == count:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import configs
 from latency import zoo
@@ -52,7 +52,7 @@ def build(
         raise ValueError(f"objectives={list(objectives)} must name each objective once, at least one")
     if predictor is None:
         predictor = _predictor(space, target)
-    elif target is not None and target != predictor.target:
+    elif target is not None and target.key != predictor.target.key:
         raise ValueError(
             f"the predictor was fitted for {predictor.target.name}; leave target={target.name} out"
         )
@@ -75,7 +75,7 @@ def build(
     matters = {"accuracy", "training_hours", "training_kwh", "training_usd"}
     if "finetune_epochs" in space.index and not matters & {*objectives, *limits}:
         narrowed = narrowed.restrict("finetune_epochs", 0, 0)  # else every network is there once per recipe
-    models = Models(narrowed, models.accuracy, models.latency, training)
+    models = replace(models, space=narrowed)
     evaluator = Evaluator(
         tuple(
             objective.build(name, models, limit=limits.get(name), confidence=confidence)

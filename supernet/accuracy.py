@@ -58,7 +58,7 @@ class AccuracySurrogate:
         own = spaces.get(self.space)
         if space is not None:
             genomes = space.embed(genomes, self.space)
-        self._check_resolutions(own, genomes)
+        own.check_resolutions(genomes, self.resolutions, f"the accuracy of {self.space}")
         v = own.one_hot_width
         weights = np.concatenate(
             [self.quadratic, self.linear[:, None], self.log_std[1:, None], self.extra_variance[:, None]],
@@ -72,18 +72,6 @@ class AccuracySurrogate:
             mean[part] = self.constant + np.einsum("ij,ij->i", product[:, :v], x) + product[:, v]
             std[part] = np.sqrt(np.exp(2 * (self.log_std[0] + product[:, v + 1])) + product[:, v + 2])
         return Prediction(mean, std)
-
-    def _check_resolutions(self, space: SearchSpace, genomes: Genomes) -> None:
-        if "r" not in space.index or not len(genomes):
-            return
-        low, high = self.resolutions
-        r = space.column(genomes, "r")
-        if r.min() < low or r.max() > high:
-            raise ValueError(
-                f"the accuracy of {self.space} is known for resolutions {low} to {high}, not for {r.min()} "
-                f"to {r.max()}; restrict the space: space.restrict('r', {low}, {high}), or "
-                f"resolution=[{low},{high}]"
-            )
 
     def save(self, path: str | Path) -> None:
         arrays = {name: getattr(self, name).astype(np.float32) for name in ARRAYS}

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import cache
+from collections.abc import Callable, Hashable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from configs import names, unknown_name
-from supernet import slot_table, spaces
+from configs import unknown_name
+from supernet import slot_table
 from supernet.layers import BYTES_FP32, LayerTable
 from supernet.slot_table import SlotTable
 from supernet.space import Floats, Genomes, SearchSpace
@@ -23,13 +22,21 @@ _COSTS: dict[str, tuple[Callable[[LayerTable], NDArray[Any]], bool]] = {
 }
 
 
-@cache
-def table(space_name: str, metric: str) -> SlotTable | None:
-    """The slot table of a metric of a space (elements, not bytes, for memory); None where there is none."""
+_tables: dict[tuple[Hashable, str], SlotTable | None] = {}
+
+
+def table(space: SearchSpace, metric: str) -> SlotTable | None:
+    """The slot table of a metric of a space (elements, not bytes, for memory); None where there is none.
+
+    Made once per layout, so that restrictions of a space share it.
+    """
     if metric not in _COSTS:
         raise unknown_name("footprint metric", metric, _COSTS)
-    cost, largest = _COSTS[metric]
-    return slot_table.tabulate(spaces.get(space_name), cost, "max" if largest else "sum")
+    key = (space.layout, metric)
+    if key not in _tables:
+        cost, largest = _COSTS[metric]
+        _tables[key] = slot_table.tabulate(space, cost, "max" if largest else "sum")
+    return _tables[key]
 
 
 def of(space: SearchSpace, genomes: Genomes, metric: str) -> Floats:
@@ -37,8 +44,7 @@ def of(space: SearchSpace, genomes: Genomes, metric: str) -> Floats:
 
     Equal to LayerTable's.
     """
-    registered = space.name in names("space") and spaces.get(space.name).make_layers is space.make_layers
-    found = table(space.name, metric) if registered and space.axes == spaces.get(space.name).axes else None
+    found = table(space, metric)
     unit = BYTES_FP32 if metric == "peak_bytes" else 1
     if found is not None:
         return found.of(space, genomes) * unit

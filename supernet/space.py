@@ -10,7 +10,7 @@ networks are equal rows.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import groupby
@@ -93,6 +93,11 @@ class SearchSpace:
     def levels(self) -> Ints:
         """(d,) number of levels per gene."""
         return np.array([len(axis.values) for axis in self.axes])
+
+    @property
+    def layout(self) -> Hashable:
+        """What the layers of a genome depend on; the same for all restrictions of a space."""
+        return (self.make_layers, self.axes)
 
     @cached_property
     def index(self) -> dict[str, int]:
@@ -286,6 +291,17 @@ class SearchSpace:
         weights, _ = self.slot_radix
         # float32 matmul: exact for these small integers, and BLAS is 10x faster than numpy's integer matmul
         return np.asarray(genomes.astype(np.float32) @ weights.T.astype(np.float32), np.int32)
+
+    def check_resolutions(self, genomes: Genomes, known: tuple[int, int], whose: str) -> None:
+        """ValueError unless all input sides lie in `known`; nothing to check without resolution gene."""
+        if "r" not in self.index or not len(genomes):
+            return
+        r, (low, high) = self.column(genomes, "r"), known
+        if r.min() < low or r.max() > high:
+            raise ValueError(
+                f"{whose} is known for resolutions {low} to {high}, not for {r.min()} to {r.max()}; "
+                f"restrict the space: space.restrict('r', {low}, {high}), or resolution=[{low},{high}]"
+            )
 
     def embed(self, genomes: Genomes, target: str) -> Genomes:
         """The same networks as genomes of the space named `target`: this space or its parent."""

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass as plain_dataclass
 from functools import cache, cached_property
 from pathlib import Path
@@ -101,9 +101,9 @@ def speed_ratio(name: str) -> float:
     (ours).
 
     The exponents describe timm's inference speeds of the RTX 4090, 5090 and PRO 6000 against the 3090 (194
-    convolutional networks below 2 GMACs: medians 1.34 / 1.97 / 1.80, this rule 1.21 / 2.05 / 2.06; sd of the
+    convolutional networks below 2 GMACs: medians 1.34 / 1.97 / 1.80, this rule 1.21 / 2.04 / 2.06; sd of the
     logarithm .21-.23 per network). Training speeds of other GPUs are not public in this form, so the
-    uncertainty is stated, not measured.
+    uncertainty is stated, not measured. Command: `python -m benchmarks.claims`.
     """
     this, base = device.get(name), device.get(FITTED_ON)
     if this.kind != "gpu" or not this.bandwidth_gbs or not this.fp32_tflops:
@@ -134,13 +134,13 @@ class TrainingCost:
         speed_ratio(self.gpu)
 
     @cached_property
-    def _tables(self) -> dict[str, SlotTable | None]:
+    def _tables(self) -> dict[Hashable, SlotTable | None]:
         return {}
 
     def _hours_per_epoch(self, space: SearchSpace, genomes: Genomes) -> Floats:
-        if space.name not in self._tables:
-            self._tables[space.name] = self._tabulate(space)
-        table = self._tables[space.name]
+        if space.layout not in self._tables:
+            self._tables[space.layout] = self._tabulate(space)
+        table = self._tables[space.layout]
         if table is not None:
             return table.of(space, genomes)
         activations, macs, params = (footprint.of(space, genomes, metric) for metric in METRICS)
@@ -153,7 +153,7 @@ class TrainingCost:
         return ms * self.images / 3.6e6 / speed_ratio(self.gpu)
 
     def _tabulate(self, space: SearchSpace) -> SlotTable | None:
-        parts = [footprint.table(space.name, metric) for metric in METRICS]
+        parts = [footprint.table(space, metric) for metric in METRICS]
         if any(part is None for part in parts):
             return None
         step = self._step(space)

@@ -173,7 +173,7 @@ def read(paths: Iterable[str | Path]) -> LookupTable:
 def _read_yaml(path: Path) -> dict[Entry, float]:
     if not path.is_file():
         raise ValueError(f"no lookup table {path}")
-    content = yaml.load(path.read_text(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    content = yaml.safe_load(path.read_text())
     if not isinstance(content, dict):
         raise ValueError(f"{path} is no lookup table: expected a mapping of layers to mean latencies")
     found = {}

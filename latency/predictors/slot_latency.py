@@ -40,14 +40,7 @@ class SlotLatency:
         if target.key != self.target.key:
             raise ValueError(f"this predictor was fitted for {self.target.name}, not for {target.name}")
         space = spaces.get(self.target.space)
-        if "r" in space.index and len(genomes):
-            r = space.column(genomes, "r")
-            low, high = self.resolutions
-            if r.min() < low or r.max() > high:
-                raise ValueError(
-                    f"{self.target.name} was timed at resolutions {low} to {high}, not at {r.min()} to "
-                    f"{r.max()}; use resolution=[{low},{high}]"
-                )
+        space.check_resolutions(genomes, self.resolutions, f"the latency of {self.target.name}")
         mean = self.table.of(space, genomes)
         return Prediction(mean, self.relative_std * mean)
 

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 import configs
 from supernet import footprint, spaces
 from supernet.spaces import ofa_mbv3
+from supernet.training_cost import TrainingCost
 
 ALL = configs.names("space")
 seeds = st.integers(0, 2**32 - 1)
@@ -185,7 +186,10 @@ def test_spaces_outside_the_registry_have_a_footprint(rng):
     """Same name, other layers: the tables of the registered space must not be used."""
     other = ofa_mbv3.space("ofa_mbv3_w1.0", 1.2)
     genomes = other.sample(20, rng)
-    assert (footprint.of(other, genomes, "macs") == spaces.get("ofa_mbv3_w1.2").layers(genomes).macs()).all()
+    wide = spaces.get("ofa_mbv3_w1.2")
+    assert (footprint.of(other, genomes, "macs") == wide.layers(genomes).macs()).all()
+    cost = TrainingCost()
+    assert (cost.hours(other, genomes).mean == cost.hours(wide, genomes).mean).all()
 
 
 def test_compofa_is_part_of_ofa(rng):

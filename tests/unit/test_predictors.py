@@ -108,7 +108,7 @@ def test_what_was_not_timed_is_refused():
     space = spaces.get("ofa_mbv3_w1.0")
     at_192 = data.take(np.flatnonzero(space.column(data.genomes, "r") >= 192))
     fitted = Additive(ridge=1e-3).fit(at_192)
-    with pytest.raises(ValueError, match=r"timed at resolutions 192 to 224"):
+    with pytest.raises(ValueError, match="the latency of made-up is known for resolutions 192 to 224"):
         fitted.predict(data.genomes, data.target)
     with pytest.raises(ValueError, match=r"fitted for made-up, not for v100_b64"):
         fitted.predict(at_192.genomes, zoo.target("v100_b64"))

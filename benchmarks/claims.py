@@ -1,0 +1,58 @@
+"""Single figures that the README and docstrings state: `python -m benchmarks.claims` (seconds).
+
+OFA's predictor and our surrogate of it on measured networks; its lookup tables between their resolutions; the
+rule that scales training to other GPUs.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.stats import kendalltau
+
+from latency import zoo
+from latency.predictors import lookup_table
+from supernet import accuracy, spaces, training_cost
+from supernet.ofa_predictor import OfaAccuracy
+from supernet.tidy import data_dir, read_columns
+
+
+def main() -> None:
+    folder = data_dir()
+    official = folder / "ofa_official"
+    rows = read_columns(folder / "ofa_mbv3_accuracy.csv.gz")
+    space = spaces.get("ofa_mbv3_w1.2")
+    genomes = space.encode(rows)
+    released = OfaAccuracy.read(official / "ofa_mbv3_w1.2_acc_predictor.pth").predict(genomes, space).mean
+    kept = accuracy.load("ofa_mbv3_w1.2").predict(genomes).mean
+    for name, top1 in (("OFA's predictor", released), ("our surrogate of it", kept)):
+        error = 100 * top1 - rows["top1"]
+        tau = kendalltau(top1, rows["top1"]).statistic
+        print(f"{name} on the measured w1.0 networks: tau {tau:.3f}, {error.std():.3f} points off")
+
+    target = zoo.target("note10_lut")
+    some = lookup_table.read(sorted(official.glob("note10*.yaml"))).predictor(target)
+    drawn = space.restrict("r", 160, 224).sample(5000, np.random.default_rng(0))
+    off = np.abs(
+        some.predict(drawn, target).mean / zoo.predictor("note10_lut").predict(drawn, target).mean - 1
+    )
+    print(
+        f"OFA's five Note10 tables against the full one: {100 * off.mean():.2f}%, at most "
+        f"{100 * off.max():.1f}%"
+    )
+
+    speeds = read_columns(folder / "imagenet_models.csv.gz")
+    _, first = np.unique(speeds["arch"], return_index=True)
+    small = first[speeds["gmacs"][first] < 2]
+    for column, gpu in (
+        ("rtx4090", "rtx_4090"),
+        ("rtx5090", "rtx_5090"),
+        ("pro6000maxq", "rtx_pro_6000_maxq"),
+    ):
+        ratio = speeds[f"infer_ips_{column}"][small] / speeds["infer_ips_rtx3090"][small]
+        ratio = ratio[np.isfinite(ratio)]
+        rule, spread = training_cost.speed_ratio(gpu), np.log(ratio).std()
+        print(f"{gpu}: {np.median(ratio):.2f} times an RTX 3090 (log sd {spread:.2f}), rule {rule:.2f}")
+
+
+if __name__ == "__main__":
+    main()
