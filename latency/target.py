@@ -1,4 +1,4 @@
-"""Target: where a latency holds. One YAML per shipped target in `configs/target`."""
+"""Target: where a latency holds. One YAML per shipped target in `configs/target`, and `here`, this machine."""
 
 from __future__ import annotations
 
@@ -9,23 +9,25 @@ from pydantic.dataclasses import dataclass
 
 from configs import names
 from supernet import device, spaces
+from supernet.device import Device
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class Target:
     """Device x engine x precision x batch x threads, and the search space whose networks were timed on it.
 
-    `batch` images together take the latency; per image, divide. `rows` and `column` name the public table it
-    was fitted on, `train` the rows used (first, past the last), `source` and `licence` where that comes from.
+    `device` is a name of `configs/device`, or a Device that is not there (this machine). `batch` images
+    together take the latency; per image, divide. `rows` and `column` name the public table it was fitted on,
+    `train` the rows used (first, past the last), `source` and `licence` where that comes from.
     """
 
     name: str
-    device: str
+    device: str | Device
     space: str
     batch: Annotated[int, Field(ge=1)] = 1
     engine: str = "not stated"
     precision: str = "fp32"
-    threads: int | None = None
+    threads: Annotated[int, Field(ge=1)] | None = None
     method: str = "additive"
     rows: str = ""
     column: str = ""
@@ -36,17 +38,53 @@ class Target:
     note: str = ""
 
     def __post_init__(self) -> None:
-        device.get(self.device)
+        if isinstance(self.device, str):
+            device.get(self.device)
         if self.space not in names("space"):
             spaces.get(self.space)
 
     @property
+    def spec(self) -> Device:
+        """The data sheet of the device."""
+        return device.get(self.device) if isinstance(self.device, str) else self.device
+
+    @property
     def key(self) -> tuple[str | int | None, ...]:
         """What makes two targets the same: everything a latency depends on, not where it was found."""
-        return (self.device, self.engine, self.precision, self.batch, self.threads, self.space)
+        return (self.spec.name, self.engine, self.precision, self.batch, self.threads, self.space)
 
     def __str__(self) -> str:
         threads = f", {self.threads} thread(s)" if self.threads else ""
-        return (
-            f"{device.get(self.device).title}, {self.engine}, {self.precision}, batch {self.batch}{threads}"
-        )
+        return f"{self.spec.title}, {self.engine}, {self.precision}, batch {self.batch}{threads}"
+
+
+def here(
+    space: str = "ofa_mbv3_w1.0",
+    *,
+    engine: str = "onnxruntime",
+    precision: str = "fp32",
+    batch: int = 1,
+    threads: int = 1,
+    name: str | None = None,
+) -> Target:
+    """This machine as a target: what `configs/target/here.yaml` builds.
+
+    ValueError when the engine is not installed or does not know the precision.
+    """
+    from latency import engines
+    from latency.descriptor import specification
+
+    engines.build(engine, precision=precision, threads=threads)
+    spec = specification("gpu" if engine == "torch_cuda" else "cpu")
+    words = [spec.name, engine, precision, f"b{batch}", *([f"t{threads}"] if threads > 1 else [])]
+    return Target(
+        name=name or "_".join(words),
+        device=spec,
+        space=space,
+        batch=batch,
+        engine=engine,
+        precision=precision,
+        threads=threads,
+        method="measured",
+        source="measured on this machine",
+    )

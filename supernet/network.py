@@ -62,3 +62,36 @@ def extract(network: Any, space: SearchSpace, genome: Genomes) -> torch.nn.Modul
 def resolution(space: SearchSpace, genome: Genomes) -> int:
     """Input side in pixels of the (1, d) genome."""
     return int(np.asarray(space.column(genome, "r"))[0])
+
+
+def settle_norms(subnet: torch.nn.Module, images: torch.Tensor) -> torch.nn.Module:
+    """The subnet with batch norms set to the statistics of these (n, 3, side, side) images, in eval mode.
+
+    With random weights the activations of a deep network would otherwise fade to denormal numbers, which
+    are slow, and an int8 engine would find no range to calibrate on.
+    """
+    import torch
+
+    norms = [module for module in subnet.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = 1.0  # the statistics of this batch replace the old ones
+    with torch.no_grad():
+        subnet.train()(images)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    return subnet.eval()
+
+
+def with_native_activations(subnet: torch.nn.Module) -> torch.nn.Module:
+    """The subnet, changed in place, with the operators Hardswish and Hardsigmoid instead of the `ofa`
+    package's written-out relu6(x + 3) / 6: bit-identical, and a single node for every engine."""
+    import torch
+    from ofa.utils.pytorch_modules import Hsigmoid, Hswish
+
+    native = {Hswish: torch.nn.Hardswish, Hsigmoid: torch.nn.Hardsigmoid}
+    for parent in list(subnet.modules()):
+        for name, child in list(parent.named_children()):
+            if type(child) in native:
+                setattr(parent, name, native[type(child)]())
+    return subnet

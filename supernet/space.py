@@ -218,6 +218,11 @@ class SearchSpace:
         child = np.where(rng.random(a.shape) < 0.5, a, b)
         return self.canonical(np.where(child == 0, np.maximum(a, b), child))
 
+    def network(self, genomes: Genomes) -> Genomes:
+        """(n, d) the same networks with every deployment gene at its first value: what a latency depends on."""
+        deploy = np.array([axis.deploy for axis in self.axes])
+        return np.where(deploy, np.int8(1), genomes)
+
     def neighbours(self, genome: Genomes) -> Genomes:
         """(m, d) all different networks that differ from the (1, d) genome in one gene (genes that open get
         their first level)."""

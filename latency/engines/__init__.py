@@ -1,0 +1,65 @@
+"""Engines: what runs a network. One file here and one YAML in `configs/engine`.
+
+An engine is built for one precision and number of threads; `prepare` makes a session of a network, `run` runs
+it once. Nothing is imported before an engine is built.
+"""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, Protocol
+
+from pydantic import ValidationError
+
+import configs
+
+if TYPE_CHECKING:
+    import torch
+
+
+class Engine(Protocol):
+    """`run` returns milliseconds when the device has a clock of its own, else None: the caller times it."""
+
+    @property
+    def precision(self) -> str: ...
+    @property
+    def threads(self) -> int: ...
+    @property
+    def version(self) -> str: ...
+    def prepare(self, network: torch.nn.Module, images: torch.Tensor) -> Any: ...
+    def run(self, session: Any) -> float | None: ...
+
+
+class NotInstalledError(ValueError):
+    """The engine's packages are missing, or this machine has no device for it."""
+
+
+def build(name: str, *, precision: str = "fp32", threads: int = 1) -> Engine:
+    """The engine `name` of `configs/engine`.
+
+    ValueError that names the pip command when it is not installed, and the known precisions for another one.
+    """
+    node = configs.load("engine", name)
+    requires, extra = node.pop("requires"), node.pop("extra", None)
+    missing = [package for package in requires if find_spec(package) is None]
+    if missing:
+        command = f"pip install 'ofa-frontier[{extra}]'" if extra else f"pip install {' '.join(missing)}"
+        raise NotInstalledError(f"engine={name} needs {', '.join(missing)}, not installed here: {command}")
+    try:
+        engine: Engine = configs.build({**node, "precision": precision, "threads": threads})
+    except Exception as error:
+        cause = error.__cause__ if isinstance(error.__cause__, ValidationError) else error
+        if not isinstance(cause, ValidationError):
+            raise
+        reasons = "; ".join(f"{found['loc'][0]}={found['input']}: {found['msg']}" for found in cause.errors())
+        raise ValueError(f"engine={name}: {reasons}") from error
+    return engine
+
+
+def installed() -> list[str]:
+    """Names of the engines whose packages are installed, sorted."""
+    return [
+        name
+        for name in configs.names("engine")
+        if all(find_spec(package) for package in configs.load("engine", name)["requires"])
+    ]

@@ -1,0 +1,39 @@
+"""PyTorch, eager, on the CPU; memory format channels_last (15-20% faster than NCHW on these networks)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
+
+if TYPE_CHECKING:
+    import torch
+
+Session = tuple["torch.nn.Module", "torch.Tensor"]
+
+
+@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+class TorchEager:
+    precision: Literal["fp32"] = "fp32"
+    threads: Annotated[int, Field(ge=1)] = 1
+
+    @property
+    def version(self) -> str:
+        import torch
+
+        return f"torch {torch.__version__}, {torch.backends.cpu.get_cpu_capability()}"
+
+    def prepare(self, network: torch.nn.Module, images: torch.Tensor) -> Session:
+        """The network and its (batch, 3, side, side) input in channels_last."""
+        import torch
+
+        last = torch.channels_last
+        return network.to(memory_format=last), images.contiguous(memory_format=last)  # type: ignore[call-overload]
+
+    def run(self, session: Session) -> None:
+        import torch
+
+        network, images = session
+        with torch.inference_mode():
+            network(images)

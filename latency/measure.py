@@ -1,0 +1,445 @@
+"""The timing protocol: how long subnets take on this machine, one way for all engines.
+
+Candidates take turns in rounds: each visit is two warm-up runs and a burst of timed ones, in an order drawn
+anew every round, so that a slow moment hits none of them alone; how slow a round was follows from all its
+subnets, and one that was slow is repeated. Three *anchors*, the same subnets in every sitting, are visited in
+every round too: their common scale removes the drift between blocks of subnets and between sittings. With one thread the process's CPU time is the
+latency, also on a busy machine; otherwise it is wall time, and visits while others use the machine do not
+count. A subnet is done when its visits agree. Every visit goes to the store at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from latency import engines
+from latency.data import LatencyData
+from latency.engines import Engine
+from latency.store import Sitting, Store, Visit
+from latency.target import Target
+from supernet import spaces
+from supernet.space import Floats, Genomes, SearchSpace
+
+ANCHORS = 3
+WARM_UPS = 2
+BURST = 3  # timed runs of a visit: noise comes in stretches, so many short visits beat few long ones
+MIN_ROUNDS, MAX_ROUNDS = 12, 20
+AGREEMENT = 0.008  # relative standard error of a subnet's visits at which it is done
+SLOW = 1.05  # a round that took this much longer than the others does not count
+POLISHES = 5
+BUSY = 0.10  # share of the machine used by others above which several threads cannot be timed
+BLOCK = 64  # subnets that take turns together, as far as memory allows
+SESSION_BYTES = 150e6  # room for the session of a subnet; a quarter of the free memory is used
+BUSY_PATIENCE_SECONDS = 20.0
+
+Watcher = Callable[[int, int, str], None]  # (subnets done, subnets asked for, what happens now)
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """What a sitting found. `failed` maps the names of subnets to the reason."""
+
+    data: LatencyData
+    failed: Mapping[str, str]
+    anchors_ms: Mapping[str, float]  # of the anchors in this sitting
+    seconds: float  # of the sitting, preparation included
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+def anchors(space: SearchSpace) -> Genomes:
+    """(ANCHORS, d) the subnets that every sitting of a space measures: small, middle, large of 300 random ones
+    by multiply-accumulates."""
+    from supernet import footprint
+
+    drawn = space.network(space.sample(300, np.random.default_rng(20221)))
+    order = np.argsort(footprint.of(space, drawn, "macs"), kind="stable")
+    return drawn[order[[len(order) // 10, len(order) // 2, -len(order) // 10]]]
+
+
+def measure(
+    target: Target,
+    genomes: Genomes,
+    *,
+    store: Store,
+    seconds: float | None = None,
+    watch: Watcher | None = None,
+) -> Measured:
+    """Time the networks of these genomes of `target.space` in one sitting; every visit goes to the store.
+
+    With a budget of `seconds` fewer may be measured than asked. A subnet that cannot be prepared or run is
+    recorded with its reason, and the others go on. ValueError when the engine is missing, when several
+    threads are asked for on a busy machine, or when nothing at all could be measured.
+    """
+    space = spaces.get(target.space)
+    space.check(genomes)
+    bare = space.network(genomes)
+    _, first = np.unique(bare, axis=0, return_index=True)
+    bare = bare[np.sort(first)]
+    if target.threads is None:
+        raise ValueError(f"{target.name} does not say how many threads: it is not a target to measure on")
+    engine = engines.build(target.engine, precision=target.precision, threads=target.threads)
+    load = _Load()
+    if target.threads > 1:
+        load.wait_until_idle()
+    begun = time.perf_counter()
+    with _undisturbed(target.threads) as priority:
+        sitting = Sitting.begin(target, engine.version, _conditions(priority))
+        run = _Run(space, engine, target, store, sitting, load, watch or (lambda done, of, now: None), len(bare))
+        run.prepare_anchors()
+        deadline = begun + seconds if seconds is not None else np.inf
+        for part in np.array_split(bare, -(-len(bare) // _block_size(target))):
+            if time.perf_counter() > deadline:
+                break
+            run.block_of(part, deadline)
+    found = summarise(run.visits, target)
+    if not len(found.data):
+        reasons = "; ".join(f"{name}: {why}" for name, why in list(run.failed.items())[:3])
+        raise ValueError(f"nothing could be measured on {target} ({reasons or 'no time'})")
+    elapsed = time.perf_counter() - begun
+    facts = {"engine": engine.version, "sitting": sitting.id, "visits": len(run.visits), **sitting.facts}
+    return Measured(found.data, run.failed, found.anchors_ms, elapsed, facts)
+
+
+def _block_size(target: Target) -> int:
+    import psutil
+
+    room = psutil.virtual_memory().available / 4 / (SESSION_BYTES + 12e6 * target.batch)
+    return int(np.clip(room, 8, BLOCK))
+
+
+class _Run:
+    """The state of one sitting."""
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        engine: Engine,
+        target: Target,
+        store: Store,
+        sitting: Sitting,
+        load: _Load,
+        watch: Watcher,
+        asked: int,
+    ) -> None:
+        from supernet import network
+
+        self.space, self.engine, self.target = space, engine, target
+        self.store, self.sitting, self.load, self.watch, self.asked = store, sitting, load, watch, asked
+        self.network = network
+        self.supernet = network.supernet(space)
+        self.rng = np.random.default_rng(0)
+        self.visits: list[Visit] = []
+        self.failed: dict[str, str] = {}
+        self.anchors: dict[str, Any] = {}
+        self.block = self.round = self.finished = 0
+
+    def prepare_anchors(self) -> None:
+        self.anchors = self._prepare(anchors(self.space), "anchor", np.inf)
+        if not self.anchors:
+            name, reason = next(iter(self.failed.items()))
+            raise ValueError(f"{self.target.engine} can run no {self.space.name} subnet; {name}: {reason}")
+
+    def _prepare(self, genomes: Genomes, role: str, deadline: float) -> dict[str, Any]:
+        import torch
+
+        noise = torch.Generator().manual_seed(0)
+        sessions: dict[str, Any] = {}
+        for row, name in enumerate(self.space.format(genomes)):
+            if time.perf_counter() > deadline:
+                break
+            self.watch(self.finished, self.asked, f"preparing {name}")
+            genome = genomes[row : row + 1]
+            side = self.network.resolution(self.space, genome)
+            images = torch.randn((self.target.batch, 3, side, side), generator=noise)
+            try:
+                subnet = self.network.extract(self.supernet, self.space, genome)
+                subnet = self.network.with_native_activations(subnet)
+                subnet = self.network.settle_norms(subnet, torch.randn((2, 3, side, side), generator=noise))
+                sessions[name] = self.engine.prepare(subnet, images)
+            except Exception as error:  # whatever an engine raises: the other subnets go on
+                self._fail(name, role, error)
+        return sessions
+
+    def _fail(self, name: str, role: str, error: Exception) -> None:
+        self.failed[name] = f"{type(error).__name__}: {error}"
+        self._record(name, role, (), (), self.failed[name])
+
+    def _record(
+        self, name: str, role: str, wall: tuple[float, ...], cpu: tuple[float, ...], error: str | None = None
+    ) -> Visit:
+        visit = Visit(
+            self.sitting.id,
+            time.time(),
+            name,
+            role,
+            self.block,
+            self.round,
+            wall,
+            cpu,
+            self.load.others(),
+            error,
+        )
+        self.visits.append(visit)
+        self.store.add(self.sitting, visit)
+        return visit
+
+    def block_of(self, genomes: Genomes, deadline: float) -> None:
+        """Prepare these subnets and take rounds until each is done."""
+        self.block += 1
+        first = len(self.visits)
+        waiting = self._prepare(genomes, "candidate", deadline)
+        for _ in range(MAX_ROUNDS):
+            if not waiting:
+                break
+            self.round += 1
+            everyone = {**self.anchors, **waiting}
+            names = [*waiting, *self.anchors, *self.anchors]  # anchors twice: all blocks hang on them
+            self.watch(self.finished, self.asked, f"round {self.round}, {len(waiting)} subnets")
+            for index in self.rng.permutation(len(names)):
+                name = names[index]
+                if name not in everyone:
+                    continue  # failed earlier in this round
+                role = "anchor" if name in self.anchors else "candidate"
+                try:
+                    wall, cpu = self._burst(everyone[name])
+                except Exception as error:  # the same boundary as in _prepare
+                    self._fail(name, role, error)
+                    for sessions in (self.anchors, waiting, everyone):
+                        sessions.pop(name, None)
+                    continue
+                self._record(name, role, wall, cpu)
+            if time.perf_counter() > deadline:
+                break
+            done = _agreed(self.visits[first:], list(waiting), self.target)
+            self.finished += len(done)
+            for name in done:
+                del waiting[name]
+        self.finished += len(waiting)
+
+    def _burst(self, session: Any) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        run = self.engine.run
+        for _ in range(WARM_UPS):
+            run(session)
+        wall, cpu = [], []
+        for _ in range(BURST):
+            start, start_cpu = time.perf_counter_ns(), time.process_time_ns()
+            on_device = run(session)
+            end_cpu, end = time.process_time_ns(), time.perf_counter_ns()
+            wall.append((end - start) / 1e6 if on_device is None else on_device)
+            cpu.append((end_cpu - start_cpu) / 1e6)
+        return tuple(round(ms, 5) for ms in wall), tuple(round(ms, 5) for ms in cpu)
+
+
+# ---------------------------------------------------------------------- from visits to latencies
+def burst_ms(visit: Visit, target: Target) -> float:
+    """The latency of one visit: the least of its runs."""
+    on_host = target.threads == 1 and target.spec.kind == "cpu"
+    return min(visit.cpu_ms if on_host else visit.wall_ms)
+
+
+def counts(visit: Visit, target: Target) -> bool:
+    """Whether a visit tells the latency: it ran, and with several threads the machine was free."""
+    if visit.error or not visit.wall_ms:
+        return False
+    return target.threads == 1 or visit.others is None or visit.others <= BUSY
+
+
+def _polished(visits: Sequence[Visit], target: Target) -> dict[str, Floats]:
+    """Per subnet of one block its latencies (ms) in the rounds that count, freed of the drift of the rounds.
+
+    Median polish of log latency = subnet + round (Tukey): all subnets of a block tell how slow a round was.
+    """
+    names = list(dict.fromkeys(visit.architecture for visit in visits))
+    rounds = sorted({visit.round for visit in visits})
+    row, column = {n: i for i, n in enumerate(names)}, {r: j for j, r in enumerate(rounds)}
+    logs = np.full((len(names), len(rounds)), np.nan)
+    for visit in visits:
+        if counts(visit, target):
+            cell = row[visit.architecture], column[visit.round]
+            logs[cell] = np.nanmean([logs[cell], np.log(burst_ms(visit, target))])  # anchors come twice
+    logs = logs[:, np.isfinite(logs).any(axis=0)]
+    heard = np.isfinite(logs).any(axis=1)
+    kept = logs[heard]
+    drift = np.zeros(kept.shape[1])
+    for _ in range(POLISHES):
+        subnet = np.nanmedian(kept - drift, axis=1, keepdims=True)
+        drift = np.nanmedian(kept - subnet, axis=0)
+        drift -= np.median(drift) if len(drift) else 0.0
+    usual = drift <= np.log(SLOW)
+    freed = np.exp(kept[:, usual] - drift[usual])
+    values = [values[np.isfinite(values)] for values in freed]
+    return {names[i]: v for i, v in zip(np.flatnonzero(heard), values, strict=True) if len(v)}
+
+
+def _agreed(visits: Sequence[Visit], names: Sequence[str], target: Target) -> list[str]:
+    """Those of `names` whose visits in one block agree."""
+    found = _polished(visits, target)
+    return [
+        name
+        for name in names
+        if len(found.get(name, ())) >= MIN_ROUNDS and _standard_error(found[name]) <= AGREEMENT
+    ]
+
+
+def _standard_error(values: Floats) -> float:
+    """Relative standard error of a median, from the interquartile range (that of a normal sample)."""
+    low, middle, high = np.quantile(values, (0.25, 0.5, 0.75))
+    return float(1.2533 * (high - low) / 1.349 / np.sqrt(len(values)) / middle)
+
+
+@dataclass(frozen=True, eq=False)
+class Summary:
+    """Latencies of one sitting, and those of its anchors by name."""
+
+    data: LatencyData
+    anchors_ms: Mapping[str, float]
+
+
+def summarise(visits: Sequence[Visit], target: Target) -> Summary:
+    """The latencies of one sitting: the median over the visits of each subnet.
+
+    Blocks are brought to the common scale of their anchors.
+    """
+    blocks: dict[int, list[Visit]] = {}
+    role = {visit.architecture: visit.role for visit in visits}
+    for visit in visits:
+        blocks.setdefault(visit.block, []).append(visit)
+    polished = [_polished(of_block, target) for of_block in blocks.values()]
+    of_anchor: dict[str, list[float]] = {}
+    for block in polished:
+        for name, values in block.items():
+            if role[name] == "anchor":
+                of_anchor.setdefault(name, []).append(float(np.median(values)))
+    usual = {name: float(np.median(values)) for name, values in of_anchor.items()}
+    names, quartiles = [], []
+    for block in polished:
+        ratios = [float(np.median(block[name])) / ms for name, ms in usual.items() if name in block]
+        scale = float(np.median(ratios)) if ratios else 1.0
+        for name, values in block.items():
+            if role[name] == "candidate":
+                names.append(name)
+                quartiles.append(np.quantile(values, (0.25, 0.5, 0.75)) / scale)
+    table = np.array(quartiles).reshape(-1, 3)
+    space = spaces.get(target.space)
+    data = LatencyData(target, space.parse(names), table[:, 1], table[:, 2] - table[:, 0])
+    return Summary(data, usual)
+
+
+def relative_scale(anchors_ms: Mapping[str, float], reference: Mapping[str, float]) -> float:
+    """How much slower one sitting was than another, by the anchors of both."""
+    shared = [ms / reference[name] for name, ms in anchors_ms.items() if name in reference]
+    return float(np.median(shared)) if shared else 1.0
+
+
+def known(store: Store, target: Target, engine_version: str) -> LatencyData:
+    """Everything measured on this target with this version of its engine, on the scale of the last sitting.
+
+    A subnet measured in several sittings has the median.
+    """
+    found = [summarise(store.visits(sitting.id), target) for sitting in store.sittings(target, engine_version)]
+    found = [summary for summary in found if len(summary.data)]
+    if not found:
+        space = spaces.get(target.space)
+        return LatencyData(target, space.parse([]), np.empty(0), np.empty(0))
+    parts = [
+        (summary.data, relative_scale(summary.anchors_ms, found[-1].anchors_ms)) for summary in found
+    ]
+    genomes = np.concatenate([data.genomes for data, _ in parts])
+    ms = np.concatenate([data.ms / scale for data, scale in parts])
+    spread = np.concatenate([data.spread_ms / scale for data, scale in parts])
+    distinct, owner = np.unique(genomes, axis=0, return_inverse=True)
+    rows = [np.flatnonzero(owner.ravel() == i) for i in range(len(distinct))]
+    return LatencyData(
+        target,
+        distinct,
+        np.array([np.median(ms[of]) for of in rows]),
+        np.array([np.median(spread[of]) for of in rows]),
+    )
+
+
+# ---------------------------------------------------------------------- the machine meanwhile
+class _Load:
+    """The share of the machine that other processes use, from system and own CPU time."""
+
+    WINDOW_SECONDS = 0.25
+
+    def __init__(self) -> None:
+        self._at = self._now()
+        self._share: float | None = None
+
+    def _now(self) -> tuple[float, float, float]:
+        import psutil
+
+        times = psutil.cpu_times()
+        busy = sum(times) - times.idle - getattr(times, "iowait", 0.0)
+        busy -= getattr(times, "guest", 0.0) + getattr(times, "guest_nice", 0.0)  # counted within user time
+        return time.perf_counter(), busy, time.process_time()
+
+    def others(self) -> float | None:
+        """Share in [0, 1] over the last quarter of a second or more; None in the first moment."""
+        before, now = self._at, self._now()
+        elapsed = now[0] - before[0]
+        if elapsed >= self.WINDOW_SECONDS:
+            used = (now[1] - before[1]) - (now[2] - before[2])
+            self._share = round(min(1.0, max(0.0, used / elapsed / (os.cpu_count() or 1))), 3)
+            self._at = now
+        return self._share
+
+    def wait_until_idle(self) -> None:
+        """ValueError when others keep using the machine: times of several threads would mean nothing."""
+        end = time.perf_counter() + BUSY_PATIENCE_SECONDS
+        while time.perf_counter() < end:
+            time.sleep(2 * self.WINDOW_SECONDS)
+            share = self.others()
+            if share is not None and share <= BUSY:
+                return
+        raise ValueError(
+            f"other processes use {self._share:.0%} of this machine, and the times of several threads are "
+            f"only right below {BUSY:.0%}: stop them, or measure with threads=1"
+        )
+
+
+@contextlib.contextmanager
+def _undisturbed(threads: int) -> Iterator[int]:
+    """High priority where the system grants it (root), and this many PyTorch threads; both as before
+    afterwards. Yields the priority."""
+    import torch
+
+    before, count = os.getpriority(os.PRIO_PROCESS, 0), torch.get_num_threads()
+    with contextlib.suppress(PermissionError):
+        os.setpriority(os.PRIO_PROCESS, 0, -20)
+    torch.set_num_threads(threads)
+    try:
+        yield os.getpriority(os.PRIO_PROCESS, 0)
+    finally:
+        torch.set_num_threads(count)
+        with contextlib.suppress(PermissionError):
+            os.setpriority(os.PRIO_PROCESS, 0, before)
+
+
+ISA_LIMITS = ("ONEDNN_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY")  # environment variables that change what runs
+
+
+def _conditions(priority: int) -> dict[str, Any]:
+    """Clock, load and versions at the start of a sitting."""
+    import psutil
+
+    clock = psutil.cpu_freq() if hasattr(psutil, "cpu_freq") else None
+    return {
+        "host": platform.node(),
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "priority": priority,
+        "clock_mhz": clock.current if clock else None,
+        "clock_max_mhz": clock.max if clock else None,
+        "load": list(psutil.getloadavg()),
+        "limits": {name: os.environ[name] for name in ISA_LIMITS if name in os.environ},
+    }

@@ -1,0 +1,237 @@
+"""The measurement store: every timed burst of every subnet, append-only, in one SQLite file.
+
+A *sitting* is one session of measuring on one target; a *visit* is a burst of runs of one subnet within it.
+Rows are never changed or deleted (triggers refuse it). Write-ahead logging lets several processes write and
+read at once; each visit is committed on its own, so a killed process loses at most the visit in flight. What
+the database cannot take (disk full, locked for too long) goes to a CSV file beside it.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import sqlite3
+import tempfile
+import time
+import uuid
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from latency.target import Target
+
+BUSY_SECONDS = 30.0  # how long to wait for another process's write
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS sittings (
+  id TEXT PRIMARY KEY, unix_time REAL NOT NULL, engine_version TEXT NOT NULL, target TEXT NOT NULL,
+  facts TEXT NOT NULL
+);
+CREATE TABLE IF NOT EXISTS visits (
+  sitting TEXT NOT NULL REFERENCES sittings(id), unix_time REAL NOT NULL, architecture TEXT NOT NULL,
+  role TEXT NOT NULL, block INTEGER NOT NULL, round INTEGER NOT NULL, wall_ms TEXT NOT NULL, cpu_ms TEXT NOT NULL, others REAL,
+  error TEXT, PRIMARY KEY (sitting, unix_time, architecture)
+);
+""" + "".join(
+    f"CREATE TRIGGER IF NOT EXISTS {table}_{verb} BEFORE {verb} ON {table} "
+    "BEGIN SELECT RAISE(ABORT, 'the measurement store only grows'); END;\n"
+    for table in ("sittings", "visits")
+    for verb in ("UPDATE", "DELETE")
+)
+
+
+class StoreError(ValueError):
+    """The store cannot be used, or could not take everything; says where the measurements are."""
+
+
+@dataclass(frozen=True)
+class Sitting:
+    """One session of measuring: `facts` are clocks, load, priority and versions at its start."""
+
+    id: str
+    unix_time: float
+    engine_version: str
+    target: Target
+    facts: Mapping[str, Any]
+
+    @classmethod
+    def begin(cls, target: Target, engine_version: str, facts: Mapping[str, Any]) -> Sitting:
+        return cls(uuid.uuid4().hex, time.time(), engine_version, target, facts)
+
+    def row(self) -> dict[str, Any]:
+        """As the database holds it."""
+        target, facts = json.dumps(asdict(self.target)), json.dumps(dict(self.facts))
+        return dict(
+            id=self.id,
+            unix_time=self.unix_time,
+            engine_version=self.engine_version,
+            target=target,
+            facts=facts,
+        )
+
+    @classmethod
+    def of(cls, row: Mapping[str, Any]) -> Sitting:
+        target, facts = Target(**json.loads(row["target"])), json.loads(row["facts"])
+        return cls(row["id"], float(row["unix_time"]), row["engine_version"], target, facts)
+
+
+@dataclass(frozen=True)
+class Visit:
+    """A burst of runs of one subnet. `others` is the share of the machine that other processes used."""
+
+    sitting: str
+    unix_time: float
+    architecture: str  # one-line name
+    role: str  # candidate or anchor
+    block: int  # subnets of a block take turns with each other
+    round: int
+    wall_ms: tuple[float, ...]
+    cpu_ms: tuple[float, ...]  # of the process
+    others: float | None = None
+    error: str | None = None  # why it could not be prepared or run
+
+    def row(self) -> dict[str, Any]:
+        """As the database holds it."""
+        return asdict(self) | {"wall_ms": json.dumps(self.wall_ms), "cpu_ms": json.dumps(self.cpu_ms)}
+
+    @classmethod
+    def of(cls, row: Mapping[str, Any]) -> Visit:
+        others = row["others"]
+        return cls(
+            sitting=row["sitting"],
+            unix_time=float(row["unix_time"]),
+            architecture=row["architecture"],
+            role=row["role"],
+            block=int(row["block"]),
+            round=int(row["round"]),
+            wall_ms=tuple(json.loads(row["wall_ms"])),
+            cpu_ms=tuple(json.loads(row["cpu_ms"])),
+            others=None if others in (None, "") else float(others),
+            error=row["error"] or None,
+        )
+
+
+VISIT = [field.name for field in fields(Visit)]
+SITTING = [field.name for field in fields(Sitting)]
+CSV = [*(f"sitting_{name}" for name in SITTING), *VISIT]
+
+
+class Store:
+    """Open with `with Store(path) as store`; leaving raises StoreError if anything had to go to a CSV file."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self._rescued: Path | None = None
+        self._reason = ""
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._database = sqlite3.connect(self.path, timeout=BUSY_SECONDS, isolation_level=None)
+            self._database.row_factory = sqlite3.Row
+            self._database.execute("PRAGMA journal_mode=WAL")
+            self._database.executescript(SCHEMA)
+        except (sqlite3.Error, OSError) as error:
+            raise StoreError(
+                f"{self.path} cannot be used as a measurement store ({error}); left as it is, choose another "
+                "store="
+            ) from error
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._database.close()
+        if self._rescued is not None and kind is None:
+            raise StoreError(
+                f"{self.path} could not take everything ({self._reason}); the rest is in {self._rescued}: "
+                f'make measure ARGS="import_csv={self._rescued}"'
+            )
+
+    def add(self, sitting: Sitting, visit: Visit) -> None:
+        """Commit one visit (and its sitting, the first time)."""
+        try:
+            with self._database:
+                self._insert("sittings", sitting.row())
+                self._insert("visits", visit.row())
+        except sqlite3.OperationalError as error:
+            self._rescue(sitting, visit, str(error))
+
+    def _insert(self, table: str, row: Mapping[str, Any]) -> int:
+        names = ", ".join(row)
+        marks = ", ".join(f":{name}" for name in row)
+        return self._database.execute(
+            f"INSERT OR IGNORE INTO {table} ({names}) VALUES ({marks})", row
+        ).rowcount
+
+    def _rescue(self, sitting: Sitting, visit: Visit, reason: str) -> None:
+        self._reason = reason
+        name = f"{self.path.stem}-{sitting.id[:8]}-{os.getpid()}.csv"
+        for folder in (self.path.parent, Path(tempfile.gettempdir())):
+            try:
+                _append(folder / name, sitting, visit)
+            except OSError:
+                continue
+            self._rescued = folder / name
+            return
+        raise StoreError(f"neither {self.path} nor a file beside it can take this measurement ({reason}): {visit}")
+
+    def sittings(self, target: Target, engine_version: str | None = None) -> list[Sitting]:
+        """The sittings on this target (by key, oldest first), of one version of the engine or of all."""
+        rows = self._database.execute("SELECT * FROM sittings ORDER BY unix_time, id")
+        found = [Sitting.of(row) for row in rows]
+        return [
+            sitting
+            for sitting in found
+            if sitting.target.key == target.key and engine_version in (None, sitting.engine_version)
+        ]
+
+    def visits(self, sitting: str) -> list[Visit]:
+        """The visits of a sitting in the order they were made."""
+        rows = self._database.execute("SELECT * FROM visits WHERE sitting = ? ORDER BY unix_time", (sitting,))
+        return [Visit.of(row) for row in rows]
+
+    def export_csv(self, path: str | Path) -> int:
+        """Write every visit with its sitting to a CSV file; returns the number of visits."""
+        path, count = Path(path), 0
+        aside = path.with_name(path.name + ".part")
+        with aside.open("w", newline="") as file:
+            writer = csv.DictWriter(file, CSV, lineterminator="\n")
+            writer.writeheader()
+            for sitting in map(Sitting.of, self._database.execute("SELECT * FROM sittings").fetchall()):
+                for visit in self.visits(sitting.id):
+                    writer.writerow(_line(sitting, visit))
+                    count += 1
+        os.replace(aside, path)
+        return count
+
+    def import_csv(self, path: str | Path) -> int:
+        """Add the visits of an exported file that are not there yet; returns how many those were."""
+        path, count = Path(path), 0
+        if not path.is_file():
+            raise StoreError(f"no file {path} to import")
+        try:
+            with path.open(newline="") as file, self._database:
+                self._database.execute("BEGIN")
+                for line in csv.DictReader(file):
+                    sitting = Sitting.of({name: line[f"sitting_{name}"] for name in SITTING})
+                    visit = Visit.of({name: line[name] for name in VISIT})
+                    self._insert("sittings", sitting.row())
+                    count += self._insert("visits", visit.row())
+        except (KeyError, TypeError, ValueError, UnicodeDecodeError) as error:
+            raise StoreError(f"{path} is no export of a measurement store ({error}); nothing was added") from error
+        return count
+
+
+def _line(sitting: Sitting, visit: Visit) -> dict[str, Any]:
+    return {f"sitting_{key}": value for key, value in sitting.row().items()} | visit.row()
+
+
+def _append(path: Path, sitting: Sitting, visit: Visit) -> None:
+    with path.open("a", newline="") as file:
+        writer = csv.DictWriter(file, CSV, lineterminator="\n")
+        if not file.tell():
+            writer.writeheader()
+        writer.writerow(_line(sitting, visit))
