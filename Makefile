@@ -1,9 +1,11 @@
 # Every command sets itself up: .venv is made and filled when it is missing or pyproject.toml has changed.
 PYTHON ?= python3
 BIN := .venv/bin
+# Threads that wait must not spin: timings on a busy machine depend on it.
+export OMP_WAIT_POLICY := PASSIVE
 ARGS ?=
 
-.PHONY: search test score fit lint bench clean
+.PHONY: search test score fit adapt measure lookup-table lint bench clean
 
 search: .venv/.run
 	@$(BIN)/python -m scripts.run_search $(ARGS)
@@ -13,6 +15,15 @@ score: .venv/.run
 
 fit: .venv/.run
 	@$(BIN)/python -m scripts.fit_predictor $(ARGS)
+
+adapt: .venv/.run
+	@$(BIN)/python -m scripts.adapt_device $(ARGS)
+
+measure: .venv/.run
+	@$(BIN)/python -m scripts.measure_device $(ARGS)
+
+lookup-table: .venv/.run
+	@$(BIN)/python -m scripts.build_lookup_table $(ARGS)
 
 test: .venv/.dev
 	$(BIN)/python -m pytest $(ARGS)

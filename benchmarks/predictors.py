@@ -46,7 +46,7 @@ def main() -> None:
         "| target | MAE ms | MAPE % | median % | within 5% | Spearman | 90% covers | MACs line % | mean % |"
     )
     print("|---|---:|---:|---:|---:|---:|---:|---:|---:|")
-    for name in configs.names("target"):
+    for name in zoo.names():
         target = zoo.target(name)
         if target.method != "additive":
             continue

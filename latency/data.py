@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import csv
+import gzip
+import io
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -57,3 +61,20 @@ def read_csv(path: str | Path, target: Target, column: str, rows: slice = slice(
     columns = tidy.select(columns, np.isfinite(columns[column]))
     ms = columns[column]
     return LatencyData(target, spaces.get(target.space).encode(columns), ms, np.full(len(ms), np.nan))
+
+
+def write_csv(path: str | Path, data: LatencyData) -> None:
+    """The tidy table that `read_csv` reads: a column per gene, `lat_ms` and `spread_ms`; gzip for `.gz`."""
+    space = spaces.get(data.target.space)
+    genes = [j for j, axis in enumerate(space.axes) if not axis.deploy]
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([*(space.axes[j].name for j in genes), "lat_ms", "spread_ms"])
+    values = space.values(data.genomes)[:, genes].tolist()
+    for row, ms, spread in zip(values, data.ms, data.spread_ms, strict=True):
+        writer.writerow([*row, f"{ms:.6g}", f"{spread:.3g}"])
+    path, content = Path(path), text.getvalue().encode()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(path.name + ".part")
+    aside.write_bytes(gzip.compress(content, mtime=0) if path.suffix == ".gz" else content)
+    os.replace(aside, path)

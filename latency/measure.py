@@ -15,8 +15,9 @@ import os
 import platform
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -40,18 +41,40 @@ BLOCK = 64  # subnets that take turns together, as far as memory allows
 SESSION_BYTES = 150e6  # room for the session of a subnet; a quarter of the free memory is used
 BUSY_PATIENCE_SECONDS = 20.0
 
+if TYPE_CHECKING:
+    import torch
+
 Watcher = Callable[[int, int, str], None]  # (subnets done, subnets asked for, what happens now)
+
+
+@dataclass(frozen=True)
+class Job:
+    """Something to time: `build` gives a module in eval mode and the input it runs on."""
+
+    name: str
+    build: Callable[[], tuple[torch.nn.Module, torch.Tensor]]
+
+
+@dataclass(frozen=True, eq=False)
+class Timed:
+    """What a sitting found: quartiles (3,) in ms by name, `failed` with the reason of each."""
+
+    quartiles_ms: Mapping[str, Floats]
+    failed: Mapping[str, str]
+    anchors_ms: Mapping[str, float]  # medians of the anchors in this sitting
+    seconds: float  # of the sitting, preparation included
+    facts: Mapping[str, Any]
 
 
 @dataclass(frozen=True, eq=False)
 class Measured:
-    """What a sitting found. `failed` maps the names of subnets to the reason."""
+    """A sitting whose candidates are subnets."""
 
     data: LatencyData
     failed: Mapping[str, str]
-    anchors_ms: Mapping[str, float]  # of the anchors in this sitting
-    seconds: float  # of the sitting, preparation included
-    facts: Mapping[str, Any] = field(default_factory=dict)
+    anchors_ms: Mapping[str, float]
+    seconds: float
+    facts: Mapping[str, Any]
 
 
 def anchors(space: SearchSpace) -> Genomes:
@@ -82,7 +105,42 @@ def measure(
     space.check(genomes)
     bare = space.network(genomes)
     _, first = np.unique(bare, axis=0, return_index=True)
-    bare = bare[np.sort(first)]
+    timed = time_jobs(target, subnet_jobs(target, bare[np.sort(first)]), store=store, seconds=seconds, watch=watch)
+    data = _latencies(target, timed.quartiles_ms)
+    return Measured(data, timed.failed, timed.anchors_ms, timed.seconds, timed.facts)
+
+
+def subnet_jobs(target: Target, genomes: Genomes) -> list[Job]:
+    """A job per subnet: random weights, norms settled, native activations, an input that is never zeros."""
+    import torch
+
+    from supernet import network
+
+    space = spaces.get(target.space)
+    weights: list[Any] = []  # the supernet, built when the first job needs it
+
+    def build(genome: Genomes) -> tuple[torch.nn.Module, torch.Tensor]:
+        if not weights:
+            weights.append(network.supernet(space))
+        side, noise = network.resolution(space, genome), torch.Generator().manual_seed(0)
+        subnet = network.with_native_activations(network.extract(weights[0], space, genome))
+        subnet = network.settle_norms(subnet, torch.randn((2, 3, side, side), generator=noise))
+        return subnet, torch.randn((target.batch, 3, side, side), generator=noise)
+
+    return [
+        Job(name, partial(build, genomes[row : row + 1])) for row, name in enumerate(space.format(genomes))
+    ]
+
+
+def time_jobs(
+    target: Target,
+    jobs: Sequence[Job],
+    *,
+    store: Store,
+    seconds: float | None = None,
+    watch: Watcher | None = None,
+) -> Timed:
+    """Time anything that runs on the target's engine, with the anchors of its space; errors as `measure`."""
     if target.threads is None:
         raise ValueError(f"{target.name} does not say how many threads: it is not a target to measure on")
     engine = engines.build(target.engine, precision=target.precision, threads=target.threads)
@@ -90,22 +148,28 @@ def measure(
     if target.threads > 1:
         load.wait_until_idle()
     begun = time.perf_counter()
+    deadline = begun + seconds if seconds is not None else np.inf
     with _undisturbed(target.threads) as priority:
         sitting = Sitting.begin(target, engine.version, _conditions(priority))
-        run = _Run(space, engine, target, store, sitting, load, watch or (lambda done, of, now: None), len(bare))
-        run.prepare_anchors()
-        deadline = begun + seconds if seconds is not None else np.inf
-        for part in np.array_split(bare, -(-len(bare) // _block_size(target))):
+        run = _Run(engine, target, store, sitting, load, watch or (lambda done, of, now: None), len(jobs))
+        run.prepare_anchors(subnet_jobs(target, anchors(spaces.get(target.space))))
+        for part in _parts(jobs, _block_size(target)):
             if time.perf_counter() > deadline:
                 break
-            run.block_of(part, deadline)
-    found = summarise(run.visits, target)
-    if not len(found.data):
+            run.take_turns(part, deadline)
+    quartiles, usual = summarise(run.visits, target)
+    if not quartiles:
         reasons = "; ".join(f"{name}: {why}" for name, why in list(run.failed.items())[:3])
         raise ValueError(f"nothing could be measured on {target} ({reasons or 'no time'})")
-    elapsed = time.perf_counter() - begun
     facts = {"engine": engine.version, "sitting": sitting.id, "visits": len(run.visits), **sitting.facts}
-    return Measured(found.data, run.failed, found.anchors_ms, elapsed, facts)
+    return Timed(quartiles, run.failed, usual, time.perf_counter() - begun, facts)
+
+
+def _parts(jobs: Sequence[Job], size: int) -> list[Sequence[Job]]:
+    """Blocks of about equal length, at most `size`."""
+    count = -(-len(jobs) // size)
+    edges = np.linspace(0, len(jobs), count + 1).astype(int)
+    return [jobs[first:past] for first, past in zip(edges[:-1], edges[1:], strict=True)]
 
 
 def _block_size(target: Target) -> int:
@@ -120,7 +184,6 @@ class _Run:
 
     def __init__(
         self,
-        space: SearchSpace,
         engine: Engine,
         target: Target,
         store: Store,
@@ -129,43 +192,30 @@ class _Run:
         watch: Watcher,
         asked: int,
     ) -> None:
-        from supernet import network
-
-        self.space, self.engine, self.target = space, engine, target
+        self.engine, self.target = engine, target
         self.store, self.sitting, self.load, self.watch, self.asked = store, sitting, load, watch, asked
-        self.network = network
-        self.supernet = network.supernet(space)
         self.rng = np.random.default_rng(0)
         self.visits: list[Visit] = []
         self.failed: dict[str, str] = {}
         self.anchors: dict[str, Any] = {}
         self.block = self.round = self.finished = 0
 
-    def prepare_anchors(self) -> None:
-        self.anchors = self._prepare(anchors(self.space), "anchor", np.inf)
+    def prepare_anchors(self, jobs: Sequence[Job]) -> None:
+        self.anchors = self._prepare(jobs, "anchor", np.inf)
         if not self.anchors:
             name, reason = next(iter(self.failed.items()))
-            raise ValueError(f"{self.target.engine} can run no {self.space.name} subnet; {name}: {reason}")
+            raise ValueError(f"{self.target.engine} can run no {self.target.space} subnet; {name}: {reason}")
 
-    def _prepare(self, genomes: Genomes, role: str, deadline: float) -> dict[str, Any]:
-        import torch
-
-        noise = torch.Generator().manual_seed(0)
+    def _prepare(self, jobs: Sequence[Job], role: str, deadline: float) -> dict[str, Any]:
         sessions: dict[str, Any] = {}
-        for row, name in enumerate(self.space.format(genomes)):
+        for job in jobs:
             if time.perf_counter() > deadline:
                 break
-            self.watch(self.finished, self.asked, f"preparing {name}")
-            genome = genomes[row : row + 1]
-            side = self.network.resolution(self.space, genome)
-            images = torch.randn((self.target.batch, 3, side, side), generator=noise)
+            self.watch(self.finished, self.asked, f"preparing {job.name}")
             try:
-                subnet = self.network.extract(self.supernet, self.space, genome)
-                subnet = self.network.with_native_activations(subnet)
-                subnet = self.network.settle_norms(subnet, torch.randn((2, 3, side, side), generator=noise))
-                sessions[name] = self.engine.prepare(subnet, images)
-            except Exception as error:  # whatever an engine raises: the other subnets go on
-                self._fail(name, role, error)
+                sessions[job.name] = self.engine.prepare(*job.build())
+            except Exception as error:  # whatever an engine raises: the others go on
+                self._fail(job.name, role, error)
         return sessions
 
     def _fail(self, name: str, role: str, error: Exception) -> None:
@@ -191,11 +241,11 @@ class _Run:
         self.store.add(self.sitting, visit)
         return visit
 
-    def block_of(self, genomes: Genomes, deadline: float) -> None:
-        """Prepare these subnets and take rounds until each is done."""
+    def take_turns(self, jobs: Sequence[Job], deadline: float) -> None:
+        """Prepare these jobs and take rounds until each is done."""
         self.block += 1
         first = len(self.visits)
-        waiting = self._prepare(genomes, "candidate", deadline)
+        waiting = self._prepare(jobs, "candidate", deadline)
         for _ in range(MAX_ROUNDS):
             if not waiting:
                 break
@@ -295,16 +345,8 @@ def _standard_error(values: Floats) -> float:
     return float(1.2533 * (high - low) / 1.349 / np.sqrt(len(values)) / middle)
 
 
-@dataclass(frozen=True, eq=False)
-class Summary:
-    """Latencies of one sitting, and those of its anchors by name."""
-
-    data: LatencyData
-    anchors_ms: Mapping[str, float]
-
-
-def summarise(visits: Sequence[Visit], target: Target) -> Summary:
-    """The latencies of one sitting: the median over the visits of each subnet.
+def summarise(visits: Sequence[Visit], target: Target) -> tuple[dict[str, Floats], dict[str, float]]:
+    """Quartiles (ms) of the visits of each candidate of one sitting, and the medians of its anchors.
 
     Blocks are brought to the common scale of their anchors.
     """
@@ -319,18 +361,21 @@ def summarise(visits: Sequence[Visit], target: Target) -> Summary:
             if role[name] == "anchor":
                 of_anchor.setdefault(name, []).append(float(np.median(values)))
     usual = {name: float(np.median(values)) for name, values in of_anchor.items()}
-    names, quartiles = [], []
+    found = {}
     for block in polished:
         ratios = [float(np.median(block[name])) / ms for name, ms in usual.items() if name in block]
         scale = float(np.median(ratios)) if ratios else 1.0
         for name, values in block.items():
             if role[name] == "candidate":
-                names.append(name)
-                quartiles.append(np.quantile(values, (0.25, 0.5, 0.75)) / scale)
-    table = np.array(quartiles).reshape(-1, 3)
-    space = spaces.get(target.space)
-    data = LatencyData(target, space.parse(names), table[:, 1], table[:, 2] - table[:, 0])
-    return Summary(data, usual)
+                found[name] = np.quantile(values, (0.25, 0.5, 0.75)) / scale
+    return found, usual
+
+
+def _latencies(target: Target, quartiles_ms: Mapping[str, Floats]) -> LatencyData:
+    table = np.array(list(quartiles_ms.values())).reshape(-1, 3)
+    return LatencyData(
+        target, spaces.get(target.space).parse(quartiles_ms), table[:, 1], table[:, 2] - table[:, 0]
+    )
 
 
 def relative_scale(anchors_ms: Mapping[str, float], reference: Mapping[str, float]) -> float:
@@ -339,30 +384,27 @@ def relative_scale(anchors_ms: Mapping[str, float], reference: Mapping[str, floa
     return float(np.median(shared)) if shared else 1.0
 
 
-def known(store: Store, target: Target, engine_version: str) -> LatencyData:
-    """Everything measured on this target with this version of its engine, on the scale of the last sitting.
-
-    A subnet measured in several sittings has the median.
+def known(store: Store, target: Target, engine_version: str) -> tuple[LatencyData, dict[str, float]]:
+    """All subnets measured on this target with this version of its engine, on the scale of the last sitting,
+    and the anchors of that sitting. A subnet measured in several sittings has the median.
     """
-    found = [summarise(store.visits(sitting.id), target) for sitting in store.sittings(target, engine_version)]
-    found = [summary for summary in found if len(summary.data)]
-    if not found:
-        space = spaces.get(target.space)
-        return LatencyData(target, space.parse([]), np.empty(0), np.empty(0))
-    parts = [
-        (summary.data, relative_scale(summary.anchors_ms, found[-1].anchors_ms)) for summary in found
-    ]
+    empty = spaces.get(target.space).parse([])
+    parts = []
+    for sitting in store.sittings(target, engine_version):
+        quartiles, usual = summarise(store.visits(sitting.id), target)
+        subnets = {name: q for name, q in quartiles.items() if name.startswith(target.space)}
+        parts.append((_latencies(target, subnets), usual))
+    if not parts:
+        return LatencyData(target, empty, np.empty(0), np.empty(0)), {}
+    last = parts[-1][1]
+    scales = [relative_scale(usual, last) for _, usual in parts]
     genomes = np.concatenate([data.genomes for data, _ in parts])
-    ms = np.concatenate([data.ms / scale for data, scale in parts])
-    spread = np.concatenate([data.spread_ms / scale for data, scale in parts])
+    ms = np.concatenate([data.ms / scale for (data, _), scale in zip(parts, scales, strict=True)])
+    spread = np.concatenate([data.spread_ms / scale for (data, _), scale in zip(parts, scales, strict=True)])
     distinct, owner = np.unique(genomes, axis=0, return_inverse=True)
     rows = [np.flatnonzero(owner.ravel() == i) for i in range(len(distinct))]
-    return LatencyData(
-        target,
-        distinct,
-        np.array([np.median(ms[of]) for of in rows]),
-        np.array([np.median(spread[of]) for of in rows]),
-    )
+    middle = np.array([np.median(ms[of]) for of in rows])
+    return LatencyData(target, distinct, middle, np.array([np.median(spread[of]) for of in rows])), last
 
 
 # ---------------------------------------------------------------------- the machine meanwhile

@@ -14,8 +14,10 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
+from rich.status import Status
 
 import configs
+from latency.measure import Watcher
 
 
 def run(config: str, task: Callable[[dict[str, Any]], None]) -> None:
@@ -47,6 +49,25 @@ def run(config: str, task: Callable[[dict[str, Any]], None]) -> None:
     hydra.main(version_base="1.3", config_path="../configs", config_name=config)(guarded)()
     if failed:
         sys.exit(f"error: {len(failed)} job(s) failed, see above")
+
+
+def resolution_range(given: int | list[int] | None) -> tuple[int, int] | None:
+    """The option `resolution`: one input side, or the lowest and the highest."""
+    if given is None:
+        return None
+    sides = [given, given] if isinstance(given, int) else list(given)
+    if len(sides) != 2 or sides[0] > sides[1]:
+        raise ValueError(f"resolution={given} must be one input side or [lowest,highest]")
+    return sides[0], sides[1]
+
+
+def watcher(status: Status) -> Watcher:
+    """What a measurement reports to: one line in the terminal that changes."""
+
+    def watch(done: int, of: int, now: str) -> None:
+        status.update(f"{done} of {of} subnets timed; {now}")
+
+    return watch
 
 
 def explain(error: BaseException) -> str:

@@ -12,12 +12,14 @@ from supernet.tidy import data_dir
 
 def main() -> None:
     folder = data_dir()
-    for name in sys.argv[1:] or configs.names("target"):
+    for name in sys.argv[1:] or zoo.names():
         fitted = zoo.fit(name, folder)
         path = zoo.FOLDER / f"{name}.npz"
         fitted.save(path)
         judged = fitted.facts.get("test")
+        left_out = fitted.facts.get("left_out_mape")
         shown = f"test MAPE {judged['mape']:.2f}%" if judged else "sums of a table"
+        shown = f"left-out MAPE {left_out:.2f}%" if left_out else shown
         print(
             f"{name:18} {fitted.target.space:14} r {fitted.resolutions} {shown:24} "
             f"{path.stat().st_size / 1024:.0f} KB"

@@ -106,7 +106,7 @@ def _predictor(space: SearchSpace | None, target: Target | None) -> LatencyPredi
     if target is not None:
         if space is not None:
             _check_target(space, target)
-        if target.name not in configs.names("target") or target.key != zoo.target(target.name).key:
+        if target.name not in zoo.names() or target.key != zoo.target(target.name).key:
             raise ValueError(
                 f"target {target.name} is not one that ships: no predictor was fitted for {target}. Fit one "
                 "on measurements of yours (make fit) and pass it as predictor_file="

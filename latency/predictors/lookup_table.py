@@ -111,11 +111,11 @@ class LookupTable:
         table = space.layers(genomes)
         cells = np.zeros((len(space.slots), space.slot_radix[1]))
         for i, (s, code) in enumerate(zip(slots, codes, strict=True)):
-            cells[s, code] = known[_block(table, i, np.flatnonzero((table.slot == s) & table.live[i]))]
-        return cells, sum(known.get(e, 0.0) if e[0] == "pool" else known[e] for e in _fixed(table))
+            cells[s, code] = known[block_entry(table, i, np.flatnonzero((table.slot == s) & table.live[i]))]
+        return cells, sum(known.get(e, 0.0) if e[0] == "pool" else known[e] for e in fixed_entries(table))
 
 
-def _block(table: LayerTable, row: int, layers: Any) -> Entry:
+def block_entry(table: LayerTable, row: int, layers: Any) -> Entry:
     """The entry of one inverted-residual block: its layers in one row of a table."""
     first, last = layers[0], layers[-1]
     deep = next(layer for layer in layers if table.groups[row, layer] > 1)
@@ -135,7 +135,7 @@ def _block(table: LayerTable, row: int, layers: Any) -> Entry:
     )
 
 
-def _fixed(table: LayerTable) -> Iterable[Entry]:
+def fixed_entries(table: LayerTable) -> Iterable[Entry]:
     """Entries of the layers outside the elastic blocks: stem, first block, head."""
     fixed = np.flatnonzero(table.slot < 0)
     stem, first, head = fixed[0], fixed[1:3], fixed[3:]
@@ -145,7 +145,7 @@ def _fixed(table: LayerTable) -> Iterable[Entry]:
         return _entry(role, {key: int(column[0, layer]) for key, column in shape.items()})
 
     yield plain("stem", stem)
-    yield _block(table, 0, first)
+    yield block_entry(table, 0, first)
     for layer in head:
         kind, pooled = Kind(int(table.kind[0, layer])), table.size[0, layer] == 1
         role = {Kind.GLOBAL_POOL: "pool", Kind.LINEAR: "classifier"}.get(kind, "mix" if pooled else "expand")

@@ -25,7 +25,7 @@ def test_spaces_build(name):
     assert space.name == name
 
 
-@pytest.mark.parametrize("name", configs.names("target"))
+@pytest.mark.parametrize("name", zoo.names())
 def test_targets_build_and_have_a_predictor(name, rng):
     target = zoo.target(name)
     assert isinstance(target, Target)

@@ -1,0 +1,199 @@
+"""A predictor for a device on the desk: choose subnets, time them, adapt what is known of other devices.
+
+Letters: n samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from latency import engines, measure, sampling
+from latency.data import LatencyData
+from latency.measure import Measured, Watcher
+from latency.predictors import transfer
+from latency.predictors.slot_latency import SlotLatency, with_facts
+from latency.predictors.transfer import Source, Transfer
+from latency.scores import scores
+from latency.store import Store
+from latency.target import Target
+from supernet import footprint, spaces
+from supernet.prediction import Prediction
+from supernet.space import Genomes, SearchSpace
+
+SAMPLE_COUNTS = (3, 5, 10, 20, 50, 100)  # rows of the table of scores
+
+
+@dataclass(frozen=True, eq=False)
+class Adapted:
+    """`table` holds scores on the tests by method and number of samples; empty without tests."""
+
+    predictor: SlotLatency
+    samples: LatencyData
+    tests: LatencyData
+    failed: Mapping[str, str]
+    seconds: float
+    table: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+
+
+def plan(target: Target, learner: Transfer, resolution: tuple[int, int] | None) -> tuple[SearchSpace, list[Source]]:
+    """The space to sample, restricted to what all sources know (and to `resolution`), and the sources."""
+    space = spaces.get(target.space)
+    known = learner.sources(space)
+    if "r" not in space.index:
+        return space, known
+    low, high = transfer.common_resolutions(known)
+    if resolution is not None:
+        if resolution[0] < low or resolution[1] > high:
+            raise ValueError(
+                f"resolution=[{resolution[0]},{resolution[1]}] goes beyond what all sources know: {low} to {high}; "
+                f"learner.resolutions=[{resolution[0]},{resolution[1]}] leaves out those that do not reach"
+            )
+        low, high = resolution
+    return space.restrict("r", low, high), known
+
+
+def adapt(
+    target: Target,
+    *,
+    store: Store,
+    samples: int = 10,
+    tests: int = 0,
+    seed: int = 0,
+    learner: Transfer | None = None,
+    chosen: bool = True,
+    resolution: tuple[int, int] | None = None,
+    seconds: float | None = None,
+    watch: Watcher | None = None,
+) -> Adapted:
+    """Measure `samples` chosen (or random) subnets and `tests` random others in one sitting, and adapt.
+
+    With `samples=0` nothing is measured and the predictor follows from specifications. With a budget of
+    `seconds`, or when subnets fail, it adapts with what there is, if that is at least 2.
+    """
+    learner = learner or Transfer()
+    if samples < 0 or samples == 1 or tests < 0:
+        raise ValueError(f"samples={samples} must be 0 or at least 2, and tests={tests} not negative")
+    space, known = plan(target, learner, resolution)
+    if samples == 0:
+        nothing = LatencyData(target, space.parse([]), np.empty(0), np.empty(0))
+        if tests == 0:
+            return Adapted(learner.from_specification(target), nothing, nothing, {}, 0.0)
+    rng = np.random.default_rng(seed)
+    picked = space.parse([])
+    if samples:
+        picked = sampling.choose(space, samples, rng, known) if chosen else sampling.draw(space, samples, rng)
+    others = _tests(space, tests, np.random.default_rng((seed, 1)), picked)
+    found = measure.measure(
+        target, np.concatenate([picked, others]), store=store, seconds=seconds, watch=watch
+    )
+    sampled, tested = _rows_of(found.data, picked), _rows_of(found.data, others)
+    if samples and len(sampled) < 2:
+        raise ValueError(
+            f"only {len(sampled)} of {samples} subnets could be measured, too few to adapt: "
+            + ("; ".join(found.failed.values()) or f"give more than seconds={seconds:g}")
+        )
+    predictor = learner.fit_from(known, sampled) if samples else learner.from_specification(target)
+    predictor = with_facts(predictor, _facts(found))
+    table = _table(known, learner, sampled, tested) if len(tested) else {}
+    return Adapted(predictor, sampled, tested, found.failed, found.seconds, table)
+
+
+def known_or_adapt(
+    target: Target, *, store: Store, samples: int, learner: Transfer | None = None, watch: Watcher | None = None
+) -> SlotLatency:
+    """The predictor of this machine from everything the store holds for it; measures first if that is less
+    than `samples` subnets."""
+    if target.threads is None:
+        raise ValueError(f"{target.name} does not say how many threads: it is not a target to measure on")
+    engine = engines.build(target.engine, precision=target.precision, threads=target.threads)
+    learner = learner or Transfer()
+    space, known = plan(target, learner, None)
+    data, anchors = measure.known(store, target, engine.version)
+    if len(_inside(space, data)) < samples:
+        adapt(target, store=store, samples=samples, learner=learner, watch=watch)
+        data, anchors = measure.known(store, target, engine.version)
+    facts = {"engine": engine.version, "anchors_ms": anchors}
+    return with_facts(learner.fit_from(known, _inside(space, data)), facts)
+
+
+def _inside(space: SearchSpace, data: LatencyData) -> LatencyData:
+    """The measurements within the resolutions that the space is restricted to."""
+    if "r" not in space.index:
+        return data
+    gene = space.index["r"]
+    low, high = space.allowed[gene]
+    return data.take(np.flatnonzero((data.genomes[:, gene] >= low) & (data.genomes[:, gene] <= high)))
+
+
+def _facts(found: Measured) -> dict[str, Any]:
+    return {
+        "engine": found.facts["engine"],
+        "sitting": found.facts["sitting"],
+        "anchors_ms": dict(found.anchors_ms),
+        "seconds": round(found.seconds, 1),
+    }
+
+
+def _tests(space: SearchSpace, count: int, rng: np.random.Generator, picked: Genomes) -> Genomes:
+    if not count:
+        return space.parse([])
+    drawn = sampling.draw(space, min(count + len(picked), sampling.POOL), rng)
+    taken = {row.tobytes() for row in picked}
+    return drawn[[row.tobytes() not in taken for row in drawn]][:count]
+
+
+def _rows_of(data: LatencyData, genomes: Genomes) -> LatencyData:
+    """The measurements of these subnets, in their order."""
+    row = {genome.tobytes(): i for i, genome in enumerate(data.genomes)}
+    found = [row[genome.tobytes()] for genome in genomes if genome.tobytes() in row]
+    return data.take(np.array(found, np.int64))
+
+
+def _table(
+    known: list[Source], learner: Transfer, samples: LatencyData, tests: LatencyData
+) -> dict[str, dict[str, float]]:
+    """Scores on the tests: ours with a growing number of samples, and simpler ways with all of them."""
+    table = {}
+    counts = sorted({n for n in SAMPLE_COUNTS if n < len(samples)} | ({len(samples)} - {0}))
+    for n in counts:
+        predicted = learner.fit_from(known, samples.take(slice(0, n))).predict(tests.genomes, tests.target)
+        table[f"transfer, {n} samples"] = scores(predicted, tests.ms)
+    if len(samples):
+        for name, predicted in baselines(known, samples, tests.genomes).items():
+            table[f"{name}, {len(samples)} samples"] = scores(predicted, tests.ms)
+    try:
+        guess = learner.from_specification(tests.target).predict(tests.genomes, tests.target)
+        table["specification, 0 samples"] = scores(guess, tests.ms)
+    except ValueError:
+        pass  # nothing of this space was ever timed: there is no such row
+    return table
+
+
+def baselines(known: list[Source], samples: LatencyData, genomes: Genomes) -> dict[str, Prediction]:
+    """What ours has to beat, from the same samples: a line in multiply-accumulates, and the closest known
+    device times one factor."""
+    space = spaces.get(samples.target.space)
+    found = {"MACs line": _line(space, samples, genomes)}
+    devices = [source for source in known if source.target is not None]
+    if devices:
+        ratios = [np.log(samples.ms / source.table.of(space, samples.genomes)) for source in devices]
+        spreads = [float(np.std(ratio)) for ratio in ratios]
+        best = int(np.argmin(spreads))
+        factor = float(np.exp(np.median(ratios[best])))
+        mean = factor * devices[best].table.of(space, genomes)
+        found["closest device x factor"] = Prediction(mean, max(spreads[best], 1e-3) * mean)
+    return found
+
+
+def _line(space: SearchSpace, samples: LatencyData, genomes: Genomes) -> Prediction:
+    """a + b MACs by least squares of the relative error."""
+    macs = footprint.of(space, samples.genomes, "macs") / 1e8
+    design = np.stack([np.ones(len(macs)), macs], axis=1)
+    weights = np.linalg.lstsq(design / samples.ms[:, None], np.ones(len(macs)), rcond=None)[0]
+    spread = float(np.std(design @ weights / samples.ms - 1, ddof=min(2, len(macs) - 1)))
+    mean = weights[0] + weights[1] * footprint.of(space, genomes, "macs") / 1e8
+    return Prediction(mean, max(spread, 1e-3) * np.abs(mean))

@@ -1,0 +1,204 @@
+"""Builds a lookup table of a space on a target: every different block timed by itself (OFA's way).
+
+What `predictors/lookup_table.py` reads. It is the baseline that adapted predictors replace: hundreds of
+measurements where they need ten, and sums of blocks are not networks.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import yaml
+
+from latency import measure
+from latency.measure import Job, Watcher
+from latency.predictors.lookup_table import Entry, LookupTable, block_entry, fixed_entries
+from latency.store import Store
+from latency.target import Target
+from supernet import slot_table, spaces
+from supernet.space import Genomes, SearchSpace
+
+if TYPE_CHECKING:
+    import torch
+
+FIRST_BLOCK = 0
+OFA_NAMES = {
+    "stem": "Conv",
+    "block": "expanded_conv",
+    "expand": "Conv_1",
+    "pool": "AvgPool2D",
+    "mix": "Conv_2",
+    "classifier": "Logits",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Block:
+    """An entry of the table and where to find it: module `place` of a subnet, with its input and output."""
+
+    entry: Entry
+    resolution: int  # of the first network that has it
+    genome: Genomes  # (1, d)
+    place: str | int  # a role, or the number of the block
+    shape_in: tuple[int, ...]  # (channels, side), or (channels,)
+    shape_out: tuple[int, ...]
+
+    @property
+    def name(self) -> str:
+        """OFA's key of the entry."""
+        role, *values = self.entry
+        inner = "x".join(map(str, (self.shape_in[-1:] * 2 + self.shape_in[:1])))
+        outer = str(self.shape_out[0]) if role == "classifier" else (
+            "x".join(map(str, (self.shape_out[-1:] * 2 + self.shape_out[:1])))
+        )
+        name = f"{OFA_NAMES[role]}-input:{inner}-output:{outer}"
+        if role != "block":
+            return name
+        _, _, _, _, mid, kernel, stride, skip, se = values
+        return f"{name}-expand:{mid}-kernel:{kernel}-stride:{stride}-idskip:{skip}-se:{se}"
+
+
+def blocks(space: SearchSpace, resolutions: Sequence[int]) -> list[Block]:
+    """Every different block of the space at these input sides, each once per side it is first needed at."""
+    if space.name.split("_w")[0] not in ("ofa_mbv3", "ofa_proxyless"):
+        raise ValueError(f"lookup tables of blocks serve the OFA mobile spaces, not {space.name}")
+    found: dict[Entry | tuple[Entry, int], Block] = {}
+    genomes, slots, _ = slot_table.slot_variants(space)
+    for r in resolutions:
+        genomes[:, space.index["r"]] = space.axis("r").values.index(r) + 1
+        table = space.layers(genomes)
+        for role, entry, layers in _fixed(table):
+            place = FIRST_BLOCK if role == "block" else role
+            shapes = _shapes(table, 0, layers, role)
+            # The pooled side is not part of the entry: one per resolution.
+            key = (entry, r) if role == "pool" else entry
+            found.setdefault(key, Block(entry, r, genomes[:1].copy(), place, *shapes))
+        for i, s in enumerate(slots):
+            layers = np.flatnonzero((table.slot == s) & table.live[i])
+            entry = block_entry(table, i, layers)
+            shapes = _shapes(table, i, layers, "block")
+            found.setdefault(entry, Block(entry, r, genomes[i : i + 1].copy(), int(s) + 1, *shapes))
+    return list(found.values())
+
+
+def count(space: SearchSpace, resolutions: tuple[int, int]) -> int:
+    """How many measurements a full lookup table takes between two input sides."""
+    low, high = resolutions
+    return len(blocks(space, [r for r in space.axis("r").values if low <= r <= high]))
+
+
+def _fixed(table: Any) -> Iterator[tuple[str, Entry, Any]]:
+    """Role, entry and layers of what lies outside the elastic blocks."""
+    fixed = np.flatnonzero(table.slot < 0)
+    groups = [fixed[:1], fixed[1:3], *(fixed[i : i + 1] for i in range(3, len(fixed)))]
+    for entry, layers in zip(fixed_entries(table), groups, strict=True):
+        yield entry[0], entry, layers
+
+
+def _shapes(table: Any, row: int, layers: Any, role: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    first, last = layers[0], layers[-1]
+    cin, cout = int(table.cin[row, first]), int(table.cout[row, last])
+    if role == "classifier":
+        return (cin, 1), (cout, 1)
+    return (cin, int(table.size[row, first])), (cout, int(table.out_size[row, last]))
+
+
+@dataclass(frozen=True, eq=False)
+class BuiltTable:
+    """The timed blocks by name, the table they make, and what it cost."""
+
+    target: Target
+    blocks: Mapping[str, Block]
+    quartiles_ms: Mapping[str, Any]
+    failed: Mapping[str, str]
+    seconds: float
+
+    def table(self) -> LookupTable:
+        """Entries by shape; pools by resolution."""
+        entries: dict[Entry, float] = {}
+        by_resolution: dict[int, dict[Entry, float]] = {}
+        for name, quartiles in self.quartiles_ms.items():
+            block = self.blocks[name]
+            where = by_resolution.setdefault(block.resolution, {}) if block.entry[0] == "pool" else entries
+            where[block.entry] = float(quartiles[1])
+        return LookupTable(entries, by_resolution)
+
+    def save(self, folder: Path) -> list[Path]:
+        """`<target>_<r>_lookup_table.yaml` per resolution in OFA's form, and `predictor.npz`; returns the
+        YAML files."""
+        space, written = spaces.get(self.target.space), []
+        by_entry = {block.entry: name for name, block in self.blocks.items() if name in self.quartiles_ms}
+        for r in sorted({block.resolution for block in self.blocks.values()}):
+            content = {}
+            for needed in blocks(space, [r]):
+                name = needed.name if needed.name in self.quartiles_ms else by_entry.get(needed.entry)
+                if name is not None:
+                    low, middle, high = self.quartiles_ms[name]
+                    content[needed.name] = {"mean": float(middle), "std": float((high - low) / 1.349), "count": 1}
+            path = folder / f"{self.target.name}_{r}_lookup_table.yaml"
+            aside = path.with_name(path.name + ".part")
+            aside.write_text(yaml.safe_dump(content))
+            os.replace(aside, path)
+            written.append(path)
+        self.table().predictor(replace(self.target, method="lookup_table")).save(folder / "predictor.npz")
+        return written
+
+
+def build(
+    target: Target,
+    resolutions: Sequence[int],
+    *,
+    store: Store,
+    watch: Watcher | None = None,
+) -> BuiltTable:
+    """Time every different block of `target.space` at these input sides in one sitting."""
+    space = spaces.get(target.space)
+    if unknown := [r for r in resolutions if r not in space.axis("r").values]:
+        raise ValueError(f"resolutions={unknown}: {space.name} has {', '.join(map(str, space.axis('r').values))}")
+    needed = {block.name: block for block in blocks(space, resolutions)}
+    timed = measure.time_jobs(target, _jobs(target, needed.values()), store=store, watch=watch)
+    return BuiltTable(target, needed, timed.quartiles_ms, timed.failed, timed.seconds)
+
+
+def _jobs(target: Target, needed: Any) -> list[Job]:
+    from supernet import network
+
+    space = spaces.get(target.space)
+    weights: list[Any] = []
+
+    def build_block(block: Block) -> tuple[torch.nn.Module, torch.Tensor]:
+        import torch
+
+        if not weights:
+            weights.append(network.supernet(space))
+        subnet = network.with_native_activations(network.extract(weights[0], space, block.genome))
+        noise = torch.Generator().manual_seed(0)
+        side = block.resolution
+        subnet = network.settle_norms(subnet, torch.randn((2, 3, side, side), generator=noise))
+        module = _module(subnet, block.place)
+        channels, rest = block.shape_in[0], block.shape_in[1:]
+        flat = block.entry[0] == "classifier"
+        shape = (target.batch, channels) if flat else (target.batch, channels, *rest, *rest)
+        return module, torch.randn(shape, generator=noise)
+
+    return [Job(block.name, partial(build_block, block)) for block in needed]
+
+
+def _module(subnet: Any, place: str | int) -> torch.nn.Module:
+    """The block or layer of a network of the `ofa` package."""
+    if isinstance(place, int):
+        return subnet.blocks[place]
+    expand = getattr(subnet, "final_expand_layer", subnet.feature_mix_layer)
+    return {
+        "stem": subnet.first_conv,
+        "expand": expand,
+        "pool": subnet.global_avg_pool,
+        "mix": subnet.feature_mix_layer,
+        "classifier": subnet.classifier,
+    }[place]

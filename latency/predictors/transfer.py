@@ -1,0 +1,307 @@
+"""Few-shot transfer: the latency of a new device as a non-negative mix of known ones, from about ten samples.
+
+Letters: n samples, d sources, S slots, R resolutions, C slot codes.
+
+1. Mix (RESEARCH, "a recipe that works"):  y = sum_d w_d f_d,  w >= 0, minimising
+       sum_i c_i (yhat_i / y_i - 1)^2 + (s / tau)^2 sum_d (m_d (w_d - p_d))^2,
+   m_d = mean f_d / mean y. The prior p puts the weight on sources of the same batch size, by 1 / spread^2 of
+   their log ratio to the samples, times the median ratio. Cauchy weights c_i = 1 / (1 + (r_i / 2s)^2) and the
+   robust spread s are estimated again in every round.
+2. Correction (ours): every part of the mix may be off by a factor 1 + delta, delta ~ N(0, g^2). Families of
+   parts, from coarse to fine, have a g each, chosen by marginal likelihood: zero for a handful of samples,
+   and what makes 50 of them count. With some hundred samples this is a Gaussian process whose mean is the
+   mix, and a better fit than ridge regression from nothing.
+
+Sources and parts are slot tables, so the result is one too and predicts more than a million subnets a second.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass as plain_dataclass
+from typing import Annotated
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
+
+from latency.conformal import relative_std
+from latency.data import LatencyData
+from latency.predictors.slot_latency import SlotLatency
+from latency.target import Target
+from supernet import footprint, slot_table, spaces
+from supernet.slot_table import SlotTable
+from supernet.space import Floats, SearchSpace
+
+SPREAD_FLOOR = 0.004  # relative; fits of few samples can be perfect by chance
+RATIO_SPREAD = 0.03  # what the spread of a source's ratio is taken for before samples are seen, worth 2 samples
+SWEEPS = 3
+CORRECTIONS = (0.0, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32)  # candidates for g
+FOLDS = 10  # of the residuals that intervals come from; each sample alone up to 2 * FOLDS samples
+UNMEASURED_STD = 0.40  # relative, of a prediction from specifications alone
+
+
+@plain_dataclass(frozen=True, eq=False)
+class Source:
+    """A known latency (or footprint) of the networks of a space."""
+
+    name: str
+    table: SlotTable
+    resolutions: tuple[int, int]
+    target: Target | None = None  # None: a footprint
+
+
+def sources(space: SearchSpace, without: Collection[str] = ()) -> list[Source]:
+    """All that is known of a space: the predictors of the zoo, and multiply-accumulates.
+
+    Where the zoo has nothing: multiply-accumulates, activations and parameters.
+    ValueError for a name in `without` that is none of them.
+    """
+    from latency import zoo
+
+    names = [*zoo.targets_of(space.name), "macs", "activations", "params"]
+    if unknown := [name for name in without if name not in names]:
+        raise ValueError(f"without={unknown}: no such source; there are {', '.join(names)}")
+    known = []
+    for name in zoo.targets_of(space.name):
+        if name in without:
+            continue
+        predictor = zoo.predictor(name)
+        known.append(Source(name, predictor.table, predictor.resolutions, predictor.target))
+    sides = space.axis("r").values if "r" in space.index else (0,)
+    for metric in ("macs",) if known else ("macs", "activations", "params"):
+        table = footprint.table(space, metric)
+        if table is not None and metric not in without:
+            known.append(Source(metric, table, (sides[0], sides[-1])))
+    if not known:
+        raise ValueError(f"nothing is known of the latencies of {space.name}: measure some hundred subnets and fit")
+    return known
+
+
+@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+class Transfer:
+    """`resolutions` leaves out sources that do not cover them; `without` leaves out sources by name."""
+
+    tau: Annotated[float, Field(gt=0)] = 1.0
+    rounds: Annotated[int, Field(ge=1)] = 8
+    correct: bool = True
+    resolutions: tuple[int, int] | None = None
+    without: tuple[str, ...] = ()
+
+    def sources(self, space: SearchSpace) -> list[Source]:
+        """The sources that a fit uses. ValueError if none is left."""
+        known = sources(space, self.without)
+        kept = [source for source in known if self._covers(source)]
+        if not kept:
+            raise ValueError(
+                f"no source of {space.name} covers the resolutions {self.resolutions}; they cover "
+                + ", ".join(f"{s.name} {s.resolutions[0]}-{s.resolutions[1]}" for s in known)
+            )
+        return kept
+
+    def _covers(self, source: Source) -> bool:
+        if self.resolutions is None:
+            return True
+        return source.resolutions[0] <= self.resolutions[0] and source.resolutions[1] >= self.resolutions[1]
+
+    def fit(self, data: LatencyData) -> SlotLatency:
+        """The predictor of the target of these samples, 2 or more."""
+        return self.fit_from(self.sources(spaces.get(data.target.space)), data)
+
+    def fit_from(self, known: Sequence[Source], data: LatencyData) -> SlotLatency:
+        """The same with other sources; their resolutions in common are those of the result."""
+        if len(data) < 2:
+            raise ValueError(f"{len(data)} sample(s) are too few to adapt: measure at least 2 subnets")
+        space = spaces.get(data.target.space)
+        low, high = common_resolutions(known)
+        space.check_resolutions(data.genomes, (low, high), "the mix of " + ", ".join(s.name for s in known))
+        seen = np.stack([source.table.of(space, data.genomes) for source in known], axis=1)
+        left_out = np.empty(len(data))
+        folds = len(data) if len(data) <= 2 * FOLDS else FOLDS
+        fold = np.random.default_rng(0).permutation(len(data)) % folds
+        for k in range(folds):
+            kept, out = data.take(np.flatnonzero(fold != k)), np.flatnonzero(fold == k)
+            table, _ = self._mix(space, known, seen[fold != k], kept)
+            left_out[out] = table.of(space, data.genomes[out]) / data.ms[out] - 1
+        table, weights = self._mix(space, known, seen, data)
+        share = weights * seen.mean(axis=0) / data.ms.mean()
+        used = sorted(zip(share, known, strict=True), key=lambda pair: -pair[0])
+        return SlotLatency(
+            target=data.target,
+            table=table,
+            relative_std=relative_std(left_out),
+            resolutions=(low, high),
+            facts={
+                "method": "transfer",
+                "samples": len(data),
+                "left_out_mape": float(100 * np.abs(left_out).mean()),
+                "mix": {source.name: round(float(part), 3) for part, source in used if part > 0.0005},
+            },
+        )
+
+    def _mix(
+        self, space: SearchSpace, known: Sequence[Source], seen: Floats, data: LatencyData
+    ) -> tuple[SlotTable, Floats]:
+        """The table and the (d,) weights, from (n, d) values of the sources on the samples."""
+        weights, trust, spread = _weights(seen, data.ms, _prior_group(known, data.target), self.tau, self.rounds)
+        pairs = zip(weights, known, strict=True)
+        table = slot_table.combine((w, source.table) for w, source in pairs)
+        if not self.correct:
+            return table, weights
+        families = _families(space, table)
+        mixed = table.of(space, data.genomes)
+        shares = [
+            np.stack([part.of(space, data.genomes) for part in parts], axis=1) / mixed[:, None]
+            for parts in families
+        ]
+        deltas = _correction(shares, data.ms / mixed - 1, trust, spread)
+        corrections = [
+            (float(delta), part)
+            for parts, of_family in zip(families, deltas, strict=True)
+            for part, delta in zip(parts, of_family, strict=True)
+            if delta
+        ]
+        return slot_table.combine([(1.0, table), *corrections]), weights
+
+    def from_specification(self, target: Target) -> SlotLatency:
+        """A prediction without any sample: the most similar device of the zoo, scaled by data sheets.
+
+        Similar: same kind of device, engine and precision before batch size before year. Scaled by memory
+        bandwidth, where both are known. `relative_std` is that of whole GPUs left out, at its worst.
+        """
+        space = spaces.get(target.space)
+        candidates = [source for source in self.sources(space) if source.target is not None]
+        if not candidates:
+            raise ValueError(f"no device of the zoo has timed {space.name}: measure a few subnets (samples=5)")
+        nearest = min(candidates, key=lambda source: _distance(source, target))
+        assert nearest.target is not None
+        scale = _bandwidth_ratio(nearest.target, target) * target.batch / nearest.target.batch
+        table = SlotTable(nearest.table.cells * scale, nearest.table.base * scale)
+        facts = {"method": "specification", "samples": 0, "mix": {nearest.name: 1.0}, "scale": scale}
+        return SlotLatency(target, table, UNMEASURED_STD, nearest.resolutions, facts)
+
+
+def common_resolutions(known: Sequence[Source]) -> tuple[int, int]:
+    """Lowest and highest input side that all sources cover."""
+    low = max(source.resolutions[0] for source in known)
+    high = min(source.resolutions[1] for source in known)
+    if low > high:
+        raise ValueError(f"the sources {', '.join(s.name for s in known)} have no resolution in common")
+    return low, high
+
+
+def _distance(source: Source, target: Target) -> tuple[float, ...]:
+    of = source.target
+    assert of is not None
+    return (
+        of.spec.kind != target.spec.kind,
+        of.engine != target.engine,
+        of.precision != target.precision,
+        abs(float(np.log2(of.batch / target.batch))),
+        abs((of.spec.year or 2020) - (target.spec.year or 2020)),
+    )
+
+
+def _bandwidth_ratio(source: Target, target: Target) -> float:
+    known, asked = source.spec.bandwidth_gbs, target.spec.bandwidth_gbs
+    return known / asked if known and asked else 1.0
+
+
+def _prior_group(known: Sequence[Source], target: Target) -> NDArray[np.bool_]:
+    """(d,) sources the prior may lean on: those of the same batch size; all of them if there are none."""
+    same = np.array([source.target is not None and source.target.batch == target.batch for source in known])
+    return same if same.any() else np.ones(len(known), bool)
+
+
+def _weights(
+    seen: Floats, ms: Floats, group: NDArray[np.bool_], tau: float, rounds: int
+) -> tuple[Floats, Floats, float]:
+    """(d,) weights, (n,) trust in the samples, and the robust relative spread of the residuals."""
+    from scipy.optimize import nnls
+
+    n, d = seen.shape
+    log_ratio = np.log(ms[:, None] / seen)
+    middle = np.median(log_ratio, axis=0)
+    spread_of = 1.4826 * np.median(np.abs(log_ratio - middle), axis=0)
+    spread_of = np.sqrt((n * spread_of**2 + 2 * RATIO_SPREAD**2) / (n + 2))
+    lean = np.where(group, 1 / spread_of**2, 0)
+    prior = lean / lean.sum() * np.exp(middle)
+    share = seen.mean(axis=0) / ms.mean()
+    relative = seen / ms[:, None]
+    weights, trust, spread = prior, np.ones(n), SPREAD_FLOOR
+    for _ in range(rounds):
+        residual = relative @ weights - 1
+        spread = max(1.4826 * float(np.median(np.abs(residual))), SPREAD_FLOOR)
+        trust = 1 / (1 + (residual / (2 * spread)) ** 2)
+        root, hold = np.sqrt(trust), spread / tau * share
+        weights, _ = nnls(np.concatenate([relative * root[:, None], np.diag(hold)]), np.append(root, hold * prior))
+    return weights, trust, spread
+
+
+def _families(space: SearchSpace, table: SlotTable) -> list[list[SlotTable]]:
+    """Tables that are parts of `table`, from coarse to fine: what may be off by a factor of its own."""
+    slots, codes, levels = len(space.slots), table.cells.shape[2], len(table.base)
+    side = slot_table.sides(space)
+    _, stage = np.unique(side.round(9), axis=1, return_inverse=True)
+    stages = np.eye(int(stage.max()) + 1, dtype=bool)[:, np.asarray(stage).ravel(), None]  # (stages, S, 1)
+    each = np.eye(slots, dtype=bool)[:, :, None]
+    digits = _digits(space, codes)
+    kinds = [digits[gene] == level for gene in range(len(digits)) for level in range(1, digits[gene].max() + 1)]
+    variants = [np.arange(codes) == code for code in np.flatnonzero((digits > 0).all(axis=0))]
+    line = np.linspace(-1.75, 1.75, levels)  # unit variance over evenly drawn resolutions
+    one = np.eye(levels)
+
+    def part(mask: NDArray[np.bool_], along: Floats | None = None) -> SlotTable:
+        cells = table.cells * mask
+        return SlotTable(cells if along is None else cells * along[:, None, None], np.zeros(levels))
+
+    whole = np.ones((slots, codes), bool)
+    coarse = [table, SlotTable(np.zeros_like(table.cells), table.base)]
+    coarse += [part(own & whole) for own in stages] + [part(kind & whole) for kind in kinds]
+    coarse += [part(own & kind) for own in stages for kind in kinds]
+    families = [coarse]
+    if levels > 1:
+        for along in (line, line**2):
+            coarse.append(SlotTable(table.cells * along[:, None, None], table.base * along))
+        families.append([part(own & kind, line) for own in stages for kind in (whole, *kinds)])
+        families.append([part(own & whole, along) for own in stages for along in one])
+    families.append([part(own & kind) for own in each for kind in (whole, *kinds)])
+    families.append([part(own & variant) for own in each for variant in variants])
+    return families
+
+
+def _digits(space: SearchSpace, codes: int) -> NDArray[np.int64]:
+    """(genes of a slot, C) the level of each gene in each slot code (mixed radix, as in `slot_codes`)."""
+    radix = [int(space.levels[j]) + 1 for j in space.slots[0]]
+    rest, digits = np.arange(codes), []
+    for base in radix:
+        digits.append(rest % base)
+        rest = rest // base
+    return np.array(digits)
+
+
+def _correction(shares: Sequence[Floats], residual: Floats, trust: Floats, spread: float) -> list[Floats]:
+    """The posterior mean of the deltas of each family, for the strengths of largest marginal likelihood.
+
+    `shares` are (n, parts) of each family. Strengths are chosen in turn, three times around.
+    """
+    noise, n = np.diag(1 / trust), len(residual)
+    kernels = [share @ share.T / spread**2 for share in shares]
+
+    def evidence(covariance: Floats) -> float:
+        factor = np.linalg.cholesky(covariance)
+        half = np.linalg.solve(factor, residual)
+        return float(-0.5 * n * np.log(half @ half / n) - np.log(np.diag(factor)).sum())
+
+    strengths = [0.0] * len(shares)
+    for _ in range(SWEEPS):
+        before = list(strengths)
+        for i, kernel in enumerate(kernels):
+            others = noise + sum(g**2 * k for j, (g, k) in enumerate(zip(strengths, kernels, strict=True)) if j != i)
+            strengths[i] = max(CORRECTIONS, key=lambda g: evidence(others + g**2 * kernel))
+        if strengths == before:
+            break
+    covariance = noise + sum(g**2 * kernel for g, kernel in zip(strengths, kernels, strict=True))
+    pull = np.linalg.solve(covariance, residual) / spread**2
+    return [g**2 * share.T @ pull for g, share in zip(strengths, shares, strict=True)]

@@ -1,0 +1,81 @@
+"""Adapt a predictor to this machine from about ten timed subnets: `make adapt`."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import yaml
+from rich.console import Console
+
+import configs
+from latency import adaptation, block_table
+from latency.adaptation import Adapted
+from latency.data import write_csv
+from latency.scores import markdown
+from latency.store import Store
+from scripts import command
+from supernet import artifact, spaces
+
+
+def save(adapted: Adapted, config: dict[str, Any], out: Path) -> None:
+    """The run folder: config.yaml, samples.csv, tests.csv, scores.json, and predictor.npz, written last."""
+    out.mkdir(parents=True, exist_ok=True)
+    artifact.write_text(out / "config.yaml", yaml.safe_dump(config, sort_keys=False))
+    for name, data in (("samples", adapted.samples), ("tests", adapted.tests)):
+        if len(data):
+            write_csv(out / f"{name}.csv", data)
+    found = {"seconds": adapted.seconds, "failed": dict(adapted.failed), "table": dict(adapted.table)}
+    artifact.write_text(out / "scores.json", json.dumps(found, indent=1) + "\n")
+    adapted.predictor.save(out / "predictor.npz")
+
+
+def describe(adapted: Adapted, config: dict[str, Any], out: Path) -> str:
+    """Scores, cost and the next command, for the terminal."""
+    predictor, count = adapted.predictor, len(adapted.samples)
+    lines = [f"failed: {name}: {reason}" for name, reason in adapted.failed.items()]
+    if count < config["samples"]:
+        lines.append(f"only {count} of {config['samples']} samples could be measured; adapted with those")
+    if adapted.table:
+        lines += ["", markdown(adapted.table, "on the tests"), ""]
+    if "left_out_mape" in predictor.facts:
+        mix = ", ".join(f"{name} {part:.0%}" for name, part in predictor.facts["mix"].items())
+        lines.append(f"a mix of {mix}; samples left out: {predictor.facts['left_out_mape']:.1f}% off")
+    lines.append(f"90% of measurements are expected within +-{1.645 * predictor.relative_std:.1%}")
+    blocks = block_table.count(spaces.get(predictor.target.space), predictor.resolutions)
+    lines.append(
+        f"measured {count} subnets (and {len(adapted.tests)} tests) in {adapted.seconds:.0f} s; a lookup table of "
+        f"this space has {blocks:,} blocks to time"
+    )
+    lines.append(f'next: make search ARGS="predictor=run:{out} latency_limit_ms=..."')
+    return "\n".join(lines)
+
+
+def task(config: dict[str, Any]) -> None:
+    target = configs.build(config["target"])
+    out = Path(config["out"] or f"runs/adapt-{target.name}-{time.strftime('%Y%m%d-%H%M%S')}")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ValueError(f"out={out} exists and is not empty: name a new folder")
+    print(f"{target.name}: {target}")
+    console = Console()
+    with Store(config["store"]) as store, console.status("starting") as status:
+        adapted = adaptation.adapt(
+            target,
+            store=store,
+            learner=configs.build(config["learner"]),
+            resolution=command.resolution_range(config["resolution"]),
+            watch=command.watcher(status),
+            **{key: config[key] for key in ("samples", "tests", "seed", "chosen", "seconds")},
+        )
+    save(adapted, config, out)
+    print(describe(adapted, config, out))
+
+
+def main() -> None:
+    command.run("adapt", task)
+
+
+if __name__ == "__main__":
+    main()
