@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ import numpy as np
 from latency import engines, measure, sampling
 from latency.data import LatencyData
 from latency.measure import Measured, Watcher
-from latency.predictors import transfer
+from latency.predictors import slot_latency, transfer
 from latency.predictors.slot_latency import SlotLatency, with_facts
 from latency.predictors.transfer import Source, Transfer
 from latency.scores import scores
@@ -118,6 +119,18 @@ def known_or_adapt(
         data, anchors = measure.known(store, target, engine.version)
     facts = {"engine": engine.version, "anchors_ms": anchors}
     return with_facts(learner.fit_from(known, _inside(space, data)), facts)
+
+
+def for_run(
+    target: Target, folder: Path, *, store: Store, samples: int, watch: Watcher | None = None
+) -> SlotLatency:
+    """The predictor that a run in `folder` was started with, or a new one, which is kept there."""
+    kept = folder / "predictor.npz"
+    if kept.exists():
+        return slot_latency.load(kept)
+    predictor = known_or_adapt(target, store=store, samples=samples, watch=watch)
+    predictor.save(kept)
+    return predictor
 
 
 def _inside(space: SearchSpace, data: LatencyData) -> LatencyData:

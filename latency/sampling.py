@@ -12,19 +12,22 @@ import numpy as np
 from latency.predictors.transfer import Source
 from supernet.space import Floats, Genomes, Ints, Rng, SearchSpace
 
-POOL = 600  # random subnets that samples are chosen from
+POOL = 600  # random subnets that samples are chosen from, half of them tilted
+TILT = 2.0  # logarithm of the strongest lean
 NOISE = 0.1  # variance of a measurement in units of the prior variance
 
 
 def choose(space: SearchSpace, n: int, rng: Rng, sources: Sequence[Source]) -> Genomes:
-    """(n, d) different subnets of the space (as restricted), chosen greedily from a random pool.
+    """(n, d) different subnets of the space (as restricted), chosen greedily from a random pool that
+    reaches to the smallest and the largest.
 
     Greedy variance reduction: each time the subnet whose measurement would lower the summed variance of the
     pool most, for a Gaussian process with an RBF kernel over the principal components of the log latencies on
     the sources (RESEARCH, recipe 4). Its width is the spread of the first component. The first n of a longer
     choice are the choice of n, so that samples can be added later.
     """
-    pool = _pool(space, rng)
+    even = space.network(space.sample(POOL // 2, rng))
+    pool = _different(np.concatenate([even, tilted(space, POOL - POOL // 2, rng)]))
     logs = np.log(np.stack([source.table.of(space, pool) for source in sources], axis=1))
     left, size, _ = np.linalg.svd(logs - logs.mean(axis=0), full_matrices=False)
     place = left * size / max(float((left[:, 0] * size[0]).std()), 1e-12)
@@ -35,7 +38,7 @@ def choose(space: SearchSpace, n: int, rng: Rng, sources: Sequence[Source]) -> G
 
 def draw(space: SearchSpace, n: int, rng: Rng) -> Genomes:
     """(n, d) different random subnets of the space (as restricted): the baseline."""
-    pool = _pool(space, rng)
+    pool = _different(space.network(space.sample(POOL, rng)))
     return pool[: _checked(n, len(pool))]
 
 
@@ -53,11 +56,25 @@ def greedy(kernel: Floats, n: int) -> Ints:
     return np.array(rows, np.int64)
 
 
-def _pool(space: SearchSpace, rng: Rng) -> Genomes:
-    """Different random networks, in the order they were drawn."""
-    drawn = space.network(space.sample(POOL, rng))
-    _, first = np.unique(drawn, axis=0, return_index=True)
-    return drawn[np.sort(first)]
+def tilted(space: SearchSpace, n: int, rng: Rng) -> Genomes:
+    """(n, d) random subnets from the smallest to the largest: each leans to low or to high levels in all genes
+    but the resolution.
+
+    Uniform genes give networks of medium size only, but searches end at the edges of the space.
+    """
+    lean = np.exp(rng.uniform(-TILT, TILT, (n, 1)))
+    place = rng.beta(np.broadcast_to(lean, (n, space.d)), np.broadcast_to(1 / lean, (n, space.d)))
+    if "r" in space.index:
+        place[:, space.index["r"]] = rng.random(n)
+    low, high = space.allowed.T
+    levels = low + np.minimum((place * (high - low + 1)).astype(np.int64), high - low)
+    return space.network(space.canonical(levels.astype(np.int8)))
+
+
+def _different(genomes: Genomes) -> Genomes:
+    """Each network once, in the order they came."""
+    _, first = np.unique(genomes, axis=0, return_index=True)
+    return genomes[np.sort(first)]
 
 
 def _checked(n: int, available: int) -> int:

@@ -88,3 +88,13 @@ def here(
         method="measured",
         source="measured on this machine",
     )
+
+
+def is_here(target: Target) -> bool:
+    """Whether this machine is the target's device and has its engine: whether it can be measured."""
+    from latency import engines
+    from latency.descriptor import specification
+
+    if target.threads is None or target.engine not in engines.installed():
+        return False
+    return target.spec.name == specification("gpu" if target.engine == "torch_cuda" else "cpu").name

@@ -1,6 +1,6 @@
 """Fit a predictor on your own measured rows: `make fit ARGS="space=ofa_mbv3_w1.0 rows=my.csv column=lat_ms"`.
 
-The file it writes is what `predictor_file=` and `accuracy_file=` of the search take.
+The file it writes is what `predictor=` and `accuracy_file=` of the search take.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def fit_latency(config: dict[str, Any], out: Path) -> str:
     fitted = configs.build(config["learner"]).fit(data)
     fitted.save(out)
     return (
-        f"five-fold MAPE {fitted.facts['cv_mape']:.2f}% on {len(data)} rows; search with predictor_file={out}"
+        f"five-fold MAPE {fitted.facts['cv_mape']:.2f}% on {len(data)} rows; search with predictor={out}"
     )
 
 

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
+from rich.console import Console
 
 import configs
-from latency.predictors import slot_latency
+from latency import adaptation, zoo
+from latency.predictors.slot_latency import SlotLatency
+from latency.store import Store
+from latency.target import Target, is_here
 from scripts import command
-from search import problem, run, sinks
+from search import problem, run, sinks, verify
 from search.options import Options
 from supernet import accuracy
 
@@ -21,26 +26,43 @@ EXIT_INTERRUPTED = 130
 
 def task(config: dict[str, Any]) -> None:
     options = Options(**config)
-    asked = problem.build(
-        options.objectives,
-        space=configs.build(options.space),
-        target=configs.build(options.target),
-        predictor=slot_latency.load(options.predictor_file) if options.predictor_file else None,
-        accuracy=accuracy.load(options.accuracy_file)
-        if options.accuracy_file
-        else configs.build(options.accuracy),
-        training=configs.build(options.training),
-        limits=options.all_limits(),
-        confidence=options.confidence,
-        resolution=options.resolution_range(),
-    )
-    out = _folder(options.out, asked)
+    target = configs.build(options.target)
+    predictor = zoo.find(options.predictor) if options.predictor else None
+    out = _folder(options, target, predictor)
+    with Store(options.store) if _measures(options, target, predictor) else nullcontext() as store:
+        if store is not None and predictor is None and target is not None and target.method == "measured":
+            with Console().status("measuring") as status:
+                predictor = adaptation.for_run(
+                    target, out, store=store, samples=options.samples, watch=command.watcher(status)
+                )
+        asked = problem.build(
+            options.objectives,
+            space=configs.build(options.space),
+            target=target,
+            predictor=predictor,
+            accuracy=accuracy.load(options.accuracy_file)
+            if options.accuracy_file
+            else configs.build(options.accuracy),
+            training=configs.build(options.training),
+            limits=options.all_limits(),
+            confidence=options.confidence,
+            resolution=options.resolution_range(),
+        )
+        search(options, config, asked, out, store)
+
+
+def search(
+    options: Options, config: dict[str, Any], asked: problem.Problem, out: Path, store: Store | None
+) -> None:
+    """Run, or go on with, the search in `out` and print its front."""
     reports: list[sinks.Sink] = [sinks.Bar(options.budget)]
     if options.wandb != "disabled":
         reports.append(sinks.Wandb(out, config, options.wandb))
-    searcher, plan = configs.build(options.searcher), {"budget": options.budget, "seed": options.seed}
+    plan: dict[str, Any] = {"budget": options.budget, "seed": options.seed}
+    if store is not None and options.verify and asked.models.latency is not None:
+        plan["verify"] = verify.verifier(store, options.verify)
     try:
-        found = run.run(asked, searcher, **plan, out=out, config=config, sinks=reports)
+        found = run.run(asked, configs.build(options.searcher), **plan, out=out, config=config, sinks=reports)
     except (run.Interrupted, KeyboardInterrupt):
         words = [word for word in sys.argv[1:] if not word.startswith("out=")]
         again = " ".join([*words, f"out={out.parent if _is_sweep() else out}"])
@@ -55,16 +77,27 @@ def task(config: dict[str, Any]) -> None:
     print(found.describe(out))
 
 
+def _measures(options: Options, target: Target | None, predictor: SlotLatency | None) -> bool:
+    """Whether this run times networks: to adapt to this machine, or to verify a front that is for it."""
+    where = predictor.target if predictor is not None else target
+    if where is None or "latency_ms" not in (*options.objectives, *options.all_limits()):
+        return False
+    wanted = options.verify > 0 or (predictor is None and where.method == "measured")
+    return wanted and is_here(where)
+
+
 def _is_sweep() -> bool:
     mode = HydraConfig.get().mode
     return mode is not None and mode.name == "MULTIRUN"
 
 
-def _folder(out: Path | None, asked: problem.Problem) -> Path:
+def _folder(options: Options, target: Target | None, predictor: SlotLatency | None) -> Path:
     if _is_sweep():
-        return out / str(HydraConfig.get().job.num) if out else Path(HydraConfig.get().runtime.output_dir)
-    name = asked.models.latency.target.name if asked.models.latency else asked.space.name
-    return out or Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
+        job = str(HydraConfig.get().job.num)
+        return options.out / job if options.out else Path(HydraConfig.get().runtime.output_dir)
+    where = predictor.target if predictor is not None else target
+    name = where.name if where is not None else (options.space or {}).get("name", problem.DEFAULT_TARGET)
+    return options.out or Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
 
 
 def main() -> None:

@@ -34,11 +34,7 @@ def score(name: str, rows: Path, column: str, first: int, past: int | None) -> d
         points = tidy.percent(columns[column])
         predicted = surrogate.predict(spaces.get(surrogate.space).encode(columns))
         return scores(replace(predicted, mean=100 * predicted.mean, std=100 * predicted.std), points)
-    if not is_file and name not in zoo.names():
-        raise configs.unknown_name(
-            "predictor", name, [*zoo.names(), *configs.names("accuracy"), "FILE.npz"]
-        )
-    predictor = slot_latency.load(Path(name)) if is_file else zoo.predictor(name)
+    predictor = zoo.find(name)
     data = read_csv(rows, predictor.target, column, part)
     return scores(predictor.predict(data.genomes, predictor.target), data.ms)
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict
+from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
 
@@ -24,8 +24,11 @@ class Options:
     budget: int
     seed: int
     out: Path | None
-    predictor_file: Path | None
+    predictor: str | None
     accuracy_file: Path | None
+    samples: Annotated[int, Field(ge=2)]
+    verify: Annotated[int, Field(ge=0)]
+    store: Path
     wandb: Literal["offline", "online", "disabled"]
     training: dict[str, Any]
     searcher: dict[str, Any]

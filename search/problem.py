@@ -109,7 +109,7 @@ def _predictor(space: SearchSpace | None, target: Target | None) -> LatencyPredi
         if target.name not in zoo.names() or target.key != zoo.target(target.name).key:
             raise ValueError(
                 f"target {target.name} is not one that ships: no predictor was fitted for {target}. Fit one "
-                "on measurements of yours (make fit) and pass it as predictor_file="
+                "on measurements of yours (make fit) and pass it as predictor=FILE.npz"
             )
         return zoo.predictor(target.name)
     if space is None:

@@ -16,7 +16,6 @@ from search.archive import Archive
 from search.front import FrontTable
 from search.objective import METRICS
 from search.problem import Problem
-from supernet import device
 
 TEMPLATE = Path(__file__).with_name("report_template.html")
 CLOUD = 3000  # evaluated architectures drawn behind the front
@@ -49,6 +48,7 @@ def render(
         ),
         "CARDS": _cards(summary, table),
         "LIMITS": _limits(table),
+        "VERIFICATION": _verification(summary.get("verification")),
         "MODELS": _models(problem),
         "FACTS": _definitions({**_flat(config), **_flat(environment)}),
         "REFERENCE": html.escape(
@@ -138,13 +138,34 @@ def _limits(table: FrontTable) -> str:
     return f"<ul>{''.join(lines)}</ul>"
 
 
+def _verification(verified: Mapping[str, Any] | None) -> str:
+    """What measuring the front showed, as HTML; the plot is drawn by the page."""
+    if verified is None:
+        return "<p>Not measured: every latency in this report is a prediction.</p>"
+    count = verified["networks"]
+    lines = [
+        f"{count} networks of the front were measured on the target in {verified['seconds']:.0f} s; predictions "
+        f"were off by {verified['mape']:.1f}% on average (bias {verified['bias']:+.1f}%)",
+        f"{verified['covered']} of {count} measurements lie inside the 90% interval of their prediction",
+        f"{verified['verified_front']} members form the verified front (column on_verified_front)",
+        f"drift of the machine against the sitting that the predictor was adapted in, removed by the anchors: "
+        f"{100 * (verified['drift'] - 1):+.1f}%",
+    ]
+    if "limit" in verified:
+        held = f"the limit of {verified['limit']:g} ms holds for {verified['holds']} of {count} when measured"
+        lines.insert(1, held)
+    lines += [f"failed: {name}: {reason}" for name, reason in verified["failed"].items()]
+    items = "".join(f"<li>{html.escape(line)}</li>" for line in lines)
+    return f"<ul>{items}</ul><div class='plot' id='verified'></div>"
+
+
 def _models(problem: Problem) -> str:
     """Which predictors were used, where they are from, and how good they are."""
     sections = []
     models = problem.models
     if models.latency is not None:
         target = models.latency.target
-        spec = device.get(target.device)
+        spec = target.spec
         facts = {
             "target": f"{target.name}: {target}",
             "timed networks": f"{target.space}, resolutions {models.latency.resolutions[0]} to "

@@ -33,9 +33,11 @@ from search.objective import InfeasibleError
 from search.problem import Problem
 from search.searchers import Searcher
 from search.sinks import Jsonl, Sink
+from search.verify import Verification, Verifier
 from supernet import artifact
 
 KIND = "search checkpoint"
+PREDICTOR = "predictor.npz"  # what a run on this machine was adapted to, in its folder before the run starts
 CHECKPOINT_SECONDS = 1.0
 REPORTING = {"wandb", "out"}  # settings that do not change what is found
 PACKAGES = ("ofa-frontier", "numpy", "scipy", "moocore", "hydra-core", "pydantic", "plotly", "wandb")
@@ -56,6 +58,7 @@ class Result:
     archive: Archive
     front: FrontTable
     summary: Mapping[str, Any]
+    verified: Verification | None = None
 
     def describe(self, out: Path) -> str:
         """A line on the front and one per limit, for the terminal."""
@@ -64,6 +67,8 @@ class Result:
         for name, limit in self.front.limits.items():
             holds = f"{limit['holds']} of {limit['of']} at {limit['confidence']:.0%} confidence"
             lines.append(f"{name} limit {limit['limit']:g} {limit['unit']}: holds for {holds}")
+        if self.verified is not None:
+            lines.append(self.verified.describe())
         return "\n".join(lines)
 
 
@@ -77,9 +82,10 @@ def run(
     config: Mapping[str, Any],
     sinks: Sequence[Sink] = (),
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
+    verify: Verifier | None = None,
 ) -> Result:
     """Search with `budget` evaluations and write the run folder `out`; goes on where an unfinished one
-    stopped.
+    stopped. With `verify` members of the front are measured before the folder is finished.
 
     Same config and seed give the same archive.npz byte for byte, also after stop and resume: sums of BLAS
     depend on the number of threads, so the loop runs on one.
@@ -116,13 +122,19 @@ def run(
             seconds = time.perf_counter() - state.started
             table = front.table(state.archive, problem.evaluator)
             summary = _summary(problem, state, budget, seconds, worst, box)
+            verified = None
+            if verify is not None:
+                _checkpoint(out / "checkpoint.npz", searcher, state)  # measuring takes longer than searching
+                verified = verify(problem, state.archive, table)
+                table = verified.table
+                summary["verification"] = dict(verified.summary)
             _write(out, problem, state, table, summary, config)
             for sink in everyone:
                 sink.finish(summary, table)
         finally:
             for sink in everyone:
                 sink.close()
-        return Result(state.archive, table, summary)
+        return Result(state.archive, table, summary, verified)
 
 
 @dataclass
@@ -269,7 +281,8 @@ def _folder(out: Path, config: Mapping[str, Any]) -> Iterator[None]:
     kept = out / "config.yaml"
     if out.exists() and not out.is_dir():
         raise ValueError(f"out={out} is a file; name a folder")
-    if out.is_dir() and any(out.iterdir()) and not kept.exists():
+    foreign = out.is_dir() and any(path.name != PREDICTOR for path in out.iterdir())
+    if foreign and not kept.exists():
         raise ValueError(f"out={out} holds other files and no run; name a new or empty folder")
     if kept.exists():
         if (out / "archive.npz").exists():

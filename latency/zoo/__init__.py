@@ -43,6 +43,18 @@ def predictor(name: str) -> SlotLatency:
     return slot_latency.load(FOLDER / f"{target(name).name}.npz")
 
 
+def find(name: str) -> SlotLatency:
+    """The predictor that `predictor=` names: `run:FOLDER` of a run of `make adapt`, a file (.npz), or a shipped
+    target."""
+    if name.startswith("run:"):
+        return slot_latency.load(Path(name.removeprefix("run:")) / "predictor.npz")
+    if name.endswith(".npz"):
+        return slot_latency.load(Path(name))
+    if name not in names():
+        raise configs.unknown_name("predictor", name, [*names(), "run:FOLDER", "FILE.npz"])
+    return predictor(name)
+
+
 def fit(name: str, data_dir: Path) -> SlotLatency:
     """Fit the predictor of a target on its public table, as shipped.
 

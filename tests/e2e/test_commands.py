@@ -134,7 +134,7 @@ def test_one_failing_job_does_not_stop_a_sweep(tmp_path):
         (["budget=many"], "error: budget=many: Input should be a valid integer"),
         (["training.gpu=rtx4090"], "unknown device 'rtx4090'. Did you mean 'rtx_4090'?"),
         (["searcher.population=2"], "population"),
-        (["predictor_file=absent.npz"], "no file absent.npz"),
+        (["predictor=absent.npz"], "no file absent.npz"),
     ],
 )
 def test_errors_are_one_line_and_no_traceback(tmp_path, words, message):
@@ -160,7 +160,7 @@ def test_own_measurements_from_csv_to_search(tmp_path):
     table = ["rows=mine.csv", "column=lat_mine"]
     words = ["space=ofa_mbv3_w1.2", "device=v100", *table, "past=500", "out=mine.npz"]
     out, err = command("scripts.fit_predictor", *words, cwd=tmp_path).communicate(timeout=60)
-    assert "predictor_file=mine.npz" in out, err
+    assert "predictor=mine.npz" in out, err
     words = ["predictor=mine.npz", *table, "first=500", "out=score.json"]
     out, err = command("scripts.score_predictor", *words, cwd=tmp_path).communicate(timeout=60)
     row = json.loads((tmp_path / "score.json").read_text())
@@ -168,7 +168,7 @@ def test_own_measurements_from_csv_to_search(tmp_path):
     assert row["mape"] < 3
     assert "| mine.npz | 100 |" in out
     code, out, err = search(
-        "predictor_file=mine.npz", "budget=500", "wandb=disabled", "out=run", cwd=tmp_path
+        "predictor=mine.npz", "budget=500", "wandb=disabled", "out=run", cwd=tmp_path
     )
     assert code == 0, err
 
