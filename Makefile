@@ -41,7 +41,7 @@ bench: .venv/.dev
 	$(PYTHON) -m venv .venv
 
 .venv/.run: pyproject.toml | .venv/bin/pip
-	$(BIN)/pip install -q -e .
+	$(BIN)/pip install -q -e '.[onnx]'
 	@touch $@
 
 .venv/.dev: pyproject.toml | .venv/bin/pip

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 
-import configs
 from latency import zoo
 from latency.data import LatencyData, read_csv
 from latency.predictors.additive import Additive

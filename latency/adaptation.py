@@ -6,13 +6,15 @@ Letters: n samples.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from latency import engines, measure, sampling
+from latency.conformal import relative_std
 from latency.data import LatencyData
 from latency.measure import Measured, Watcher
 from latency.predictors import slot_latency, transfer
@@ -21,9 +23,10 @@ from latency.predictors.transfer import Source, Transfer
 from latency.scores import scores
 from latency.store import Store
 from latency.target import Target
-from supernet import footprint, spaces
+from supernet import footprint, spaces, training_cost
 from supernet.prediction import Prediction
 from supernet.space import Genomes, SearchSpace
+from supernet.training_cost import StepTime
 
 SAMPLE_COUNTS = (3, 5, 10, 20, 50, 100)  # rows of the table of scores
 
@@ -40,7 +43,9 @@ class Adapted:
     table: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
 
-def plan(target: Target, learner: Transfer, resolution: tuple[int, int] | None) -> tuple[SearchSpace, list[Source]]:
+def plan(
+    target: Target, learner: Transfer, resolution: tuple[int, int] | None
+) -> tuple[SearchSpace, list[Source]]:
     """The space to sample, restricted to what all sources know (and to `resolution`), and the sources."""
     space = spaces.get(target.space)
     known = learner.sources(space)
@@ -50,8 +55,8 @@ def plan(target: Target, learner: Transfer, resolution: tuple[int, int] | None) 
     if resolution is not None:
         if resolution[0] < low or resolution[1] > high:
             raise ValueError(
-                f"resolution=[{resolution[0]},{resolution[1]}] goes beyond what all sources know: {low} to {high}; "
-                f"learner.resolutions=[{resolution[0]},{resolution[1]}] leaves out those that do not reach"
+                f"resolution=[{resolution[0]},{resolution[1]}] goes beyond what all sources know: {low} "
+                f"to {high}; learner.resolutions=[{resolution[0]},{resolution[1]}] leaves out those that do not reach"
             )
         low, high = resolution
     return space.restrict("r", low, high), known
@@ -104,7 +109,12 @@ def adapt(
 
 
 def known_or_adapt(
-    target: Target, *, store: Store, samples: int, learner: Transfer | None = None, watch: Watcher | None = None
+    target: Target,
+    *,
+    store: Store,
+    samples: int,
+    learner: Transfer | None = None,
+    watch: Watcher | None = None,
 ) -> SlotLatency:
     """The predictor of this machine from everything the store holds for it; measures first if that is less
     than `samples` subnets."""
@@ -210,3 +220,27 @@ def _line(space: SearchSpace, samples: LatencyData, genomes: Genomes) -> Predict
     spread = float(np.std(design @ weights / samples.ms - 1, ddof=min(2, len(macs) - 1)))
     mean = weights[0] + weights[1] * footprint.of(space, genomes, "macs") / 1e8
     return Prediction(mean, max(spread, 1e-3) * np.abs(mean))
+
+
+def step_time(data: LatencyData) -> StepTime:
+    """Milliseconds per image of a training step, fitted on measured steps in the form of `training_cost`.
+
+    `relative_std` is that of steps left out of the fit. ValueError for fewer than 4 measurements.
+    """
+    if len(data) < 4:
+        raise ValueError(f"{len(data)} training steps are too few to fit 4 coefficients: measure at least 4")
+    space, batch = spaces.get(data.target.space), data.target.batch
+    activations, macs, params = (
+        footprint.of(space, data.genomes, metric).astype(float) for metric in training_cost.METRICS
+    )
+    batches, ms = np.full(len(data), float(batch)), data.ms / batch
+
+    def fit(rows: NDArray[np.bool_]) -> StepTime:
+        return training_cost.fit(activations[rows], macs[rows], params[rows], batches[rows], ms[rows])
+
+    everyone = np.ones(len(data), bool)
+    left_out = np.empty(len(data))
+    for i in range(len(data)):
+        step = fit(np.arange(len(data)) != i)
+        left_out[i] = step.ms(activations, macs, params, batches)[i] / ms[i] - 1
+    return replace(fit(everyone), relative_std=relative_std(left_out))

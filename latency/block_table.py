@@ -54,8 +54,10 @@ class Block:
         """OFA's key of the entry."""
         role, *values = self.entry
         inner = "x".join(map(str, (self.shape_in[-1:] * 2 + self.shape_in[:1])))
-        outer = str(self.shape_out[0]) if role == "classifier" else (
-            "x".join(map(str, (self.shape_out[-1:] * 2 + self.shape_out[:1])))
+        outer = (
+            str(self.shape_out[0])
+            if role == "classifier"
+            else ("x".join(map(str, (self.shape_out[-1:] * 2 + self.shape_out[:1]))))
         )
         name = f"{OFA_NAMES[role]}-input:{inner}-output:{outer}"
         if role != "block":
@@ -140,7 +142,11 @@ class BuiltTable:
                 name = needed.name if needed.name in self.quartiles_ms else by_entry.get(needed.entry)
                 if name is not None:
                     low, middle, high = self.quartiles_ms[name]
-                    content[needed.name] = {"mean": float(middle), "std": float((high - low) / 1.349), "count": 1}
+                    content[needed.name] = {
+                        "mean": float(middle),
+                        "std": float((high - low) / 1.349),
+                        "count": 1,
+                    }
             path = folder / f"{self.target.name}_{r}_lookup_table.yaml"
             aside = path.with_name(path.name + ".part")
             aside.write_text(yaml.safe_dump(content))
@@ -160,7 +166,9 @@ def build(
     """Time every different block of `target.space` at these input sides in one sitting."""
     space = spaces.get(target.space)
     if unknown := [r for r in resolutions if r not in space.axis("r").values]:
-        raise ValueError(f"resolutions={unknown}: {space.name} has {', '.join(map(str, space.axis('r').values))}")
+        raise ValueError(
+            f"resolutions={unknown}: {space.name} has {', '.join(map(str, space.axis('r').values))}"
+        )
     needed = {block.name: block for block in blocks(space, resolutions)}
     timed = measure.time_jobs(target, _jobs(target, needed.values()), store=store, watch=watch)
     return BuiltTable(target, needed, timed.quartiles_ms, timed.failed, timed.seconds)

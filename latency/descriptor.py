@@ -113,7 +113,9 @@ def micro_benchmark(seconds_per_probe: float = SECONDS_PER_PROBE) -> Descriptor:
         torch.set_num_threads(threads)
     rates = {name: amount / best[name] / 1e9 for name, (_, amount) in probes.items()}
     rates["launches_per_us"] = LAUNCHES / best["launches_per_us"] / 1e6
-    return Descriptor({name: float(f"{rate:.4g}") for name, rate in rates.items()}, time.perf_counter() - begun)
+    return Descriptor(
+        {name: float(f"{rate:.4g}") for name, rate in rates.items()}, time.perf_counter() - begun
+    )
 
 
 LAUNCHES = 200
@@ -128,9 +130,9 @@ def _probes() -> dict[str, tuple[Callable[[], object], float]]:
     def normal(*shape: int) -> torch.Tensor:
         return torch.randn(shape, generator=noise)
 
-    def conv(cin: int, cout: int, side: int, kernel: int, groups: int = 1, stride: int = 1) -> tuple[
-        Callable[[], object], float
-    ]:
+    def conv(
+        cin: int, cout: int, side: int, kernel: int, groups: int = 1, stride: int = 1
+    ) -> tuple[Callable[[], object], float]:
         layer = torch.nn.Conv2d(cin, cout, kernel, stride, kernel // 2, groups=groups, bias=False)
         layer = layer.to(memory_format=torch.channels_last)
         images = normal(1, cin, side, side).contiguous(memory_format=torch.channels_last)

@@ -2,10 +2,11 @@
 
 Candidates take turns in rounds: each visit is two warm-up runs and a burst of timed ones, in an order drawn
 anew every round, so that a slow moment hits none of them alone; how slow a round was follows from all its
-subnets, and one that was slow is repeated. Three *anchors*, the same subnets in every sitting, are visited in
-every round too: their common scale removes the drift between blocks of subnets and between sittings. With one thread the process's CPU time is the
-latency, also on a busy machine; otherwise it is wall time, and visits while others use the machine do not
-count. A subnet is done when its visits agree. Every visit goes to the store at once.
+candidates, and one that was slow is repeated. Three *anchors*, the same subnets in every sitting, are visited
+in every round too: their common scale removes the drift between blocks of candidates and between sittings.
+With one thread the process's CPU time is the latency, also on a busy machine; otherwise it is wall time, and
+visits while others use the machine do not count. A candidate is done when its visits agree. Every visit goes
+to the store at once.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -34,6 +36,7 @@ WARM_UPS = 2
 BURST = 3  # timed runs of a visit: noise comes in stretches, so many short visits beat few long ones
 MIN_ROUNDS, MAX_ROUNDS = 12, 20
 AGREEMENT = 0.008  # relative standard error of a subnet's visits at which it is done
+LONG_MS, LONG_ROUNDS = 100.0, (4, 6)  # long runs need one warm-up, one timed run and few rounds
 SLOW = 1.05  # a round that took this much longer than the others does not count
 POLISHES = 5
 BUSY = 0.10  # share of the machine used by others above which several threads cannot be timed
@@ -78,8 +81,10 @@ class Measured:
 
 
 def anchors(space: SearchSpace) -> Genomes:
-    """(ANCHORS, d) the subnets that every sitting of a space measures: small, middle, large of 300 random ones
-    by multiply-accumulates."""
+    """(ANCHORS, d) the subnets that every sitting of a space measures.
+
+    A small, a middle and a large one of 300 random ones, by multiply-accumulates.
+    """
     from supernet import footprint
 
     drawn = space.network(space.sample(300, np.random.default_rng(20221)))
@@ -105,7 +110,9 @@ def measure(
     space.check(genomes)
     bare = space.network(genomes)
     _, first = np.unique(bare, axis=0, return_index=True)
-    timed = time_jobs(target, subnet_jobs(target, bare[np.sort(first)]), store=store, seconds=seconds, watch=watch)
+    timed = time_jobs(
+        target, subnet_jobs(target, bare[np.sort(first)]), store=store, seconds=seconds, watch=watch
+    )
     data = _latencies(target, timed.quartiles_ms)
     return Measured(data, timed.failed, timed.anchors_ms, timed.seconds, timed.facts)
 
@@ -169,7 +176,7 @@ def _parts(jobs: Sequence[Job], size: int) -> list[Sequence[Job]]:
     """Blocks of about equal length, at most `size`."""
     count = -(-len(jobs) // size)
     edges = np.linspace(0, len(jobs), count + 1).astype(int)
-    return [jobs[first:past] for first, past in zip(edges[:-1], edges[1:], strict=True)]
+    return [jobs[first:past] for first, past in pairwise(edges)]
 
 
 def _block_size(target: Target) -> int:
@@ -276,10 +283,13 @@ class _Run:
 
     def _burst(self, session: Any) -> tuple[tuple[float, ...], tuple[float, ...]]:
         run = self.engine.run
-        for _ in range(WARM_UPS):
+        begun = time.perf_counter()
+        run(session)
+        long = time.perf_counter() - begun > LONG_MS / 1000
+        for _ in range(0 if long else WARM_UPS - 1):
             run(session)
         wall, cpu = [], []
-        for _ in range(BURST):
+        for _ in range(1 if long else BURST):
             start, start_cpu = time.perf_counter_ns(), time.process_time_ns()
             on_device = run(session)
             end_cpu, end = time.process_time_ns(), time.perf_counter_ns()
@@ -332,11 +342,14 @@ def _polished(visits: Sequence[Visit], target: Target) -> dict[str, Floats]:
 def _agreed(visits: Sequence[Visit], names: Sequence[str], target: Target) -> list[str]:
     """Those of `names` whose visits in one block agree."""
     found = _polished(visits, target)
-    return [
-        name
-        for name in names
-        if len(found.get(name, ())) >= MIN_ROUNDS and _standard_error(found[name]) <= AGREEMENT
-    ]
+    return [name for name in names if name in found and _is_done(found[name])]
+
+
+def _is_done(values: Floats) -> bool:
+    long = bool(np.median(values) >= LONG_MS)
+    if len(values) < (LONG_ROUNDS[0] if long else MIN_ROUNDS):
+        return False
+    return _standard_error(values) <= AGREEMENT or (long and len(values) >= LONG_ROUNDS[1])
 
 
 def _standard_error(values: Floats) -> float:

@@ -28,12 +28,7 @@ def choose(space: SearchSpace, n: int, rng: Rng, sources: Sequence[Source]) -> G
     """
     even = space.network(space.sample(POOL // 2, rng))
     pool = _different(np.concatenate([even, tilted(space, POOL - POOL // 2, rng)]))
-    logs = np.log(np.stack([source.table.of(space, pool) for source in sources], axis=1))
-    left, size, _ = np.linalg.svd(logs - logs.mean(axis=0), full_matrices=False)
-    place = left * size / max(float((left[:, 0] * size[0]).std()), 1e-12)
-    squared = (place**2).sum(axis=1)
-    distance = squared[:, None] + squared - 2 * place @ place.T
-    return pool[greedy(np.exp(-0.5 * np.maximum(distance, 0)), _checked(n, len(pool)))]
+    return pool[greedy(kernel(space, pool, sources), _checked(n, len(pool)))]
 
 
 def draw(space: SearchSpace, n: int, rng: Rng) -> Genomes:
@@ -42,10 +37,20 @@ def draw(space: SearchSpace, n: int, rng: Rng) -> Genomes:
     return pool[: _checked(n, len(pool))]
 
 
-def greedy(kernel: Floats, n: int) -> Ints:
+def kernel(space: SearchSpace, genomes: Genomes, sources: Sequence[Source]) -> Floats:
+    """(p, p) prior covariance of the latencies of these subnets, up to a factor; see `choose`."""
+    logs = np.log(np.stack([source.table.of(space, genomes) for source in sources], axis=1))
+    left, size, _ = np.linalg.svd(logs - logs.mean(axis=0), full_matrices=False)
+    place = left * size / max(float((left[:, 0] * size[0]).std()), 1e-12)
+    squared = (place**2).sum(axis=1)
+    distance = squared[:, None] + squared - 2 * place @ place.T
+    return np.exp(-0.5 * np.maximum(distance, 0))
+
+
+def greedy(prior: Floats, n: int) -> Ints:
     """(n,) rows of a (p, p) covariance, each chosen to lower the summed variance of all rows most."""
-    covariance = kernel.copy()
-    noise = NOISE * float(np.median(np.diag(kernel)))
+    covariance = prior.copy()
+    noise = NOISE * float(np.median(np.diag(prior)))
     rows: list[int] = []
     for _ in range(n):
         gain = (covariance**2).sum(axis=0) / (np.diag(covariance) + noise)
@@ -57,10 +62,9 @@ def greedy(kernel: Floats, n: int) -> Ints:
 
 
 def tilted(space: SearchSpace, n: int, rng: Rng) -> Genomes:
-    """(n, d) random subnets from the smallest to the largest: each leans to low or to high levels in all genes
-    but the resolution.
+    """(n, d) random subnets from the smallest to the largest.
 
-    Uniform genes give networks of medium size only, but searches end at the edges of the space.
+    Each leans to low or to high levels in all genes but the resolution. Uniform genes give networks of medium size only, but searches end at the edges of the space.
     """
     lean = np.exp(rng.uniform(-TILT, TILT, (n, 1)))
     place = rng.beta(np.broadcast_to(lean, (n, space.d)), np.broadcast_to(1 / lean, (n, space.d)))
@@ -79,5 +83,7 @@ def _different(genomes: Genomes) -> Genomes:
 
 def _checked(n: int, available: int) -> int:
     if not 1 <= n <= available:
-        raise ValueError(f"{n} subnets cannot be chosen from {available} different ones; ask for 1 to {available}")
+        raise ValueError(
+            f"{n} subnets cannot be chosen from {available} different ones; ask for 1 to {available}"
+        )
     return n

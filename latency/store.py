@@ -31,8 +31,8 @@ CREATE TABLE IF NOT EXISTS sittings (
 );
 CREATE TABLE IF NOT EXISTS visits (
   sitting TEXT NOT NULL REFERENCES sittings(id), unix_time REAL NOT NULL, architecture TEXT NOT NULL,
-  role TEXT NOT NULL, block INTEGER NOT NULL, round INTEGER NOT NULL, wall_ms TEXT NOT NULL, cpu_ms TEXT NOT NULL, others REAL,
-  error TEXT, PRIMARY KEY (sitting, unix_time, architecture)
+  role TEXT NOT NULL, block INTEGER NOT NULL, round INTEGER NOT NULL, wall_ms TEXT NOT NULL,
+  cpu_ms TEXT NOT NULL, others REAL, error TEXT, PRIMARY KEY (sitting, unix_time, architecture)
 );
 """ + "".join(
     f"CREATE TRIGGER IF NOT EXISTS {table}_{verb} BEFORE {verb} ON {table} "
@@ -119,7 +119,10 @@ CSV = [*(f"sitting_{name}" for name in SITTING), *VISIT]
 
 
 class Store:
-    """Open with `with Store(path) as store`; leaving raises StoreError if anything had to go to a CSV file."""
+    """Open with `with Store(path) as store`.
+
+    Leaving raises StoreError if anything had to go to a CSV file.
+    """
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
@@ -176,7 +179,9 @@ class Store:
                 continue
             self._rescued = folder / name
             return
-        raise StoreError(f"neither {self.path} nor a file beside it can take this measurement ({reason}): {visit}")
+        raise StoreError(
+            f"neither {self.path} nor a file beside it can take this measurement ({reason}): {visit}"
+        )
 
     def sittings(self, target: Target, engine_version: str | None = None) -> list[Sitting]:
         """The sittings on this target (by key, oldest first), of one version of the engine or of all."""
@@ -221,7 +226,9 @@ class Store:
                     self._insert("sittings", sitting.row())
                     count += self._insert("visits", visit.row())
         except (KeyError, TypeError, ValueError, UnicodeDecodeError) as error:
-            raise StoreError(f"{path} is no export of a measurement store ({error}); nothing was added") from error
+            raise StoreError(
+                f"{path} is no export of a measurement store ({error}); nothing was added"
+            ) from error
         return count
 
 

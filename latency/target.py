@@ -1,4 +1,5 @@
-"""Target: where a latency holds. One YAML per shipped target in `configs/target`, and `here`, this machine."""
+"""Target: where a latency holds. One YAML per shipped target in `configs/target`, and `here` for this
+machine."""
 
 from __future__ import annotations
 

@@ -17,7 +17,9 @@ from latency.data import write_csv
 from latency.scores import markdown
 from latency.store import Store
 from scripts import command
-from supernet import artifact, spaces
+from supernet import artifact, spaces, training_cost
+
+TRAINING = "torch_training"  # the engine whose latencies are training steps
 
 
 def save(adapted: Adapted, config: dict[str, Any], out: Path) -> None:
@@ -29,6 +31,8 @@ def save(adapted: Adapted, config: dict[str, Any], out: Path) -> None:
             write_csv(out / f"{name}.csv", data)
     found = {"seconds": adapted.seconds, "failed": dict(adapted.failed), "table": dict(adapted.table)}
     artifact.write_text(out / "scores.json", json.dumps(found, indent=1) + "\n")
+    if adapted.samples.target.engine == TRAINING:
+        training_cost.save_step(out / "training_step.json", adaptation.step_time(adapted.samples))
     adapted.predictor.save(out / "predictor.npz")
 
 
@@ -46,10 +50,15 @@ def describe(adapted: Adapted, config: dict[str, Any], out: Path) -> str:
     lines.append(f"90% of measurements are expected within +-{1.645 * predictor.relative_std:.1%}")
     blocks = block_table.count(spaces.get(predictor.target.space), predictor.resolutions)
     lines.append(
-        f"measured {count} subnets (and {len(adapted.tests)} tests) in {adapted.seconds:.0f} s; a lookup table of "
-        f"this space has {blocks:,} blocks to time"
+        f"measured {count} subnets (and {len(adapted.tests)} tests) in {adapted.seconds:.0f} s; a lookup table "
+        f"of this space has {blocks:,} blocks to time"
     )
-    lines.append(f'next: make search ARGS="predictor=run:{out} latency_limit_ms=..."')
+    use = (
+        f"training.step_file={out}/training_step.json"
+        if predictor.target.engine == TRAINING
+        else (f"predictor=run:{out} latency_limit_ms=...")
+    )
+    lines.append(f'next: make search ARGS="{use}"')
     return "\n".join(lines)
 
 

@@ -34,8 +34,8 @@ def compare(built: BuiltTable, adapted: Adapted) -> str:
             "",
             f"lookup table: {len(built.quartiles_ms)} blocks in {built.seconds:.0f} s; transfer: "
             f"{len(adapted.samples)} subnets in about {per_subnet * len(adapted.samples):.0f} s",
-            f"additivity gap: the sum of its blocks is {scale:.3f} of a network, +-{100 * gap.std():.1f}% between "
-            "networks",
+            f"additivity gap: the sum of its blocks is {scale:.3f} of a network, +-{100 * gap.std():.1f}% "
+            "between networks",
         ]
     )
 
@@ -67,7 +67,9 @@ def task(config: dict[str, Any]) -> None:
             )
     for name, reason in built.failed.items():
         print(f"failed: {name}: {reason}")
-    print(f"{len(built.quartiles_ms)} blocks in {built.seconds:.0f} s: {', '.join(path.name for path in files)}")
+    print(
+        f"{len(built.quartiles_ms)} blocks in {built.seconds:.0f} s: {', '.join(path.name for path in files)}"
+    )
     if adapted is not None:
         comparison = compare(built, adapted)
         artifact.write_text(out / "comparison.md", comparison + "\n")

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import sys
 
-import configs
 from latency import zoo
 from supernet.tidy import data_dir
 

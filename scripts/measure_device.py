@@ -44,11 +44,11 @@ def repeatability(first: Measured, second: Measured) -> str:
     i, j = np.array(pairs).T
     scale = measure.relative_scale(second.anchors_ms, first.anchors_ms)
     ratio = second.data.ms[j] / first.data.ms[i]
+    apart = 100 * np.abs(ratio / scale - 1)
     rank = spearmanr(first.data.ms[i], second.data.ms[j]).statistic
     return (
-        f"repeatability over {len(pairs)} subnets: median difference {100 * np.median(np.abs(ratio / scale - 1)):.2f}%, "
-        f"95th percentile {100 * np.quantile(np.abs(ratio / scale - 1), 0.95):.2f}%, Spearman {rank:.4f}; the anchors' "
-        f"scale was {scale:.3f} (without it {100 * np.median(np.abs(ratio - 1)):.2f}%)"
+        f"repeatability over {len(pairs)} subnets: median difference {np.median(apart):.2f}%, 95th percentile "
+        f"{np.quantile(apart, 0.95):.2f}%, Spearman {rank:.4f}; the anchors' scale was {scale:.3f} (without it {100 * np.median(np.abs(ratio - 1)):.2f}%)"
     )
 
 

@@ -144,12 +144,12 @@ def _verification(verified: Mapping[str, Any] | None) -> str:
         return "<p>Not measured: every latency in this report is a prediction.</p>"
     count = verified["networks"]
     lines = [
-        f"{count} networks of the front were measured on the target in {verified['seconds']:.0f} s; predictions "
-        f"were off by {verified['mape']:.1f}% on average (bias {verified['bias']:+.1f}%)",
+        f"{count} networks of the front were measured on the target in {verified['seconds']:.0f} s; "
+        f"predictions were off by {verified['mape']:.1f}% on average (bias {verified['bias']:+.1f}%)",
         f"{verified['covered']} of {count} measurements lie inside the 90% interval of their prediction",
         f"{verified['verified_front']} members form the verified front (column on_verified_front)",
-        f"drift of the machine against the sitting that the predictor was adapted in, removed by the anchors: "
-        f"{100 * (verified['drift'] - 1):+.1f}%",
+        "drift of the machine against the sitting that the predictor was adapted in, removed by the "
+        f"anchors: {100 * (verified['drift'] - 1):+.1f}%",
     ]
     if "limit" in verified:
         held = f"the limit of {verified['limit']:g} ms holds for {verified['holds']} of {count} when measured"

@@ -40,14 +40,16 @@ class Verification:
         """Lines for the terminal."""
         s = self.summary
         lines = [
-            f"measured {s['networks']} networks of the front in {s['seconds']:.0f} s: predictions were off by "
-            f"{s['mape']:.1f}% ({s['covered']} of {s['networks']} inside their {CONFIDENCE:.0%} interval)"
+            f"measured {s['networks']} networks of the front in {s['seconds']:.0f} s: predictions were off "
+            f"by {s['mape']:.1f}% ({s['covered']} of {s['networks']} inside their {CONFIDENCE:.0%} interval)"
         ]
         if "limit" in s:
             lines.append(
                 f"the limit of {s['limit']:g} ms holds for {s['holds']} of the {s['networks']} when measured"
             )
-        lines.append(f"{s['verified_front']} members form the verified front (on_verified_front in front.csv)")
+        lines.append(
+            f"{s['verified_front']} members form the verified front (on_verified_front in front.csv)"
+        )
         lines += [f"failed: {name}: {reason}" for name, reason in s["failed"].items()]
         return "\n".join(lines)
 

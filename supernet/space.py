@@ -219,7 +219,7 @@ class SearchSpace:
         return self.canonical(np.where(child == 0, np.maximum(a, b), child))
 
     def network(self, genomes: Genomes) -> Genomes:
-        """(n, d) the same networks with every deployment gene at its first value: what a latency depends on."""
+        """(n, d) the same networks with deployment genes at their first value: what a latency depends on."""
         deploy = np.array([axis.deploy for axis in self.axes])
         return np.where(deploy, np.int8(1), genomes)
 

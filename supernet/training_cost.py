@@ -19,6 +19,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Hashable, Mapping
+from dataclasses import asdict
 from dataclasses import dataclass as plain_dataclass
 from functools import cache, cached_property
 from pathlib import Path
@@ -27,7 +28,7 @@ import numpy as np
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 
-from supernet import device, footprint, slot_table
+from supernet import artifact, device, footprint, slot_table
 from supernet.prediction import Prediction
 from supernet.slot_table import SlotTable
 from supernet.space import Floats, Genomes, SearchSpace
@@ -58,7 +59,7 @@ def family_of_space(space: SearchSpace) -> str:
 
 @plain_dataclass(frozen=True)
 class StepTime:
-    """Milliseconds per image of a training step on the RTX 3090, for one family of networks."""
+    """Milliseconds per image of a training step, for one family of networks on one machine."""
 
     per_mega_activation: float
     per_giga_mac: float
@@ -96,6 +97,20 @@ def fitted() -> dict[str, StepTime]:
     return {name: StepTime(**node) for name, node in json.loads(FITTED.read_text())["families"].items()}
 
 
+@cache
+def load_step(path: Path) -> StepTime:
+    """The step time in a file of `save_step`; ValueError that names the file when it is something else."""
+    try:
+        return StepTime(**json.loads(path.read_text()))
+    except (OSError, TypeError, ValueError) as error:
+        raise ValueError(f"training.step_file={path} holds no measured training step ({error})") from error
+
+
+def save_step(path: Path, step: StepTime) -> None:
+    """Write a step time as JSON."""
+    artifact.write_text(path, json.dumps(asdict(step), indent=1) + "\n")
+
+
 def speed_ratio(name: str) -> float:
     """How many times faster than an RTX 3090 a GPU trains, from its data sheet: bandwidth^.85 x fp32^.15
     (ours).
@@ -117,9 +132,14 @@ def speed_ratio(name: str) -> float:
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class TrainingCost:
-    """The recipe and the rates. Epochs come from the gene `finetune_epochs` of each genome."""
+    """The recipe and the rates. Epochs come from the gene `finetune_epochs` of each genome.
+
+    With `step_file`, training steps measured on the machine itself (`make adapt ARGS="target.engine=
+    torch_training ..."`), hours are of that machine, and `gpu` only stands for its power.
+    """
 
     gpu: str = FITTED_ON
+    step_file: Path | None = None
     images: int = 1_281_167  # ImageNet training images
     batch: int = 256
     usd_per_hour: float = 0.5
@@ -132,6 +152,8 @@ class TrainingCost:
             if getattr(self, name) < 1:
                 raise ValueError(f"training.{name}={getattr(self, name)} must be at least 1")
         speed_ratio(self.gpu)
+        if self.step_file is not None:
+            load_step(self.step_file)
 
     @cached_property
     def _tables(self) -> dict[Hashable, SlotTable | None]:
@@ -147,10 +169,10 @@ class TrainingCost:
         return self._hours(self._step(space).ms(activations, macs, params, batch=float(self.batch)))
 
     def _step(self, space: SearchSpace) -> StepTime:
-        return fitted()[family_of_space(space)]
+        return load_step(self.step_file) if self.step_file else fitted()[family_of_space(space)]
 
     def _hours(self, ms: Floats) -> Floats:
-        return ms * self.images / 3.6e6 / speed_ratio(self.gpu)
+        return ms * self.images / 3.6e6 / (1.0 if self.step_file else speed_ratio(self.gpu))
 
     def _tabulate(self, space: SearchSpace) -> SlotTable | None:
         parts = [footprint.table(space, metric) for metric in METRICS]
@@ -174,7 +196,9 @@ class TrainingCost:
         """Relative standard deviation of the hours: of the fit on lineages left out, and of scaling to
         another GPU."""
         fitted_std = self._step(space).relative_std
-        return fitted_std if self.gpu == FITTED_ON else float(np.hypot(fitted_std, SCALED_STD))
+        return (
+            fitted_std if self.step_file or self.gpu == FITTED_ON else float(np.hypot(fitted_std, SCALED_STD))
+        )
 
     def kwh(self, space: SearchSpace, genomes: Genomes) -> Prediction:
         """(n,) energy in kWh at data-sheet power times `power_overhead`: a model, nothing is measured."""

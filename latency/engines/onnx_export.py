@@ -24,6 +24,11 @@ def to_onnx(network: torch.nn.Module, images: torch.Tensor) -> bytes:
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # the exporter calls itself deprecated, and traces shape arithmetic
         torch.onnx.export(
-            network, (images,), file, dynamo=False, opset_version=OPSET, input_names=[INPUT], verbose=False
+            network,
+            (images,),
+            file,  # type: ignore[arg-type]  # what it takes without dynamo is not in its signature
+            dynamo=False,
+            opset_version=OPSET,
+            input_names=[INPUT],
         )
     return file.getvalue()

@@ -33,7 +33,7 @@ class TorchCuda:
     def version(self) -> str:
         import torch
 
-        return f"torch {torch.__version__}, CUDA {torch.version.cuda}, cuDNN {torch.backends.cudnn.version()}"
+        return f"torch {torch.__version__}, CUDA {torch.version.cuda}, cuDNN {torch.backends.cudnn.version()}"  # type: ignore[no-untyped-call]
 
     def prepare(self, network: torch.nn.Module, images: torch.Tensor) -> tuple[Any, torch.Tensor, Any, Any]:
         """The network and its (batch, 3, side, side) input on the GPU, and two events."""
@@ -42,7 +42,8 @@ class TorchCuda:
         kind = torch.float16 if self.precision == "fp16" else torch.float32
         network = network.to("cuda", kind, memory_format=torch.channels_last)  # type: ignore[call-overload]
         images = images.to("cuda", kind, memory_format=torch.channels_last)
-        return network, images, torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
+        return network, images, start, end
 
     def run(self, session: tuple[Any, torch.Tensor, Any, Any]) -> float:
         """Milliseconds between the events; waits for the GPU before and after."""

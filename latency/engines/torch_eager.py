@@ -29,7 +29,7 @@ class TorchEager:
         import torch
 
         last = torch.channels_last
-        return network.to(memory_format=last), images.contiguous(memory_format=last)  # type: ignore[call-overload]
+        return network.to(memory_format=last), images.contiguous(memory_format=last)
 
     def run(self, session: Session) -> None:
         import torch

@@ -35,7 +35,9 @@ from supernet.slot_table import SlotTable
 from supernet.space import Floats, SearchSpace
 
 SPREAD_FLOOR = 0.004  # relative; fits of few samples can be perfect by chance
-RATIO_SPREAD = 0.03  # what the spread of a source's ratio is taken for before samples are seen, worth 2 samples
+RATIO_SPREAD = (
+    0.03  # what the spread of a source's ratio is taken for before samples are seen, worth 2 samples
+)
 SWEEPS = 3
 CORRECTIONS = (0.0, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32)  # candidates for g
 FOLDS = 10  # of the residuals that intervals come from; each sample alone up to 2 * FOLDS samples
@@ -75,7 +77,9 @@ def sources(space: SearchSpace, without: Collection[str] = ()) -> list[Source]:
         if table is not None and metric not in without:
             known.append(Source(metric, table, (sides[0], sides[-1])))
     if not known:
-        raise ValueError(f"nothing is known of the latencies of {space.name}: measure some hundred subnets and fit")
+        raise ValueError(
+            f"nothing is known of the latencies of {space.name}: measure some hundred subnets and fit"
+        )
     return known
 
 
@@ -144,7 +148,9 @@ class Transfer:
         self, space: SearchSpace, known: Sequence[Source], seen: Floats, data: LatencyData
     ) -> tuple[SlotTable, Floats]:
         """The table and the (d,) weights, from (n, d) values of the sources on the samples."""
-        weights, trust, spread = _weights(seen, data.ms, _prior_group(known, data.target), self.tau, self.rounds)
+        weights, trust, spread = _weights(
+            seen, data.ms, _prior_group(known, data.target), self.tau, self.rounds
+        )
         pairs = zip(weights, known, strict=True)
         table = slot_table.combine((w, source.table) for w, source in pairs)
         if not self.correct:
@@ -170,10 +176,15 @@ class Transfer:
         Similar: same kind of device, engine and precision before batch size before year. Scaled by memory
         bandwidth, where both are known. `relative_std` is that of whole GPUs left out, at its worst.
         """
-        space = spaces.get(target.space)
-        candidates = [source for source in self.sources(space) if source.target is not None]
+        return self.specification_from(self.sources(spaces.get(target.space)), target)
+
+    def specification_from(self, known: Sequence[Source], target: Target) -> SlotLatency:
+        """The same with other sources."""
+        candidates = [source for source in known if source.target is not None]
         if not candidates:
-            raise ValueError(f"no device of the zoo has timed {space.name}: measure a few subnets (samples=5)")
+            raise ValueError(
+                f"no device of the zoo has timed {target.space}: measure a few subnets (samples=5)"
+            )
         nearest = min(candidates, key=lambda source: _distance(source, target))
         assert nearest.target is not None
         scale = _bandwidth_ratio(nearest.target, target) * target.batch / nearest.target.batch
@@ -220,7 +231,7 @@ def _weights(
     """(d,) weights, (n,) trust in the samples, and the robust relative spread of the residuals."""
     from scipy.optimize import nnls
 
-    n, d = seen.shape
+    n = len(ms)
     log_ratio = np.log(ms[:, None] / seen)
     middle = np.median(log_ratio, axis=0)
     spread_of = 1.4826 * np.median(np.abs(log_ratio - middle), axis=0)
@@ -235,7 +246,9 @@ def _weights(
         spread = max(1.4826 * float(np.median(np.abs(residual))), SPREAD_FLOOR)
         trust = 1 / (1 + (residual / (2 * spread)) ** 2)
         root, hold = np.sqrt(trust), spread / tau * share
-        weights, _ = nnls(np.concatenate([relative * root[:, None], np.diag(hold)]), np.append(root, hold * prior))
+        weights, _ = nnls(
+            np.concatenate([relative * root[:, None], np.diag(hold)]), np.append(root, hold * prior)
+        )
     return weights, trust, spread
 
 
@@ -247,7 +260,9 @@ def _families(space: SearchSpace, table: SlotTable) -> list[list[SlotTable]]:
     stages = np.eye(int(stage.max()) + 1, dtype=bool)[:, np.asarray(stage).ravel(), None]  # (stages, S, 1)
     each = np.eye(slots, dtype=bool)[:, :, None]
     digits = _digits(space, codes)
-    kinds = [digits[gene] == level for gene in range(len(digits)) for level in range(1, digits[gene].max() + 1)]
+    kinds = [
+        digits[gene] == level for gene in range(len(digits)) for level in range(1, digits[gene].max() + 1)
+    ]
     variants = [np.arange(codes) == code for code in np.flatnonzero((digits > 0).all(axis=0))]
     line = np.linspace(-1.75, 1.75, levels)  # unit variance over evenly drawn resolutions
     one = np.eye(levels)
@@ -298,7 +313,9 @@ def _correction(shares: Sequence[Floats], residual: Floats, trust: Floats, sprea
     for _ in range(SWEEPS):
         before = list(strengths)
         for i, kernel in enumerate(kernels):
-            others = noise + sum(g**2 * k for j, (g, k) in enumerate(zip(strengths, kernels, strict=True)) if j != i)
+            others = noise + sum(
+                g**2 * k for j, (g, k) in enumerate(zip(strengths, kernels, strict=True)) if j != i
+            )
             strengths[i] = max(CORRECTIONS, key=lambda g: evidence(others + g**2 * kernel))
         if strengths == before:
             break

@@ -44,8 +44,10 @@ def predictor(name: str) -> SlotLatency:
 
 
 def find(name: str) -> SlotLatency:
-    """The predictor that `predictor=` names: `run:FOLDER` of a run of `make adapt`, a file (.npz), or a shipped
-    target."""
+    """The predictor that `predictor=` names.
+
+    `run:FOLDER` of `make adapt`, a file (.npz), or a shipped target.
+    """
     if name.startswith("run:"):
         return slot_latency.load(Path(name.removeprefix("run:")) / "predictor.npz")
     if name.endswith(".npz"):
@@ -97,5 +99,8 @@ def _fit_measured(this: Target, command: str) -> SlotLatency:
     fitted = Transfer(resolutions=(sides[0], sides[-1]), without=tuple(siblings)).fit(data)
     return slot_latency.with_facts(
         fitted,
-        {"command": command, "protocol": f"{len(data)} random subnets timed by us; left-out error of ten folds"},
+        {
+            "command": command,
+            "protocol": f"{len(data)} random subnets timed by us; left-out error of ten folds",
+        },
     )

@@ -167,9 +167,7 @@ def test_own_measurements_from_csv_to_search(tmp_path):
     assert row["n"] == 100, err
     assert row["mape"] < 3
     assert "| mine.npz | 100 |" in out
-    code, out, err = search(
-        "predictor=mine.npz", "budget=500", "wandb=disabled", "out=run", cwd=tmp_path
-    )
+    code, out, err = search("predictor=mine.npz", "budget=500", "wandb=disabled", "out=run", cwd=tmp_path)
     assert code == 0, err
 
 
