@@ -56,7 +56,8 @@ def plan(
         if resolution[0] < low or resolution[1] > high:
             raise ValueError(
                 f"resolution=[{resolution[0]},{resolution[1]}] goes beyond what all sources know: {low} "
-                f"to {high}; learner.resolutions=[{resolution[0]},{resolution[1]}] leaves out those that do not reach"
+                f"to {high}; learner.resolutions=[{resolution[0]},{resolution[1]}] leaves out those that do "
+                "not reach"
             )
         low, high = resolution
     return space.restrict("r", low, high), known

@@ -64,7 +64,8 @@ def greedy(prior: Floats, n: int) -> Ints:
 def tilted(space: SearchSpace, n: int, rng: Rng) -> Genomes:
     """(n, d) random subnets from the smallest to the largest.
 
-    Each leans to low or to high levels in all genes but the resolution. Uniform genes give networks of medium size only, but searches end at the edges of the space.
+    Each leans to low or to high levels in all genes but the resolution. Uniform genes give
+    networks of medium size only, but searches end at the edges of the space.
     """
     lean = np.exp(rng.uniform(-TILT, TILT, (n, 1)))
     place = rng.beta(np.broadcast_to(lean, (n, space.d)), np.broadcast_to(1 / lean, (n, space.d)))

@@ -50,8 +50,8 @@ def describe(adapted: Adapted, config: dict[str, Any], out: Path) -> str:
     lines.append(f"90% of measurements are expected within +-{1.645 * predictor.relative_std:.1%}")
     blocks = block_table.count(spaces.get(predictor.target.space), predictor.resolutions)
     lines.append(
-        f"measured {count} subnets (and {len(adapted.tests)} tests) in {adapted.seconds:.0f} s; a lookup table "
-        f"of this space has {blocks:,} blocks to time"
+        f"measured {count} subnets (and {len(adapted.tests)} tests) in {adapted.seconds:.0f} s; a lookup "
+        f"table of this space has {blocks:,} blocks to time"
     )
     use = (
         f"training.step_file={out}/training_step.json"

@@ -47,8 +47,9 @@ def repeatability(first: Measured, second: Measured) -> str:
     apart = 100 * np.abs(ratio / scale - 1)
     rank = spearmanr(first.data.ms[i], second.data.ms[j]).statistic
     return (
-        f"repeatability over {len(pairs)} subnets: median difference {np.median(apart):.2f}%, 95th percentile "
-        f"{np.quantile(apart, 0.95):.2f}%, Spearman {rank:.4f}; the anchors' scale was {scale:.3f} (without it {100 * np.median(np.abs(ratio - 1)):.2f}%)"
+        f"repeatability over {len(pairs)} subnets: median difference {np.median(apart):.2f}%, 95th "
+        f"percentile {np.quantile(apart, 0.95):.2f}%, Spearman {rank:.4f}; the anchors' scale was "
+        f"{scale:.3f} (without it {100 * np.median(np.abs(ratio - 1)):.2f}%)"
     )
 
 

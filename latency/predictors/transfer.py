@@ -39,7 +39,7 @@ RATIO_SPREAD = (
     0.03  # what the spread of a source's ratio is taken for before samples are seen, worth 2 samples
 )
 SWEEPS = 3
-CORRECTIONS = (0.0, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32)  # candidates for g
+CORRECTIONS = (0.0, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12)  # candidates for g
 FOLDS = 10  # of the residuals that intervals come from; each sample alone up to 2 * FOLDS samples
 UNMEASURED_STD = 0.40  # relative, of a prediction from specifications alone
 
