@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from latency import engines, measure, sampling
+from latency import measure, sampling
 from latency.conformal import relative_std
 from latency.data import LatencyData
 from latency.measure import Measured, Watcher
@@ -119,9 +119,7 @@ def known_or_adapt(
 ) -> SlotLatency:
     """The predictor of this machine from everything the store holds for it; measures first if that is less
     than `samples` subnets."""
-    if target.threads is None:
-        raise ValueError(f"{target.name} does not say how many threads: it is not a target to measure on")
-    engine = engines.build(target.engine, precision=target.precision, threads=target.threads)
+    engine = measure.engine_of(target)
     learner = learner or Transfer()
     space, known = plan(target, learner, None)
     data, anchors = measure.known(store, target, engine.version)

@@ -118,7 +118,6 @@ class BuiltTable:
     target: Target
     blocks: Mapping[str, Block]
     quartiles_ms: Mapping[str, Any]
-    failed: Mapping[str, str]
     seconds: float
 
     def table(self) -> LookupTable:
@@ -171,7 +170,10 @@ def build(
         )
     needed = {block.name: block for block in blocks(space, resolutions)}
     timed = measure.time_jobs(target, _jobs(target, needed.values()), store=store, watch=watch)
-    return BuiltTable(target, needed, timed.quartiles_ms, timed.failed, timed.seconds)
+    if timed.failed:
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in timed.failed.items())
+        raise ValueError(f"{len(timed.failed)} of {len(needed)} blocks failed, so there is no table: {reasons}")
+    return BuiltTable(target, needed, timed.quartiles_ms, timed.seconds)
 
 
 def _jobs(target: Target, needed: Any) -> list[Job]:

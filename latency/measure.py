@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+import configs
 from latency import engines
 from latency.data import LatencyData
 from latency.engines import Engine
@@ -148,15 +149,13 @@ def time_jobs(
     watch: Watcher | None = None,
 ) -> Timed:
     """Time anything that runs on the target's engine, with the anchors of its space; errors as `measure`."""
-    if target.threads is None:
-        raise ValueError(f"{target.name} does not say how many threads: it is not a target to measure on")
-    engine = engines.build(target.engine, precision=target.precision, threads=target.threads)
+    engine = engine_of(target)
     load = _Load()
-    if target.threads > 1:
+    if engine.threads > 1:
         load.wait_until_idle()
     begun = time.perf_counter()
     deadline = begun + seconds if seconds is not None else np.inf
-    with _undisturbed(target.threads) as priority:
+    with _undisturbed(engine.threads) as priority:
         sitting = Sitting.begin(target, engine.version, _conditions(priority))
         run = _Run(engine, target, store, sitting, load, watch or (lambda done, of, now: None), len(jobs))
         run.prepare_anchors(subnet_jobs(target, anchors(spaces.get(target.space))))
@@ -170,6 +169,13 @@ def time_jobs(
         raise ValueError(f"nothing could be measured on {target} ({reasons or 'no time'})")
     facts = {"engine": engine.version, "sitting": sitting.id, "visits": len(run.visits), **sitting.facts}
     return Timed(quartiles, run.failed, usual, time.perf_counter() - begun, facts)
+
+
+def engine_of(target: Target) -> Engine:
+    """The engine of a target of this machine; ValueError for another target, or if it is not installed."""
+    if target.threads is None or target.engine not in configs.names("engine"):
+        raise ValueError(f"{target.name} ({target}) is not this machine: only target=here can be measured")
+    return engines.build(target.engine, precision=target.precision, threads=target.threads)
 
 
 def _parts(jobs: Sequence[Job], size: int) -> list[Sequence[Job]]:

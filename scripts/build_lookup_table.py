@@ -65,8 +65,6 @@ def task(config: dict[str, Any]) -> None:
                 watch=watch,
                 **{key: config[key] for key in ("samples", "tests", "seed")},
             )
-    for name, reason in built.failed.items():
-        print(f"failed: {name}: {reason}")
     print(
         f"{len(built.quartiles_ms)} blocks in {built.seconds:.0f} s: {', '.join(path.name for path in files)}"
     )

@@ -25,11 +25,12 @@ class TorchEager:
         return f"torch {torch.__version__}, {torch.backends.cpu.get_cpu_capability()}"
 
     def prepare(self, network: torch.nn.Module, images: torch.Tensor) -> Session:
-        """The network and its (batch, 3, side, side) input in channels_last."""
+        """The network and its (batch, 3, side, side) input in channels_last; other inputs as they are."""
         import torch
 
         last = torch.channels_last
-        return network.to(memory_format=last), images.contiguous(memory_format=last)
+        laid_out = images.contiguous(memory_format=last) if images.ndim == 4 else images
+        return network.to(memory_format=last), laid_out
 
     def run(self, session: Session) -> None:
         import torch

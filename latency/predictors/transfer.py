@@ -39,6 +39,7 @@ RATIO_SPREAD = (
     0.03  # what the spread of a source's ratio is taken for before samples are seen, worth 2 samples
 )
 SWEEPS = 3
+CAUTION = 2.0  # log-evidence by which a family must be better than none: ten samples are easily persuaded
 CORRECTIONS = (0.0, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12)  # candidates for g
 FOLDS = 10  # of the residuals that intervals come from; each sample alone up to 2 * FOLDS samples
 UNMEASURED_STD = 0.40  # relative, of a prediction from specifications alone
@@ -316,7 +317,8 @@ def _correction(shares: Sequence[Floats], residual: Floats, trust: Floats, sprea
             others = noise + sum(
                 g**2 * k for j, (g, k) in enumerate(zip(strengths, kernels, strict=True)) if j != i
             )
-            strengths[i] = max(CORRECTIONS, key=lambda g: evidence(others + g**2 * kernel))
+            gain = [evidence(others + g**2 * kernel) - (CAUTION if g else 0.0) for g in CORRECTIONS]
+            strengths[i] = CORRECTIONS[int(np.argmax(gain))]
         if strengths == before:
             break
     covariance = noise + sum(g**2 * kernel for g, kernel in zip(strengths, kernels, strict=True))

@@ -92,7 +92,7 @@ def test_sittings_are_brought_to_one_scale(tmp_path, rng):
 
 @pytest.fixture
 def stub(monkeypatch):
-    """An engine whose sessions sleep: real time, known ratio; 'bad' cannot be prepared, 'late' fails to run."""
+    """An engine with a clock of its own that says what it is told; 'bad' and 'late' fail."""
 
     class Sleeper:
         precision, threads, version = "fp32", 1, "sleeper 1"
@@ -108,7 +108,8 @@ def stub(monkeypatch):
             return float(session)
 
     monkeypatch.setattr(measure.engines, "build", lambda *words, **options: Sleeper())
-    monkeypatch.setattr(measure, "subnet_jobs", lambda target, genomes: jobs({"a0": 5.0, "a1": 7.0, "a2": 9.0}))
+    anchors = {"a0": 5.0, "a1": 7.0, "a2": 9.0}
+    monkeypatch.setattr(measure, "subnet_jobs", lambda target, genomes: jobs(anchors))
 
 
 def jobs(sessions):
@@ -158,7 +159,7 @@ def test_several_threads_are_refused_on_a_busy_machine(tmp_path, monkeypatch):
 
 def test_targets_that_do_not_say_their_threads_cannot_be_measured(tmp_path, rng):
     target = replace(CPU, threads=None)
-    with Store(tmp_path / "s.sqlite") as store, pytest.raises(ValueError, match="how many threads"):
+    with Store(tmp_path / "s.sqlite") as store, pytest.raises(ValueError, match="not this machine"):
         measure.measure(target, spaces.get(target.space).sample(1, rng), store=store)
 
 
@@ -215,7 +216,7 @@ def test_engines_name_what_is_missing(monkeypatch):
 
 @pytest.mark.parametrize("name", configs.names("engine"))
 def test_unknown_precisions_are_refused_with_the_known_ones(name):
-    with pytest.raises(ValueError, match="fp32|CUDA"):
+    with pytest.raises(ValueError, match=r"fp32|CUDA"):
         engines.build(name, precision="fp7")
     with pytest.raises(ValueError, match="Did you mean 'onnxruntime'"):
         engines.build("onnx")

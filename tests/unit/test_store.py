@@ -87,13 +87,15 @@ def test_a_locked_store_loses_nothing(tmp_path, monkeypatch):
     path, mine = tmp_path / "s.sqlite", sitting()
     Store(path).__exit__(None, None, None)
     other = sqlite3.connect(path, isolation_level=None)
-    with pytest.raises(StoreError, match="import_csv=") as caught, Store(path) as store:
-        other.execute("BEGIN IMMEDIATE")
-        store.add(mine, visit(mine))
-        store.add(mine, visit(mine, 2.0))
-        other.execute("ROLLBACK")
-        store.add(mine, visit(mine, 3.0))
+    store = Store(path)
+    other.execute("BEGIN IMMEDIATE")
+    store.add(mine, visit(mine))
+    store.add(mine, visit(mine, 2.0))
+    other.execute("ROLLBACK")
+    store.add(mine, visit(mine, 3.0))
     other.close()
+    with pytest.raises(StoreError, match="import_csv=") as caught:
+        store.__exit__(None, None, None)
     rescued = next(tmp_path.glob("s-*.csv"))
     assert str(rescued) in str(caught.value)
     with Store(path) as store:

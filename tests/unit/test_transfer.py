@@ -45,7 +45,7 @@ def test_a_mix_of_the_sources_is_found_from_ten_samples(rng):
     test = measured(space, truth, 200, rng)
     error = np.abs(fitted.predict(test.genomes, NEW).mean / test.ms - 1)
     assert error.mean() < 0.006
-    assert list(fitted.facts["mix"])[0] == "d1"
+    assert next(iter(fitted.facts["mix"])) == "d1"
 
 
 def test_one_wild_measurement_does_not_spoil_it(rng):
@@ -171,7 +171,10 @@ def test_bad_requests_are_refused_before_any_work(rng):
         adaptation.adapt(NEW, store=None, samples=1)
     with pytest.raises(ValueError, match="goes beyond"):
         adaptation.plan(NEW, Transfer(), (96, 224))
-    narrow = [replace(known(space)[0], resolutions=(128, 160)), replace(known(space)[1], resolutions=(192, 224))]
+    narrow = [
+        replace(known(space)[0], resolutions=(128, 160)),
+        replace(known(space)[1], resolutions=(192, 224)),
+    ]
     with pytest.raises(ValueError, match="no resolution in common"):
         transfer.common_resolutions(narrow)
 

@@ -1,0 +1,176 @@
+"""This machine as a target: adapt, measure, search and verify, as a user types it; with real timings."""
+
+import contextlib
+import csv
+import json
+import re
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from latency import zoo
+from latency.store import Store
+from latency.target import here
+from supernet import spaces
+from tests.e2e.test_commands import ROOT, command
+
+EAGER = "target.engine=torch_eager"
+
+
+def run(module, *words, cwd):
+    process = command(module, *words, cwd=cwd)
+    out, err = process.communicate(timeout=240)
+    return process.returncode, out, err
+
+
+@pytest.fixture(scope="module")
+def adapted(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("adapted")
+    words = [EAGER, "samples=5", "tests=4", "resolution=160", "out=mine", "store=s.sqlite"]
+    code, out, err = run("scripts.adapt_device", *words, cwd=folder)
+    assert code == 0, err
+    return folder, out
+
+
+def test_adapt_scores_saves_and_says_what_is_next(adapted):
+    folder, out = adapted
+    for row in (
+        "transfer, 3 samples",
+        "transfer, 5 samples",
+        "MACs line, 5 samples",
+        "specification, 0 samples",
+    ):
+        assert row in out
+    assert 'next: make search ARGS="predictor=run:mine latency_limit_ms=..."' in out
+    predictor = zoo.find(f"run:{folder / 'mine'}")
+    assert predictor.target.key == here(engine="torch_eager").key
+    assert predictor.facts["samples"] == 5
+    with (folder / "mine" / "samples.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 5
+    assert {row["r"] for row in rows} == {"160"}
+    found = json.loads((folder / "mine" / "scores.json").read_text())
+    assert found["table"]["transfer, 5 samples"]["mape"] < 40
+    code, _, err = run("scripts.adapt_device", EAGER, "out=mine", cwd=folder)
+    assert code != 0
+    assert "not empty" in err
+
+
+def test_search_with_it_verifies_the_front(adapted):
+    folder, _ = adapted
+    words = ["predictor=run:mine", "resolution=160", "budget=1000", "verify=3", "wandb=disabled", "out=run"]
+    code, out, err = run("scripts.run_search", *words, "store=s.sqlite", "latency_limit_ms=1000", cwd=folder)
+    assert code == 0, err
+    assert re.search(r"measured 3 networks of the front in \d+ s: predictions were off by", out)
+    assert "the limit of 1000 ms holds for 3 of the 3 when measured" in out
+    rows = json.loads((folder / "run" / "front.json").read_text())
+    measured = [row for row in rows if row["latency_ms_measured"] is not None]
+    assert len({row["latency_ms_measured"] for row in measured}) == 3
+    assert any(row["on_verified_front"] for row in measured)
+    assert all(row["on_verified_front"] is None for row in rows if row not in measured)
+    assert "networks of the front were measured" in (folder / "run" / "report.html").read_text()
+
+
+def test_search_for_here_measures_once_and_again_uses_the_store(adapted):
+    folder, _ = adapted
+    words = ["target=here", EAGER, "samples=5", "budget=500", "verify=0", "wandb=disabled", "store=s.sqlite"]
+    with Store(folder / "s.sqlite") as store:
+        before = len(store.sittings(here(engine="torch_eager")))
+    for out in ("a", "b"):
+        code, _, err = run("scripts.run_search", *words, f"out={out}", "resolution=160", cwd=folder)
+        assert code == 0, err
+    with Store(folder / "s.sqlite") as store:
+        assert len(store.sittings(here(engine="torch_eager"))) == before
+    assert (folder / "a" / "predictor.npz").read_bytes() == (folder / "b" / "predictor.npz").read_bytes()
+    assert (folder / "a" / "archive.npz").read_bytes() == (folder / "b" / "archive.npz").read_bytes()
+
+
+def test_measure_reports_repeatability_and_writes_csv(tmp_path):
+    words = [EAGER, "subnets=3", "sittings=2", "resolution=[128,128]", "csv=m.csv", "store=s.sqlite"]
+    code, out, err = run("scripts.measure_device", *words, cwd=tmp_path)
+    assert code == 0, err
+    assert re.search(r"repeatability over 3 subnets: median difference [\d.]+%", out)
+    assert len((tmp_path / "m.csv").read_text().splitlines()) == 4
+    code, out, _ = run("scripts.measure_device", "export_csv=all.csv", "store=s.sqlite", cwd=tmp_path)
+    assert code == 0
+    code, out, _ = run("scripts.measure_device", "import_csv=all.csv", "store=t.sqlite", cwd=tmp_path)
+    count = int(re.search(r"added (\d+) visits", out)[1])
+    assert count == len((tmp_path / "all.csv").read_text().splitlines()) - 1
+
+
+def test_a_killed_measurement_keeps_every_finished_visit(tmp_path):
+    words = [EAGER, "subnets=20", "resolution=[128,128]", "store=s.sqlite"]
+    process = command("scripts.measure_device", *words, cwd=tmp_path)
+    path, end = tmp_path / "s.sqlite", time.time() + 90
+    visits = 0
+    while visits < 30 and time.time() < end and process.poll() is None:
+        time.sleep(0.1)
+        if path.exists():
+            database = sqlite3.connect(path)
+            with contextlib.suppress(sqlite3.OperationalError):  # the tables are not there yet
+                visits = database.execute("SELECT count(*) FROM visits").fetchone()[0]
+            database.close()
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    with Store(path) as store:
+        (sitting,) = store.sittings(here(engine="torch_eager"))
+        kept = store.visits(sitting.id)
+    assert len(kept) >= visits >= 30
+    assert all(visit.wall_ms and visit.cpu_ms for visit in kept)
+
+
+@pytest.mark.parametrize(
+    ("module", "words", "message"),
+    [
+        ("scripts.adapt_device", ["samples=1"], "samples=1 must be 0 or at least 2"),
+        ("scripts.adapt_device", ["target.engine=tensorrt"], "unknown engine 'tensorrt'"),
+        ("scripts.adapt_device", [EAGER, "target.precision=int8"], "precision=int8"),
+        ("scripts.adapt_device", ["sample=5"], "Did you mean 'samples'?"),
+        ("scripts.adapt_device", ["target=v100_b64"], "not this machine"),
+        ("scripts.measure_device", [EAGER, "names=absent.txt"], "no such file"),
+        ("scripts.measure_device", [EAGER, "sittings=0"], "sittings=0 must be at least 1"),
+        ("scripts.build_lookup_table", [EAGER, "resolutions=[100]"], "resolutions=[100]"),
+        ("scripts.run_search", ["predictor=run:absent"], "no file absent/predictor.npz"),
+        ("scripts.run_search", ["target=here", "target.engine=openvino", "target.batch=0"], "batch"),
+        ("scripts.run_search", ["target=v100_b64", "target.batch=2"], "states a fact"),
+    ],
+)
+def test_bad_requests_are_one_line(tmp_path, module, words, message):
+    code, _, err = run(module, *words, cwd=tmp_path)
+    assert code != 0
+    assert message in err
+    assert "Traceback" not in err
+
+
+def test_lookup_table_is_built_and_read_back(tmp_path):
+    words = [
+        EAGER,
+        "target.space=ofa_proxyless_w1.3",
+        "resolutions=[128]",
+        "tests=0",
+        "out=lut",
+        "store=s.sqlite",
+    ]
+    code, _, err = run("scripts.build_lookup_table", *words, cwd=tmp_path)
+    assert code == 0, err
+    from latency.predictors import lookup_table
+
+    (path,) = (tmp_path / "lut").glob("*_128_lookup_table.yaml")
+    target = here("ofa_proxyless_w1.3", engine="torch_eager")
+    ours = zoo.find(f"run:{tmp_path / 'lut'}")
+    read = lookup_table.read([path]).predictor(target)
+    space = spaces.get(target.space).restrict("r", 128, 128)
+    genomes = space.canonical(space.levels.astype("int8")[None])
+    genomes[:, space.index["r"]] = 1
+    assert read.predict(genomes, target).mean == pytest.approx(ours.predict(genomes, target).mean, rel=1e-4)
+
+
+def test_measuring_modules_import_without_torch():
+    modules = "latency.measure, latency.adaptation, search.verify"
+    code = f"import sys, {modules}; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(ROOT))
