@@ -172,7 +172,9 @@ def build(
     timed = measure.time_jobs(target, _jobs(target, needed.values()), store=store, watch=watch)
     if timed.failed:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in timed.failed.items())
-        raise ValueError(f"{len(timed.failed)} of {len(needed)} blocks failed, so there is no table: {reasons}")
+        raise ValueError(
+            f"{len(timed.failed)} of {len(needed)} blocks failed, so there is no table: {reasons}"
+        )
     return BuiltTable(target, needed, timed.quartiles_ms, timed.seconds)
 
 

@@ -73,7 +73,7 @@ def search(
             raise
         print(finished)
         return
-    found.front.show()
+    (found.verified.front if found.verified is not None and len(found.verified.front) else found.front).show()
     print(found.describe(out))
 
 

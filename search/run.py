@@ -128,6 +128,7 @@ def run(
                 verified = verify(problem, state.archive, table)
                 table = verified.table
                 summary["verification"] = dict(verified.summary)
+                artifact.write_text(out / "verified_front.csv", verified.front.csv())
             _write(out, problem, state, table, summary, config)
             for sink in everyone:
                 sink.finish(summary, table)

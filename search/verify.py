@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from latency import measure
 from latency.measure import Watcher
@@ -31,9 +32,11 @@ CONFIDENCE = 0.90  # of the intervals that are compared with the measurements
 @dataclass(frozen=True, eq=False)
 class Verification:
     """`table` is the front with the columns `latency_ms_measured`, `latency_ms_iqr` and `on_verified_front`
-    (empty where a network was not measured); `summary` the figures."""
+    (empty where a network was not measured); `front` its rows that are on the verified front; `summary` the
+    figures."""
 
     table: FrontTable
+    front: FrontTable
     summary: Mapping[str, Any]
 
     def describe(self) -> str:
@@ -47,9 +50,7 @@ class Verification:
             lines.append(
                 f"the limit of {s['limit']:g} ms holds for {s['holds']} of the {s['networks']} when measured"
             )
-        lines.append(
-            f"{s['verified_front']} members form the verified front (on_verified_front in front.csv)"
-        )
+        lines.append(f"{s['verified_front']} members form the verified front: verified_front.csv")
         lines += [f"failed: {name}: {reason}" for name, reason in s["failed"].items()]
         return "\n".join(lines)
 
@@ -81,7 +82,8 @@ def verifier(store: Store, count: int, watch: Watcher | None = None) -> Verifier
         place = {genome.tobytes(): i for i, genome in enumerate(networks)}
         at = np.array([place[genome.tobytes()] for genome in found.data.genomes])
         ms[at], iqr[at] = found.data.ms / scale, found.data.spread_ms / scale
-        on_front = _still_on_front(problem, archive, rows, ms[owner])
+        costs = _measured_costs(problem, archive, rows, ms[owner])
+        on_front = _still_on_front(costs, ms[owner], _latency_limit(problem))
         columns = {
             **table.columns,
             "latency_ms_measured": _column(ms[owner]),
@@ -102,7 +104,14 @@ def verifier(store: Store, count: int, watch: Watcher | None = None) -> Verifier
         limit = _latency_limit(problem)
         if limit is not None:
             summary |= {"limit": limit, "holds": int((ms[at] <= limit).sum())}
-        return Verification(replace(table, columns=columns), summary)
+        kept = np.flatnonzero(on_front)
+        verified = FrontTable(
+            {name: [values[row] for row in kept] for name, values in columns.items()},
+            (*table.objectives, "latency_ms_measured"),
+            pareto.knee(costs[kept]) if len(kept) else 0,
+            table.limits,
+        )
+        return Verification(replace(table, columns=columns), verified, summary)
 
     return verify
 
@@ -119,13 +128,17 @@ def _spread(latency: Floats, count: int, must: int) -> Ints:
     return rows
 
 
-def _still_on_front(problem: Problem, archive: Archive, rows: Ints, ms: Floats) -> np.ndarray[Any, Any]:
-    """(f,) measured members that meet the latency limit and that no other measured one dominates."""
+def _measured_costs(problem: Problem, archive: Archive, rows: Ints, ms: Floats) -> Floats:
+    """(f, m) costs of the front with measured latencies, NaN where there are none."""
     names = [objective.name for objective in problem.evaluator.objectives]
     costs = archive.costs[rows].copy()
     if "latency_ms" in names:
         costs[:, names.index("latency_ms")] = ms
-    limit = _latency_limit(problem)
+    return costs
+
+
+def _still_on_front(costs: Floats, ms: Floats, limit: float | None) -> NDArray[np.bool_]:
+    """(f,) measured members that meet the latency limit and that no other measured one dominates."""
     keep = np.isfinite(ms) & (ms <= (np.inf if limit is None else limit))
     if keep.any():
         keep[np.flatnonzero(keep)[~pareto.is_front(costs[keep])]] = False

@@ -51,7 +51,11 @@ def build(name: str, *, precision: str = "fp32", threads: int = 1) -> Engine:
         cause = error.__cause__ if isinstance(error.__cause__, ValidationError) else error
         if not isinstance(cause, ValidationError):
             raise
-        reasons = "; ".join(f"{found['loc'][0]}={found['input']}: {found['msg']}" for found in cause.errors())
+        found = cause.errors()
+        reason = found[0].get("ctx", {}).get("error")
+        if isinstance(reason, NotInstalledError):  # raised while checking itself, wrapped by pydantic
+            raise reason from error
+        reasons = "; ".join(f"{f['loc'][0]}={f['input']}: {f['msg']}" for f in found)
         raise ValueError(f"engine={name}: {reasons}") from error
     return engine
 

@@ -3,11 +3,13 @@
 import ast
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
 import configs
-from latency import zoo
+from latency import engines, zoo
+from latency.data import LatencyData
 from latency.target import Target
 from search.objective import METRICS
 from search.searchers import Searcher
@@ -61,7 +63,33 @@ def test_devices_build(name):
 
 def test_the_others_build():
     assert isinstance(configs.build(configs.load("training", "default")), TrainingCost)
-    assert configs.build(configs.load("learner", "additive")).rounds == 8
+
+
+@pytest.mark.parametrize("name", configs.names("learner"))
+def test_learners_fit_and_predict(name, rng):
+    """From twelve measurements, whatever the method: positive latencies with an uncertainty."""
+    target = zoo.target("epyc_ort")
+    space = spaces.get(target.space).restrict("r", 160, 224)
+    genomes = space.network(space.sample(12, rng))
+    ms = zoo.predictor("epyc_ort").predict(genomes, target).mean
+    data = LatencyData(target, genomes, ms, np.full(12, np.nan))
+    fitted = configs.build(configs.load("learner", name)).fit(data)
+    predicted = fitted.predict(genomes, target)
+    assert (predicted.mean > 0).all()
+    assert (predicted.std > 0).all()
+    assert (data.genomes == genomes).all()
+
+
+@pytest.mark.parametrize("name", configs.names("engine"))
+def test_engines_say_what_they_need(name):
+    node = configs.load("engine", name)
+    assert node["requires"]
+    try:
+        engine = engines.build(name)
+    except engines.NotInstalledError as error:
+        pytest.skip(str(error))
+    assert (engine.precision, engine.threads) == ("fp32", 1)
+    assert engine.version
 
 
 def test_every_objective_can_be_limited_on_the_command_line():

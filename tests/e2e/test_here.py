@@ -71,7 +71,10 @@ def test_search_with_it_verifies_the_front(adapted):
     rows = json.loads((folder / "run" / "front.json").read_text())
     measured = [row for row in rows if row["latency_ms_measured"] is not None]
     assert len({row["latency_ms_measured"] for row in measured}) == 3
-    assert any(row["on_verified_front"] for row in measured)
+    with (folder / "run" / "verified_front.csv").open() as file:
+        verified = [row["architecture"] for row in csv.DictReader(file)]
+    assert verified == [row["architecture"] for row in rows if row["on_verified_front"]]
+    assert set(re.findall(r"ofa_mbv3_w1\.0 r\d+ d\S+ k\S+ e\S+ ft\d+", out)) <= set(verified)
     assert all(row["on_verified_front"] is None for row in rows if row not in measured)
     assert "networks of the front were measured" in (folder / "run" / "report.html").read_text()
 

@@ -77,6 +77,7 @@ def test_slow_members_leave_the_front_and_break_the_limit(asked, rng, monkeypatc
     kept = {row["architecture"] for row in rows if row["on_verified_front"]}
     assert kept == holds  # slower by one factor: none dominates another
     assert found.summary["holds"] < 8
+    assert set(found.front.columns["architecture"]) == kept
     assert found.summary["covered"] == 0
     assert "holds for" in found.describe()
 
