@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import yaml
 from rich.console import Console
 
 import configs
-from latency import adaptation, block_table
+from latency import adaptation, block_table, descriptor
 from latency.adaptation import Adapted
 from latency.data import write_csv
 from latency.scores import markdown
@@ -23,12 +24,15 @@ TRAINING = "torch_training"  # the engine whose latencies are training steps
 
 
 def save(adapted: Adapted, config: dict[str, Any], out: Path) -> None:
-    """The run folder: config.yaml, samples.csv, tests.csv, scores.json, and predictor.npz, written last."""
+    """The run folder: config.yaml, samples.csv, tests.csv, scores.json, device.json and predictor.npz."""
     out.mkdir(parents=True, exist_ok=True)
     artifact.write_text(out / "config.yaml", yaml.safe_dump(config, sort_keys=False))
     for name, data in (("samples", adapted.samples), ("tests", adapted.tests)):
         if len(data):
             write_csv(out / f"{name}.csv", data)
+    rates = descriptor.micro_benchmark().rates
+    device = {"device": asdict(adapted.predictor.target.spec), "rates": dict(rates)}
+    artifact.write_text(out / "device.json", json.dumps(device, indent=1) + "\n")
     found = {"seconds": adapted.seconds, "failed": dict(adapted.failed), "table": dict(adapted.table)}
     artifact.write_text(out / "scores.json", json.dumps(found, indent=1) + "\n")
     if adapted.samples.target.engine == TRAINING:

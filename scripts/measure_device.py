@@ -11,6 +11,7 @@ from rich.console import Console
 import configs
 from latency import measure, sampling
 from latency.data import write_csv
+from latency.descriptor import micro_benchmark, specification
 from latency.measure import Measured
 from latency.store import Store
 from latency.target import Target
@@ -53,7 +54,21 @@ def repeatability(first: Measured, second: Measured) -> str:
     )
 
 
+def descriptors(times: int) -> str:
+    """The machine's rates, and how repeatable they are: median and coefficient of variation."""
+    found = [micro_benchmark() for _ in range(times)]
+    lines = [f"{specification().title}: {found[0].seconds:.1f} s a run; GF are 1e9 multiply-accumulates"]
+    for name in found[0].rates:
+        rates = np.array([one.rates[name] for one in found])
+        spread = f"  +-{100 * rates.std(ddof=1) / rates.mean():.1f}%" if times > 1 else ""
+        lines.append(f"{name:18} {np.median(rates):9.4g}{spread}")
+    return "\n".join(lines)
+
+
 def task(config: dict[str, Any]) -> None:
+    if config["descriptor"]:
+        print(descriptors(config["descriptor"]))
+        return
     with Store(config["store"]) as store:
         if config["import_csv"]:
             print(f"added {store.import_csv(config['import_csv'])} visits to {config['store']}")

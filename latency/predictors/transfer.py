@@ -42,7 +42,10 @@ SWEEPS = 3
 CAUTION = 2.0  # log-evidence by which a family must be better than none: ten samples are easily persuaded
 CORRECTIONS = (0.0, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12)  # candidates for g
 FOLDS = 10  # of the residuals that intervals come from; each sample alone up to 2 * FOLDS samples
-UNMEASURED_STD = 0.40  # relative, of a prediction from specifications alone
+UNMEASURED_STD = 0.40  # relative, of a prediction from specifications alone (28% off on HELP's GPUs left out)
+OTHER_ENGINE_STD = (
+    1.0  # and if the known device ran another engine: here eager PyTorch takes 2.5 times ONNX Runtime
+)
 
 
 @plain_dataclass(frozen=True, eq=False)
@@ -174,8 +177,8 @@ class Transfer:
     def from_specification(self, target: Target) -> SlotLatency:
         """A prediction without any sample: the most similar device of the zoo, scaled by data sheets.
 
-        Similar: same kind of device, engine and precision before batch size before year. Scaled by memory
-        bandwidth, where both are known. `relative_std` is that of whole GPUs left out, at its worst.
+        Similar: same kind of device, device, engine and precision before batch size before year. Scaled by
+        memory bandwidth, where both are known.
         """
         return self.specification_from(self.sources(spaces.get(target.space)), target)
 
@@ -191,7 +194,8 @@ class Transfer:
         scale = _bandwidth_ratio(nearest.target, target) * target.batch / nearest.target.batch
         table = SlotTable(nearest.table.cells * scale, nearest.table.base * scale)
         facts = {"method": "specification", "samples": 0, "mix": {nearest.name: 1.0}, "scale": scale}
-        return SlotLatency(target, table, UNMEASURED_STD, nearest.resolutions, facts)
+        std = UNMEASURED_STD if nearest.target.engine == target.engine else OTHER_ENGINE_STD
+        return SlotLatency(target, table, std, nearest.resolutions, facts)
 
 
 def common_resolutions(known: Sequence[Source]) -> tuple[int, int]:
@@ -208,6 +212,7 @@ def _distance(source: Source, target: Target) -> tuple[float, ...]:
     assert of is not None
     return (
         of.spec.kind != target.spec.kind,
+        of.spec.name != target.spec.name,
         of.engine != target.engine,
         of.precision != target.precision,
         abs(float(np.log2(of.batch / target.batch))),
