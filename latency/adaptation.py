@@ -28,6 +28,7 @@ from supernet.prediction import Prediction
 from supernet.space import Genomes, SearchSpace
 from supernet.training_cost import StepTime
 
+MIN_STEPS = 5  # training steps; one is left out of the fit of four coefficients
 SAMPLE_COUNTS = (3, 5, 10, 20, 50, 100)  # rows of the table of scores
 
 
@@ -163,7 +164,7 @@ def _facts(found: Measured) -> dict[str, Any]:
 def _tests(space: SearchSpace, count: int, rng: np.random.Generator, picked: Genomes) -> Genomes:
     if not count:
         return space.parse([])
-    drawn = sampling.draw(space, min(count + len(picked), sampling.POOL), rng)
+    drawn = sampling.draw(space, count + len(picked), rng)
     taken = {row.tobytes() for row in picked}
     return drawn[[row.tobytes() not in taken for row in drawn]][:count]
 
@@ -184,6 +185,10 @@ def _table(
     for n in counts:
         predicted = learner.fit_from(known, samples.take(slice(0, n))).predict(tests.genomes, tests.target)
         table[f"transfer, {n} samples"] = scores(predicted, tests.ms)
+    others = [source for source in known if source.target is None or source.target.key != tests.target.key]
+    if len(samples) and len(others) < len(known):  # this very target is known: what if it were not?
+        predicted = learner.fit_from(others, samples).predict(tests.genomes, tests.target)
+        table[f"transfer, {len(samples)} samples, this target unknown"] = scores(predicted, tests.ms)
     if len(samples):
         for name, predicted in baselines(known, samples, tests.genomes).items():
             table[f"{name}, {len(samples)} samples"] = scores(predicted, tests.ms)
@@ -224,10 +229,10 @@ def _line(space: SearchSpace, samples: LatencyData, genomes: Genomes) -> Predict
 def step_time(data: LatencyData) -> StepTime:
     """Milliseconds per image of a training step, fitted on measured steps in the form of `training_cost`.
 
-    `relative_std` is that of steps left out of the fit. ValueError for fewer than 4 measurements.
+    `relative_std` is that of steps left out of the fit. ValueError for fewer than MIN_STEPS.
     """
-    if len(data) < 4:
-        raise ValueError(f"{len(data)} training steps are too few to fit 4 coefficients: measure at least 4")
+    if len(data) < MIN_STEPS:
+        raise ValueError(f"{len(data)} training steps are too few to fit; measure at least {MIN_STEPS}")
     space, batch = spaces.get(data.target.space), data.target.batch
     activations, macs, params = (
         footprint.of(space, data.genomes, metric).astype(float) for metric in training_cost.METRICS

@@ -66,9 +66,14 @@ class Block:
         return f"{name}-expand:{mid}-kernel:{kernel}-stride:{stride}-idskip:{skip}-se:{se}"
 
 
+def serves(space: SearchSpace) -> bool:
+    """Whether the networks of a space are the chains of blocks that lookup tables are made for."""
+    return space.name.split("_w")[0] in ("ofa_mbv3", "ofa_proxyless")
+
+
 def blocks(space: SearchSpace, resolutions: Sequence[int]) -> list[Block]:
     """Every different block of the space at these input sides, each once per side it is first needed at."""
-    if space.name.split("_w")[0] not in ("ofa_mbv3", "ofa_proxyless"):
+    if not serves(space):
         raise ValueError(f"lookup tables of blocks serve the OFA mobile spaces, not {space.name}")
     found: dict[Entry | tuple[Entry, int], Block] = {}
     genomes, slots, _ = slot_table.slot_variants(space)

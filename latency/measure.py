@@ -36,6 +36,8 @@ ANCHORS = 3
 WARM_UPS = 2
 BURST = 3  # timed runs of a visit: noise comes in stretches, so many short visits beat few long ones
 MIN_ROUNDS, MAX_ROUNDS = 12, 20
+MIN_VISITS = 4  # fewer tell nothing: such a measurement was cut short
+PREPARING_SHARE = 0.5  # of what is left of a time budget
 AGREEMENT = 0.008  # relative standard error of a subnet's visits at which it is done
 LONG_MS, LONG_ROUNDS = 100.0, (4, 6)  # long runs need one warm-up, one timed run and few rounds
 SLOW = 1.05  # a round that took this much longer than the others does not count
@@ -163,7 +165,8 @@ def time_jobs(
             if time.perf_counter() > deadline:
                 break
             run.take_turns(part, deadline)
-    quartiles, usual = summarise(run.visits, target)
+    everything, usual = summarise(run.visits, target)
+    quartiles = {job.name: everything[job.name] for job in jobs if job.name in everything}
     if not quartiles:
         reasons = "; ".join(f"{name}: {why}" for name, why in list(run.failed.items())[:3])
         raise ValueError(f"nothing could be measured on {target} ({reasons or 'no time'})")
@@ -257,10 +260,11 @@ class _Run:
     def take_turns(self, jobs: Sequence[Job], deadline: float) -> None:
         """Prepare these jobs and take rounds until each is done."""
         self.block += 1
-        first = len(self.visits)
-        waiting = self._prepare(jobs, "candidate", deadline)
-        for _ in range(MAX_ROUNDS):
-            if not waiting:
+        first, now = len(self.visits), time.perf_counter()
+        jobs = [job for job in jobs if job.name not in self.anchors]  # those are measured anyway
+        waiting = self._prepare(jobs, "candidate", now + PREPARING_SHARE * (deadline - now))
+        for taken in range(MAX_ROUNDS if waiting else MIN_ROUNDS):
+            if not waiting and (jobs or taken >= MIN_ROUNDS):
                 break
             self.round += 1
             everyone = {**self.anchors, **waiting}
@@ -279,7 +283,7 @@ class _Run:
                         sessions.pop(name, None)
                     continue
                 self._record(name, role, wall, cpu)
-            if time.perf_counter() > deadline:
+            if time.perf_counter() > deadline and taken + 1 >= MIN_VISITS:
                 break
             done = _agreed(self.visits[first:], list(waiting), self.target)
             self.finished += len(done)
@@ -365,29 +369,34 @@ def _standard_error(values: Floats) -> float:
 
 
 def summarise(visits: Sequence[Visit], target: Target) -> tuple[dict[str, Floats], dict[str, float]]:
-    """Quartiles (ms) of the visits of each candidate of one sitting, and the medians of its anchors.
+    """Quartiles (ms) of all that was measured in one sitting, and the medians of its anchors.
 
-    Blocks are brought to the common scale of their anchors.
+    Blocks are brought to the common scale of their anchors. What broke down once, or was visited fewer than
+    MIN_VISITS times (a sitting that was cut short), is left out.
     """
     blocks: dict[int, list[Visit]] = {}
-    role = {visit.architecture: visit.role for visit in visits}
+    broken = {visit.architecture for visit in visits if visit.error}
+    anchor = {visit.architecture for visit in visits if visit.role == "anchor"} - broken
     for visit in visits:
         blocks.setdefault(visit.block, []).append(visit)
-    polished = [_polished(of_block, target) for of_block in blocks.values()]
-    of_anchor: dict[str, list[float]] = {}
+    polished = [
+        {name: values for name, values in _polished(of_block, target).items() if len(values) >= MIN_VISITS}
+        for of_block in blocks.values()
+    ]
+    of_anchor: dict[str, list[Floats]] = {}
     for block in polished:
-        for name, values in block.items():
-            if role[name] == "anchor":
-                of_anchor.setdefault(name, []).append(float(np.median(values)))
-    usual = {name: float(np.median(values)) for name, values in of_anchor.items()}
-    found = {}
+        for name in anchor & block.keys():
+            of_anchor.setdefault(name, []).append(block[name])
+    usual = {name: float(np.median([np.median(v) for v in values])) for name, values in of_anchor.items()}
+    found: dict[str, list[Floats]] = {}
     for block in polished:
         ratios = [float(np.median(block[name])) / ms for name, ms in usual.items() if name in block]
         scale = float(np.median(ratios)) if ratios else 1.0
         for name, values in block.items():
-            if role[name] == "candidate":
-                found[name] = np.quantile(values, (0.25, 0.5, 0.75)) / scale
-    return found, usual
+            if name not in broken:
+                found.setdefault(name, []).append(values / scale)
+    quartiles = {n: np.quantile(np.concatenate(values), (0.25, 0.5, 0.75)) for n, values in found.items()}
+    return quartiles, dict(sorted(usual.items()))
 
 
 def _latencies(target: Target, quartiles_ms: Mapping[str, Floats]) -> LatencyData:
@@ -412,7 +421,8 @@ def known(store: Store, target: Target, engine_version: str) -> tuple[LatencyDat
     for sitting in store.sittings(target, engine_version):
         quartiles, usual = summarise(store.visits(sitting.id), target)
         subnets = {name: q for name, q in quartiles.items() if name.startswith(target.space)}
-        parts.append((_latencies(target, subnets), usual))
+        if subnets and usual:
+            parts.append((_latencies(target, subnets), usual))
     if not parts:
         return LatencyData(target, empty, np.empty(0), np.empty(0)), {}
     last = parts[-1][1]

@@ -33,7 +33,7 @@ def choose(space: SearchSpace, n: int, rng: Rng, sources: Sequence[Source]) -> G
 
 def draw(space: SearchSpace, n: int, rng: Rng) -> Genomes:
     """(n, d) different random subnets of the space (as restricted): the baseline."""
-    pool = _different(space.network(space.sample(POOL, rng)))
+    pool = _different(space.network(space.sample(max(POOL, 2 * n), rng)))
     return pool[: _checked(n, len(pool))]
 
 

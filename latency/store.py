@@ -24,6 +24,7 @@ from typing import Any
 from latency.target import Target
 
 BUSY_SECONDS = 30.0  # how long to wait for another process's write
+RETRY_MS = 100  # once that was in vain
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS sittings (
   id TEXT PRIMARY KEY, unix_time REAL NOT NULL, engine_version TEXT NOT NULL, target TEXT NOT NULL,
@@ -147,11 +148,14 @@ class Store:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._database.close()
-        if self._rescued is not None and kind is None:
-            raise StoreError(
+        if self._rescued is not None:
+            message = (
                 f"{self.path} could not take everything ({self._reason}); the rest is in {self._rescued}: "
                 f'make measure ARGS="import_csv={self._rescued}"'
             )
+            if error is None:
+                raise StoreError(message)
+            error.add_note(message)
 
     def add(self, sitting: Sitting, visit: Visit) -> None:
         """Commit one visit (and its sitting, the first time)."""
@@ -159,8 +163,9 @@ class Store:
             with self._database:
                 self._insert("sittings", sitting.row())
                 self._insert("visits", visit.row())
-        except sqlite3.OperationalError as error:
+        except sqlite3.Error as error:
             self._rescue(sitting, visit, str(error))
+            self._database.execute(f"PRAGMA busy_timeout = {RETRY_MS}")  # do not wait as long every time
 
     def _insert(self, table: str, row: Mapping[str, Any]) -> int:
         names = ", ".join(row)
@@ -225,7 +230,7 @@ class Store:
                     visit = Visit.of({name: line[name] for name in VISIT})
                     self._insert("sittings", sitting.row())
                     count += self._insert("visits", visit.row())
-        except (KeyError, TypeError, ValueError, UnicodeDecodeError) as error:
+        except (KeyError, TypeError, ValueError, sqlite3.Error) as error:
             raise StoreError(
                 f"{path} is no export of a measurement store ({error}); nothing was added"
             ) from error

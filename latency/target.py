@@ -96,6 +96,10 @@ def is_here(target: Target) -> bool:
     from latency import engines
     from latency.descriptor import specification
 
-    if target.threads is None or target.engine not in engines.installed():
+    if target.threads is None or target.engine not in names("engine"):
+        return False
+    try:
+        engines.build(target.engine, precision=target.precision, threads=target.threads)
+    except engines.NotInstalledError:
         return False
     return target.spec.name == specification("gpu" if target.engine == "torch_cuda" else "cpu").name

@@ -12,7 +12,7 @@ import yaml
 from rich.console import Console
 
 import configs
-from latency import adaptation, block_table, descriptor
+from latency import adaptation, block_table, descriptor, measure
 from latency.adaptation import Adapted
 from latency.data import write_csv
 from latency.scores import markdown
@@ -20,6 +20,7 @@ from latency.store import Store
 from scripts import command
 from supernet import artifact, spaces, training_cost
 
+BLOCK_SHARE = 0.27  # seconds for a block over seconds for a subnet, as seen with make lookup-table
 TRAINING = "torch_training"  # the engine whose latencies are training steps
 
 
@@ -30,14 +31,14 @@ def save(adapted: Adapted, config: dict[str, Any], out: Path) -> None:
     for name, data in (("samples", adapted.samples), ("tests", adapted.tests)):
         if len(data):
             write_csv(out / f"{name}.csv", data)
+    found = {"seconds": adapted.seconds, "failed": dict(adapted.failed), "table": dict(adapted.table)}
+    artifact.write_text(out / "scores.json", json.dumps(found, indent=1) + "\n")
+    adapted.predictor.save(out / "predictor.npz")
+    if adapted.samples.target.engine == TRAINING:
+        training_cost.save_step(out / "training_step.json", adaptation.step_time(adapted.samples))
     rates = descriptor.micro_benchmark().rates
     device = {"device": asdict(adapted.predictor.target.spec), "rates": dict(rates)}
     artifact.write_text(out / "device.json", json.dumps(device, indent=1) + "\n")
-    found = {"seconds": adapted.seconds, "failed": dict(adapted.failed), "table": dict(adapted.table)}
-    artifact.write_text(out / "scores.json", json.dumps(found, indent=1) + "\n")
-    if adapted.samples.target.engine == TRAINING:
-        training_cost.save_step(out / "training_step.json", adaptation.step_time(adapted.samples))
-    adapted.predictor.save(out / "predictor.npz")
 
 
 def describe(adapted: Adapted, config: dict[str, Any], out: Path) -> str:
@@ -52,15 +53,21 @@ def describe(adapted: Adapted, config: dict[str, Any], out: Path) -> str:
         mix = ", ".join(f"{name} {part:.0%}" for name, part in predictor.facts["mix"].items())
         lines.append(f"a mix of {mix}; samples left out: {predictor.facts['left_out_mape']:.1f}% off")
     lines.append(f"90% of measurements are expected within +-{1.645 * predictor.relative_std:.1%}")
-    blocks = block_table.count(spaces.get(predictor.target.space), predictor.resolutions)
-    lines.append(
-        f"measured {count} subnets (and {len(adapted.tests)} tests) in {adapted.seconds:.0f} s; a lookup "
-        f"table of this space has {blocks:,} blocks to time"
-    )
+    names = spaces.get(predictor.target.space).format(adapted.samples.genomes)
+    lines += [
+        "samples:",
+        *(f"{ms:9.3f} ms  {name}" for name, ms in zip(names, adapted.samples.ms, strict=True)),
+    ]
+    lines.append(f"timed {count} subnets and {len(adapted.tests)} tests in {adapted.seconds:.0f} s")
+    space = spaces.get(predictor.target.space)
+    if block_table.serves(space) and adapted.seconds:
+        blocks = block_table.count(space, predictor.resolutions)
+        each = BLOCK_SHARE * adapted.seconds / (count + len(adapted.tests) + measure.ANCHORS)
+        lines.append(f"a lookup table of this space: {blocks:,} blocks, about {blocks * each:.0f} s")
     use = (
         f"training.step_file={out}/training_step.json"
         if predictor.target.engine == TRAINING
-        else (f"predictor=run:{out} latency_limit_ms=...")
+        else f"predictor=run:{out} latency_limit_ms=..."
     )
     lines.append(f'next: make search ARGS="{use}"')
     return "\n".join(lines)
@@ -71,6 +78,8 @@ def task(config: dict[str, Any]) -> None:
     out = Path(config["out"] or f"runs/adapt-{target.name}-{time.strftime('%Y%m%d-%H%M%S')}")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(f"out={out} exists and is not empty: name a new folder")
+    if target.engine == TRAINING and config["samples"] < adaptation.MIN_STEPS:
+        raise ValueError(f"samples={config['samples']}: training steps need at least {adaptation.MIN_STEPS}")
     print(f"{target.name}: {target}")
     console = Console()
     with Store(config["store"]) as store, console.status("starting") as status:
@@ -82,7 +91,8 @@ def task(config: dict[str, Any]) -> None:
             watch=command.watcher(status),
             **{key: config[key] for key in ("samples", "tests", "seed", "chosen", "seconds")},
         )
-    save(adapted, config, out)
+        status.update("measuring the rates of the machine")
+        save(adapted, config, out)
     print(describe(adapted, config, out))
 
 

@@ -11,7 +11,7 @@ import yaml
 from rich.console import Console
 
 import configs
-from latency import adaptation, block_table
+from latency import adaptation, block_table, measure
 from latency.adaptation import Adapted
 from latency.block_table import BuiltTable
 from latency.scores import markdown, scores
@@ -26,14 +26,14 @@ def compare(built: BuiltTable, adapted: Adapted) -> str:
     predicted = built.table().predictor(built.target).predict(tests.genomes, tests.target)
     gap = np.log(predicted.mean / tests.ms)
     scale = float(np.exp(np.median(gap)))
-    per_subnet = adapted.seconds / (len(adapted.samples) + len(tests))
+    share = (len(adapted.samples) + measure.ANCHORS) / (len(adapted.samples) + len(tests) + measure.ANCHORS)
     rows = {f"lookup table, {len(built.quartiles_ms)} blocks": scores(predicted, tests.ms), **adapted.table}
     return "\n".join(
         [
             markdown(rows, "on the tests"),
             "",
             f"lookup table: {len(built.quartiles_ms)} blocks in {built.seconds:.0f} s; transfer: "
-            f"{len(adapted.samples)} subnets in about {per_subnet * len(adapted.samples):.0f} s",
+            f"{len(adapted.samples)} subnets in about {share * adapted.seconds:.0f} s",
             f"additivity gap: the sum of its blocks is {scale:.3f} of a network, +-{100 * gap.std():.1f}% "
             "between networks",
         ]

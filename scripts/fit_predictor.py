@@ -23,7 +23,9 @@ def fit_latency(config: dict[str, Any], out: Path) -> str:
     data = read_csv(config["rows"], target, config["column"], slice(config["first"], config["past"]))
     fitted = configs.build(config["learner"]).fit(data)
     fitted.save(out)
-    return f"five-fold MAPE {fitted.facts['cv_mape']:.2f}% on {len(data)} rows; search with predictor={out}"
+    return (
+        f"left-out MAPE {fitted.facts['left_out_mape']:.2f}% on {len(data)} rows; search with predictor={out}"
+    )
 
 
 def fit_accuracy(config: dict[str, Any], out: Path) -> str:

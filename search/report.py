@@ -48,7 +48,7 @@ def render(
         ),
         "CARDS": _cards(summary, table),
         "LIMITS": _limits(table),
-        "VERIFICATION": _verification(summary.get("verification")),
+        "VERIFICATION": _verification(summary),
         "MODELS": _models(problem),
         "FACTS": _definitions({**_flat(config), **_flat(environment)}),
         "REFERENCE": html.escape(
@@ -138,8 +138,11 @@ def _limits(table: FrontTable) -> str:
     return f"<ul>{''.join(lines)}</ul>"
 
 
-def _verification(verified: Mapping[str, Any] | None) -> str:
+def _verification(summary: Mapping[str, Any]) -> str:
     """What measuring the front showed, as HTML; the plot is drawn by the page."""
+    if "verification_failed" in summary:
+        return f"<p>The front could not be measured: {html.escape(summary['verification_failed'])}</p>"
+    verified = summary.get("verification")
     if verified is None:
         return "<p>Not measured: every latency in this report is a prediction.</p>"
     count = verified["networks"]

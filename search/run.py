@@ -39,7 +39,7 @@ from supernet import artifact
 KIND = "search checkpoint"
 PREDICTOR = "predictor.npz"  # what a run on this machine was adapted to, in its folder before the run starts
 CHECKPOINT_SECONDS = 1.0
-REPORTING = {"wandb", "out"}  # settings that do not change what is found
+REPORTING = {"wandb", "out", "verify", "store"}  # settings that do not change what is found
 PACKAGES = ("ofa-frontier", "numpy", "scipy", "moocore", "hydra-core", "pydantic", "plotly", "wandb")
 
 
@@ -69,6 +69,8 @@ class Result:
             lines.append(f"{name} limit {limit['limit']:g} {limit['unit']}: holds for {holds}")
         if self.verified is not None:
             lines.append(self.verified.describe())
+        if "verification_failed" in self.summary:
+            lines.append(f"the front could not be measured: {self.summary['verification_failed']}")
         return "\n".join(lines)
 
 
@@ -125,10 +127,14 @@ def run(
             verified = None
             if verify is not None:
                 _checkpoint(out / "checkpoint.npz", searcher, state)  # measuring takes longer than searching
-                verified = verify(problem, state.archive, table)
-                table = verified.table
-                summary["verification"] = dict(verified.summary)
-                artifact.write_text(out / "verified_front.csv", verified.front.csv())
+                try:
+                    verified = verify(problem, state.archive, table)
+                except ValueError as error:  # the search itself is done: its front is not lost with it
+                    summary["verification_failed"] = str(error)
+                else:
+                    table = verified.table
+                    summary["verification"] = dict(verified.summary)
+                    artifact.write_text(out / "verified_front.csv", verified.front.csv())
             _write(out, problem, state, table, summary, config)
             for sink in everyone:
                 sink.finish(summary, table)

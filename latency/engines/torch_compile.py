@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import shutil
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -27,6 +28,13 @@ class TorchCompile:
                 f"engine=torch_compile needs a C++ compiler ({', '.join(COMPILERS)}); install one (g++) or "
                 "take engine=torch_eager"
             )
+        import torch
+
+        if "isolate_recompiles" not in inspect.signature(torch.compile).parameters:
+            raise NotInstalledError(
+                "engine=torch_compile needs a PyTorch whose torch.compile has isolate_recompiles, which "
+                f"{torch.__version__} has not: pip install -U torch"
+            )
 
     @property
     def version(self) -> str:
@@ -38,7 +46,10 @@ class TorchCompile:
         """The compiled network and its (batch, 3, side, side) input; compiles here, not in the first run."""
         import torch
 
-        session = (torch.compile(network), images)
+        # Networks share the code of `forward`: together they would hit the limit of 8 compilations, and the
+        # ninth would run eagerly, unsaid.
+        options = {"dynamic": False, "isolate_recompiles": True}
+        session = (torch.compile(network, **options), images)  # type: ignore[call-overload]
         self.run(session)
         return session
 

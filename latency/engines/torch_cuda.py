@@ -41,7 +41,9 @@ class TorchCuda:
 
         kind = torch.float16 if self.precision == "fp16" else torch.float32
         network = network.to("cuda", kind, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        images = images.to("cuda", kind, memory_format=torch.channels_last)
+        images = images.to("cuda", kind)
+        if images.ndim == 4:
+            images = images.contiguous(memory_format=torch.channels_last)
         start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
         return network, images, start, end
 

@@ -67,7 +67,7 @@ class Additive:
                 "method": "additive",
                 "rows": len(data),
                 "ridge": ridge,
-                "cv_mape": float(100 * relative.mean()),
+                "left_out_mape": float(100 * relative.mean()),
             },
         )
 

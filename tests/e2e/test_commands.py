@@ -8,12 +8,14 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from latency import zoo
+from latency.data import LatencyData, write_csv
 from supernet import spaces
 
 ROOT = Path(__file__).parents[2]
@@ -169,6 +171,28 @@ def test_own_measurements_from_csv_to_search(tmp_path):
     assert "| mine.npz | 100 |" in out
     code, out, err = search("predictor=mine.npz", "budget=500", "wandb=disabled", "out=run", cwd=tmp_path)
     assert code == 0, err
+
+
+def test_ten_rows_are_enough_with_transfer(tmp_path):
+    space = spaces.get("ofa_mbv3_w1.2").restrict("r", 160, 224)
+    genomes = space.network(space.sample(10, np.random.default_rng(0)))
+    target = replace(zoo.target("v100_b64"), name="mine")
+    ms = 2 * zoo.predictor("v100_b64").predict(genomes, zoo.target("v100_b64")).mean
+    write_csv(tmp_path / "ten.csv", LatencyData(target, genomes, ms, np.full(10, np.nan)))
+    words = [
+        "learner=transfer",
+        "space=ofa_mbv3_w1.2",
+        "device=v100",
+        "batch=64",
+        "rows=ten.csv",
+        "column=lat_ms",
+    ]
+    out, err = command("scripts.fit_predictor", *words, "out=ten.npz", cwd=tmp_path).communicate(timeout=60)
+    assert "left-out MAPE" in out, err
+    found = zoo.find(str(tmp_path / "ten.npz"))
+    test = space.sample(50, np.random.default_rng(1))
+    truth = 2 * zoo.predictor("v100_b64").predict(test, zoo.target("v100_b64")).mean
+    assert np.abs(found.predict(test, found.target).mean / truth - 1).mean() < 0.02
 
 
 def test_import_is_light():

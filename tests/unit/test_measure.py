@@ -55,7 +55,39 @@ def test_slow_rounds_do_not_count(rng):
     rough = visits(true, np.full(5, 1.3), rng, noise=0.3)
     rough = [replace(visit, round=visit.round + 50) for visit in rough]
     quartiles, _ = measure.summarise(clean + rough, CPU)
-    assert np.allclose([q[1] for q in quartiles.values()], 4.0, rtol=1e-6)
+    assert np.allclose([quartiles[name][1] for name in NAMES], 4.0, rtol=1e-6)
+
+
+def test_measurements_that_were_cut_short_or_broke_down_do_not_count(rng):
+    true = dict.fromkeys(NAMES, 4.0)
+    taken = visits(true, np.ones(12), rng)
+    short = [
+        visit for visit in taken if visit.architecture != "c0" or visit.round < 100 + measure.MIN_VISITS - 1
+    ]
+    broken = replace(taken[-1], architecture="c1", error="MemoryError: out of memory")
+    quartiles, _ = measure.summarise([*short, broken], CPU)
+    assert set(quartiles) == {*NAMES, "anchor0", "anchor1", "anchor2"} - {"c0", "c1"}
+
+
+def test_a_sitting_that_was_killed_at_once_is_not_known(tmp_path, rng):
+    space = spaces.get(CPU.space)
+    true = dict(zip(space.format(space.network(space.sample(6, rng))), np.linspace(2, 6, 6), strict=True))
+    with Store(tmp_path / "s.sqlite") as store:
+        for rounds in (12, 1):
+            sitting = measure.Sitting.begin(CPU, "1", {})
+            for i, visit in enumerate(visits(true, np.ones(rounds), rng)):
+                store.add(sitting, replace(visit, sitting=sitting.id, unix_time=float(i)))
+        data, anchors = measure.known(store, CPU, "1")
+    assert len(data) == 6
+    assert len(anchors) == 3
+
+
+def test_anchors_can_be_asked_for_too(tmp_path, stub):
+    with Store(tmp_path / "s.sqlite") as store:
+        both = measure.time_jobs(CPU, jobs({"a1": 7.0, "x": 2.0}), store=store)
+        alone = measure.time_jobs(CPU, jobs({"a1": 7.0}), store=store)
+    assert list(both.quartiles_ms) == ["a1", "x"]
+    assert list(alone.quartiles_ms) == ["a1"]
 
 
 def test_cpu_time_is_the_latency_with_one_thread_and_wall_time_otherwise():
@@ -220,6 +252,10 @@ def test_unknown_precisions_are_refused_with_the_known_ones(name):
         engines.build(name, precision="fp7")
     with pytest.raises(ValueError, match="Did you mean 'onnxruntime'"):
         engines.build("onnx")
+
+
+def test_predictors_of_machines_with_a_gpu_can_be_used_elsewhere():
+    assert not is_here(replace(CPU, device="rtx_3090", engine="torch_cuda")) or engines.build("torch_cuda")
 
 
 def test_here_is_this_machine():

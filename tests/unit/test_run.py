@@ -78,6 +78,18 @@ def test_stopped_and_resumed_gives_the_same_bytes(asked, tmp_path, stop):
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+def test_a_front_that_cannot_be_measured_is_not_lost(asked, tmp_path):
+    def busy(problem, archive, table):
+        raise ValueError("other processes use 40% of this machine")
+
+    found = go(asked, tmp_path / "run", verify=busy)
+    go(asked, tmp_path / "plain")
+    assert "could not be measured: other processes" in found.describe(tmp_path / "run")
+    assert "other processes use 40%" in (tmp_path / "run" / "report.html").read_text()
+    for name in ("front.csv", "archive.npz"):
+        assert (tmp_path / "run" / name).read_bytes() == (tmp_path / "plain" / name).read_bytes()
+
+
 def test_checkpoint_after_every_generation_changes_nothing(asked, tmp_path):
     go(asked, tmp_path / "often", checkpoint_seconds=0.0)
     go(asked, tmp_path / "never", checkpoint_seconds=1e9)

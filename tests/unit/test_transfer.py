@@ -207,5 +207,5 @@ def test_training_steps_are_fitted_and_found_again(tmp_path, rng):
     assert np.allclose(cost.hours(space, chosen).mean, expected, rtol=0.03)
     with pytest.raises(ValueError, match="step_file"):
         TrainingCost(step_file=tmp_path / "absent.json")
-    with pytest.raises(ValueError, match="at least 4"):
+    with pytest.raises(ValueError, match="at least 5"):
         adaptation.step_time(data.take(slice(0, 3)))

@@ -40,7 +40,7 @@ def measured_as(monkeypatch, ms_of, failing=0, drift=1.0):
             failed=dict.fromkeys(names, "RuntimeError: no"),
             anchors_ms={"a": 2.0 * drift},
             seconds=1.0,
-            facts={"sitting": "s"},
+            facts={"sitting": "s", "engine": "e 1"},
         )
 
     monkeypatch.setattr(measure, "measure", fake)
