@@ -14,7 +14,7 @@ from supernet.prediction import QUANTILE
 
 Floats = NDArray[np.float64]
 
-PRIOR_SPREAD, PRIOR_WEIGHT = 0.03, 2
+PRIOR_SPREAD, PRIOR_WEIGHT = 0.05, 2
 
 
 def half_width(residuals: Floats, confidence: float = 0.90) -> float:
@@ -24,7 +24,7 @@ def half_width(residuals: Floats, confidence: float = 0.90) -> float:
     (Barber et al., 2021, jackknife; at least as wide as its nominal level on exchangeable data up to the
     stability of the fit). Below n = confidence / (1 - confidence) (9 at 90%) that rank does not exist, and a
     Student-t prediction interval of the same residuals takes its place: wide, as so few samples demand, and
-    with a spread of 3% counted like two more samples, since a handful can agree by chance.
+    with a spread of 5% counted like two more samples, since a handful can agree by chance.
     """
     n = len(residuals)
     if n < 2:
