@@ -62,8 +62,8 @@ def sources(space: SearchSpace, without: Collection[str] = ()) -> list[Source]:
     """All that is known of a space: the predictors of the zoo, multiply-accumulates and the number of layers.
 
     The latter stands for what an engine spends on every layer: without it eager PyTorch, adapted from
-    compiled engines, is 5.0% off instead of 2.5%. Where the zoo has nothing, activations and parameters join them.
-    ValueError for a name in `without` that is none of them.
+    compiled engines, is 5.0% off instead of 2.5%. Where the zoo has nothing, activations and parameters
+    join them. ValueError for a name in `without` that is none of them.
     """
     from latency import zoo
 
