@@ -136,11 +136,11 @@ def for_run(
 ) -> SlotLatency:
     """The predictor that a run in `folder` was started with, or a new one, which is kept there."""
     kept = folder / "predictor.npz"
-    if kept.exists():
-        return slot_latency.load(kept)
-    predictor = known_or_adapt(target, store=store, samples=samples, watch=watch)
-    predictor.save(kept)
-    return predictor
+    if not kept.exists():
+        known_or_adapt(target, store=store, samples=samples, watch=watch).save(kept)
+    return slot_latency.load(
+        kept
+    )  # also the first time: files hold fewer digits, and a resumed run reads the file
 
 
 def _inside(space: SearchSpace, data: LatencyData) -> LatencyData:

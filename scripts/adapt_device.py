@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 from rich.console import Console
 
@@ -20,6 +21,7 @@ from latency.store import Store
 from scripts import command
 from supernet import artifact, spaces, training_cost
 
+NOISY = 6.0  # percent; here 2-4 on a quiet machine
 BLOCK_SHARE = 0.27  # seconds for a block over seconds for a subnet, as seen with make lookup-table
 TRAINING = "torch_training"  # the engine whose latencies are training steps
 
@@ -58,6 +60,10 @@ def describe(adapted: Adapted, config: dict[str, Any], out: Path) -> str:
         "samples:",
         *(f"{ms:9.3f} ms  {name}" for name, ms in zip(names, adapted.samples.ms, strict=True)),
     ]
+    if count:
+        agree = 100 * float(np.median(adapted.samples.spread_ms / adapted.samples.ms))
+        noisy = "; a noisy machine: close other programs, or give more samples=" if agree > NOISY else ""
+        lines.append(f"the middle half of a subnet's visits spanned {agree:.1f}%{noisy}")
     lines.append(f"timed {count} subnets and {len(adapted.tests)} tests in {adapted.seconds:.0f} s")
     space = spaces.get(predictor.target.space)
     if block_table.serves(space) and adapted.seconds:

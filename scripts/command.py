@@ -19,6 +19,8 @@ from rich.status import Status
 import configs
 from latency.measure import Watcher
 
+EXIT_INTERRUPTED = 130
+
 
 def run(config: str, task: Callable[[dict[str, Any]], None]) -> None:
     """Compose `configs/<config>.yaml` with the command line and call `task` with it, once per job of a
@@ -32,6 +34,10 @@ def run(config: str, task: Callable[[dict[str, Any]], None]) -> None:
             if missing:
                 raise ValueError(f"please give {', '.join(f'{key}=...' for key in sorted(missing))}")
             task(OmegaConf.to_container(composed, resolve=True))  # type: ignore[arg-type]  # a dict at the top
+        except KeyboardInterrupt:
+            kept = f"; what was measured is kept in {composed.store}" if "store" in composed else ""
+            print(f"\nstopped{kept}. Repeat the command to go on", file=sys.stderr)
+            sys.exit(EXIT_INTERRUPTED)
         except (ValueError, HydraException, OmegaConfBaseException) as error:
             if os.environ.get("HYDRA_FULL_ERROR") == "1":
                 raise
@@ -77,7 +83,7 @@ def explain(error: BaseException) -> str:
     """
     cause = error if isinstance(error, ValidationError) else error.__cause__
     if not isinstance(cause, ValidationError):
-        return str(error)
+        return str(cause if isinstance(error, HydraException) and isinstance(cause, ValueError) else error)
     lines = []
     for problem in cause.errors():
         path = ".".join(map(str, problem["loc"]))

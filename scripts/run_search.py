@@ -21,8 +21,6 @@ from search import problem, run, sinks, verify
 from search.options import Options
 from supernet import accuracy
 
-EXIT_INTERRUPTED = 130
-
 
 def task(config: dict[str, Any]) -> None:
     options = Options(**config)
@@ -67,7 +65,7 @@ def search(
         words = [word for word in sys.argv[1:] if not word.startswith("out=")]
         again = " ".join([*words, f"out={out.parent if _is_sweep() else out}"])
         print(f'\nstopped; go on with: make search ARGS="{again}"', file=sys.stderr)
-        sys.exit(EXIT_INTERRUPTED)
+        sys.exit(command.EXIT_INTERRUPTED)
     except run.FinishedRun as finished:
         if not _is_sweep():
             raise

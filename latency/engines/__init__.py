@@ -43,7 +43,8 @@ def build(name: str, *, precision: str = "fp32", threads: int = 1) -> Engine:
     requires, extra = node.pop("requires"), node.pop("extra", None)
     missing = [package for package in requires if find_spec(package) is None]
     if missing:
-        command = f"pip install 'ofa-frontier[{extra}]'" if extra else f"pip install {' '.join(missing)}"
+        command = f"pip install -e '.[{extra}]'" if extra else f"pip install {' '.join(missing)}"
+        command += " (in a clone: .venv/bin/pip)"
         raise NotInstalledError(f"engine={name} needs {', '.join(missing)}, not installed here: {command}")
     try:
         engine: Engine = configs.build({**node, "precision": precision, "threads": threads})

@@ -49,6 +49,13 @@ def find(name: str) -> SlotLatency:
     `run:FOLDER` of `make adapt`, a file (.npz), or a shipped target.
     """
     if name.startswith("run:"):
+        if not (Path(name.removeprefix("run:")) / "predictor.npz").is_file():
+            found = sorted(Path("runs").glob("*/predictor.npz"))
+            there = ", ".join(f"run:{path.parent}" for path in found)
+            raise ValueError(
+                f"predictor={name}: no file {name.removeprefix('run:')}/predictor.npz; name a folder that make "
+                f"adapt has written (here: {there or 'none'})"
+            )
         return slot_latency.load(Path(name.removeprefix("run:")) / "predictor.npz")
     if name.endswith(".npz"):
         return slot_latency.load(Path(name))

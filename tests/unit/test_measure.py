@@ -241,7 +241,7 @@ def test_real_engines_run_what_pytorch_runs(engine, precision, rng):
 
 def test_engines_name_what_is_missing(monkeypatch):
     monkeypatch.setattr(engines, "find_spec", lambda package: None)
-    with pytest.raises(engines.NotInstalledError, match=r"pip install 'ofa-frontier\[onnx\]'"):
+    with pytest.raises(engines.NotInstalledError, match=r"pip install -e '\.\[onnx\]'"):
         engines.build("onnxruntime")
     assert engines.installed() == []
 
