@@ -53,8 +53,8 @@ def find(name: str) -> SlotLatency:
             found = sorted(Path("runs").glob("*/predictor.npz"))
             there = ", ".join(f"run:{path.parent}" for path in found)
             raise ValueError(
-                f"predictor={name}: no file {name.removeprefix('run:')}/predictor.npz; name a folder that make "
-                f"adapt has written (here: {there or 'none'})"
+                f"predictor={name}: no file {name.removeprefix('run:')}/predictor.npz; name a folder that "
+                f"make adapt has written (here: {there or 'none'})"
             )
         return slot_latency.load(Path(name.removeprefix("run:")) / "predictor.npz")
     if name.endswith(".npz"):

@@ -110,6 +110,8 @@ def test_drift_of_the_machine_is_no_error_of_the_prediction(rng, monkeypatch):
     archive = searched(asked, rng)
     found = verify.verifier(None, 5)(asked, archive, front.table(archive, asked.evaluator))
     assert found.summary["drift"] == pytest.approx(1.2)
+    assert found.summary["mape_raw"] == pytest.approx(100 * (1 - 1 / 1.2))
+    assert "20.0% slower" in found.describe()
     assert found.summary["mape"] == pytest.approx(0, abs=1e-6)
 
 
