@@ -51,8 +51,8 @@ class Verification:
         if abs(s["drift"] - 1) > NOTABLE_DRIFT:
             way = "slower" if s["drift"] > 1 else "faster"
             lines.append(
-                f"the machine was {abs(s['drift'] - 1):.1%} {way} than when the predictor was adapted (by the "
-                "anchor subnets); limits are judged by what was measured now"
+                f"the machine was {abs(s['drift'] - 1):.1%} {way} than when the predictor was adapted (by "
+                "the anchor subnets); limits are judged by what was measured now"
             )
         if s["engine"] != s["adapted_with"]:
             lines.append(f"adapted with {s['adapted_with']}, measured with {s['engine']}: adapt again")
