@@ -66,7 +66,7 @@ def describe(adapted: Adapted, config: dict[str, Any], out: Path) -> str:
         lines.append(f"the middle half of a subnet's visits spanned {agree:.1f}%{noisy}")
     lines.append(f"timed {count} subnets and {len(adapted.tests)} tests in {adapted.seconds:.0f} s")
     space = spaces.get(predictor.target.space)
-    if block_table.serves(space) and adapted.seconds:
+    if block_table.serves(space) and adapted.seconds and predictor.target.engine != TRAINING:
         blocks = block_table.count(space, predictor.resolutions)
         each = BLOCK_SHARE * adapted.seconds / (count + len(adapted.tests) + measure.ANCHORS)
         lines.append(f"a lookup table of this space: {blocks:,} blocks, about {blocks * each:.0f} s")

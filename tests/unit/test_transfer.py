@@ -179,6 +179,19 @@ def test_bad_requests_are_refused_before_any_work(rng):
         transfer.common_resolutions(narrow)
 
 
+def test_a_run_keeps_the_predictor_it_started_with(tmp_path, rng, monkeypatch):
+    """What a new run uses is, to the last bit, what the same run reads when it is resumed."""
+    space = spaces.get(SPACE)
+    fitted = Transfer().fit_from(known(space), measured(space, made_up(space, 8), 10, rng))
+    monkeypatch.setattr(adaptation, "known_or_adapt", lambda target, **options: fitted)
+    first = adaptation.for_run(NEW, tmp_path / "run", store=None, samples=10)
+    monkeypatch.setattr(adaptation, "known_or_adapt", None)
+    second = adaptation.for_run(NEW, tmp_path / "run", store=None, samples=10)
+    genomes = space.sample(50, rng)
+    assert (first.predict(genomes, NEW).mean == second.predict(genomes, NEW).mean).all()
+    assert first.relative_std == second.relative_std
+
+
 def test_latencies_go_through_csv(tmp_path, rng):
     space = spaces.get(SPACE)
     data = measured(space, made_up(space, 1), 7, rng)
