@@ -309,15 +309,20 @@ class _Run:
 
 
 # ---------------------------------------------------------------------- from visits to latencies
+def _runs_ms(visit: Visit, target: Target) -> list[float]:
+    """CPU times where they are the latency, else wall times; readings of a clock that stood still left out."""
+    on_host = target.threads == 1 and target.spec.kind == "cpu"
+    return [ms for ms in (visit.cpu_ms if on_host else visit.wall_ms) if ms > 0]
+
+
 def burst_ms(visit: Visit, target: Target) -> float:
     """The latency of one visit: the least of its runs."""
-    on_host = target.threads == 1 and target.spec.kind == "cpu"
-    return min(visit.cpu_ms if on_host else visit.wall_ms)
+    return min(_runs_ms(visit, target))
 
 
 def counts(visit: Visit, target: Target) -> bool:
     """Whether a visit tells the latency: it ran, and with several threads the machine was free."""
-    if visit.error or not visit.wall_ms:
+    if visit.error or not _runs_ms(visit, target):
         return False
     return target.threads == 1 or visit.others is None or visit.others <= BUSY
 

@@ -93,6 +93,8 @@ def test_anchors_can_be_asked_for_too(tmp_path, stub):
 def test_cpu_time_is_the_latency_with_one_thread_and_wall_time_otherwise():
     visit = Visit("s", 0.0, "a", "candidate", 1, 1, (5.0, 4.0), (3.0, 2.0), 0.05)
     assert measure.burst_ms(visit, CPU) == 2.0
+    assert measure.burst_ms(replace(visit, cpu_ms=(0.0, 3.0)), CPU) == 3.0  # that clock stood still
+    assert not measure.counts(replace(visit, cpu_ms=(0.0, 0.0)), CPU)
     assert measure.burst_ms(visit, replace(CPU, threads=2)) == 4.0
     assert measure.burst_ms(visit, replace(CPU, device="v100")) == 4.0
 

@@ -156,7 +156,7 @@ def ofa_entries(space, r):
         for s in range(len(space.slots)):
             layers = np.flatnonzero((table.slot == s) & table.live[row])
             if len(layers):
-                entry = lookup_table._block(table, row, layers)
+                entry = lookup_table.block_entry(table, row, layers)
                 _, in_h, in_c, out_h, out_c, mid, kernel, stride, skip, se = entry
                 key = (
                     f"expanded_conv-input:{in_h}x{in_h}x{in_c}-output:{out_h}x{out_h}x{out_c}-expand:{mid}"
