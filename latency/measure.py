@@ -310,7 +310,7 @@ class _Run:
 
 # ---------------------------------------------------------------------- from visits to latencies
 def _runs_ms(visit: Visit, target: Target) -> list[float]:
-    """CPU times where they are the latency, else wall times; readings of a clock that stood still left out."""
+    """CPU times where they are the latency, else wall times; without readings of a clock that stood still."""
     on_host = target.threads == 1 and target.spec.kind == "cpu"
     return [ms for ms in (visit.cpu_ms if on_host else visit.wall_ms) if ms > 0]
 
