@@ -29,6 +29,8 @@ def task(config: dict[str, Any]) -> None:
     out = _folder(options, target, predictor)
     with Store(options.store) if _measures(options, target, predictor) else nullcontext() as store:
         if store is not None and predictor is None and target is not None and target.method == "measured":
+            if not _is_sweep():
+                run.check_folder(out, config)  # before a minute of measuring, and before anything is written
             with Console().status("measuring") as status:
                 predictor = adaptation.for_run(
                     target, out, store=store, samples=options.samples, watch=command.watcher(status)

@@ -281,10 +281,8 @@ def _write(
     (out / "checkpoint.npz").unlink(missing_ok=True)
 
 
-@contextmanager
-def _folder(out: Path, config: Mapping[str, Any]) -> Iterator[None]:
-    """The run folder, ours alone while we write: created, or checked to be the unfinished run of the same
-    config."""
+def check_folder(out: Path, config: Mapping[str, Any]) -> None:
+    """ValueError unless `out` is new, empty, or holds the unfinished run of the same config."""
     kept = out / "config.yaml"
     if out.exists() and not out.is_dir():
         raise ValueError(f"out={out} is a file; name a folder")
@@ -302,13 +300,19 @@ def _folder(out: Path, config: Mapping[str, Any]) -> Iterator[None]:
                 f"{out} holds an unfinished run with other settings ({', '.join(changed)}): repeat its "
                 "command to go on, or choose another out="
             )
+
+
+@contextmanager
+def _folder(out: Path, config: Mapping[str, Any]) -> Iterator[None]:
+    """The run folder, checked, and ours alone while we write."""
+    check_folder(out, config)
     out.mkdir(parents=True, exist_ok=True)
     with (out / ".lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise ValueError(f"another process is running in {out}; choose another out=") from None
-        artifact.write_text(kept, yaml.safe_dump(dict(config), sort_keys=False))
+        artifact.write_text(out / "config.yaml", yaml.safe_dump(dict(config), sort_keys=False))
         artifact.write_text(out / "env.json", json.dumps(environment(), indent=1) + "\n")
         yield
 

@@ -59,12 +59,3 @@ def build(name: str, *, precision: str = "fp32", threads: int = 1) -> Engine:
         reasons = "; ".join(f"{f['loc'][0]}={f['input']}: {f['msg']}" for f in found)
         raise ValueError(f"engine={name}: {reasons}") from error
     return engine
-
-
-def installed() -> list[str]:
-    """Names of the engines whose packages are installed, sorted."""
-    return [
-        name
-        for name in configs.names("engine")
-        if all(find_spec(package) for package in configs.load("engine", name)["requires"])
-    ]

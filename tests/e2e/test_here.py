@@ -93,6 +93,18 @@ def test_search_for_here_measures_once_and_again_uses_the_store(adapted):
     assert (folder / "a" / "archive.npz").read_bytes() == (folder / "b" / "archive.npz").read_bytes()
 
 
+def test_folders_of_others_are_refused_before_anything_is_measured(tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("do not touch")
+    words = ["target=here", EAGER, "out=mine", "store=s.sqlite", "wandb=disabled"]
+    code, _, err = run("scripts.run_search", *words, cwd=tmp_path)
+    assert code != 0
+    assert "holds other files" in err
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["thesis.txt"]
+    with Store(tmp_path / "s.sqlite") as store:
+        assert store.sittings(here(engine="torch_eager")) == []
+
+
 def test_measure_reports_repeatability_and_writes_csv(tmp_path):
     words = [EAGER, "subnets=3", "sittings=2", "resolution=[128,128]", "csv=m.csv", "store=s.sqlite"]
     code, out, err = run("scripts.measure_device", *words, cwd=tmp_path)

@@ -211,8 +211,10 @@ ENGINES = [
 def test_real_engines_run_what_pytorch_runs(engine, precision, rng):
     """The outputs agree with PyTorch's (int8: correlate), so what is timed is the network."""
     torch = pytest.importorskip("torch")
-    if engine not in engines.installed():
-        pytest.skip(f"{engine} is not installed")
+    try:
+        built = engines.build(engine, precision=precision, threads=1)
+    except engines.NotInstalledError as error:
+        pytest.skip(str(error))
     from supernet import network
 
     space = spaces.get("ofa_mbv3_w1.0").restrict("r", 128, 128)
@@ -225,7 +227,6 @@ def test_real_engines_run_what_pytorch_runs(engine, precision, rng):
         native = network.with_native_activations(written_out)
         expected = native(images)
     assert torch.equal(before, expected)
-    built = engines.build(engine, precision=precision, threads=1)
     session = built.prepare(native, images)
     built.run(session)
     if engine == "torch_eager":
@@ -245,7 +246,6 @@ def test_engines_name_what_is_missing(monkeypatch):
     monkeypatch.setattr(engines, "find_spec", lambda package: None)
     with pytest.raises(engines.NotInstalledError, match=r"pip install -e '\.\[onnx\]'"):
         engines.build("onnxruntime")
-    assert engines.installed() == []
 
 
 @pytest.mark.parametrize("name", configs.names("engine"))
