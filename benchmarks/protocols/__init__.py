@@ -1,0 +1,148 @@
+"""What the protocols of the published latency tables share: tables, rows of results, and how they are scored.
+
+A protocol is a generator `run(setting) -> Iterator[Row]` in a file of its own, listed in
+`benchmarks/latency_tables.py`. N counts every measurement of the target that a method uses, reference
+architectures included. Nothing is chosen on the rows that are reported: `validation=1` reports on the
+validation part instead, which is where choices are made.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from latency.data import LatencyData
+from latency.scores import scores
+from latency.target import Target
+from supernet import spaces, tidy
+from supernet.device import Device
+from supernet.prediction import Prediction, exact
+from supernet.space import Floats, Genomes, Ints
+
+MIDDLE = (0.1, 0.9)  # HELP drops the fastest and the slowest tenth of each device's rows
+PARTS = ("all", "middle 80%")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is asked of a protocol."""
+
+    data: Path
+    seeds: int = 5
+    test_rows: Path | None = None  # report on this table in place of the protocol's own test part
+    validation: bool = False  # report on the validation part, where choices are made
+
+
+@dataclass(frozen=True)
+class Row:
+    """One result; `scores` as in `latency.scores`, empty for what was not published."""
+
+    protocol: str
+    method: str
+    target: str
+    n: int  # measurements of the target, all counted
+    seed: int | None
+    rows: str  # "all" or "middle 80%" of the device's rows
+    scores: Mapping[str, float]
+    fit_seconds: float | None = None
+    per_second: float | None = None  # architectures predicted per second, one thread
+    published: bool = False
+    note: str = ""
+
+    def plain(self) -> dict[str, Any]:
+        """One flat object for JSON; scores that are no number become null."""
+        facts = {key: value for key, value in vars(self).items() if key != "scores"}
+        return facts | {k: float(v) if np.isfinite(v) else None for k, v in self.scores.items()}
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """A public table: (n, d) genomes of a space and one latency column per device setting."""
+
+    file: str
+    space: str
+    genomes: Genomes
+    columns: Mapping[str, Floats]  # name without "lat_" -> (n,) ms, NaN where missing
+    targets: Mapping[str, Target]
+
+    def __len__(self) -> int:
+        return len(self.genomes)
+
+    def data(self, name: str, rows: Ints | NDArray[np.bool_] | slice = slice(None)) -> LatencyData:
+        """The latencies of a device setting at some rows; rows without one are left out."""
+        ms, genomes = self.columns[name][rows], self.genomes[rows]
+        known = np.isfinite(ms) & (ms > 0)
+        return LatencyData(self.targets[name], genomes[known], ms[known], np.full(int(known.sum()), np.nan))
+
+
+def read(data: Path, file: str | Path, space: str) -> Table:
+    """A table of the shared data, or a further one with the same columns (a path)."""
+    path = Path(file) if Path(file).is_file() else data / file
+    found = tidy.read_columns(path)
+    latencies = {name.removeprefix("lat_"): v for name, v in found.items() if name.startswith("lat_")}
+    targets = {name: _target(data, name, space) for name in latencies}
+    return Table(path.name, space, spaces.get(space).encode(found), latencies, targets)
+
+
+def _target(data: Path, name: str, space: str) -> Target:
+    """The target of a column, its device from `hardware.csv`."""
+    listed = tidy.read_columns(data / "columns.csv")
+    at = np.flatnonzero(listed["column"] == f"lat_{name}")
+    device, batch = (str(listed["device_id"][at[0]]), listed["batch_size"][at[0]]) if len(at) else (name, 1)
+    return Target(name, _device(data, device), space, batch=int(batch) if batch == batch else 1)
+
+
+def _device(data: Path, name: str) -> Device:
+    listed = tidy.read_columns(data / "hardware.csv")
+    at = np.flatnonzero(listed["device_id"] == name)
+    if not len(at):
+        return Device(name, name, "embedded", "not listed")
+    row = {key: values[at[0]] for key, values in listed.items()}
+    number = {
+        key: float(row[column]) if row[column] == row[column] else None
+        for key, column in (
+            ("ram_gb", "ram_gb"),
+            ("bandwidth_gbs", "mem_bw_gbs"),
+            ("fp32_tflops", "fp32_tflops"),
+            ("tdp_w", "tdp_w"),
+        )
+    }
+    whole = {key: int(row[key]) if row[key] == row[key] else None for key in ("year", "cores")}
+    return Device(name, str(row["name"]), str(row["kind"]), str(row["source"]), **whole, **number)
+
+
+def middle(ms: Floats) -> NDArray[np.bool_]:
+    """(n,) rows within HELP's middle 80% of a device's latencies."""
+    low, high = np.nanquantile(ms, MIDDLE)
+    return (ms >= low) & (ms <= high)
+
+
+def judged(row: Row, fit: Callable[[], Callable[[Genomes], Prediction | Floats]], test: LatencyData) -> Row:
+    """`row` with the scores on `test` of what `fit()` returns, its fit time and prediction speed.
+
+    A prediction without uncertainty has no coverage.
+    """
+    begun = time.perf_counter()
+    predict = fit()
+    fitted = time.perf_counter()
+    predicted = predict(test.genomes)
+    elapsed = time.perf_counter() - fitted
+    certain = not isinstance(predicted, Prediction)
+    found = scores(exact(np.asarray(predicted)) if certain else predicted, test.ms)
+    if certain:
+        found["coverage_90"] = float("nan")
+    return replace(
+        row, scores=found, fit_seconds=round(fitted - begun, 4), per_second=round(len(test) / elapsed)
+    )
+
+
+def draws(setting: Setting) -> Iterator[tuple[int, np.random.Generator]]:
+    """A seed and its generator per repetition."""
+    for seed in range(setting.seeds):
+        yield seed, np.random.default_rng(seed)
