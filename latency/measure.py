@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import configs
-from latency import engines
+from latency import engines, instruction_sets
 from latency.data import LatencyData
 from latency.engines import Engine
 from latency.store import Sitting, Store, Visit
@@ -178,6 +178,8 @@ def engine_of(target: Target) -> Engine:
     """The engine of a target of this machine; ValueError for another target, or if it is not installed."""
     if target.threads is None or target.engine not in configs.names("engine"):
         raise ValueError(f"{target.name} ({target}) is not this machine: only target=here can be measured")
+    if target.isa is not None:
+        instruction_sets.check(target.isa, target.engine)
     return engines.build(target.engine, precision=target.precision, threads=target.threads)
 
 
@@ -501,9 +503,6 @@ def _undisturbed(threads: int) -> Iterator[int]:
             os.setpriority(os.PRIO_PROCESS, 0, before)
 
 
-ISA_LIMITS = ("ONEDNN_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY")  # environment variables that change what runs
-
-
 def _conditions(priority: int) -> dict[str, Any]:
     """Clock, load and versions at the start of a sitting."""
     import psutil
@@ -517,5 +516,5 @@ def _conditions(priority: int) -> dict[str, Any]:
         "clock_mhz": clock.current if clock else None,
         "clock_max_mhz": clock.max if clock else None,
         "load": list(psutil.getloadavg()),
-        "limits": {name: os.environ[name] for name in ISA_LIMITS if name in os.environ},
+        "limits": {name: os.environ[name] for name in instruction_sets.VARIABLES if name in os.environ},
     }
