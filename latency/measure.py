@@ -157,7 +157,7 @@ def time_jobs(
         load.wait_until_idle()
     begun = time.perf_counter()
     deadline = begun + seconds if seconds is not None else np.inf
-    with _undisturbed(engine.threads) as priority:
+    with undisturbed(engine.threads) as priority:
         sitting = Sitting.begin(target, engine.version, _conditions(priority))
         run = _Run(engine, target, store, sitting, load, watch or (lambda done, of, now: None), len(jobs))
         run.prepare_anchors(subnet_jobs(target, anchors(spaces.get(target.space))))
@@ -486,7 +486,7 @@ class _Load:
 
 
 @contextlib.contextmanager
-def _undisturbed(threads: int) -> Iterator[int]:
+def undisturbed(threads: int) -> Iterator[int]:
     """High priority where the system grants it (root), and this many PyTorch threads; both as before
     afterwards. Yields the priority."""
     import torch
