@@ -35,11 +35,10 @@ from supernet.space import Floats, Genomes, SearchSpace
 ANCHORS = 3
 WARM_UPS = 2
 BURST = 3  # timed runs of a visit: noise comes in stretches, so many short visits beat few long ones
-MIN_ROUNDS, MAX_ROUNDS = 12, 20
 MIN_VISITS = 3  # fewer tell nothing: such a measurement was cut short
 PREPARING_SHARE = 0.5  # of what is left of a time budget
 AGREEMENT = 0.008  # relative standard error of a subnet's visits at which it is done
-LONG_MS, LONG_ROUNDS = 100.0, (5, 7)  # long runs need one warm-up, one timed run and few rounds
+LONG_ROUNDS = (5, 7)
 SLOW = 1.05  # a round that took this much longer than the others does not count
 POLISHES = 5
 BUSY = 0.10  # share of the machine used by others above which several threads cannot be timed
@@ -51,6 +50,15 @@ if TYPE_CHECKING:
     import torch
 
 Watcher = Callable[[int, int, str], None]  # (subnets done, subnets asked for, what happens now)
+
+
+@dataclass(frozen=True)
+class Rounds:
+    """How many rounds a candidate takes; runs beyond `long_ms` need one warm-up, one timed run and 5 to 7."""
+
+    fewest: int = 12
+    most: int = 20
+    long_ms: float = 100.0
 
 
 @dataclass(frozen=True)
@@ -102,6 +110,7 @@ def measure(
     store: Store,
     seconds: float | None = None,
     watch: Watcher | None = None,
+    rounds: Rounds = Rounds(),
 ) -> Measured:
     """Time the networks of these genomes of `target.space` in one sitting; every visit goes to the store.
 
@@ -113,9 +122,8 @@ def measure(
     space.check(genomes)
     bare = space.network(genomes)
     _, first = np.unique(bare, axis=0, return_index=True)
-    timed = time_jobs(
-        target, subnet_jobs(target, bare[np.sort(first)]), store=store, seconds=seconds, watch=watch
-    )
+    jobs = subnet_jobs(target, bare[np.sort(first)])
+    timed = time_jobs(target, jobs, store=store, seconds=seconds, watch=watch, rounds=rounds)
     data = _latencies(target, timed.quartiles_ms)
     return Measured(data, timed.failed, timed.anchors_ms, timed.seconds, timed.facts)
 
@@ -149,6 +157,7 @@ def time_jobs(
     store: Store,
     seconds: float | None = None,
     watch: Watcher | None = None,
+    rounds: Rounds = Rounds(),
 ) -> Timed:
     """Time anything that runs on the target's engine, with the anchors of its space; errors as `measure`."""
     engine = engine_of(target)
@@ -159,7 +168,8 @@ def time_jobs(
     deadline = begun + seconds if seconds is not None else np.inf
     with undisturbed(engine.threads) as priority:
         sitting = Sitting.begin(target, engine.version, _conditions(priority))
-        run = _Run(engine, target, store, sitting, load, watch or (lambda done, of, now: None), len(jobs))
+        watch = watch or (lambda done, of, now: None)
+        run = _Run(engine, target, store, sitting, load, watch, len(jobs), rounds)
         run.prepare_anchors(subnet_jobs(target, anchors(spaces.get(target.space))))
         for part in _parts(jobs, _block_size(target)):
             if time.perf_counter() > deadline:
@@ -209,10 +219,11 @@ class _Run:
         load: _Load,
         watch: Watcher,
         asked: int,
+        rounds: Rounds,
     ) -> None:
         self.engine, self.target = engine, target
         self.store, self.sitting, self.load, self.watch, self.asked = store, sitting, load, watch, asked
-        self.rng = np.random.default_rng(0)
+        self.rounds, self.rng = rounds, np.random.default_rng(0)
         self.visits: list[Visit] = []
         self.failed: dict[str, str] = {}
         self.anchors: dict[str, Any] = {}
@@ -265,8 +276,8 @@ class _Run:
         first, now = len(self.visits), time.perf_counter()
         jobs = [job for job in jobs if job.name not in self.anchors]  # those are measured anyway
         waiting = self._prepare(jobs, "candidate", now + PREPARING_SHARE * (deadline - now))
-        for taken in range(MAX_ROUNDS if waiting else MIN_ROUNDS):
-            if not waiting and (jobs or taken >= MIN_ROUNDS):
+        for taken in range(self.rounds.most if waiting else self.rounds.fewest):
+            if not waiting and (jobs or taken >= self.rounds.fewest):
                 break
             self.round += 1
             everyone = {**self.anchors, **waiting}
@@ -287,7 +298,7 @@ class _Run:
                 self._record(name, role, wall, cpu)
             if time.perf_counter() > deadline and taken + 1 >= MIN_VISITS:
                 break
-            done = _agreed(self.visits[first:], list(waiting), self.target)
+            done = _agreed(self.visits[first:], list(waiting), self.target, self.rounds)
             self.finished += len(done)
             for name in done:
                 del waiting[name]
@@ -297,7 +308,7 @@ class _Run:
         run = self.engine.run
         begun = time.perf_counter()
         run(session)
-        long = time.perf_counter() - begun > LONG_MS / 1000
+        long = time.perf_counter() - begun > self.rounds.long_ms / 1000
         for _ in range(0 if long else WARM_UPS - 1):
             run(session)
         wall, cpu = [], []
@@ -356,15 +367,15 @@ def _polished(visits: Sequence[Visit], target: Target) -> dict[str, Floats]:
     return {names[i]: v for i, v in zip(np.flatnonzero(heard), values, strict=True) if len(v)}
 
 
-def _agreed(visits: Sequence[Visit], names: Sequence[str], target: Target) -> list[str]:
+def _agreed(visits: Sequence[Visit], names: Sequence[str], target: Target, rounds: Rounds) -> list[str]:
     """Those of `names` whose visits in one block agree."""
     found = _polished(visits, target)
-    return [name for name in names if name in found and _is_done(found[name])]
+    return [name for name in names if name in found and _is_done(found[name], rounds)]
 
 
-def _is_done(values: Floats) -> bool:
-    long = bool(np.median(values) >= LONG_MS)
-    if len(values) < (LONG_ROUNDS[0] if long else MIN_ROUNDS):
+def _is_done(values: Floats, rounds: Rounds) -> bool:
+    long = bool(np.median(values) >= rounds.long_ms)
+    if len(values) < (LONG_ROUNDS[0] if long else rounds.fewest):
         return False
     return _standard_error(values) <= AGREEMENT or (long and len(values) >= LONG_ROUNDS[1])
 
