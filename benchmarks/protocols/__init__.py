@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import TypeAdapter
 
 from latency.data import LatencyData
 from latency.scores import scores
@@ -27,6 +28,10 @@ from supernet.space import Floats, Genomes, Ints
 
 MIDDLE = (0.1, 0.9)  # HELP drops the fastest and the slowest tenth of each device's rows
 PARTS = ("all", "middle 80%")
+SAME_NAME = (
+    *("year", "cores", "ram_gb", "fp32_tflops", "tdp_w", "sm", "base_mhz", "boost_mhz", "l2_mb"),
+    "tensor_cores",
+)
 
 
 @dataclass(frozen=True)
@@ -99,22 +104,21 @@ def _target(data: Path, name: str, space: str) -> Target:
 
 
 def _device(data: Path, name: str) -> Device:
+    """What `hardware.csv` says of a device; a device that it does not list has a name only."""
     listed = tidy.read_columns(data / "hardware.csv")
     at = np.flatnonzero(listed["device_id"] == name)
     if not len(at):
         return Device(name, name, "embedded", "not listed")
     row = {key: values[at[0]] for key, values in listed.items()}
-    number = {
-        key: float(row[column]) if row[column] == row[column] else None
-        for key, column in (
-            ("ram_gb", "ram_gb"),
-            ("bandwidth_gbs", "mem_bw_gbs"),
-            ("fp32_tflops", "fp32_tflops"),
-            ("tdp_w", "tdp_w"),
-        )
+    known = {
+        ours: float(row[theirs])
+        for ours, theirs in (*((n, n) for n in SAME_NAME), ("bandwidth_gbs", "mem_bw_gbs"))
+        if np.isfinite(row[theirs])
     }
-    whole = {key: int(row[key]) if row[key] == row[key] else None for key in ("year", "cores")}
-    return Device(name, str(row["name"]), str(row["kind"]), str(row["source"]), **whole, **number)
+    words = str(row["microarch"]).split()
+    facts = known | {"generation": words[0] if words else None}
+    node = {"name": name, "title": str(row["name"]), "kind": str(row["kind"]), "source": str(row["source"])}
+    return TypeAdapter(Device).validate_python(node | facts)
 
 
 def middle(ms: Floats) -> NDArray[np.bool_]:
@@ -131,11 +135,11 @@ def judged(row: Row, fit: Callable[[], Callable[[Genomes], Prediction | Floats]]
     begun = time.perf_counter()
     predict = fit()
     fitted = time.perf_counter()
-    predicted = predict(test.genomes)
+    answer = predict(test.genomes)
     elapsed = time.perf_counter() - fitted
-    certain = not isinstance(predicted, Prediction)
-    found = scores(exact(np.asarray(predicted)) if certain else predicted, test.ms)
-    if certain:
+    predicted = answer if isinstance(answer, Prediction) else exact(np.asarray(answer))
+    found = scores(predicted, test.ms)
+    if predicted is not answer:
         found["coverage_90"] = float("nan")
     return replace(
         row, scores=found, fit_seconds=round(fitted - begun, 4), per_second=round(len(test) / elapsed)

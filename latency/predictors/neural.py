@@ -76,7 +76,11 @@ def encode(space: SearchSpace, genomes: Genomes, encoding: Encoding) -> NDArray[
     ]
     parts = [hot[:, np.concatenate(kept)]]
     if "r" in space.index:
-        parts.append(np.stack([np.interp(space.column(genomes, "r"), KNOTS, hat) for hat in np.eye(len(KNOTS))], axis=1).astype(np.float32))
+        parts.append(
+            np.stack(
+                [np.interp(space.column(genomes, "r"), KNOTS, hat) for hat in np.eye(len(KNOTS))], axis=1
+            ).astype(np.float32)
+        )
     return np.concatenate(parts, axis=1)
 
 
@@ -246,7 +250,10 @@ class Neural:
             resolutions=(min(low for low, _ in sides), max(high for _, high in sides)),
             context=contexts[0],
         )
-        inputs = [replace(blank, target=data.target, context=context).inputs(data.genomes) for data, context in zip(known, contexts, strict=True)]
+        inputs = [
+            replace(blank, target=data.target, context=context).inputs(data.genomes)
+            for data, context in zip(known, contexts, strict=True)
+        ]
         x, y = np.concatenate(inputs), np.concatenate([blank.wished(data.ms) for data in known])
         out = np.concatenate(held)
         network = mlp.train(
@@ -338,9 +345,7 @@ class FineTune:
             "samples": len(data),
             "left_out_mape": float(100 * np.abs(left_out).mean()),
         }
-        return replace(
-            start, network=_mean(networks), relative_std=relative_std(left_out), facts=facts
-        )
+        return replace(start, network=_mean(networks), relative_std=relative_std(left_out), facts=facts)
 
     def _start(self, base: NeuralLatency, data: LatencyData, rng: np.random.Generator) -> NeuralLatency:
         """The network before training: with a new head, or mapped to the samples by a line."""
