@@ -5,7 +5,7 @@ Letters: n measurements, p inputs, c context inputs (what is known of the device
 S1, as published: 128 inputs (20 x one-hot kernel, 20 x one-hot expansion, zeros where a block is absent, 8 x
 one-hot resolution 112, 128, ..., 224), three hidden layers of 400 with ReLU, milliseconds as they are, root
 mean squared error of each batch, SGD with batches of 32 for 100 epochs; to another device by a new last layer
-with the others frozen. `Neural.published()` is that. The default is ours: the logarithm of the latency,
+with the others frozen. `configs/learner/s1.yaml` is that. The default is ours: the logarithm of the latency,
 standardised, AdamW with a cosine schedule, the epoch that is best on validation rows, any resolution and any
 space; to another device by a line between the logarithms and then all layers, as far as left-out samples say
 that it helps.
@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
@@ -53,9 +53,10 @@ Encoding = Literal["one_hot", "s1"]
 def encode(space: SearchSpace, genomes: Genomes, encoding: Encoding) -> NDArray[np.float32]:
     """(n, p) network inputs.
 
-    "one_hot": every gene of the network one-hot, absent ones zero; the resolution as piecewise-linear functions
-    with knots every 16 pixels, which is one-hot at the knots (its square in place of them: twice the error, since
-    libraries switch algorithms with the resolution). "s1": S1's 128; ValueError between its steps of 16.
+    "one_hot": every gene of the network one-hot, absent ones zero; the resolution as piecewise-linear
+    functions with a knot every 16 pixels, one-hot at the knots (the side and its square in place of them:
+    twice the error, since libraries switch algorithms with the resolution). "s1": S1's 128; ValueError
+    between its steps of 16.
     """
     hot = space.one_hot(genomes, np.float32)
     offsets = space.one_hot_offsets
@@ -205,20 +206,6 @@ class Neural:
     validation: tuple[int, int] | None = None
     seed: int = 0
 
-    @classmethod
-    def published(cls, *, learning_rate: float, weight_decay: float = 0.0, **options: Any) -> Neural:
-        """S1's recipe. The learning rate is from a grid that S1 does not print; ours was chosen by a sweep."""
-        training = Training(
-            epochs=100,
-            batch=32,
-            learning_rate=learning_rate,
-            weight_decay=weight_decay,
-            loss="rmse",
-            optimiser="sgd",
-            schedule="constant",
-        )
-        return cls(encoding="s1", log=False, standardise=False, training=training, **options)
-
     def fit(self, data: LatencyData) -> NeuralLatency:
         """The fitted predictor; its `relative_std` and `left_out_mape` are those of the validation rows."""
         return self.fit_many([data], [np.empty(0)])
@@ -231,8 +218,8 @@ class Neural:
         rng = np.random.default_rng(self.seed)
         if sum(len(data) for data in known) < MIN_ROWS:
             raise ValueError(
-                f"{sum(len(data) for data in known)} measurements are too few to train a network; give at least "
-                f"{MIN_ROWS}, or adapt a predictor (learner=transfer)"
+                f"{sum(len(data) for data in known)} measurements are too few to train a network; give at "
+                f"least {MIN_ROWS}, or adapt a predictor (learner=transfer)"
             )
         held = [self._held_out(len(data), rng) for data in known]
         everything = [np.log(data.ms) if self.log else data.ms for data in known]
@@ -296,14 +283,16 @@ class Neural:
 class FineTune:
     """A trained network moved to another device of the same space.
 
-    `base` is a saved one (.safetensors). `layers` "head": S1's way, a new last layer for milliseconds, the others frozen. "all"
+    `base` is a saved one (.safetensors). `layers` "head": S1's way, a new last layer, the others frozen. "all"
     (ours): first a line between the logarithms, then all layers, each of five folds as long as its left-out
-    part gains; the weights of the five are averaged.
+    part gains; the weights of the five are averaged. Fewer than MIN_TUNED samples get the line alone.
     """
 
     base: str = ""
     layers: Literal["head", "all"] = "all"
-    training: Training = Training(epochs=60, batch=32, learning_rate=3e-4, weight_decay=0.0, patience=15)
+    training: Training = Training(
+        epochs=60, batch=32, learning_rate=3e-4, weight_decay=0.0, loss="mse", patience=15
+    )
     seed: int = 0
 
     def fit(self, data: LatencyData) -> NeuralLatency:
