@@ -2,9 +2,10 @@
 
 Trained on the other three GPUs of HELP (rows 0-2999, batch 1, 32, 64, width 1.2) and on S1's two (batch 64,
 width 1.0; not the 2080 Ti when that is left out); rows 3500-3999 of the left-out GPU are reported, with
-`validation` rows 3000-3499. N counts measured subnets of the left-out GPU, per batch size. The S1 rows are its three raw
-scalars (CUDA cores, RAM, bandwidth) as further inputs of its network, with the batch size beside them, and
-the same with logarithms and our training.
+`validation` rows 3000-3499. There are no other GPUs to choose on, so the form was settled on FBNet and
+NAS-Bench-201 and, with four GPUs in view, on rows 3000-3499 (`latency/predictors/gpu_spec.py`). N counts
+measured subnets of the left-out GPU, per batch size. The networks are S1's: three raw scalars (CUDA cores,
+RAM, bandwidth) as further inputs, the batch size beside them, and the same with logarithms and our training.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from latency.data import LatencyData
 from latency.predictors.additive import Additive
 from latency.predictors.gpu_spec import GpuSpec, study
 from latency.predictors.mlp import Training
-from latency.predictors.neural import Neural
+from latency.predictors.neural import Neural, NeuralLatency
 from latency.predictors.transfer import Source, Transfer
 from latency.target import Target
 from supernet.prediction import Prediction
@@ -135,9 +136,10 @@ def _same(
     return lambda genomes: predict(genomes, target)
 
 
-def _network(net, of, target):  # type: ignore[no-untyped-def]
-    moved = replace(net, target=target, context=of(target))
-    return moved.ms
+def _network(
+    net: NeuralLatency, of: Callable[[Target], Floats], target: Target
+) -> Callable[[Genomes], Floats]:
+    return replace(net, target=target, context=of(target)).ms
 
 
 def _constant(known: Sequence[LatencyData], target: Target) -> Callable[[Genomes], Floats]:
