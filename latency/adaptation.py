@@ -5,7 +5,7 @@ Letters: n samples.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -200,20 +200,25 @@ def _table(
     return table
 
 
-def baselines(known: list[Source], samples: LatencyData, genomes: Genomes) -> dict[str, Prediction]:
+def baselines(known: Sequence[Source], samples: LatencyData, genomes: Genomes) -> dict[str, Prediction]:
     """What ours has to beat, from the same samples: a line in multiply-accumulates, and the closest known
     device times one factor."""
     space = spaces.get(samples.target.space)
     found = {"MACs line": _line(space, samples, genomes)}
-    devices = [source for source in known if source.target is not None]
-    if devices:
-        ratios = [np.log(samples.ms / source.table.of(space, samples.genomes)) for source in devices]
-        spreads = [float(np.std(ratio)) for ratio in ratios]
-        best = int(np.argmin(spreads))
-        factor = float(np.exp(np.median(ratios[best])))
-        mean = factor * devices[best].table.of(space, genomes)
-        found["closest device x factor"] = Prediction(mean, max(spreads[best], 1e-3) * mean)
+    if any(source.target is not None for source in known):
+        nearest = closest(known, samples)
+        ratio = np.log(samples.ms / nearest.table.of(space, samples.genomes))
+        mean = float(np.exp(np.median(ratio))) * nearest.table.of(space, genomes)
+        found["closest device x factor"] = Prediction(mean, max(float(np.std(ratio)), 1e-3) * mean)
     return found
+
+
+def closest(known: Sequence[Source], samples: LatencyData) -> Source:
+    """The known device whose latencies are most nearly proportional to the samples."""
+    space = spaces.get(samples.target.space)
+    devices = [source for source in known if source.target is not None]
+    spreads = [np.std(np.log(samples.ms / source.table.of(space, samples.genomes))) for source in devices]
+    return devices[int(np.argmin(spreads))]
 
 
 def _line(space: SearchSpace, samples: LatencyData, genomes: Genomes) -> Prediction:

@@ -25,6 +25,12 @@ class Device:
     bandwidth_gbs: float | None = None
     fp32_tflops: float | None = None
     tdp_w: float | None = None
+    generation: str | None = None  # name of the microarchitecture's family: Pascal, Turing, ...
+    sm: int | None = None  # streaming multiprocessors
+    base_mhz: float | None = None
+    boost_mhz: float | None = None
+    l2_mb: float | None = None
+    tensor_cores: int | None = None
 
 
 @cache

@@ -16,8 +16,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import TypeAdapter
 
 from latency.data import LatencyData
+from latency.predictors import LatencyPredictor
 from latency.scores import scores
 from latency.target import Target
 from supernet import spaces, tidy
@@ -27,6 +29,12 @@ from supernet.space import Floats, Genomes, Ints
 
 MIDDLE = (0.1, 0.9)  # HELP drops the fastest and the slowest tenth of each device's rows
 PARTS = ("all", "middle 80%")
+Fit = Callable[[], Callable[[Genomes], Prediction | Floats]]
+TIMED = 10_000  # architectures that prediction speed is taken on
+SAME_NAME = (
+    *("year", "cores", "ram_gb", "fp32_tflops", "tdp_w", "sm", "base_mhz", "boost_mhz", "l2_mb"),
+    "tensor_cores",
+)
 
 
 @dataclass(frozen=True)
@@ -99,22 +107,21 @@ def _target(data: Path, name: str, space: str) -> Target:
 
 
 def _device(data: Path, name: str) -> Device:
+    """What `hardware.csv` says of a device; a device that it does not list has a name only."""
     listed = tidy.read_columns(data / "hardware.csv")
     at = np.flatnonzero(listed["device_id"] == name)
     if not len(at):
         return Device(name, name, "embedded", "not listed")
     row = {key: values[at[0]] for key, values in listed.items()}
-    number = {
-        key: float(row[column]) if row[column] == row[column] else None
-        for key, column in (
-            ("ram_gb", "ram_gb"),
-            ("bandwidth_gbs", "mem_bw_gbs"),
-            ("fp32_tflops", "fp32_tflops"),
-            ("tdp_w", "tdp_w"),
-        )
+    known = {
+        ours: float(row[theirs])
+        for ours, theirs in (*((n, n) for n in SAME_NAME), ("bandwidth_gbs", "mem_bw_gbs"))
+        if np.isfinite(row[theirs])
     }
-    whole = {key: int(row[key]) if row[key] == row[key] else None for key in ("year", "cores")}
-    return Device(name, str(row["name"]), str(row["kind"]), str(row["source"]), **whole, **number)
+    words = str(row["microarch"]).split()
+    facts = known | {"generation": words[0] if words else None}
+    node = {"name": name, "title": str(row["name"]), "kind": str(row["kind"]), "source": str(row["source"])}
+    return TypeAdapter(Device).validate_python(node | facts)
 
 
 def middle(ms: Floats) -> NDArray[np.bool_]:
@@ -123,26 +130,86 @@ def middle(ms: Floats) -> NDArray[np.bool_]:
     return (ms >= low) & (ms <= high)
 
 
-def judged(row: Row, fit: Callable[[], Callable[[Genomes], Prediction | Floats]], test: LatencyData) -> Row:
+def judged(row: Row, fit: Fit, test: LatencyData) -> Row:
     """`row` with the scores on `test` of what `fit()` returns, its fit time and prediction speed.
 
     A prediction without uncertainty has no coverage.
     """
+    return next(judged_parts(row, fit, test, parts=("all",)))
+
+
+def judged_parts(row: Row, fit: Fit, test: LatencyData, parts: tuple[str, ...] = PARTS) -> Iterator[Row]:
+    """The same for all test rows and for the middle 80% of them, from one fit."""
     begun = time.perf_counter()
     predict = fit()
-    fitted = time.perf_counter()
-    predicted = predict(test.genomes)
-    elapsed = time.perf_counter() - fitted
-    certain = not isinstance(predicted, Prediction)
-    found = scores(exact(np.asarray(predicted)) if certain else predicted, test.ms)
-    if certain:
-        found["coverage_90"] = float("nan")
-    return replace(
-        row, scores=found, fit_seconds=round(fitted - begun, 4), per_second=round(len(test) / elapsed)
-    )
+    fitted = time.perf_counter() - begun
+    answer = predict(test.genomes)
+    many = np.tile(test.genomes, (-(-TIMED // len(test)), 1))[:TIMED]
+    begun = time.perf_counter()
+    predict(many)
+    elapsed = time.perf_counter() - begun
+    predicted = answer if isinstance(answer, Prediction) else exact(np.asarray(answer))
+    for part in parts:
+        kept = middle(test.ms) if part == "middle 80%" else np.ones(len(test), bool)
+        found = scores(Prediction(predicted.mean[kept], predicted.std[kept]), test.ms[kept])
+        if predicted is not answer:
+            found["coverage_90"] = float("nan")
+        yield replace(
+            row,
+            rows=part,
+            scores=found,
+            fit_seconds=round(fitted, 4),
+            per_second=round(TIMED / elapsed),
+        )
 
 
 def draws(setting: Setting) -> Iterator[tuple[int, np.random.Generator]]:
     """A seed and its generator per repetition."""
     for seed in range(setting.seeds):
         yield seed, np.random.default_rng(seed)
+
+
+def fitting(how: Callable[[LatencyData], LatencyPredictor], data: LatencyData) -> Fit:
+    """What `judged` takes: `how(data)` gives the predictor of the data's target."""
+
+    def fit() -> Callable[[Genomes], Prediction]:
+        fitted = how(data)
+        return lambda genomes: fitted.predict(genomes, fitted.target)
+
+    return fit
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Where the samples of a target come from, and what is scored."""
+
+    pool: LatencyData
+    test: LatencyData
+
+    def draw(self, n: int, rng: np.random.Generator) -> LatencyData:
+        """n random rows of the pool."""
+        return self.pool.take(rng.choice(len(self.pool), n, replace=False))
+
+
+def split(setting: Setting, table: Table, name: str, pool: slice, test: slice, seed: int) -> Split:
+    """The pool and the test rows of a target.
+
+    With `test_rows` all rows of that file are the test. A target that only that file has gives half of its
+    rows, drawn by `seed`, as the pool.
+    """
+    if setting.test_rows is None:
+        return Split(table.data(name, pool), table.data(name, test))
+    given = read(setting.data, setting.test_rows, table.space)
+    if name in table.columns:
+        return Split(table.data(name, pool), given.data(name))
+    order = np.random.default_rng(seed).permutation(len(given))
+    half = len(given) // 2
+    return Split(given.data(name, order[:half]), given.data(name, order[half:]))
+
+
+def names_of(setting: Setting, table: Table) -> list[str]:
+    """The device settings to report on: those of `test_rows` where it is given."""
+    if setting.test_rows is None:
+        return list(table.columns)
+    given = read(setting.data, setting.test_rows, table.space).columns
+    return [name for name in given if np.isfinite(given[name]).any()]

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
@@ -57,9 +58,9 @@ class Mlp:
             for i in range(count)
         )
         widths = [weights.shape for weights, _ in layers]
-        fits = all(
-            a[1] == b[0] for a, b in zip(widths, [*widths[1:], (1, 1)], strict=True)
-        ) and all(bias.shape == weights.shape[1:] for weights, bias in layers)
+        fits = all(a[1] == b[0] for a, b in zip(widths, [*widths[1:], (1, 1)], strict=True)) and all(
+            bias.shape == weights.shape[1:] for weights, bias in layers
+        )
         if not layers or not fits:
             raise ValueError(f"layers of shapes {widths} are no network with one output")
         return cls(layers)
@@ -73,12 +74,12 @@ class Training:
     validation loss end the training; without validation rows all `epochs` are run.
     """
 
-    epochs: Annotated[int, Field(ge=1)] = 150
-    batch: Annotated[int, Field(ge=1)] = 128
+    epochs: Annotated[int, Field(ge=1)] = 100
+    batch: Annotated[int, Field(ge=1)] = 64
     learning_rate: Annotated[float, Field(gt=0)] = 2e-3
     weight_decay: Annotated[float, Field(ge=0)] = 1e-2
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0  # of SGD
-    loss: Literal["rmse", "mse", "l1"] = "mse"
+    loss: Literal["rmse", "mse", "l1"] = "l1"
     optimiser: Literal["sgd", "adamw"] = "adamw"
     schedule: Literal["constant", "cosine"] = "cosine"
     patience: Annotated[int, Field(ge=1)] | None = None
@@ -87,7 +88,7 @@ class Training:
 def start(widths: tuple[int, ...], rng: np.random.Generator) -> Mlp:
     """A network of these layer widths with weights uniform in +-1/sqrt(inputs), as PyTorch draws them."""
     layers = []
-    for inputs, outputs in zip(widths[:-1], widths[1:], strict=True):
+    for inputs, outputs in pairwise(widths):
         bound = 1 / np.sqrt(inputs)
         weights = rng.uniform(-bound, bound, (inputs, outputs)).astype(np.float32)
         layers.append((weights, rng.uniform(-bound, bound, outputs).astype(np.float32)))
@@ -133,10 +134,10 @@ def train(
     with _one_thread():
         for _ in range(training.epochs):
             order = torch.from_numpy(rng.permutation(len(wished)))
-            for batch in order.split(training.batch):
+            for batch in torch.split(order, training.batch):
                 loss = _loss(_forward(parameters, inputs[batch]), wished[batch], trust[batch], training.loss)
                 optimiser.zero_grad()
-                loss.backward()
+                loss.backward()  # type: ignore[no-untyped-call]  # torch's own
                 optimiser.step()
                 rate.step()
             if not torch.isfinite(loss):

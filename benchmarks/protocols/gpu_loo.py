@@ -1,0 +1,150 @@
+"""Latency of a GPU from its data sheet: whole GPUs left out, on HELP's OFA latencies (four rotations).
+
+Trained on the other three GPUs of HELP (rows 0-2999, batch 1, 32, 64, width 1.2) and on S1's two (batch 64,
+width 1.0; not the 2080 Ti when that is left out); rows 3500-3999 of the left-out GPU are reported, with
+`validation` rows 3000-3499. There are no other GPUs to choose on, so the form was settled on FBNet and
+NAS-Bench-201 and, with four GPUs in view, on rows 3000-3499 (`latency/predictors/gpu_spec.py`). N counts
+measured subnets of the left-out GPU, per batch size. The networks are S1's: three raw scalars (CUDA cores,
+RAM, bandwidth) as further inputs, the batch size beside them, and the same with logarithms and our training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+
+from benchmarks.protocols import Fit, Row, Setting, Table, draws, fitting, judged, names_of, read, split
+from benchmarks.protocols.help_ofa import gpu
+from latency.data import LatencyData
+from latency.predictors.additive import Additive
+from latency.predictors.gpu_spec import GpuSpec, study
+from latency.predictors.mlp import Training
+from latency.predictors.neural import Neural, NeuralLatency
+from latency.predictors.transfer import Source, Transfer
+from latency.target import Target
+from supernet.prediction import Prediction
+from supernet.space import Floats, Genomes
+
+HELP, S1 = "ofa_mbv3_gpu_latency.csv.gz", "s1_ofa_latency.csv.gz"
+FITTED, NETWORK_ROWS = 3000, 300
+ANCHORS = (1, 3, 10)
+RAW = Neural(
+    log=False,
+    standardise=False,
+    training=Training(
+        epochs=60,
+        batch=32,
+        learning_rate=1e-5,
+        loss="rmse",
+        optimiser="sgd",
+        schedule="constant",
+        weight_decay=0.0,
+    ),
+)
+SCALED = Neural(training=Training(epochs=60, batch=64))
+
+
+def tables(setting: Setting) -> list[tuple[Table, slice]]:
+    """The tables of GPUs of the OFA spaces and their rows to fit on; each a study of its own."""
+    found = []
+    for file, space, rows in ((HELP, "ofa_mbv3_w1.2", FITTED), (S1, "ofa_mbv3_w1.0", 7000)):
+        table = read(setting.data, file, space)
+        named = {name: replace(target, source=file) for name, target in table.targets.items()}
+        found.append((replace(table, targets=named), slice(0, rows)))
+    return found
+
+
+def known_gpus(setting: Setting, without: str) -> list[LatencyData]:
+    """The measurements of all GPUs but one."""
+    return [
+        table.data(name, rows)
+        for table, rows in tables(setting)
+        for name, target in table.targets.items()
+        if target.spec.kind == "gpu" and target.spec.name != without
+    ]
+
+
+def raw(target: Target) -> Floats:
+    """(4,) S1's scalars as they are, and the batch size."""
+    spec = target.spec
+    return np.array([spec.cores or 0, spec.ram_gb or 0, spec.bandwidth_gbs or 0, target.batch], float)
+
+
+def scaled(target: Target) -> Floats:
+    """(4,) their logarithms, of the order of one."""
+    return np.log(raw(target) / np.array([4000, 12, 600, 32]))
+
+
+def run(setting: Setting) -> Iterator[Row]:
+    (table, rows), _ = tables(setting)
+    first = 3000 if setting.validation else 3500
+    rotations: dict[str, list[str]] = {}
+    for name in names_of(setting, table):
+        rotations.setdefault(gpu(name), []).append(name)
+    for names in rotations.values():
+        left_out = split(setting, table, names[0], rows, slice(first, first + 500), 0).test.target
+        known = known_gpus(setting, left_out.spec.name)
+        model = GpuSpec().fit(known)
+        help_only = [data for data in known if data.target.space == table.space]
+        sources = [_source(data) for data in help_only]
+        some = [data.take(slice(0, NETWORK_ROWS)) for data in help_only]
+        for seed, rng in draws(setting):
+            nets = {
+                "network, S1's three raw scalars": (replace(RAW, seed=seed), raw),
+                "network, logarithms of the scalars": (replace(SCALED, seed=seed), scaled),
+            }
+            trained = {
+                method: (how.fit_many(some, [of(data.target) for data in some]), of)
+                for method, (how, of) in nets.items()
+            }
+            for name in names:
+                parts = split(setting, table, name, rows, slice(first, first + 500), seed)
+                target = parts.test.target
+                whose = study(target) if setting.test_rows is None or name in table.columns else ""
+                sheet = model.predictor(target, whose)
+                ways: dict[tuple[str, int], Fit] = {
+                    (method, 0): partial(_network, net, of, target) for method, (net, of) in trained.items()
+                }
+                if seed == 0:
+                    ways |= {
+                        ("data sheet (ours)", 0): partial(_same, sheet.predict, target),
+                        ("nearest GPU x bandwidth", 0): partial(
+                            _same, Transfer().specification_from(sources, target).predict, target
+                        ),
+                        ("constant (mean of the others)", 0): partial(_constant, help_only, target),
+                    }
+                for n in ANCHORS:
+                    samples = parts.draw(n, rng)
+                    ways["data sheet and anchors (ours)", n] = fitting(sheet.adapt, samples)
+                    if n >= 3:
+                        ways["transfer", n] = fitting(partial(Transfer().fit_from, sources), samples)
+                for (method, n), fit in ways.items():
+                    yield judged(Row("gpu_loo", method, name, n, seed, "all", {}), fit, parts.test)
+
+
+def _source(data: LatencyData) -> Source:
+    fitted = Additive(ridge=1e-2).fit(data)
+    return Source(data.target.name, fitted.table, fitted.resolutions, data.target)
+
+
+def _same(
+    predict: Callable[[Genomes, Target], Prediction], target: Target
+) -> Callable[[Genomes], Prediction]:
+    return lambda genomes: predict(genomes, target)
+
+
+def _network(
+    net: NeuralLatency, of: Callable[[Target], Floats], target: Target
+) -> Callable[[Genomes], Floats]:
+    return replace(net, target=target, context=of(target)).ms
+
+
+def _constant(known: Sequence[LatencyData], target: Target) -> Callable[[Genomes], Floats]:
+    ms = np.concatenate([data.ms for data in known if data.target.batch == target.batch])
+    return lambda genomes: np.full(len(genomes), ms.mean())
+
+
+PROTOCOLS = {"gpu_loo": run}

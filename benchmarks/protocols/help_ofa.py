@@ -1,0 +1,103 @@
+"""HELP's OFA latencies, the whole GPU of each target left out.
+
+HELP trains on 2080ti, titan_xp and v100, and titan_rtx_64 is its target (titan_rtx_1 and _32 its validation);
+here each of the four GPUs is left out in turn, so HELP's own split is the rows of titan_rtx. Sources are
+fitted on rows 0-2999, samples drawn from or chosen among them; rows 3500-3999 are reported, with `validation`
+rows 3000-3499, where everything was chosen. A further GPU of `test_rows` has all four as sources.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache, partial
+
+import numpy as np
+
+from benchmarks.protocols import Fit, Row, Setting, draws, fitting, judged_parts, names_of, read, split
+from latency import adaptation, sampling
+from latency.data import LatencyData
+from latency.predictors.additive import Additive
+from latency.predictors.neural import FineTune, Neural, NeuralLatency
+from latency.predictors.mlp import Training
+from latency.predictors.transfer import Source, Transfer, sources
+from supernet import spaces
+from supernet.prediction import Prediction
+from supernet.space import Genomes
+
+FILE, SPACE = "ofa_mbv3_gpu_latency.csv.gz", "ofa_mbv3_w1.2"
+FITTED, POOL = 3000, 600
+COUNTS = (3, 5, 10, 20, 50)
+PUBLISHED = {  # HELP's checkpoints with 10 samples and 10 references of the target (RESEARCH)
+    ("middle 80%", "titan_rtx_64"): dict(spearman=0.982, mape=3.7, within_10=96.0),
+    ("middle 80%", "titan_rtx_32"): dict(spearman=0.981, mape=3.7, within_10=96.0),
+    ("middle 80%", "titan_rtx_1"): dict(spearman=0.617, mape=5.3, within_10=81.0),
+    ("all", "titan_rtx_64"): dict(mape=5.3),
+    ("all", "titan_rtx_32"): dict(mape=5.4),
+    ("all", "titan_rtx_1"): dict(mape=6.7),
+}
+
+
+def gpu(name: str) -> str:
+    """The GPU of a column: titan_rtx of titan_rtx_64."""
+    return name.rsplit("_", 1)[0]
+
+
+def _chosen(pool: LatencyData, known: list[Source], n: int, rng: np.random.Generator) -> LatencyData:
+    """n samples among a random part of the pool, by the rule of `sampling.choose`."""
+    some = rng.choice(len(pool), min(POOL, len(pool)), replace=False)
+    kernel = sampling.kernel(spaces.get(SPACE), pool.genomes[some], known)
+    return pool.take(some[sampling.greedy(kernel, n)])
+
+
+def run(setting: Setting) -> Iterator[Row]:
+    table = read(setting.data, FILE, SPACE)
+    first = 3000 if setting.validation else 3500
+    for (part, target), scores in PUBLISHED.items():
+        yield Row(
+            "help_ofa", "HELP, 10 samples + 10 references", target, 20, None, part, scores, published=True
+        )
+    fitted = {}
+    for name in table.columns:
+        predictor = Additive(validation=(2500, FITTED)).fit(table.data(name, slice(0, FITTED)))
+        fitted[name] = Source(name, predictor.table, predictor.resolutions, table.targets[name])
+    zoo = sources(spaces.get(SPACE), without=["note10_lut"])
+    further = [s for s in zoo if s.target is None or s.target.spec.kind != "gpu"]
+
+    @cache
+    def network(name: str) -> NeuralLatency:
+        """The network of a source, for fine-tuning."""
+        return Neural(training=Training(epochs=40)).fit(table.data(name, slice(0, FITTED)))
+
+    for name in names_of(setting, table):
+        known = [source for other, source in fitted.items() if gpu(other) != gpu(name)] + further
+        for seed, rng in draws(setting):
+            parts = split(setting, table, name, slice(0, FITTED), slice(first, first + 500), seed)
+            for n in COUNTS:
+                samples = parts.draw(n, rng)
+                chosen = _chosen(parts.pool, known, n, np.random.default_rng(seed))
+                ways: dict[str, Fit] = {
+                    "transfer, random samples": fitting(partial(Transfer().fit_from, known), samples),
+                    "transfer, chosen samples": fitting(partial(Transfer().fit_from, known), chosen),
+                }
+                if n in (10, 50):
+                    near = network(adaptation.closest(known, samples).name)
+                    ways |= {
+                        "closest device's network, fine-tuned": fitting(
+                            partial(FineTune().tune, near), samples
+                        ),
+                        "closest device x factor": partial(
+                            _baseline, "closest device x factor", known, samples
+                        ),
+                        "MACs line": partial(_baseline, "MACs line", known, samples),
+                        "from scratch (additive ridge)": fitting(Additive(ridge=0.1).fit, samples),
+                    }
+                for method, fit in ways.items():
+                    row = Row("help_ofa", method, name, n, seed, "all", {})
+                    yield from judged_parts(row, fit, parts.test)
+
+
+def _baseline(name: str, known: Sequence[Source], samples: LatencyData) -> Callable[[Genomes], Prediction]:
+    return lambda genomes: adaptation.baselines(known, samples, genomes)[name]
+
+
+PROTOCOLS = {"help_ofa": run}

@@ -1,0 +1,426 @@
+"""Latency of a GPU that was never measured, from its data sheet: S1's GPU generalisation in a physical form.
+
+Letters: n architectures, L layers, S slots, t targets (GPU x batch), p parameters.
+
+The GPU's own time is a sum over layers, the host's a launch per layer, and the longer of the two is seen:
+
+    device = family * generation * study * sum_l (bytes_l / (bandwidth e_l) + macs_l / (rate u_l f_l))
+    host   = launch * layers
+    ms     = ((device factor * device)^R + (host factor * host)^R)^(1/R)
+
+`e` and `f` are the shares of the data sheet's bandwidth and peak rate that a kind of layer reaches (dense,
+pointwise, depthwise convolutions, layers on vectors, pools), `u` = outputs / (outputs + occupancy * SMs) says
+how full the GPU is. Bytes are those of inputs, outputs and weights, and of the norm, a pass of its own. Of a
+family (before Volta, since), a generation and a study (its software) the deviation from the data sheet is
+learned where there are data, and none is assumed elsewhere; the launch cost is that of the host, which no
+data sheet states: an unseen GPU gets that of the mean host. All parameters are logarithms with a normal
+prior; the fit is the robust maximum a posteriori. How far off an unseen GPU is follows from leaving each
+known one out: the spreads of its device and host factors are the uncertainty of a prediction, and the prior
+by which a few measured subnets (`adapt`) move them.
+
+The form was chosen on other networks, the GPU columns of FBNet and NAS-Bench-201 with whole GPUs left out:
+adding memory and compute time beat their 2-norm and maximum (NAS-Bench-201 at batch 256 17.9% off, not 20.5;
+FBNet the same), R = 4 ranks better than 8. The families, the norm's bytes and the prior of `f` make no
+difference there and were settled on OFA's GPUs, rows that are not reported. S1's own form, three raw scalars
+as inputs of a network, is `Neural.fit_many` with contexts (benchmarks/protocols/gpu_loo.py).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from dataclasses import dataclass as plain_dataclass
+from dataclasses import field as plain_field
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
+
+from latency.conformal import relative_std
+from latency.data import LatencyData
+from latency.target import Target
+from supernet import artifact, slot_table, spaces
+from supernet.device import Device
+from supernet.layers import BYTES_FP32, Kind, LayerTable
+from supernet.prediction import Prediction
+from supernet.slot_table import SlotTable
+from supernet.space import Floats, Genomes
+
+KIND = "gpu data-sheet predictor"
+MODEL_KIND = "gpu data-sheet model"
+KINDS = ("dense", "pointwise", "depthwise", "vector", "pool")
+R = 4.0  # how sharp the maximum of device and host is
+BANDWIDTH_SHARE = (0.5, 0.7)  # prior median and spread (log) of e
+RATE_SHARE = {  # of f: matrix products come near the peak rate, depthwise convolutions do not
+    "dense": (0.8, 0.25),
+    "pointwise": (0.8, 0.25),
+    "depthwise": (0.2, 0.7),
+    "vector": (0.3, 0.7),
+    "pool": (0.5, 0.7),
+}
+OCCUPANCY = (2000.0, 1.0)  # outputs per SM at which it is half full
+LAUNCH_MS = (0.12, 0.5)  # per layer; of the mean host
+HOST_SPREAD = 0.4  # log; of a host around the mean host
+BEFORE_VOLTA = ("Kepler", "Maxwell", "Pascal")  # their first-level cache is apart from shared memory
+FAMILY_SPREAD, GENERATION_SPREAD, STUDY_SPREAD = 0.4, 0.1, 0.3
+UNSEEN = (0.25, 0.4)  # log; of the factors of an unseen GPU, where too few known ones tell
+NOISE = 0.05  # relative, of a row around the model
+ROWS = 120  # of each target in a fit; more do not change it
+AGREEING = 30  # rows of one target agree: they count like so many
+
+
+@plain_dataclass(frozen=True, eq=False)
+class _Work:
+    """What the layers of some networks do, at one batch size."""
+
+    kind: NDArray[np.int64]  # (n, L) index in KINDS
+    bytes: Floats  # (n, L) moved
+    macs: Floats  # (n, L)
+    outputs: Floats  # (n, L) elements
+    live: NDArray[np.bool_]  # (n, L)
+
+
+def _work(table: LayerTable, batch: int) -> _Work:
+    depthwise = (table.groups > 1) & (table.groups == table.cin) & (table.kind == Kind.CONV)
+    pointwise = (table.kernel == 1) & (table.kind == Kind.CONV) & ~depthwise
+    vector = (table.kind == Kind.LINEAR) | ((table.kind == Kind.CONV) & (table.size == 1))
+    pool = (table.kind == Kind.POOL) | (table.kind == Kind.GLOBAL_POOL)
+    order = [pool, vector, depthwise, pointwise]
+    kind = np.select(order, [4, 3, 2, 1], 0)
+    side, out = table.size.astype(float), table.out_size.astype(float)
+    outputs = batch * table.cout * out**2
+    weights = table.layer_params().astype(float)
+    moved = BYTES_FP32 * (batch * table.cin * side**2 + (1 + 2 * table.norm) * outputs + weights)
+    shape = table.live.shape
+    return _Work(
+        np.broadcast_to(kind, shape),
+        np.where(table.live, moved, 0),
+        batch * table.layer_macs().astype(float),
+        np.where(table.live, outputs, 1),
+        table.live,
+    )
+
+
+@plain_dataclass(frozen=True)
+class Parameters:
+    """Logarithms; names as in the formula of this module."""
+
+    values: Mapping[str, float]
+
+    def of(self, name: str) -> float:
+        """The value (not its logarithm), 1 for what was never seen: an unknown generation, study or host."""
+        return math.exp(self.values.get(name, 0.0))
+
+    def device(self, work: _Work, spec: Device, study: str) -> Floats:
+        """(n, L) ms of each layer on the GPU itself."""
+        share, rate = (
+            np.array([self.of(f"{what}.{kind}") for kind in KINDS]) for what in ("bandwidth", "rate")
+        )
+        bandwidth, peak, multiprocessors = sheet(spec)
+        memory = work.bytes / (bandwidth * 1e6 * share[work.kind])
+        fill = work.outputs / (work.outputs + self.of("occupancy") * multiprocessors)
+        compute = work.macs / (peak * 0.5e9 * rate[work.kind] * fill)
+        factor = self.of(family(spec)) * self.of(f"generation.{spec.generation}") * self.of(f"study.{study}")
+        return np.where(work.live, factor * (memory + compute), 0)
+
+    def launch_ms(self, host: str) -> float:
+        """Milliseconds of the host per layer."""
+        return self.of("launch") * self.of(f"host.{host}")
+
+
+def sheet(spec: Device) -> tuple[float, float, float]:
+    """Bandwidth (GB/s), peak rate (TFLOPS) and number of SMs; ValueError that names what is missing."""
+    missing = [name for name in ("bandwidth_gbs", "fp32_tflops") if getattr(spec, name) is None]
+    if missing or spec.kind != "gpu":
+        reason = "is no GPU" if spec.kind != "gpu" else f"has no {' and no '.join(missing)}"
+        raise ValueError(
+            f"{spec.name} {reason}: the data sheet of a GPU with bandwidth_gbs and fp32_tflops is needed; or "
+            "measure about ten subnets (make adapt)"
+        )
+    return spec.bandwidth_gbs or 0.0, spec.fp32_tflops or 0.0, float(spec.sm or (spec.cores or 4096) / 64)
+
+
+def family(spec: Device) -> str:
+    """The generations before Volta, or those since."""
+    return "family.before Volta" if spec.generation in BEFORE_VOLTA else "family.since Volta"
+
+
+def study(target: Target) -> str:
+    """Whose software: columns of one table share it."""
+    return target.source.split(",")[0] or target.space
+
+
+def _seen(device: Floats, host: Floats) -> Floats:
+    """(n,) ms when device and host take so long."""
+    return (device**R + host**R) ** (1 / R)
+
+
+@plain_dataclass(frozen=True, eq=False)
+class GpuSpecLatency:
+    """Milliseconds of one batch on one target: two slot tables, a million subnets/s on one core.
+
+    `factors` are those of device and host (1 until something is measured), `covariance` (2, 2) that of their
+    logarithms.
+    """
+
+    target: Target
+    parameters: Parameters
+    covariance: Floats
+    noise: float  # relative, of a row around the model
+    resolutions: tuple[int, int]
+    factors: tuple[float, float] = (1.0, 1.0)
+    study: str = ""  # "": software as the data sheet's mean
+    facts: Mapping[str, Any] = plain_field(default_factory=dict)
+
+    @property
+    def relative_std(self) -> float:
+        """Of a network that the GPU itself limits, not its host."""
+        return float(np.sqrt(self.covariance[0, 0] + self.noise**2))
+
+    def parts(self, genomes: Genomes) -> tuple[Floats, Floats]:
+        """(n,), (n,) ms of the GPU and of its host, without the factors."""
+        space = spaces.get(self.target.space)
+        launch = self.parameters.launch_ms(host(self.target))
+        key = tuple(sorted(self.parameters.values.items()))
+        tables = _tables(key, self.target.spec, self.target.batch, space.name, self.study)
+        if tables is not None:
+            return tables[0].of(space, genomes), launch * tables[1].of(space, genomes)
+        layers = space.layers(genomes)
+        device = self.parameters.device(_work(layers, self.target.batch), self.target.spec, self.study)
+        return device.sum(axis=1), launch * layers.live.sum(axis=1)
+
+    def predict(self, genomes: Genomes, target: Target) -> Prediction:
+        """(n,) ms of canonical genomes of `target.space`; ValueError for another target or resolutions."""
+        if target.key != self.target.key:
+            raise ValueError(f"this predictor was made for {self.target.name}, not for {target.name}")
+        space = spaces.get(self.target.space)
+        space.check_resolutions(genomes, self.resolutions, f"the latency of {self.target.name}")
+        device, host = (factor * part for factor, part in zip(self.factors, self.parts(genomes), strict=True))
+        mean = _seen(device, host)
+        share = np.stack([(device / mean) ** R, (host / mean) ** R], axis=1)
+        variance = np.einsum("ni,ij,nj->n", share, self.covariance, share) + self.noise**2
+        return Prediction(mean, np.sqrt(variance) * mean)
+
+    def adapt(self, data: LatencyData) -> GpuSpecLatency:
+        """The factors of device and host from a few measured subnets (1 is enough): the posterior's mode and
+        covariance."""
+        if data.target.key != self.target.key:
+            raise ValueError(f"samples of {data.target.name} cannot adapt a predictor of {self.target.name}")
+        if not len(data):
+            raise ValueError("no sample to adapt with: measure at least 1 subnet")
+        device, host = self.parts(data.genomes)
+        found, covariance, left = _factors(device, host, data.ms, self.covariance, self.noise)
+        spread = float(np.sqrt((left @ left + 10 * self.noise**2) / (len(data) + 10)))
+        return replace(
+            self,
+            factors=(float(np.exp(found[0])), float(np.exp(found[1]))),
+            covariance=covariance,
+            noise=spread,
+            facts={**self.facts, "method": "gpu data sheet and anchors", "samples": len(data)},
+        )
+
+    def save(self, path: str | Path) -> None:
+        facts = {
+            "target": asdict(self.target),
+            "parameters": dict(self.parameters.values),
+            "noise": self.noise,
+            "resolutions": list(self.resolutions),
+            "factors": list(self.factors),
+            "study": self.study,
+            "facts": dict(self.facts),
+        }
+        artifact.save(Path(path), KIND, {"covariance": self.covariance}, facts)
+
+
+def load(path: Path) -> GpuSpecLatency:
+    """A saved predictor; ValueError that names the file when it is damaged or something else."""
+    arrays, facts = artifact.load(path, KIND)
+    try:
+        (low, high), (device, host) = facts["resolutions"], facts["factors"]
+        return GpuSpecLatency(
+            target=Target(**facts["target"]),
+            parameters=Parameters({str(k): float(v) for k, v in facts["parameters"].items()}),
+            covariance=arrays["covariance"].reshape(2, 2),
+            resolutions=(int(low), int(high)),
+            factors=(float(device), float(host)),
+            **{key: facts[key] for key in ("noise", "study", "facts")},
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ValueError(f"{path} is no usable {KIND} ({error}); left as it is") from error
+
+
+def _factors(
+    device: Floats, host: Floats, ms: Floats, prior: Floats, noise: float
+) -> tuple[Floats, Floats, Floats]:
+    """(2,) logarithms of the factors of device and host, their (2, 2) covariance, (n,) log residuals."""
+    from scipy.optimize import least_squares
+
+    whitened = np.linalg.inv(np.linalg.cholesky(prior))
+
+    def residuals(logs: Floats) -> Floats:
+        off = np.log(_seen(np.exp(logs[0]) * device, np.exp(logs[1]) * host) / ms)
+        return np.concatenate([off / noise, whitened @ logs])
+
+    found = least_squares(residuals, np.zeros(2), loss="soft_l1")
+    covariance = np.linalg.inv(found.jac.T @ found.jac)
+    return found.x, covariance, residuals(found.x)[: len(ms)] * noise
+
+
+def host(target: Target) -> str:
+    """Whose launches: a GPU in the machine of one study."""
+    return f"{target.spec.name}@{study(target)}"
+
+
+@cache
+def _tables(
+    parameters: tuple[tuple[str, float], ...], spec: Device, batch: int, space: str, study: str
+) -> tuple[SlotTable, SlotTable] | None:
+    """Device time and number of layers as slot tables; None where layers do not belong to slots."""
+    known = Parameters(dict(parameters))
+    device = slot_table.tabulate(spaces.get(space), lambda t: known.device(_work(t, batch), spec, study))
+    layers = slot_table.tabulate(spaces.get(space), lambda t: t.live)
+    return None if device is None or layers is None else (device, layers)
+
+
+@plain_dataclass(frozen=True, eq=False)
+class GpuModel:
+    """What all known GPUs say; `predictor` applies it to one of its own choice or an unseen one."""
+
+    parameters: Parameters
+    spreads: tuple[float, float]  # log; of the factors of device and host of a GPU left out
+    noise: float
+    resolutions: Mapping[str, tuple[int, int]]  # by space
+    facts: Mapping[str, Any] = plain_field(default_factory=dict)
+
+    def predictor(self, target: Target, study: str = "") -> GpuSpecLatency:
+        """The predictor of a GPU target from its data sheet alone.
+
+        ValueError for another kind of device, and for a space that no known GPU has timed.
+        """
+        sheet(target.spec)
+        if target.space not in self.resolutions:
+            raise ValueError(
+                f"no known GPU has timed {target.space}; there are {', '.join(self.resolutions)}: measure "
+                "about ten subnets instead (make adapt)"
+            )
+        return GpuSpecLatency(
+            target=target,
+            parameters=self.parameters,
+            covariance=np.diag(np.square(self.spreads)),
+            noise=self.noise,
+            resolutions=self.resolutions[target.space],
+            study=study,
+            facts={**self.facts, "method": "gpu data sheet", "samples": 0},
+        )
+
+    def save(self, path: Path) -> None:
+        """JSON, a few KB."""
+        content = {key: value for key, value in vars(self).items() if key != "parameters"}
+        content |= {"kind": MODEL_KIND, "parameters": dict(self.parameters.values)}
+        artifact.write_text(path, json.dumps(content, indent=1) + "\n")
+
+
+def load_model(path: Path) -> GpuModel:
+    """What all known GPUs say, as it ships (`latency/zoo/gpu_spec.json`)."""
+    content = json.loads(path.read_text())
+    if content.pop("kind", None) != MODEL_KIND:
+        raise ValueError(f"{path} holds no {MODEL_KIND}; left as it is")
+    device, host = content["spreads"]
+    sides = {space: (low, high) for space, (low, high) in content["resolutions"].items()}
+    return GpuModel(
+        Parameters(content["parameters"]), (device, host), content["noise"], sides, content["facts"]
+    )
+
+
+@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+class GpuSpec:
+    """Fits the parameters on all known GPUs at once, and the spreads on each GPU left out."""
+
+    rows: Annotated[int, Field(ge=10)] = ROWS  # of each target that are used, evenly spaced
+    iterations: Annotated[int, Field(ge=1)] = 60
+
+    def fit(self, known: Sequence[LatencyData]) -> GpuModel:
+        """From measurements of several GPU targets, of any spaces; ValueError for none or other devices."""
+        if not known:
+            raise ValueError("no GPU to learn from: give the measurements of at least one")
+        used = [data.take(np.unique(np.linspace(0, len(data) - 1, self.rows).astype(int))) for data in known]
+        return replace(self._model(used, known), **self._left_out(used, known))
+
+    def _left_out(self, used: Sequence[LatencyData], known: Sequence[LatencyData]) -> dict[str, Any]:
+        """Spreads and noise from predicting each GPU by the others."""
+        gpus = list(dict.fromkeys(data.target.spec.name for data in used))
+        if len(gpus) < 3:
+            return {}
+        factors, noise = [], []
+        for gpu in gpus:
+            others = [data for data in used if data.target.spec.name != gpu]
+            model = self._model(others, known)
+            mine = [data for data in used if data.target.spec.name == gpu]
+            parts = [model.predictor(data.target, study(data.target)).parts(data.genomes) for data in mine]
+            device, host = (np.concatenate([part[i] for part in parts]) for i in (0, 1))
+            ms = np.concatenate([data.ms for data in mine])
+            found, _, left = _factors(device, host, ms, np.diag(np.square(UNSEEN)), NOISE)
+            factors.append(found)
+            noise.append(1.4826 * float(np.median(np.abs(left))))
+        spreads = [relative_std(of) for of in np.array(factors).T]
+        return {"spreads": (spreads[0], spreads[1]), "noise": float(np.median(noise))}
+
+    def _model(self, used: Sequence[LatencyData], known: Sequence[LatencyData]) -> GpuModel:
+        from scipy.optimize import least_squares
+
+        parts = []
+        for data in used:
+            sheet(data.target.spec)
+            layers = spaces.get(data.target.space).layers(data.genomes)
+            parts.append((_work(layers, data.target.batch), layers.live.sum(axis=1), data))
+        prior = _prior([data.target for data in used])
+        names = list(prior)
+        middle, width = (np.array([prior[name][i] for name in names]) for i in (0, 1))
+
+        def residuals(logs: Floats) -> Floats:
+            p = Parameters(dict(zip(names, logs, strict=True)))
+            off = []
+            for work, launches, data in parts:
+                device = p.device(work, data.target.spec, study(data.target)).sum(axis=1)
+                seen = _seen(device, p.launch_ms(host(data.target)) * launches)
+                off.append(np.log(seen / data.ms) / NOISE / np.sqrt(max(len(data) / AGREEING, 1)))
+            return np.concatenate([*off, (logs - middle) / width])
+
+        most = np.array([0.0 if name.startswith(("bandwidth.", "rate.")) else np.inf for name in names])
+        found = least_squares(
+            residuals, middle, loss="soft_l1", bounds=(-np.inf, most), max_nfev=self.iterations
+        )
+        values = {name: float(f"{value:.5g}") for name, value in zip(names, found.x, strict=True)}
+        facts = {"gpus": list(dict.fromkeys(data.target.name for data in used))}
+        return GpuModel(Parameters(values), UNSEEN, NOISE, _resolutions(known), facts)
+
+
+def _resolutions(known: Sequence[LatencyData]) -> dict[str, tuple[int, int]]:
+    found: dict[str, tuple[int, int]] = {}
+    for data in known:
+        space = spaces.get(data.target.space)
+        r = space.column(data.genomes, "r") if "r" in space.index else np.zeros(1, np.int64)
+        low, high = found.get(space.name, (10**6, 0))
+        found[space.name] = (min(low, int(r.min())), max(high, int(r.max())))
+    return found
+
+
+def _prior(targets: Sequence[Target]) -> dict[str, tuple[float, float]]:
+    """Mean and standard deviation of the logarithm of every parameter."""
+    prior = {
+        f"{what}.{kind}": (math.log(median), spread)
+        for what, shares in (("bandwidth", dict.fromkeys(KINDS, BANDWIDTH_SHARE)), ("rate", RATE_SHARE))
+        for kind, (median, spread) in shares.items()
+    }
+    prior["occupancy"] = (math.log(OCCUPANCY[0]), OCCUPANCY[1])
+    prior["launch"] = (math.log(LAUNCH_MS[0]), LAUNCH_MS[1])
+    prior |= {family(t.spec): (0.0, FAMILY_SPREAD) for t in targets}
+    prior |= {f"generation.{t.spec.generation}": (0.0, GENERATION_SPREAD) for t in targets}
+    prior |= {f"study.{study(t)}": (0.0, STUDY_SPREAD) for t in targets}
+    return prior | {f"host.{host(t)}": (0.0, HOST_SPREAD) for t in targets}
