@@ -61,6 +61,9 @@ class Rounds:
     long_ms: float = 100.0
 
 
+USUAL = Rounds()
+
+
 @dataclass(frozen=True)
 class Job:
     """Something to time: `build` gives a module in eval mode and the input it runs on."""
@@ -110,7 +113,7 @@ def measure(
     store: Store,
     seconds: float | None = None,
     watch: Watcher | None = None,
-    rounds: Rounds = Rounds(),
+    rounds: Rounds = USUAL,
 ) -> Measured:
     """Time the networks of these genomes of `target.space` in one sitting; every visit goes to the store.
 
@@ -157,7 +160,7 @@ def time_jobs(
     store: Store,
     seconds: float | None = None,
     watch: Watcher | None = None,
-    rounds: Rounds = Rounds(),
+    rounds: Rounds = USUAL,
 ) -> Timed:
     """Time anything that runs on the target's engine, with the anchors of its space; errors as `measure`."""
     engine = engine_of(target)
