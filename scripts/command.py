@@ -42,8 +42,7 @@ def run(config: str, task: Callable[[dict[str, Any]], None]) -> None:
             if os.environ.get("HYDRA_FULL_ERROR") == "1":
                 raise
             reason = explain(error)
-            mode = HydraConfig.get().mode
-            if mode is None or mode.name != "MULTIRUN":
+            if not is_sweep():
                 sys.exit(f"error: {reason}")
             failed.append(f"job {HydraConfig.get().job.num}: {reason}")  # the other jobs of a sweep go on
             print(f"error: {failed[-1]}", file=sys.stderr)
@@ -55,6 +54,12 @@ def run(config: str, task: Callable[[dict[str, Any]], None]) -> None:
     hydra.main(version_base="1.3", config_path="../configs", config_name=config)(guarded)()
     if failed:
         sys.exit(f"error: {len(failed)} job(s) failed, see above")
+
+
+def is_sweep() -> bool:
+    """Whether this is a job of a multirun."""
+    mode = HydraConfig.get().mode
+    return mode is not None and mode.name == "MULTIRUN"
 
 
 def resolution_range(given: int | list[int] | None) -> tuple[int, int] | None:

@@ -6,8 +6,9 @@ from functools import cache
 from pathlib import Path
 
 import configs
+from latency import predictors
 from latency.data import read_csv
-from latency.predictors import lookup_table, slot_latency
+from latency.predictors import LatencyPredictor, lookup_table, slot_latency
 from latency.predictors.additive import Additive
 from latency.predictors.slot_latency import SlotLatency
 from latency.scores import scores
@@ -43,10 +44,10 @@ def predictor(name: str) -> SlotLatency:
     return slot_latency.load(FOLDER / f"{target(name).name}.npz")
 
 
-def find(name: str) -> SlotLatency:
+def find(name: str) -> LatencyPredictor:
     """The predictor that `predictor=` names.
 
-    `run:FOLDER` of `make adapt`, a file (.npz), or a shipped target.
+    `run:FOLDER` of `make adapt`, a file (.npz, .safetensors), or a shipped target.
     """
     if name.startswith("run:"):
         if not (Path(name.removeprefix("run:")) / "predictor.npz").is_file():
@@ -56,9 +57,9 @@ def find(name: str) -> SlotLatency:
                 f"predictor={name}: no file {name.removeprefix('run:')}/predictor.npz; name a folder that "
                 f"make adapt has written (here: {there or 'none'})"
             )
-        return slot_latency.load(Path(name.removeprefix("run:")) / "predictor.npz")
-    if name.endswith(".npz"):
-        return slot_latency.load(Path(name))
+        return predictors.load(Path(name.removeprefix("run:")) / "predictor.npz")
+    if name.endswith((".npz", predictors.NETWORK_SUFFIX)):
+        return predictors.load(Path(name))
     if name not in names():
         raise configs.unknown_name("predictor", name, [*names(), "run:FOLDER", "FILE.npz"])
     return predictor(name)
