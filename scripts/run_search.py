@@ -25,7 +25,7 @@ from supernet import accuracy
 def task(config: dict[str, Any]) -> None:
     options = Options(**config)
     target = configs.build(options.target)
-    predictor = zoo.find(options.predictor) if options.predictor else None
+    predictor = None if options.automatic else zoo.find(options.predictor)
     out = _folder(options, target, predictor)
     with Store(options.store) if _measures(options, target, predictor) else nullcontext() as store:
         if store is not None and predictor is None and target is not None and target.method == "measured":
@@ -35,6 +35,10 @@ def task(config: dict[str, Any]) -> None:
                 predictor = adaptation.for_run(
                     target, out, store=store, samples=options.samples, watch=command.watcher(status)
                 )
+            print(f"latency of {target.name}: {predictor.facts['samples']} subnets timed here (transfer)")
+        elif predictor is None and target is not None and "latency_ms" in options.objectives:
+            predictor, why = zoo.automatic(target)
+            print(f"latency of {target.name}: {why}")
         asked = problem.build(
             options.objectives,
             space=configs.build(options.space),

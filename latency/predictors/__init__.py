@@ -7,9 +7,10 @@ returns a new one.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from latency.data import LatencyData
 from latency.target import Target
@@ -38,6 +39,16 @@ class Learner(Protocol):
     """What `configs/learner` builds: a method with its options."""
 
     def fit(self, data: LatencyData) -> LatencyPredictor: ...
+
+
+Fitted = TypeVar("Fitted", bound=LatencyPredictor)
+
+
+def with_facts(predictor: Fitted, facts: Mapping[str, Any]) -> Fitted:
+    """The same predictor, any frozen dataclass, with more facts about it (scores, protocol)."""
+    known: Any = predictor
+    more: Fitted = replace(known, facts={**known.facts, **facts})
+    return more
 
 
 NETWORK_SUFFIX = ".safetensors"
