@@ -36,8 +36,9 @@ def fit_latency(config: dict[str, Any], out: Path) -> tuple[str, float]:
             f"out={path}: a {fitted.facts['method']} predictor is a {predictors.suffix(fitted)} file"
         )
     fitted.save(path)
-    error = fitted.facts["left_out_mape"]
-    said = f"left-out MAPE {error:.2f}% on {len(data)} rows; search with predictor={path}"
+    error = fitted.facts.get("left_out_mape", 100 * fitted.relative_std)
+    what = "left-out MAPE" if "left_out_mape" in fitted.facts else "standard deviation"
+    said = f"{what} {error:.2f}% on {len(data)} rows; search with predictor={path}"
     return "\n".join([*([fitted.facts["why"]] if "why" in fitted.facts else []), said]), error
 
 

@@ -26,7 +26,8 @@ class Automatic:
         if len(data) < FEW:
             from latency import zoo
 
-            return zoo.gpu_model().predictor(data.target).adapt(data)
+            adapted = zoo.gpu_model().predictor(data.target).adapt(data)
+            return with_facts(adapted, {"why": f"data sheet and anchors: only {len(data)} rows"})
         found = {name: learner.fit(data) for name, learner in _candidates(data).items()}
         if not found:
             raise ValueError(
@@ -42,8 +43,11 @@ class Automatic:
 def _candidates(data: LatencyData) -> dict[str, Learner]:
     """The learners that can start from so many rows."""
     found: dict[str, Learner] = {}
-    if len(data) <= MOST and transfer.sources(spaces.get(data.target.space), needed=False):
-        found["transfer"] = transfer.Transfer()
+    space = spaces.get(data.target.space)
+    sides = space.column(data.genomes, "r") if "r" in space.index else None
+    if len(data) <= MOST and transfer.sources(space, needed=False):
+        covered = None if sides is None else (int(sides.min()), int(sides.max()))
+        found["transfer"] = transfer.Transfer(resolutions=covered)
     if len(data) >= ADDITIVE:
         found["additive"] = additive.Additive()
     if len(data) >= NETWORK:
