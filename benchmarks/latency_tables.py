@@ -1,9 +1,9 @@
 """The tables of the papers beside ours, on the public measurements: `python -m benchmarks.latency_tables`.
 
-`... s1 help_ofa gpu_loo help_nb201 help_fbnet nasflat_ND ... maplex_ablation [seeds=5]
-[test_rows=FILE.csv.gz] [validation=1] [out=runs/latency-tables]` runs some of the protocols (all without a
-name). Writes Markdown and JSON per protocol: one object per protocol, method, target, N, rows and seed. `test_rows` (same columns as the
-training file, or further devices) is reported on instead of the protocol's own test part. One thread.
+`... [PROTOCOL ...] [seeds=5] [test_rows=FILE.csv.gz] [validation=1] [out=runs/latency-tables]`; all protocols
+without a name. Writes Markdown and JSON per protocol: one object per protocol, method, target, N, rows and
+seed. `test_rows` (same columns as the training file, or further devices) is reported on instead of the
+protocol's own test part. One thread.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from benchmarks.protocols import Row, Setting, gpu_loo, help_ofa, s1
+from benchmarks.protocols import Row, Setting, gpu_loo, help_ofa, nas_note10, s1
 from configs import unknown_name
 from supernet import artifact
 from supernet.tidy import data_dir
@@ -26,6 +26,7 @@ PROTOCOLS: dict[str, Callable[[Setting], Iterator[Row]]] = {
     **s1.PROTOCOLS,
     **help_ofa.PROTOCOLS,
     **gpu_loo.PROTOCOLS,
+    **nas_note10.PROTOCOLS,
 }
 OPTIONS = ("seeds", "test_rows", "validation", "out")
 SHOWN = {

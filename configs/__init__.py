@@ -14,7 +14,7 @@ import yaml
 
 FOLDER = Path(__file__).parent
 FACTS = ("space", "target", "device", "accuracy")  # groups whose files say how things are
-HERE = "target=here"  # the one target that has options: this machine
+FACT_TYPE = "Target"  # targets that are built by a function have options: this machine, any GPU
 
 
 def unknown_name(what: str, name: str, known: Iterable[str]) -> ValueError:
@@ -80,7 +80,7 @@ def check_overrides(overrides: Iterable[str], config: str) -> None:
             f"please give {', '.join(f'{key}=...' for key in missing)} ({', '.join(names(missing[0]))})"
         )
     for root, option in nested:
-        if root in FACTS and f"{root}={chosen[root]}" != HERE:
+        if root in FACTS and not _has_options(root, str(chosen[root])):
             raise ValueError(
                 f"{root}.{option} states a fact and is no option; write a configs/{root}/NAME.yaml for "
                 f"another {root}"
@@ -88,3 +88,10 @@ def check_overrides(overrides: Iterable[str], config: str) -> None:
         node = top[root] if root not in chosen else load(root, str(chosen[root]).split(",")[0])
         if isinstance(node, dict) and option.split(".")[0] not in node:
             raise unknown_name(f"option of {root}", option, [name for name in node if name != "_target_"])
+
+
+def _has_options(group: str, name: str) -> bool:
+    """Whether a choice among facts takes options all the same."""
+    return (
+        group == "target" and name in names(group) and not load(group, name)["_target_"].endswith(FACT_TYPE)
+    )

@@ -17,8 +17,8 @@ from latency import measure, sampling
 from latency.conformal import relative_std
 from latency.data import LatencyData
 from latency.measure import Measured, Watcher
-from latency.predictors import slot_latency, transfer
-from latency.predictors.slot_latency import SlotLatency, with_facts
+from latency.predictors import slot_latency, transfer, with_facts
+from latency.predictors.slot_latency import SlotLatency
 from latency.predictors.transfer import Source, Transfer
 from latency.scores import scores
 from latency.store import Store

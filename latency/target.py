@@ -13,6 +13,7 @@ from latency import instruction_sets
 from latency.instruction_sets import Limit
 from supernet import device, spaces
 from supernet.device import Device
+from supernet.device import get as data_sheet
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
@@ -118,3 +119,29 @@ def is_here(target: Target) -> bool:
     if target.isa != (instruction_sets.current() if engines.minds_limits(target.engine) else None):
         return False
     return target.spec.name == specification("gpu" if target.engine == "torch_cuda" else "cpu").name
+
+
+def gpu(
+    device: str,
+    *,
+    space: str = "ofa_mbv3_w1.2",
+    batch: int = 64,
+    engine: str = "PyTorch",
+    name: str | None = None,
+) -> Target:
+    """A GPU known only by its data sheet, `configs/device/<device>.yaml`, in fp32.
+
+    What `configs/target/gpu.yaml` builds. ValueError for a device that is no GPU.
+    """
+    if not isinstance(device, str) or data_sheet(device).kind != "gpu":
+        gpus = [known for known in names("device") if data_sheet(known).kind == "gpu"]
+        raise ValueError(f"target.device={device} is no GPU; there are {', '.join(gpus)}, or write its YAML")
+    return Target(
+        name=name or f"{device}_b{batch}_data_sheet",
+        device=device,
+        space=space,
+        batch=batch,
+        engine=engine,
+        method="data sheet",
+        source="the data sheet of the device; nothing was measured on it",
+    )

@@ -11,7 +11,6 @@ from typing import Any
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
-from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
@@ -46,8 +45,7 @@ def run(config: str, task: Callable[[dict[str, Any]], None]) -> None:
             if os.environ.get("HYDRA_FULL_ERROR") == "1":
                 raise
             reason = explain(error)
-            mode = HydraConfig.get().mode
-            if mode is None or mode.name != "MULTIRUN":
+            if not is_sweep():
                 sys.exit(f"error: {reason}")
             failed.append(f"job {HydraConfig.get().job.num}: {reason}")  # the other jobs of a sweep go on
             print(f"error: {failed[-1]}", file=sys.stderr)
@@ -66,9 +64,15 @@ def _hold(config: dict[str, Any]) -> None:
     limit = (config.get("target") or {}).get("isa")
     if limit is None or limit == instruction_sets.current():
         return
-    if HydraConfig.get().mode is RunMode.MULTIRUN:
+    if is_sweep():
         raise ValueError(f"target.isa={limit} holds for a whole process: give it to one run, not to a sweep")
     instruction_sets.restart_under(limit)
+
+
+def is_sweep() -> bool:
+    """Whether this is a job of a multirun."""
+    mode = HydraConfig.get().mode
+    return mode is not None and mode.name == "MULTIRUN"
 
 
 def resolution_range(given: int | list[int] | None) -> tuple[int, int] | None:

@@ -1,34 +1,48 @@
 """Fit a predictor on your own measured rows: `make fit ARGS="space=ofa_mbv3_w1.0 rows=my.csv column=lat_ms"`.
 
-The file it writes is what `predictor=` and `accuracy_file=` of the search take.
+The file it writes is what `predictor=` and `accuracy_file=` of the search take. A multirun (`-m` and options
+with several values, any Hydra sweeper) compares the options by their errors on rows left out of each fit.
 """
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
+from hydra.core.hydra_config import HydraConfig
+from hydra.experimental.callback import Callback
+
 import configs
+from latency import predictors
 from latency.data import read_csv
 from latency.target import Target
 from scripts import command
-from supernet import accuracy, spaces, tidy
+from supernet import accuracy, artifact, spaces, tidy
 
 TARGET_OPTIONS = ("name", "batch", "engine", "precision", "threads", "rows", "column")
+LISTED = 10  # jobs of a multirun
+FOUND = "fit.json"
 
 
-def fit_latency(config: dict[str, Any], out: Path) -> str:
+def fit_latency(config: dict[str, Any], out: Path) -> tuple[str, float]:
     places = {"device": config["device"]["name"], "space": config["space"]["name"]}
     target = Target(**places, **{key: config[key] for key in TARGET_OPTIONS})
     data = read_csv(config["rows"], target, config["column"], slice(config["first"], config["past"]))
     fitted = configs.build(config["learner"]).fit(data)
-    fitted.save(out)
-    return (
-        f"left-out MAPE {fitted.facts['left_out_mape']:.2f}% on {len(data)} rows; search with predictor={out}"
-    )
+    path = out if config["out"] else out.with_suffix(predictors.suffix(fitted))
+    if path.suffix != predictors.suffix(fitted):
+        raise ValueError(
+            f"out={path}: a {fitted.facts['method']} predictor is a {predictors.suffix(fitted)} file"
+        )
+    fitted.save(path)
+    error = fitted.facts.get("left_out_mape", 100 * fitted.relative_std)
+    what = "left-out MAPE" if "left_out_mape" in fitted.facts else "standard deviation"
+    said = f"{what} {error:.2f}% on {len(data)} rows; search with predictor={path}"
+    return "\n".join([*([fitted.facts["why"]] if "why" in fitted.facts else []), said]), error
 
 
-def fit_accuracy(config: dict[str, Any], out: Path) -> str:
+def fit_accuracy(config: dict[str, Any], out: Path) -> tuple[str, float]:
     space, column = spaces.get(config["space"]["name"]), config["column"]
     columns = tidy.select(tidy.read_columns(config["rows"]), slice(config["first"], config["past"]))
     if column not in columns:
@@ -38,14 +52,31 @@ def fit_accuracy(config: dict[str, Any], out: Path) -> str:
         fitted = accuracy.with_finetuning(fitted)
     fitted.save(out)
     noise = fitted.facts["noise_points"]
-    return f"fitted on {fitted.facts['rows']} rows, noise {noise:.3f} points; search with accuracy_file={out}"
+    said = f"fitted on {fitted.facts['rows']} rows, noise {noise:.3f} points; search with accuracy_file={out}"
+    return said, noise
 
 
 def task(config: dict[str, Any]) -> None:
-    what, out = config["what"], Path(config["out"] or f"runs/{config['what']}-{config['name']}.npz")
+    what = config["what"]
     if what not in ("latency", "accuracy"):
         raise configs.unknown_name("what", what, ("latency", "accuracy"))
-    print((fit_latency if what == "latency" else fit_accuracy)(config, out))
+    folder = Path("runs") if not command.is_sweep() else Path(HydraConfig.get().runtime.output_dir)
+    out = Path(config["out"] or folder / f"{what}-{config['name']}.npz")
+    said, error = (fit_latency if what == "latency" else fit_accuracy)(config, out)
+    if command.is_sweep():
+        found = {"error": error, "options": list(HydraConfig.get().overrides.task), "said": said}
+        artifact.write_text(folder / FOUND, json.dumps(found, indent=1) + "\n")
+    print(said)
+
+
+class Ranking(Callback):
+    """Prints the jobs of a multirun, the best first: what `hydra.callbacks` of configs/fit.yaml names."""
+
+    def on_multirun_end(self, config: Any, **_: Any) -> None:
+        folder = Path(config.hydra.sweep.dir)
+        jobs = [json.loads(path.read_text()) for path in folder.glob(f"*/{FOUND}")]
+        for job in sorted(jobs, key=lambda job: job["error"])[:LISTED]:
+            print(f"{job['error']:8.4g}  {' '.join(job['options'])}")
 
 
 def main() -> None:

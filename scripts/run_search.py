@@ -13,7 +13,7 @@ from rich.console import Console
 
 import configs
 from latency import adaptation, zoo
-from latency.predictors.slot_latency import SlotLatency
+from latency.predictors import LatencyPredictor
 from latency.store import Store
 from latency.target import Target, is_here
 from scripts import command
@@ -25,16 +25,20 @@ from supernet import accuracy
 def task(config: dict[str, Any]) -> None:
     options = Options(**config)
     target = configs.build(options.target)
-    predictor = zoo.find(options.predictor) if options.predictor else None
+    predictor = None if options.automatic else zoo.find(options.predictor)
     out = _folder(options, target, predictor)
     with Store(options.store) if _measures(options, target, predictor) else nullcontext() as store:
         if store is not None and predictor is None and target is not None and target.method == "measured":
-            if not _is_sweep():
+            if not command.is_sweep():
                 run.check_folder(out, config)  # before a minute of measuring, and before anything is written
             with Console().status("measuring") as status:
                 predictor = adaptation.for_run(
                     target, out, store=store, samples=options.samples, watch=command.watcher(status)
                 )
+            print(f"latency of {target.name}: {predictor.facts['samples']} subnets timed here (transfer)")
+        elif predictor is None and target is not None and "latency_ms" in options.objectives:
+            predictor, why = zoo.automatic(target)
+            print(f"latency of {target.name}: {why}")
         asked = problem.build(
             options.objectives,
             space=configs.build(options.space),
@@ -65,11 +69,11 @@ def search(
         found = run.run(asked, configs.build(options.searcher), **plan, out=out, config=config, sinks=reports)
     except (run.Interrupted, KeyboardInterrupt):
         words = [word for word in sys.argv[1:] if not word.startswith("out=")]
-        again = " ".join([*words, f"out={out.parent if _is_sweep() else out}"])
+        again = " ".join([*words, f"out={out.parent if command.is_sweep() else out}"])
         print(f'\nstopped; go on with: make search ARGS="{again}"', file=sys.stderr)
         sys.exit(command.EXIT_INTERRUPTED)
     except run.FinishedRun as finished:
-        if not _is_sweep():
+        if not command.is_sweep():
             raise
         print(finished)
         return
@@ -77,7 +81,7 @@ def search(
     print(found.describe(out))
 
 
-def _measures(options: Options, target: Target | None, predictor: SlotLatency | None) -> bool:
+def _measures(options: Options, target: Target | None, predictor: LatencyPredictor | None) -> bool:
     """Whether this run times networks: to adapt to this machine, or to verify a front that is for it."""
     where = predictor.target if predictor is not None else target
     if where is None or "latency_ms" not in (*options.objectives, *options.all_limits()):
@@ -86,13 +90,8 @@ def _measures(options: Options, target: Target | None, predictor: SlotLatency | 
     return wanted and is_here(where)
 
 
-def _is_sweep() -> bool:
-    mode = HydraConfig.get().mode
-    return mode is not None and mode.name == "MULTIRUN"
-
-
-def _folder(options: Options, target: Target | None, predictor: SlotLatency | None) -> Path:
-    if _is_sweep():
+def _folder(options: Options, target: Target | None, predictor: LatencyPredictor | None) -> Path:
+    if command.is_sweep():
         job = str(HydraConfig.get().job.num)
         return options.out / job if options.out else Path(HydraConfig.get().runtime.output_dir)
     where = predictor.target if predictor is not None else target

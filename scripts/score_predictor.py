@@ -13,7 +13,7 @@ import numpy as np
 import configs
 from latency import zoo
 from latency.data import read_csv
-from latency.predictors import slot_latency
+from latency.predictors import MODULES
 from latency.scores import markdown, scores
 from scripts import command
 from supernet import accuracy, artifact, spaces, tidy
@@ -40,7 +40,7 @@ def score(name: str, rows: Path, column: str, first: int, past: int | None) -> d
 
 
 def _kind(path: Path) -> str:
-    return str(artifact.load(path, accuracy.KIND, slot_latency.KIND)[1]["kind"])
+    return str(artifact.load(path, accuracy.KIND, *MODULES)[1]["kind"])
 
 
 def task(config: dict[str, Any]) -> None:

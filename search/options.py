@@ -24,7 +24,7 @@ class Options:
     budget: int
     seed: int
     out: Path | None
-    predictor: str | None
+    predictor: str
     accuracy_file: Path | None
     samples: Annotated[int, Field(ge=2)]
     verify: Annotated[int, Field(ge=0)]
@@ -35,6 +35,11 @@ class Options:
     target: dict[str, Any] | None = None
     space: dict[str, Any] | None = None
     accuracy: dict[str, Any] | None = None
+
+    @property
+    def automatic(self) -> bool:
+        """Whether the predictor follows from what is known of the target."""
+        return self.predictor == "auto"
 
     def all_limits(self) -> dict[str, float]:
         """The limits that are set, by objective."""

@@ -106,12 +106,7 @@ def _predictor(space: SearchSpace | None, target: Target | None) -> LatencyPredi
     if target is not None:
         if space is not None:
             _check_target(space, target)
-        if target.name not in zoo.names() or target.key != zoo.target(target.name).key:
-            raise ValueError(
-                f"target {target.name} is not one that ships: no predictor was fitted for {target}. Fit one "
-                "on measurements of yours (make fit) and pass it as predictor=FILE.npz"
-            )
-        return zoo.predictor(target.name)
+        return zoo.automatic(target)[0]
     if space is None:
         return zoo.predictor(DEFAULT_TARGET)
     fitting = _fitting_targets(space)

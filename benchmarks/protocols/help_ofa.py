@@ -17,8 +17,8 @@ from benchmarks.protocols import Fit, Row, Setting, draws, fitting, judged_parts
 from latency import adaptation, sampling
 from latency.data import LatencyData
 from latency.predictors.additive import Additive
-from latency.predictors.neural import FineTune, Neural, NeuralLatency
 from latency.predictors.mlp import Training
+from latency.predictors.neural import FineTune, Neural, NeuralLatency
 from latency.predictors.transfer import Source, Transfer, sources
 from supernet import spaces
 from supernet.prediction import Prediction

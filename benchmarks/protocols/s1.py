@@ -16,8 +16,8 @@ from benchmarks.protocols import Row, Setting, Table, draws, fitting, judged, na
 from latency.data import LatencyData
 from latency.predictors import LatencyPredictor, Learner
 from latency.predictors.additive import Additive
-from latency.predictors.neural import FineTune, NeuralLatency
 from latency.predictors.mlp import Training
+from latency.predictors.neural import FineTune, NeuralLatency
 from latency.predictors.transfer import Source, Transfer, sources
 from supernet import spaces
 

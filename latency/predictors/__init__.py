@@ -7,11 +7,14 @@ returns a new one.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from latency.data import LatencyData
 from latency.target import Target
+from supernet import artifact
 from supernet.prediction import Prediction
 from supernet.space import Genomes
 
@@ -36,3 +39,37 @@ class Learner(Protocol):
     """What `configs/learner` builds: a method with its options."""
 
     def fit(self, data: LatencyData) -> LatencyPredictor: ...
+
+
+Fitted = TypeVar("Fitted", bound=LatencyPredictor)
+
+
+def with_facts(predictor: Fitted, facts: Mapping[str, Any]) -> Fitted:
+    """The same predictor, any frozen dataclass, with more facts about it (scores, protocol)."""
+    known: Any = predictor
+    more: Fitted = replace(known, facts={**known.facts, **facts})
+    return more
+
+
+NETWORK_SUFFIX = ".safetensors"
+MODULES = {  # which module reads an `.npz` of this kind
+    "latency predictor": "slot_latency",
+    "gpu data-sheet predictor": "gpu_spec",
+    "maple predictor": "maple",
+}
+
+
+def load(path: Path) -> LatencyPredictor:
+    """A saved predictor of any method (.npz, or .safetensors of a network).
+
+    ValueError that names the file when it is damaged or something else.
+    """
+    is_network = path.suffix == NETWORK_SUFFIX
+    module = "neural" if is_network else MODULES[artifact.load(path, *MODULES)[1]["kind"]]
+    found: LatencyPredictor = import_module(f"latency.predictors.{module}").load(path)
+    return found
+
+
+def suffix(predictor: LatencyPredictor) -> str:
+    """What the file of a predictor ends in."""
+    return NETWORK_SUFFIX if type(predictor).__module__ == "latency.predictors.neural" else ".npz"

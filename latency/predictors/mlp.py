@@ -76,7 +76,7 @@ class Training:
 
     epochs: Annotated[int, Field(ge=1)] = 100
     batch: Annotated[int, Field(ge=1)] = 64
-    learning_rate: Annotated[float, Field(gt=0)] = 2e-3
+    learning_rate: Annotated[float, Field(gt=0)] = 4e-3
     weight_decay: Annotated[float, Field(ge=0)] = 1e-2
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0  # of SGD
     loss: Literal["rmse", "mse", "l1"] = "l1"

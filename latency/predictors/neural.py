@@ -283,9 +283,9 @@ class Neural:
 class FineTune:
     """A trained network moved to another device of the same space.
 
-    `base` is a saved one (.safetensors). `layers` "head": S1's way, a new last layer, the others frozen. "all"
-    (ours): first a line between the logarithms, then all layers, each of five folds as long as its left-out
-    part gains; the weights of the five are averaged. Fewer than MIN_TUNED samples get the line alone.
+    `base` is a saved one (.safetensors). `layers` "head": S1's way, a new last layer, the others frozen.
+    "all" (ours): first a line between the logarithms, then all layers, each of five folds as long as its
+    left-out part gains; the weights of the five are averaged. Below MIN_TUNED samples the line is all.
     """
 
     base: str = ""

@@ -101,8 +101,3 @@ def load(path: Path) -> SlotLatency:
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is no usable latency predictor ({error}); left as it is") from error
     return loaded
-
-
-def with_facts(predictor: SlotLatency, facts: Mapping[str, Any]) -> SlotLatency:
-    """The same predictor with more facts about it (scores, protocol)."""
-    return replace(predictor, facts={**predictor.facts, **facts})

@@ -58,12 +58,13 @@ class Source:
     target: Target | None = None  # None: a footprint
 
 
-def sources(space: SearchSpace, without: Collection[str] = ()) -> list[Source]:
+def sources(space: SearchSpace, without: Collection[str] = (), *, needed: bool = True) -> list[Source]:
     """All that is known of a space: the predictors of the zoo, multiply-accumulates and the number of layers.
 
     The latter stands for what an engine spends on every layer: without it eager PyTorch, adapted from
     compiled engines, is 5.0% off instead of 2.5%. Where the zoo has nothing, activations and parameters
-    join them. ValueError for a name in `without` that is none of them.
+    join them. ValueError for a name in `without` that is none of them, and where nothing is known unless not
+    `needed`.
     """
     from latency import zoo
 
@@ -83,7 +84,7 @@ def sources(space: SearchSpace, without: Collection[str] = ()) -> list[Source]:
     for name, table in tables.items():
         if table is not None and name not in without:
             known.append(Source(name, table, (sides[0], sides[-1])))
-    if not known:
+    if not known and needed:
         raise ValueError(
             f"nothing is known of the latencies of {space.name}: measure some hundred subnets and fit"
         )

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
 import configs
+from latency import predictors
 from latency.data import read_csv
-from latency.predictors import lookup_table, slot_latency
+from latency.predictors import LatencyPredictor, gpu_spec, lookup_table, slot_latency, with_facts
 from latency.predictors.additive import Additive
+from latency.predictors.gpu_spec import GpuModel
 from latency.predictors.slot_latency import SlotLatency
 from latency.scores import scores
 from latency.target import Target
@@ -43,10 +46,38 @@ def predictor(name: str) -> SlotLatency:
     return slot_latency.load(FOLDER / f"{target(name).name}.npz")
 
 
-def find(name: str) -> SlotLatency:
+@cache
+def gpu_model() -> GpuModel:
+    """What the known GPUs say of one that was never measured."""
+    return gpu_spec.load_model(FOLDER / "gpu_spec.json")
+
+
+def automatic(wanted: Target) -> tuple[LatencyPredictor, str]:
+    """What `predictor=auto` takes for a target that is not to be measured now, and why.
+
+    Its own predictor if one ships, else the data sheet of a GPU. ValueError for what is neither.
+    """
+    if wanted.name in names() and wanted.key == target(wanted.name).key:
+        found = predictor(wanted.name)
+        rows = found.facts.get("rows", found.facts.get("samples"))
+        what = (
+            f"{rows:,} measurements of this very target" if rows else "the lookup table of this very target"
+        )
+        return found, f"{what} ({found.facts['method']})"
+    if wanted.spec.kind != "gpu":
+        raise ValueError(
+            f"target {wanted.name} is not one that ships: no predictor was fitted for {wanted}. Fit one on "
+            "measurements of yours (make fit) and pass it as predictor=FILE.npz"
+        )
+    model = gpu_model()
+    known = ", ".join(model.facts["gpus"])
+    return model.predictor(wanted), f"nothing was measured on it: its data sheet, by what is known of {known}"
+
+
+def find(name: str) -> LatencyPredictor:
     """The predictor that `predictor=` names.
 
-    `run:FOLDER` of `make adapt`, a file (.npz), or a shipped target.
+    `run:FOLDER` of `make adapt`, a file (.npz, .safetensors), or a shipped target.
     """
     if name.startswith("run:"):
         if not (Path(name.removeprefix("run:")) / "predictor.npz").is_file():
@@ -56,9 +87,9 @@ def find(name: str) -> SlotLatency:
                 f"predictor={name}: no file {name.removeprefix('run:')}/predictor.npz; name a folder that "
                 f"make adapt has written (here: {there or 'none'})"
             )
-        return slot_latency.load(Path(name.removeprefix("run:")) / "predictor.npz")
-    if name.endswith(".npz"):
-        return slot_latency.load(Path(name))
+        return predictors.load(Path(name.removeprefix("run:")) / "predictor.npz")
+    if name.endswith((".npz", predictors.NETWORK_SUFFIX)):
+        return predictors.load(Path(name))
     if name not in names():
         raise configs.unknown_name("predictor", name, [*names(), "run:FOLDER", "FILE.npz"])
     return predictor(name)
@@ -73,9 +104,7 @@ def fit(name: str, data_dir: Path) -> SlotLatency:
     this, command = target(name), f"python -m scripts.fit_zoo {name}"
     if this.method == "lookup_table":
         fitted = lookup_table.read([data_dir / this.rows]).predictor(this)
-        return slot_latency.with_facts(
-            fitted, {"command": command, "protocol": "sums of the table's entries; 5% assumed"}
-        )
+        return with_facts(fitted, {"command": command, "protocol": "sums of the table's entries; 5% assumed"})
     if this.method == "measured":
         return _fit_measured(this, command)
     if this.test is None:
@@ -89,7 +118,17 @@ def fit(name: str, data_dir: Path) -> SlotLatency:
         "protocol": f"fitted on rows 0-{first - 1}, tested on {first}-{past - 1}; shipped: all {len(data)}",
         "test": scores(trial.predict(held_out.genomes, this), held_out.ms),
     }
-    return slot_latency.with_facts(Additive(ridge=trial.facts["ridge"]).fit(data), judged)
+    return with_facts(Additive(ridge=trial.facts["ridge"]).fit(data), judged)
+
+
+def fit_gpus(data_dir: Path) -> GpuModel:
+    """The model of all GPUs whose measurements are public, as shipped; a table is a study of its own."""
+    gpus = [target(name) for name in names() if target(name).rows and target(name).spec.kind == "gpu"]
+    known = [read_csv(data_dir / gpu.rows, replace(gpu, source=gpu.rows), gpu.column) for gpu in gpus]
+    command = "python -m scripts.fit_zoo gpu_spec"
+    sources = list(dict.fromkeys(f"{gpu.source} ({gpu.licence})" for gpu in gpus))
+    model = gpu_spec.GpuSpec().fit(known)
+    return replace(model, facts={**model.facts, "command": command, "sources": sources})
 
 
 def _fit_measured(this: Target, command: str) -> SlotLatency:
@@ -104,7 +143,7 @@ def _fit_measured(this: Target, command: str) -> SlotLatency:
     siblings = [name for name in targets_of(this.space) if target(name).spec.name == this.spec.name]
     sides = spaces.get(this.space).axis("r").values
     fitted = Transfer(resolutions=(sides[0], sides[-1]), without=tuple(siblings)).fit(data)
-    return slot_latency.with_facts(
+    return with_facts(
         fitted,
         {
             "command": command,

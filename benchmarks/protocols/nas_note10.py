@@ -1,0 +1,129 @@
+"""Search with a predictor against search with the true table: S1's last claim, on the Note10.
+
+OFA-MobileNetV3 w1.2 with OFA's released accuracy predictor; the truth is the sum of the Note10's block table.
+One NSGA-II run of 50,000 evaluations with the table, one with each predictor, the same seed; the fronts are
+scored by the table. Predictors know N subnets of the Note10 (drawn from S1's fitting rows, whose Note10
+column is such sums) and start from S1's measurements of the 2080 Ti: its network, fine-tuned, and transfer.
+`hypervolume_ratio` is that of the front found to that found with the table; for limits of 15 to 35 ms,
+`accuracy_<limit>` is that (percent) of the most accurate subnet of the front within the limit by the table,
+`lost_<limit>` how much less that is than with the table, and `chosen_ms_<limit>` the true latency of the one
+that the predictor itself would choose.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from benchmarks.ofa_search import BUDGET, subspace
+from benchmarks.protocols import Row, Setting, draws, read
+from benchmarks.protocols.s1 import FILE, SPACE, learner, source
+from latency import zoo
+from latency.predictors import LatencyPredictor
+from latency.predictors.neural import FineTune
+from latency.predictors.transfer import Transfer, sources
+from search import pareto
+from search.archive import Archive
+from search.objective import Evaluator, Objective
+from search.searchers.nsga2 import NSGA2
+from supernet import spaces
+from supernet.ofa_predictor import OfaAccuracy
+from supernet.prediction import exact
+from supernet.space import Floats, Genomes, SearchSpace
+
+LIMITS = (15.0, 20.0, 25.0, 30.0, 35.0)
+COUNTS = (10, 100, 700)
+REFERENCE = (0.0, 40.0)  # costs: accuracy 0, 40 ms
+
+
+def search(
+    space: SearchSpace, accuracy: Callable[[Genomes], Floats], latency: Callable[[Genomes], Floats], seed: int
+) -> Genomes:
+    """(f, d) the front of one run."""
+    rng = np.random.default_rng(seed)
+    evaluator = Evaluator(
+        (
+            Objective("accuracy", "top-1", lambda genomes: exact(accuracy(genomes)), maximize=True),
+            Objective("latency_ms", "ms", lambda genomes: exact(latency(genomes))),
+        )
+    )
+    archive = Archive(space, ["accuracy", "latency_ms"], np.array(REFERENCE))
+    searcher = NSGA2()
+    while len(archive) < BUDGET:
+        genomes = searcher.ask(space, archive, rng)[: BUDGET - len(archive)]
+        costs, violation = evaluator(genomes)
+        searcher.tell(genomes, costs, violation)
+        archive.add(genomes, costs, violation)
+    return archive.genomes[archive.front()]
+
+
+def run(setting: Setting) -> Iterator[Row]:
+    space = subspace()
+    whole = spaces.get("ofa_mbv3_w1.2")
+    released = OfaAccuracy.read(setting.data / "ofa_official" / "ofa_mbv3_w1.2_acc_predictor.pth")
+    table = zoo.predictor("note10_lut").table
+    measured = read(setting.data, FILE, SPACE)
+    fit = slice(0, 7000)
+    near = source(measured, "rtx2080ti_64", fit)
+    footprints = [known for known in sources(spaces.get(SPACE)) if known.target is None]
+    base = learner("neural", validation=(5950, 7000)).fit(measured.data("rtx2080ti_64", fit))
+
+    def true(genomes: Genomes) -> Floats:
+        return table.of(whole, as_whole(space, whole, genomes))
+
+    def accuracy(genomes: Genomes) -> Floats:
+        return released.predict(genomes, space).mean
+
+    for seed, rng in draws(setting):
+        best = search(space, accuracy, true, seed)
+        volume = _volume(accuracy(best), true(best))
+        limits = _scores(accuracy(best), true(best), true(best), volume, None)
+        yield Row("nas_note10", "the table itself", "note10", 0, seed, "all", limits)
+        order = rng.permutation(7000)
+        for n in COUNTS:
+            samples = measured.data("note10_lut", order[:n])
+            predictors: dict[str, LatencyPredictor] = {
+                "network of the 2080 Ti, fine-tuned": FineTune(seed=seed).tune(base, samples),
+                "transfer from the 2080 Ti": Transfer().fit_from([near, *footprints], samples),
+            }
+            for method, predictor in predictors.items():
+                said = partial(_said, predictor, space, whole)
+                found = search(space, accuracy, said, seed)
+                scores = _scores(accuracy(found), true(found), said(found), volume, limits)
+                yield Row("nas_note10", method, "note10", n, seed, "all", scores)
+
+
+def _said(predictor: LatencyPredictor, space: SearchSpace, whole: SearchSpace, genomes: Genomes) -> Floats:
+    return predictor.predict(as_whole(space, whole, genomes), predictor.target).mean
+
+
+def as_whole(space: SearchSpace, whole: SearchSpace, genomes: Genomes) -> Genomes:
+    """The same networks in the space of all resolutions."""
+    moved = genomes.copy()
+    place = {value: level for level, value in enumerate(whole.axis("r").values, 1)}
+    levels = np.array([0, *(place[value] for value in space.axis("r").values)], np.int8)
+    gene = space.index["r"]
+    moved[:, gene] = levels[genomes[:, gene]]
+    return moved
+
+
+def _volume(accuracy: Floats, ms: Floats) -> float:
+    return pareto.hypervolume(np.stack([-accuracy, ms], axis=1), np.array(REFERENCE))
+
+
+def _scores(
+    accuracy: Floats, ms: Floats, said: Floats, volume: float, best: dict[str, float] | None
+) -> dict[str, float]:
+    scores = {"hypervolume_ratio": _volume(accuracy, ms) / volume}
+    for limit in LIMITS:
+        name = f"accuracy_{limit:.0f}"
+        scores[name] = 100 * float(accuracy[ms <= limit].max())
+        chosen = int(np.argmax(np.where(said <= limit, accuracy, 0)))
+        scores[f"chosen_ms_{limit:.0f}"] = float(ms[chosen])
+        if best is not None:
+            scores[f"lost_{limit:.0f}"] = best[name] - scores[name]
+    return scores
+
+
+PROTOCOLS = {"nas_note10": run}

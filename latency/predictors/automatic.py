@@ -1,0 +1,55 @@
+"""The method by what is known of a target: the learner of `make fit` unless another one is named.
+
+Every candidate that the number of rows allows is fitted, and the one with the smallest error on rows left out
+of its own fit is kept. With one or two rows only a GPU's data sheet can be adapted.
+"""
+
+from __future__ import annotations
+
+from pydantic import ConfigDict
+from pydantic.dataclasses import dataclass
+
+from latency.data import LatencyData
+from latency.predictors import LatencyPredictor, Learner, additive, neural, transfer, with_facts
+from supernet import spaces
+
+FEW, MOST = 3, 800  # rows: fewer cannot be mixed; the Gaussian process of a mix takes a minute beyond
+ADDITIVE, NETWORK = 50, 1000  # rows from which these can be better than what is known of other devices
+
+
+@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+class Automatic:
+    """No options; `facts["why"]` of the result says what was compared."""
+
+    def fit(self, data: LatencyData) -> LatencyPredictor:
+        """The predictor of the target of these rows; ValueError where no method can start from so few."""
+        if len(data) < FEW:
+            from latency import zoo
+
+            adapted = zoo.gpu_model().predictor(data.target).adapt(data)
+            return with_facts(adapted, {"why": f"data sheet and anchors: only {len(data)} rows"})
+        found = {name: learner.fit(data) for name, learner in _candidates(data).items()}
+        if not found:
+            raise ValueError(
+                f"{len(data)} measurements are too few where no device of {data.target.space} is known: give "
+                f"at least {ADDITIVE}"
+            )
+        errors = {name: float(predictor.facts["left_out_mape"]) for name, predictor in found.items()}
+        best = min(errors, key=errors.__getitem__)
+        listed = ", ".join(f"{name} {error:.2f}%" for name, error in errors.items())
+        return with_facts(found[best], {"why": f"{best}, by the error on rows left out: {listed}"})
+
+
+def _candidates(data: LatencyData) -> dict[str, Learner]:
+    """The learners that can start from so many rows."""
+    found: dict[str, Learner] = {}
+    space = spaces.get(data.target.space)
+    sides = space.column(data.genomes, "r") if "r" in space.index else None
+    if len(data) <= MOST and transfer.sources(space, needed=False):
+        covered = None if sides is None else (int(sides.min()), int(sides.max()))
+        found["transfer"] = transfer.Transfer(resolutions=covered)
+    if len(data) >= ADDITIVE:
+        found["additive"] = additive.Additive()
+    if len(data) >= NETWORK:
+        found["neural"] = neural.Neural()
+    return found
