@@ -60,6 +60,7 @@ PHYSICAL = 1 + 3 + (len(SIZES) + 1) + 2 + 3  # features that are not genes
 LINE_NOISE = 0.05  # of log latencies about a line in log MACs
 SMOOTHING, SMOOTHING_ROUNDS = 1e-2, 5  # ridge of the known devices' own fits, and their re-weighting
 STRENGTH_ROWS = 320  # of the known devices, for the marginal likelihood
+DOUBT = 2.0  # a virtual label is trusted within this many times the log ratio on known devices
 SWEEPS = 2
 NOISES = (0.005, 0.01, 0.02, 0.04, 0.08, 0.16)  # of the samples, log latency
 TRUST_ROUNDS = 3
@@ -152,7 +153,8 @@ def _squared_distance(a: Floats, b: Floats) -> Floats:
 
 def _architecture_kernel(a: Floats, b: Floats, bend: float) -> Floats:
     """(n, m) K of scaled features: about 1 on the diagonal."""
-    return (1 - bend) * a @ b.T / a.shape[1] + bend * np.exp(-0.5 * _squared_distance(a, b))
+    straight = (1 - bend) * a @ b.T / a.shape[1]
+    return straight + bend * np.exp(-0.5 * _squared_distance(a, b)) if bend else straight
 
 
 @plain_dataclass(frozen=True, eq=False)
@@ -230,8 +232,8 @@ class Maple:
     virtual: bool = True
     importance: bool = True
     references: bool = True
-    smooth: bool = True
-    neighbours: Annotated[int, Field(ge=1)] = 3
+    smooth: bool = False
+    neighbours: Annotated[int, Field(ge=1)] = 1
     width: Annotated[float, Field(gt=0)] = 0.5
     rows: Annotated[int, Field(ge=10)] = 150
     operators: bool = False  # time operators on this machine and learn from the devices measured by us
@@ -341,7 +343,7 @@ class Maple:
             y.append(np.log(data.ms[of]) - lines[-1](x[:, 0]))
             device.append(np.full(len(near), len(known)))
             weight.append(np.ones(len(near)))
-            extra.append(apart**2)
+            extra.append((DOUBT * apart) ** 2)
         scale = _scale_of(np.concatenate(raw[: len(known)]))
         rows = _Rows(
             np.concatenate(genomes),
