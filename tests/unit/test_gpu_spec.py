@@ -68,7 +68,7 @@ def test_the_fit_finds_what_made_the_data():
         for batch in (1, 32)
     ]
     fitted = GpuSpec(rows=20).fit(known)
-    unseen = made_up(truth, "a100_40", 32, genomes(40, 1))
+    unseen = made_up(truth, "a100_40", 32, rows)
     off = [
         np.abs(
             model.predictor(unseen.target).predict(unseen.genomes, unseen.target).mean / unseen.ms - 1
