@@ -353,8 +353,11 @@ def denoised(data: LatencyData) -> Source:
         raise ValueError(f"{len(data)} measurements are too few to denoise; give at least {MIN_ROWS}")
     codes = space.slot_radix[1]
     variants = space.slot_codes(data.genomes)[:, :, None] == np.arange(1, codes)
-    genes = _gene_cells(space)[:, :, 1:].reshape(-1, len(space.slots) * (codes - 1))
-    slots = variants.reshape(len(data), -1).astype(np.float64)
+    seen = np.flatnonzero(variants.any(axis=0).ravel())
+    cells_of = _gene_cells(space)
+    shared = ((cells_of > 0).any(axis=2).sum(axis=1) > 1).nonzero()[0]  # the others are slots themselves
+    genes = cells_of[shared, :, 1:].reshape(len(shared), len(space.slots) * (codes - 1))[:, seen]
+    slots = variants.reshape(len(data), -1)[:, seen].astype(np.float64)
     design = np.concatenate([slots, slots @ genes.T], axis=1)
     middle = design.mean(axis=0)
     design -= middle
@@ -362,9 +365,10 @@ def denoised(data: LatencyData) -> Source:
     design = np.concatenate([np.full((len(data), 1), np.sqrt(LEVEL)), design / scale], axis=1)
     weights, level = _robust_fit(design, data.ms)
     base = level + np.sqrt(LEVEL) * weights[0] - middle @ weights[1:] / scale
-    cells = np.zeros((len(space.slots), codes))
-    of_slots, of_genes = np.split(weights[1:] / scale, [slots.shape[1]])
-    cells[:, 1:] = (of_slots + of_genes @ genes).reshape(len(space.slots), -1)
+    of_slots, of_genes = np.split(weights[1:] / scale, [len(seen)])
+    flat = np.zeros(len(space.slots) * (codes - 1))
+    flat[seen] = of_slots + of_genes @ genes
+    cells = np.pad(flat.reshape(len(space.slots), -1), ((0, 0), (1, 0)))
     return Source(data.target.name, SlotTable(cells[None], np.array([base])), (0, 0), data.target)
 
 
