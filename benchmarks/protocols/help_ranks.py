@@ -2,17 +2,18 @@
 
 HELP (NeurIPS 2021; its loader): sources see the first `train_pool` rows (900 of NAS-Bench-201, 4,000 of
 FBNet), the score is taken on the `query` rows after them (1,000), and "middle 80%" drops the fastest and
-slowest tenth of each device's rows in the pool, where samples come from, and in the query. Its three FBNet test devices
-have no column in the shared table: the devices of that table that are neither trained on nor validated on
-stand in (a CPU, a phone and a GPU, named before anything was scored), and HELP's own join with `test_rows`.
+slowest tenth of each device's rows in the pool, where samples come from, and in the query. Its three FBNet
+test devices have no column in the shared table: devices of that table that are neither trained on nor
+validated on stand in (a CPU, a phone and a GPU, named before anything was scored), and HELP's own join with
+`test_rows`.
 
 NASFLAT (arXiv 2403.02446; its training script): 900 rows per source, 20 samples, scored on all rows of all
 cells, samples included. Here: sources and samples from the same pools as HELP's, scored on all rows after the
 pool, none dropped. Device sets as far as the columns exist; rows say what is missing.
 
-Samples: a seed draws 600 rows of the pool, `Ensemble.choose` takes N of them; "random" takes the first N drawn. All
-methods but the random one see the same samples. Choices were made with `validation=1`: HELP's validation
-devices, or the training devices of a NASFLAT set left out in turn.
+Samples: a seed draws 600 rows of the pool, `Ensemble.choose` takes N of them; "random" takes the first N
+drawn. All methods but the random one see the same samples. Choices were made with `validation=1`: HELP's
+validation devices, or the training devices of a NASFLAT set left out in turn.
 """
 
 from __future__ import annotations
@@ -24,18 +25,17 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from benchmarks.protocols import Row, Setting, Table, draws, judged, middle, read
 from latency.data import LatencyData
-from latency.predictors.additive import Additive
 from latency.predictors.ensemble import Ensemble, denoised
 from latency.predictors.transfer import Source
 from supernet import footprint, spaces
 from supernet.prediction import Prediction
-from supernet.space import Floats, Genomes, Ints
+from supernet.space import Floats, Genomes
 
 FILES = {"nasbench201": "nasbench201_latency.csv.gz", "fbnet": "fbnet_latency.csv.gz"}
+RIDGES = (0.01, 0.1, 1.0, 10.0, 100.0)
 DRAWN = 600  # rows of the pool that samples are chosen from
 FBNET_TARGETS = ("gold_6226", "pixel2", "titan_rtx_64")  # of the shared table, in place of HELP's
 HELP_MIDDLE = {  # Spearman, 10 samples and 10 reference latencies, middle 80% (HELP, tables 2 and 3)
@@ -145,9 +145,7 @@ def _run(task: Task, setting: Setting) -> Iterator[Row]:
     notes = [f"without the sources {', '.join(missing)}"] if missing else []
     notes += [f"without the targets {', '.join(absent)}"] if absent else []
     pool = slice(0, task.pool)
-    known = {
-        name: denoised(table.data(name, pool)) for name in task.train if name in table.columns
-    }
+    known = {name: denoised(table.data(name, pool)) for name in task.train if name in table.columns}
     for target in targets:
         others = [source for name, source in known.items() if name != target]
         for part in task.parts:
@@ -161,7 +159,7 @@ def _run(task: Task, setting: Setting) -> Iterator[Row]:
 def _rows(
     task: Task, table: Table, asked: Table, target: str, part: str, rng: np.random.Generator
 ) -> tuple[LatencyData, LatencyData]:
-    """What samples are chosen from, and what is scored (the samples are still in it, if they come from there)."""
+    """What samples are chosen from, and what is scored, samples included if they come from there."""
     drawn_from = table if target in table.columns else asked
     pool = np.arange(task.pool if drawn_from is table else len(asked))
     past = len(table) if task.query is None else task.pool + task.query
@@ -181,7 +179,9 @@ def _compare(row: Row, known: Sequence[Source], drawn: LatencyData, scored: Late
     for method, fit in _methods(known, chosen).items():
         yield judged(replace(row, method=method), fit, test)
     first = drawn.take(slice(0, row.n))
-    yield judged(replace(row, method="ensemble, random samples"), _ours(known, first), _without(scored, first))
+    yield judged(
+        replace(row, method="ensemble, random samples"), _ours(known, first), _without(scored, first)
+    )
 
 
 def _without(data: LatencyData, samples: LatencyData) -> LatencyData:
@@ -221,13 +221,20 @@ def _methods(known: Sequence[Source], samples: LatencyData) -> Mapping[str, Call
         return lambda genomes: level + slope * footprint.of(space, genomes, "macs")
 
     def scratch() -> Predict:
-        fitted = Additive(ridge=0.1).fit(samples)
-        return lambda genomes: fitted.predict(genomes, samples.target)
+        """Ridge regression on the genes, the penalty of smallest left-out error."""
+        seen = space.one_hot(samples.genomes)
+        middle, level = seen.mean(axis=0), samples.ms.mean()
+        kernel = (seen - middle) @ (seen - middle).T
+        inverse = [np.linalg.inv(kernel + ridge * np.eye(len(samples))) for ridge in RIDGES]
+        left_out = [inv @ (samples.ms - level) / np.diag(inv) for inv in inverse]
+        best = inverse[int(np.argmin([(residual**2).sum() for residual in left_out]))]
+        weights = (seen - middle).T @ best @ (samples.ms - level)
+        return lambda genomes: level + (space.one_hot(genomes) - middle) @ weights
 
     return {
         "ensemble": _ours(known, samples),
         "non-negative mix": mix,
         "closest device x factor": closest,
         "MACs line": line,
-        "from scratch": scratch,
+        "ridge from scratch": scratch,
     }

@@ -1,22 +1,26 @@
-"""Few-shot transfer for devices that no mix of known ones explains: an average of linear Gaussian processes.
+"""Few-shot transfer where known devices may not explain the new one: a Gaussian process and a mix, averaged.
 
-Letters: n samples, d sources, F families of features, J features of a family, S slots, C slot codes.
+Letters: n samples, o others, d sources, F families of features, J features of a family, S slots, C codes.
 
-The model (ours; RESEARCH names sources, op counts and standardisation for NAS-Bench-201) is linear in
-milliseconds, with independent normal priors on the weights of five families of features:
-    known devices       their standardised latencies, variance 1 / d each, and the mean of them, variance 1
-    counts              how often each level of each kind of gene occurs ("op counts")
-    footprints          multiply-accumulates, activations, parameters, layers; where these belong to slots
-    parts               every variant of every slot
-The level is free. Strengths of counts and footprints and the noise are not chosen but averaged over a grid by
-the evidence of the samples: from ten samples a single choice is luck. One more round lets samples count less
-whose standardised left-out residual is large.
+1. A Gaussian process (ours; RESEARCH names sources, op counts and standardisation for NAS-Bench-201), linear
+   in milliseconds, with independent normal priors on the weights of five families of features:
+       known devices       their standardised latencies, variance 1 / d each
+       their mean          variance 1
+       counts              how often each level of each kind of gene occurs ("op counts")
+       footprints          multiply-accumulates, activations, parameters, layers, where these belong to slots
+       parts               every variant of every slot
+   The level is free. Strengths of counts and footprints and the noise are not chosen but averaged over a
+   grid, by the evidence of the samples: from ten samples a single choice is luck. One more round lets samples
+   count less whose standardised left-out residual is large.
+2. A mix: the non-negative least squares combination of the known devices. Hard to beat when one of them is
+   much like the new one, useless when none is.
+3. Their average, weighted by the inverse fourth power of the root mean square of left-out residuals.
 
 In milliseconds because the latency of a network is a sum. Chosen on the validation devices of HELP's splits
-and on its training devices left out in turn, where logarithms cost .007 to .01 of Spearman and an RBF kernel over
-the sources .003. Everything is a slot table, so the average is one as well.
-
-Known devices are *denoised* first: `denoised` fits their measurements with slots and genes.
+and on its training devices left out in turn: logarithms cost .007 to .01 of Spearman, an RBF kernel over the
+sources .003, the process alone .001 (NAS-Bench-201) and .01 (FBNet), the mix alone .02 to .03 and .01 to .03.
+Everything is a slot table, so the average is one as well. Known devices are *denoised* first: `denoised` fits
+their measurements with slots and genes.
 """
 
 from __future__ import annotations
@@ -84,7 +88,7 @@ class EnsembleLatency:
         return Prediction(mean, np.full(len(mean), self.std_ms))
 
     def adapt(self, data: LatencyData) -> EnsembleLatency:
-        """The predictor of another device of the same space, from its samples and this one as the only source."""
+        """The predictor of another device of the same space: its samples, and this one as the only source."""
         if data.target.space != self.target.space:
             raise ValueError(
                 f"samples of {data.target.space} cannot adapt a predictor of {self.target.space}"
@@ -165,19 +169,27 @@ class Ensemble:
         )
         values = features.of(data.genomes)
         grams = values.grams(values)
-        left_out = np.empty(len(data))
+        seen = np.stack([source.table.of(features.space, data.genomes) for source in known], axis=1)
+        left_out = np.empty((2, len(data)))  # of the process and the mix
         folds = len(data) if len(data) <= 2 * FOLDS else FOLDS
         fold = np.random.default_rng(0).permutation(len(data)) % folds
         for k in range(folds):
             kept, out = fold != k, fold == k
-            level, pulls, _ = self._average(grams[:, kept][:, :, kept], data.ms[kept])
-            across = grams[:, out][:, :, kept]
-            left_out[out] = level + np.einsum("fon,fn->o", across, pulls) - data.ms[out]
-        level, pulls, strengths = self._average(grams, data.ms)
-        relative = conformal.relative_std(left_out / data.ms.mean())
+            level, pulls, _ = self._process(grams[:, kept][:, :, kept], data.ms[kept])
+            left_out[0, out] = level + np.einsum("fon,fn->o", grams[:, out][:, :, kept], pulls)
+            left_out[1, out] = seen[out] @ _mix(seen[kept], data.ms[kept])
+        left_out -= data.ms
+        trust = 1 / np.maximum((left_out**2).mean(axis=1), (1e-6 * data.ms.mean()) ** 2) ** 2
+        process, mix = trust / trust.sum()
+        level, pulls, strengths = self._process(grams, data.ms)
+        weights = _mix(seen, data.ms)
+        terms = [(float(mix * w), source.table) for w, source in zip(weights, known, strict=True)]
+        table = slot_table.combine([(float(process), features.table(values, level, pulls)), *terms])
+        residual = process * left_out[0] + mix * left_out[1]
+        relative = conformal.relative_std(residual / data.ms.mean())
         return EnsembleLatency(
             target=data.target,
-            table=features.table(values, level, pulls),
+            table=table,
             std_ms=relative * float(data.ms.mean()),
             floor_ms=float(data.ms.min()) / 2,
             relative_std=relative,
@@ -185,8 +197,9 @@ class Ensemble:
             facts={
                 "method": "ensemble",
                 "samples": len(data),
-                "sources": [source.name for source in known],
-                "left_out_mape": float(100 * np.abs(left_out / data.ms).mean()),
+                "mix": {source.name: float(w) for source, w in zip(known, weights, strict=True) if w > 0},
+                "left_out_mape": float(100 * np.abs(residual / data.ms).mean()),
+                "process": float(process),
                 **strengths,
             },
         )
@@ -198,12 +211,14 @@ class Ensemble:
         `sampling.choose` the fit is .002 to .007 Spearman worse on NAS-Bench-201, on FBNet .05.
         """
         if not 1 <= n <= len(genomes):
-            raise ValueError(f"{n} networks cannot be chosen from {len(genomes)}; ask for 1 to {len(genomes)}")
+            raise ValueError(
+                f"{n} networks cannot be chosen from {len(genomes)}; ask for 1 to {len(genomes)}"
+            )
         values = Features.build(space, known).of(genomes)
         prior = 1.0 + np.einsum("f,fpq->pq", np.array(CHOICE), values.grams(values))
         return sampling.greedy(prior, n)
 
-    def _average(self, grams: Floats, ms: Floats) -> tuple[float, Floats, dict[str, float]]:
+    def _process(self, grams: Floats, ms: Floats) -> tuple[float, Floats, dict[str, float]]:
         """The level in ms, the (F, n) pull of every sample on the weights of each family, and facts.
 
         The prediction is level + sum over families and samples of gram * pull.
@@ -231,6 +246,14 @@ class Ensemble:
         noise = float(weight.sum(axis=0) @ np.array(NOISES))
         found = {"counts": float(counts), "footprints": float(footprints), "noise": noise}
         return level + LEVEL * float(pull.sum()), tried.T @ pull, found
+
+
+def _mix(seen: Floats, ms: Floats) -> Floats:
+    """(d,) non-negative weights of the sources, least squares in ms."""
+    from scipy.optimize import nnls
+
+    weights, _ = nnls(seen, ms)
+    return np.asarray(weights)
 
 
 @plain_dataclass(frozen=True, eq=False)
@@ -263,7 +286,9 @@ class Features:
         reference = within.sample(REFERENCE, np.random.default_rng(0))
         devices = _standardised(space, reference, [source.table for source in known])
         if not devices:
-            raise ValueError(f"the sources {', '.join(s.name for s in known)} are constant: they tell nothing")
+            raise ValueError(
+                f"the sources {', '.join(s.name for s in known)} are constant: they tell nothing"
+            )
         mean = slot_table.combine((1 / len(devices), table) for table in devices)
         prints = [footprint.table(space, metric) for metric in FOOTPRINTS]
         prints.append(slot_table.tabulate(space, lambda layers: layers.live))
@@ -286,7 +311,9 @@ class Features:
         resolutions, (_, codes) = slot_table.resolution_count(self.space), self.space.slot_radix
         slots = len(self.space.slots)
         cells = np.zeros((slots, codes))
-        np.add.at(cells, (np.arange(slots), values.codes), np.repeat(pulls[-1][:, None] / slots, slots, axis=1))
+        np.add.at(
+            cells, (np.arange(slots), values.codes), np.repeat(pulls[-1][:, None] / slots, slots, axis=1)
+        )
         cells[:, 0] = 0
         terms = [(1.0, SlotTable(np.repeat(cells[None], resolutions, axis=0), np.full(resolutions, level)))]
         for tables, seen, pull in zip(self.families, values.families, pulls[:-1], strict=True):
