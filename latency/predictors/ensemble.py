@@ -17,10 +17,11 @@ Letters: n samples, o others, d sources, F families of features, J features of a
 3. Their average, weighted by the inverse fourth power of the root mean square of left-out residuals.
 
 In milliseconds because the latency of a network is a sum. Chosen on the validation devices of HELP's splits
-and on its training devices left out in turn: logarithms cost .007 to .01 of Spearman, an RBF kernel over the
-sources .003, the process alone .001 (NAS-Bench-201) and .01 (FBNet), the mix alone .02 to .03 and .01 to .03.
-Everything is a slot table, so the average is one as well. Known devices are *denoised* first: `denoised` fits
-their measurements with slots and genes.
+and on its training devices left out in turn (13 per space, N=10): on NAS-Bench-201 logarithms cost .007 of
+Spearman and an RBF kernel over the sources .001 to .003 (on FBNet logarithms change nothing); the process
+alone loses up to .003 there and .01 on FBNet, the mix alone .01 to .03 on both. Everything is a slot table,
+so the average is one as well. Known devices are *denoised* first: `denoised` fits their measurements with
+slots and genes.
 """
 
 from __future__ import annotations
