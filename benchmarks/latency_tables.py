@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from benchmarks.protocols import Row, Setting, gpu_loo, help_ofa, nas_note10, s1
+from benchmarks.protocols import Row, Setting, gpu_loo, help_ofa, help_ranks, maplex, nas_note10, s1
 from configs import unknown_name
 from supernet import artifact
 from supernet.tidy import data_dir
@@ -25,8 +25,10 @@ from supernet.tidy import data_dir
 PROTOCOLS: dict[str, Callable[[Setting], Iterator[Row]]] = {
     **s1.PROTOCOLS,
     **help_ofa.PROTOCOLS,
+    **help_ranks.PROTOCOLS,
     **gpu_loo.PROTOCOLS,
     **nas_note10.PROTOCOLS,
+    **maplex.PROTOCOLS,
 }
 OPTIONS = ("seeds", "test_rows", "validation", "out")
 SHOWN = {
@@ -88,9 +90,11 @@ def main() -> None:
     out.mkdir(parents=True, exist_ok=True)
     with threadpool_limits(1):
         for name in asked:
-            rows = list(PROTOCOLS[name](setting))
-            found = [row.plain() for row in rows]
-            artifact.write_text(out / f"{name}.json", json.dumps(found, indent=1) + "\n")
+            rows = []
+            for row in PROTOCOLS[name](setting):  # each result is kept at once: some protocols take long
+                rows.append(row)
+                found = [row.plain() for row in rows]
+                artifact.write_text(out / f"{name}.json", json.dumps(found, indent=1) + "\n")
             artifact.write_text(out / f"{name}.md", markdown(rows))
             print(f"## {name}\n\n{markdown(rows)}", flush=True)
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 
 import numpy as np
 
@@ -22,6 +22,8 @@ from benchmarks.protocols import Fit, Row, Setting, Table, draws, fitting, judge
 from benchmarks.protocols import read, split
 from latency import adaptation
 from latency.data import LatencyData
+from latency.predictors.additive import Additive
+from latency.predictors.ensemble import Ensemble, denoised
 from latency.predictors.maple import Known, Maple, Strengths, likeliest, specification
 from latency.predictors.transfer import Source, Transfer
 from latency.zoo import devices
@@ -35,6 +37,10 @@ OWN_COUNTS, NETWORK_COUNT, NETWORK_SEEDS = (3, 10, 30), 10, 1
 OFA, OFA_COUNTS, OFA_FITTED = ("ofa_mbv3_gpu_latency.csv.gz", "ofa_mbv3_w1.2"), (3, 10, 100), 3000
 CELLS, CELLS_COUNTS, CELLS_FITTED = ("nasbench201_latency.csv.gz", "nasbench201"), (10, 100), 900
 LEARNED, SCORED = 75, 3000  # rows of each known device of (b); rows scored of NAS-Bench-201
+COST = (
+    "Devices of this machine: the descriptor is 13 operators timed on the target (3 to 7 s of CPU time), no "
+    "subnets; it is no part of N."
+)
 PARTS = {
     "MAPLE": dict(virtual=False, importance=False),
     "MAPLE + virtual examples": dict(virtual=True, importance=False),
@@ -96,15 +102,8 @@ def _own(setting: Setting) -> Iterator[Row]:
                 ways["transfer"] = fitting(partial(transfer.fit_from, sources), samples)
                 ways |= _simple(sources, samples)
                 for method, fit in ways.items():
-                    row = Row(NAME, method, name, n, seed, "all", {}, note=_cost(operators.cpu_seconds))
+                    row = Row(NAME, method, name, n, seed, "all", {}, note=COST)
                     yield _unexplained(row, fit, data, test)
-
-
-def _cost(seconds: float) -> str:
-    return (
-        "Devices of this machine: the descriptor is 13 operators timed on the target, no subnets "
-        "(3 to 7 s of CPU time); it is no part of N."
-    )
 
 
 def _maple(
@@ -137,3 +136,77 @@ def _unexplained(row: Row, fit: Fit, data: LatencyData, test: LatencyData) -> Ro
         "residual_spearman": float(spearmanr(true, guess).statistic),
     }
     return replace(scored, scores={**scored.scores, **more})
+
+
+# ---------------------------------------------------------------------- (b)
+def _ofa(setting: Setting) -> Iterator[Row]:
+    table = read(setting.data, *OFA)
+    first = 3000 if setting.validation else 3500
+    fitted = {}
+    for name in table.columns:
+        predictor = Additive(validation=(2500, OFA_FITTED)).fit(table.data(name, slice(0, OFA_FITTED)))
+        fitted[name] = Source(name, predictor.table, predictor.resolutions, table.targets[name])
+    known = {name: _known(table, name, slice(0, OFA_FITTED, 4)) for name in table.columns}
+    for name in names_of(setting, table):
+        others = [one for other, one in known.items() if _gpu(other) != _gpu(name)]
+        sources = [source for other, source in fitted.items() if _gpu(other) != _gpu(name)]
+        for seed, rng in draws(setting):
+            parts = split(setting, table, name, slice(0, OFA_FITTED), slice(first, first + 500), seed)
+            for n in OFA_COUNTS:
+                samples = parts.draw(n, rng)
+                ways = _ablation(others, _sheet(samples), samples)
+                ways["transfer"] = fitting(partial(Transfer().fit_from, sources), samples)
+                ways |= _simple(sources, samples)
+                for method, fit in ways.items():
+                    yield judged(Row(NAME, method, name, n, seed, "all", {}), fit, parts.test)
+
+
+def _cells(setting: Setting) -> Iterator[Row]:
+    table = read(setting.data, *CELLS)
+    devices_of = json.loads((setting.data / "latency_splits.json").read_text())["help"]["nasbench201"]
+    train = [name for name in devices_of["train"] if name in table.columns]
+    asked = devices_of["valid" if setting.validation else "test"]
+    pool, query = devices_of["train_pool"], devices_of["query"]
+    known = {name: _known(table, name, slice(0, pool)) for name in train}
+    fitted = {name: denoised(table.data(name, slice(0, pool))) for name in train}
+    given = names_of(setting, table)
+    for name in [n for n in given if n in asked or n not in table.columns]:
+        for seed, rng in draws(setting):
+            parts = split(setting, table, name, slice(0, pool), slice(pool, pool + query), seed)
+            for n in CELLS_COUNTS:
+                samples, sources = parts.draw(n, rng), list(fitted.values())
+                ways = _ablation(list(known.values()), _sheet(samples), samples)
+                ways["transfer (ensemble)"] = fitting(partial(Ensemble().fit_from, sources), samples)
+                ways |= _simple(sources, samples)
+                for method, fit in ways.items():
+                    yield from judged_parts(Row(NAME, method, name, n, seed, "all", {}), fit, parts.test)
+
+
+def _gpu(name: str) -> str:
+    """The GPU of a column: titan_rtx of titan_rtx_64."""
+    return name.rsplit("_", 1)[0]
+
+
+def _sheet(data: LatencyData) -> Floats:
+    """The data sheet of a device, and the batch size."""
+    return np.append(specification(data.target.spec), np.log(data.target.batch))
+
+
+def _known(table: Table, name: str, rows: slice) -> Known:
+    data = table.data(name, rows)
+    return Known(data, _sheet(data))
+
+
+def _ablation(known: Sequence[Known], descriptor: Floats, samples: LatencyData) -> dict[str, Fit]:
+    strengths = _strengths(tuple(known))
+    return {
+        label: fitting(_maple(Maple(smooth=True, rows=LEARNED, **parts), known, descriptor, strengths), samples)
+        for label, parts in PARTS.items()
+    }
+
+
+@cache
+def _strengths(known: tuple[Known, ...]) -> Strengths:
+    return likeliest(known, smooth=True)
+
+PROTOCOLS = {NAME: run}

@@ -13,6 +13,7 @@ that the predictor itself would choose.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import numpy as np
 

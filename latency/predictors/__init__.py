@@ -56,6 +56,7 @@ MODULES = {  # which module reads an `.npz` of this kind
     "latency predictor": "slot_latency",
     "gpu data-sheet predictor": "gpu_spec",
     "maple predictor": "maple",
+    "ensemble latency predictor": "ensemble",
 }
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 
+from latency import zoo
 from latency.data import LatencyData
 from latency.predictors import LatencyPredictor, Learner, additive, neural, transfer, with_facts
 from supernet import spaces
@@ -24,8 +25,6 @@ class Automatic:
     def fit(self, data: LatencyData) -> LatencyPredictor:
         """The predictor of the target of these rows; ValueError where no method can start from so few."""
         if len(data) < FEW:
-            from latency import zoo
-
             adapted = zoo.gpu_model().predictor(data.target).adapt(data)
             return with_facts(adapted, {"why": f"data sheet and anchors: only {len(data)} rows"})
         found = {name: learner.fit(data) for name, learner in _candidates(data).items()}

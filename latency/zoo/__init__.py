@@ -55,7 +55,7 @@ def gpu_model() -> GpuModel:
 def automatic(wanted: Target) -> tuple[LatencyPredictor, str]:
     """What `predictor=auto` takes for a target that is not to be measured now, and why.
 
-    Its own predictor if one ships, else the data sheet of a GPU. ValueError for what is neither.
+    Its own predictor if one ships; the data sheet for `target=gpu`. ValueError for what is neither.
     """
     if wanted.name in names() and wanted.key == target(wanted.name).key:
         found = predictor(wanted.name)
@@ -64,7 +64,7 @@ def automatic(wanted: Target) -> tuple[LatencyPredictor, str]:
             f"{rows:,} measurements of this very target" if rows else "the lookup table of this very target"
         )
         return found, f"{what} ({found.facts['method']})"
-    if wanted.spec.kind != "gpu":
+    if wanted.spec.kind != "gpu" or wanted.method != "data sheet":
         raise ValueError(
             f"target {wanted.name} is not one that ships: no predictor was fitted for {wanted}. Fit one on "
             "measurements of yours (make fit) and pass it as predictor=FILE.npz"

@@ -1,6 +1,7 @@
 """Every YAML file builds what it says, and the packages import one way."""
 
 import ast
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,8 +9,10 @@ import pytest
 import yaml
 
 import configs
-from latency import engines, zoo
+from latency import engines, predictors, zoo
 from latency.data import LatencyData
+from latency.predictors.mlp import Training
+from latency.predictors.neural import Neural
 from latency.target import Target
 from search.objective import METRICS
 from search.searchers import Searcher
@@ -66,18 +69,36 @@ def test_the_others_build():
 
 
 @pytest.mark.parametrize("name", configs.names("learner"))
-def test_learners_fit_and_predict(name, rng):
-    """From twelve measurements, whatever the method: positive latencies with an uncertainty."""
+def test_learners_fit_and_predict(name, rng, tmp_path):
+    """From 24 measurements, whatever the method: positive latencies with an uncertainty, for each network the
+    same in any order; adapting leaves a predictor alone, and its file says the same."""
     target = zoo.target("epyc_ort")
     space = spaces.get(target.space).restrict("r", 160, 224)
-    genomes = space.network(space.sample(12, rng))
+    genomes = space.network(space.sample(24, rng))
+    if name == "s1":
+        genomes[:, space.index["r"]] = space.levels[space.index["r"]]  # it knows steps of 16 pixels only
     ms = zoo.predictor("epyc_ort").predict(genomes, target).mean
-    data = LatencyData(target, genomes, ms, np.full(12, np.nan))
-    fitted = configs.build(configs.load("learner", name)).fit(data)
+    data = LatencyData(target, genomes, ms, np.full(24, np.nan))
+    node = configs.load("learner", name)
+    if "training" in node:
+        node["training"] |= {"epochs": 2, "batch": 8}
+    if name == "fine_tune":
+        node["base"] = str(tmp_path / "base.safetensors")
+        Neural(training=Training(epochs=2)).fit(data).save(node["base"])
+    fitted = configs.build(node).fit(data)
     predicted = fitted.predict(genomes, target)
     assert (predicted.mean > 0).all()
     assert (predicted.std > 0).all()
-    assert (data.genomes == genomes).all()
+    order = rng.permutation(24)
+    assert np.allclose(fitted.predict(genomes[order], target).mean, predicted.mean[order], rtol=1e-5)
+    assert fitted.facts["left_out_mape"] >= 0
+    fitted.adapt(replace(data, ms=2 * ms))
+    assert (fitted.predict(genomes, target).mean == predicted.mean).all()
+    path = tmp_path / f"mine{predictors.suffix(fitted)}"
+    fitted.save(path)
+    again = predictors.load(path).predict(genomes, target)
+    assert np.allclose(again.mean, predicted.mean, rtol=1e-5)
+    assert np.allclose(again.std, predicted.std, rtol=1e-5)
 
 
 @pytest.mark.parametrize("name", configs.names("engine"))
@@ -121,6 +142,7 @@ def test_misspelt_options_fail(group, node):
         (["limits.param=3"], "Did you mean 'params'"),
         (["target=v100_b64", "target.batch=1"], "states a fact"),
         (["space=ofa_mbv3_w1.0", "space.width=1.2"], "states a fact"),
+        (["target=gpu", "target.devise=t4"], "Did you mean 'device'"),
     ],
 )
 def test_misspelt_words_get_the_nearest(words, message):

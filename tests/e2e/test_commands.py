@@ -161,7 +161,7 @@ def test_own_measurements_from_csv_to_search(tmp_path):
             writer.writerow([*row, t])
     table = ["rows=mine.csv", "column=lat_mine"]
     words = ["space=ofa_mbv3_w1.2", "device=v100", *table, "past=500", "out=mine.npz"]
-    out, err = command("scripts.fit_predictor", *words, cwd=tmp_path).communicate(timeout=60)
+    out, err = command("scripts.fit_predictor", *words, cwd=tmp_path).communicate(timeout=240)
     assert "predictor=mine.npz" in out, err
     words = ["predictor=mine.npz", *table, "first=500", "out=score.json"]
     out, err = command("scripts.score_predictor", *words, cwd=tmp_path).communicate(timeout=60)
@@ -202,3 +202,38 @@ def test_import_is_light():
     words = [sys.executable, "-c", code, *heavy]
     process = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True)
     assert process.stdout.strip() == "[]"
+
+
+def test_search_for_a_gpu_known_by_its_data_sheet(tmp_path):
+    words = [
+        "target=gpu",
+        "target.device=rtx_4090",
+        "target.batch=8",
+        "budget=500",
+        "wandb=disabled",
+        "out=run",
+    ]
+    code, out, err = search(*words, cwd=tmp_path)
+    assert code == 0, err
+    assert "nothing was measured on it" in out
+    rows = json.loads((tmp_path / "run" / "front.json").read_text())
+    assert all(row["latency_ms_std"] > 0.05 * row["latency_ms"] for row in rows)
+
+
+def test_a_sweep_of_fits_ranks_its_options_and_a_network_searches(tmp_path):
+    target = zoo.target("v100_b64")
+    space = spaces.get(target.space).restrict("r", 160, 224)
+    genomes = space.network(space.sample(60, np.random.default_rng(0)))
+    ms = zoo.predictor("v100_b64").predict(genomes, target).mean
+    write_csv(tmp_path / "mine.csv", LatencyData(target, genomes, ms, np.full(60, np.nan)))
+    words = ["-m", "learner=neural", "space=ofa_mbv3_w1.2", "device=v100", "batch=64", "rows=mine.csv"]
+    words += ["column=lat_ms", "learner.hidden=[16]", "learner.training.epochs=2,40", "hydra.sweep.dir=sweep"]
+    out, err = command("scripts.fit_predictor", *words, cwd=tmp_path).communicate(timeout=120)
+    jobs = [json.loads(path.read_text()) for path in sorted(tmp_path.glob("sweep/*/fit.json"))]
+    assert len(jobs) == 2, err
+    best = min(jobs, key=lambda job: job["error"])
+    assert "learner.training.epochs=40" in best["options"]
+    assert out.strip().splitlines()[-2].split()[1:] == best["options"]
+    words = ["predictor=sweep/1/latency-mine.safetensors", "budget=500", "wandb=disabled", "out=run"]
+    code, out, err = search(*words, cwd=tmp_path)
+    assert code == 0, err

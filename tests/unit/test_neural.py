@@ -1,0 +1,184 @@
+"""The network: its forward pass, what it learns, files, fine-tuning."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+import configs
+from latency import predictors, zoo
+from latency.data import LatencyData
+from latency.predictors import mlp, neural
+from latency.predictors.mlp import Mlp, Training
+from latency.predictors.neural import FineTune, Neural
+from latency.scores import scores
+from supernet import spaces
+from supernet.space import SearchSpace
+
+SHORT = Training(epochs=15, batch=32, learning_rate=4e-3)
+SMALL = Neural(hidden=(32, 32), training=SHORT)
+
+
+def measured(n: int, name: str = "2080ti_b64_w1.0", seed: int = 0) -> LatencyData:
+    """n latencies of a shipped target at S1's resolutions."""
+    target = zoo.target(name)
+    genomes = s1_space().sample(n, np.random.default_rng(seed))
+    ms = zoo.predictor(name).predict(genomes, target).mean
+    return LatencyData(target, genomes, ms, np.full(n, np.nan))
+
+
+def s1_space() -> SearchSpace:
+    """One of S1's resolutions."""
+    return spaces.get("ofa_mbv3_w1.0").restrict("r", 224, 224)
+
+
+def test_forward_pass_is_that_of_torch(rng):
+    import torch
+
+    network = mlp.start((7, 5, 3, 1), rng)
+    layers = []
+    for weights, bias in network.layers:
+        layer = torch.nn.Linear(*weights.shape)
+        layer.weight.data, layer.bias.data = torch.tensor(weights.T.copy()), torch.tensor(bias)
+        layers += [layer, torch.nn.ReLU()]
+    x = rng.normal(size=(20, 7)).astype(np.float32)
+    wanted = torch.nn.Sequential(*layers[:-1])(torch.tensor(x))[:, 0].detach().numpy()
+    assert np.allclose(network(x), wanted, atol=1e-5)
+
+
+def test_a_network_learns_a_linear_function_and_weights_of_rows_count(rng):
+    x = rng.normal(size=(400, 4)).astype(np.float32)
+    y = x @ np.array([1.0, -2.0, 0.5, 0.0])
+    wrong = np.r_[y[:200], -y[200:]]  # the second half lies
+    start = mlp.start((4, 32, 1), rng)
+    options = dict(training=Training(epochs=60, batch=32, learning_rate=1e-2, loss="mse"), rng=rng)
+    honest = mlp.train(start, x, y, **options)
+    trusted = mlp.train(start, x, wrong, sample_weight=np.r_[np.ones(200), np.zeros(200)], **options)
+    deceived = mlp.train(start, x, wrong, **options)
+    error = [float(np.abs(network(x) - y).mean()) for network in (honest, trusted, deceived)]
+    assert error[0] < 0.1
+    assert error[1] < 0.3
+    assert error[2] > 0.7
+
+
+def test_only_the_head_moves(rng):
+    x, y = rng.normal(size=(64, 3)), rng.normal(size=64)
+    start = mlp.start((3, 8, 1), rng)
+    tuned = mlp.train(start, x, y, training=SHORT, rng=rng, only_head=True)
+    assert (tuned.layers[0][0] == start.layers[0][0]).all()
+    assert (tuned.layers[1][0] != start.layers[1][0]).any()
+
+
+def test_divergence_is_an_error(rng):
+    x, y = rng.normal(size=(64, 3)), 1e6 * rng.normal(size=64)
+    steep = Training(epochs=5, learning_rate=1e6, optimiser="sgd", loss="mse", schedule="constant")
+    with pytest.raises(ValueError, match="lower learning_rate"):
+        mlp.train(mlp.start((3, 8, 1), rng), x, y, training=steep, rng=rng)
+
+
+def test_shapes_that_do_not_follow_are_refused():
+    with pytest.raises(ValueError, match="no network"):
+        Mlp.of(
+            {
+                "weight0": np.zeros((3, 4)),
+                "bias0": np.zeros(4),
+                "weight1": np.zeros((5, 1)),
+                "bias1": np.zeros(1),
+            }
+        )
+
+
+def test_s1_encoding_is_128_inputs_with_zeros_for_absent_blocks():
+    space = s1_space()
+    shallow = space.parse([space.format(space.sample(200, np.random.default_rng(1)))[0]])
+    x = neural.encode(space, shallow, "s1")
+    blocks = int(sum(space.column(shallow, f"d{s}")[0] for s in range(5)))
+    assert x.shape == (1, 128)
+    assert x[0, :60].sum() == x[0, 60:120].sum() == blocks
+    assert x[0, 120:].argmax() == (224 - 112) // 16
+    between = spaces.get("ofa_mbv3_w1.0").restrict("r", 164, 164).sample(1, np.random.default_rng(0))
+    with pytest.raises(ValueError, match="112, 128"):
+        neural.encode(space, between, "s1")
+
+
+def test_resolutions_between_knots_are_interpolated():
+    space = spaces.get("ofa_mbv3_w1.0")
+    genome = space.restrict("r", 160, 160).sample(1, np.random.default_rng(0))
+    moved = np.repeat(genome, 3, axis=0)
+    moved[:, space.index["r"]] = [space.axis("r").values.index(r) + 1 for r in (160, 168, 176)]
+    low, middle, high = neural.encode(space, moved, "one_hot")
+    assert np.allclose(middle, (low + high) / 2)
+
+
+def test_fit_predicts_better_than_the_mean_and_reports_honest_intervals():
+    data, test = measured(400), measured(200, seed=1)
+    fitted = SMALL.fit(data)
+    found = scores(fitted.predict(test.genomes, test.target), test.ms)
+    assert found["mape"] < 5
+    assert (
+        found["mape"]
+        < 0.5
+        * scores(
+            configs.build(configs.load("learner", "constant")).fit(data).predict(test.genomes, test.target),
+            test.ms,
+        )["mape"]
+    )
+    assert 75 <= found["coverage_90"] <= 100
+    assert (
+        fitted.predict(test.genomes, test.target).mean
+        == SMALL.fit(data).predict(test.genomes, test.target).mean
+    ).all()
+
+
+def test_save_and_load_give_the_same_predictions(tmp_path):
+    fitted = replace(SMALL.fit(measured(100)), context=np.empty(0))
+    fitted.save(tmp_path / "net.safetensors")
+    loaded = predictors.load(tmp_path / "net.safetensors")
+    genomes = measured(50, seed=2).genomes
+    assert (loaded.predict(genomes, fitted.target).mean == fitted.predict(genomes, fitted.target).mean).all()
+    assert loaded.relative_std == fitted.relative_std
+    assert predictors.suffix(loaded) == ".safetensors"
+    damaged = tmp_path / "damaged.safetensors"
+    damaged.write_bytes((tmp_path / "net.safetensors").read_bytes()[:-100])
+    with pytest.raises(ValueError, match="left as it is"):
+        predictors.load(damaged)
+
+
+def test_too_few_rows_and_other_targets_are_refused():
+    with pytest.raises(ValueError, match="at least 20"):
+        SMALL.fit(measured(10))
+    fitted = SMALL.fit(measured(60))
+    with pytest.raises(ValueError, match="was fitted for"):
+        fitted.predict(measured(3).genomes, zoo.target("p40_b64_w1.0"))
+    other = spaces.get("ofa_mbv3_w1.0").restrict("r", 128, 128).sample(2, np.random.default_rng(0))
+    with pytest.raises(ValueError, match="is known for resolutions"):
+        fitted.predict(other, fitted.target)
+
+
+def test_fine_tuning_moves_a_network_to_another_gpu_and_leaves_the_base_alone():
+    """All layers beat the line alone with 200 samples; ten samples beat a new head (S1's way)."""
+    base = Neural(hidden=(64, 64), training=replace(SHORT, epochs=40)).fit(measured(1500))
+    before = base.network.layers[0][0].copy()
+    few, many = measured(10, "p40_b64_w1.0", 3), measured(200, "p40_b64_w1.0", 4)
+    test = measured(300, "p40_b64_w1.0", 5)
+
+    def error(tuned: neural.NeuralLatency) -> float:
+        return scores(tuned.predict(test.genomes, test.target), test.ms)["mape"]
+
+    ten = base.adapt(few)
+    assert error(ten) < 6
+    assert error(FineTune().tune(base, many)) < error(ten)
+    head = FineTune(layers="head", training=replace(SHORT, optimiser="sgd", loss="rmse", schedule="constant"))
+    assert error(ten) < error(head.tune(base, few))
+    assert (base.network.layers[0][0] == before).all()
+    with pytest.raises(ValueError, match="at least 3"):
+        base.adapt(few.take(slice(0, 2)))
+
+
+def test_several_devices_share_a_network_by_their_contexts():
+    known = [measured(300), measured(300, "p40_b64_w1.0")]
+    contexts = [np.array([0.0]), np.array([1.0])]
+    fitted = SMALL.fit_many(known, contexts)
+    for data, context in zip(known, contexts, strict=True):
+        mine = replace(fitted, target=data.target, context=context)
+        assert scores(mine.predict(data.genomes, data.target), data.ms)["mape"] < 8
