@@ -30,7 +30,7 @@ nor PyTorch. Both regress log latencies without the device's mean and slope in l
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import asdict, field, replace
 from dataclasses import dataclass as plain_dataclass
 from functools import cached_property
@@ -47,10 +47,11 @@ from latency.data import LatencyData
 from latency.predictors import mlp
 from latency.predictors.mlp import Mlp, Training
 from latency.target import Target
-from supernet import artifact, spaces
+from supernet import artifact, slot_table, spaces
 from supernet.device import Device
-from supernet.layers import Kind
+from supernet.layers import Kind, LayerTable
 from supernet.prediction import Prediction
+from supernet.slot_table import SlotTable
 from supernet.space import Floats, Genomes, SearchSpace
 
 KIND = "maple predictor"
@@ -59,7 +60,7 @@ SIZES = (7, 14, 28)  # output sides at which pointwise convolutions are told apa
 PHYSICAL = 1 + 3 + (len(SIZES) + 1) + 2 + 3  # features that are not genes
 LINE_NOISE = 0.05  # of log latencies about a line in log MACs
 SMOOTHING, SMOOTHING_ROUNDS = 1e-2, 5  # ridge of the known devices' own fits, and their re-weighting
-STRENGTH_ROWS = 320  # of the known devices, for the marginal likelihood
+STRENGTH_ROWS, STRENGTH_REFERENCES = 320, 10  # of the known devices, for the marginal likelihood
 DOUBT = 2.0  # a virtual label is trusted within this many times the log ratio on known devices
 SWEEPS = 2
 NOISES = (0.005, 0.01, 0.02, 0.04, 0.08, 0.16)  # of the samples, log latency
@@ -75,15 +76,17 @@ class Strengths:
     own: float = 0.02
     level: float = 0.1
     noise: float = 0.02
-    bend: float = 0.5  # share of the RBF in K
+    bend: float = 0.1  # share of the RBF in K
+    reach: float = 1.0  # of S, in median distances between devices
 
 
 GRID: dict[str, tuple[float, ...]] = {
     "common": (0.002, 0.005, 0.015, 0.05, 0.15),
-    "similar": (0.015, 0.05, 0.15, 0.4, 1.0),
+    "similar": (0.015, 0.05, 0.15, 0.4, 1.0, 3.0),
     "own": (0.005, 0.01, 0.02, 0.04, 0.08, 0.16),
     "noise": (0.005, 0.01, 0.02, 0.04, 0.08, 0.16),
     "bend": (0.0, 0.1, 0.3, 0.6),
+    "reach": (0.3, 1.0, 3.0, 10.0),
 }
 
 
@@ -91,19 +94,50 @@ GRID: dict[str, tuple[float, ...]] = {
 def features(space: SearchSpace, genomes: Genomes) -> Floats:
     """(n, p) log MACs; then per MAC: the MACs of each class of layer, parameters, activations and layers; then
     one-hot genes."""
-    layers = space.layers(genomes)
-    macs = layers.layer_macs().astype(float)
-    total = np.maximum(macs.sum(axis=1, keepdims=True), 1.0)
-    depthwise = layers.groups > 1
-    pointwise = (layers.kind == Kind.CONV) & (layers.kernel == 1) & ~depthwise
-    side = np.digitize(layers.out_size, SIZES)
-    masks = [depthwise & (layers.kernel == kernel) for kernel in (3, 5, 7)]
-    masks += [pointwise & (side == step) for step in range(len(SIZES) + 1)]
-    masks += [(layers.kind == Kind.CONV) & (layers.kernel > 1) & ~depthwise, layers.kind == Kind.LINEAR]
-    parts = [np.log(total)] + [(macs * mask).sum(axis=1, keepdims=True) / total for mask in masks]
-    for amount in (layers.layer_params(), layers.layer_activations(), layers.live * 1.0):
-        parts.append(np.log(np.maximum(amount.sum(axis=1, keepdims=True), 1.0)) - np.log(total))
-    return np.concatenate([*parts, space.one_hot(genomes)], axis=1)
+    amounts = _amounts(space, genomes)
+    total = np.maximum(amounts[:, 0], 1.0)
+    parts = [np.log(total)] + [part / total for part in amounts[:, 1:-3].T]
+    parts += [np.log(np.maximum(part, 1.0) / total) for part in amounts[:, -3:].T]
+    return np.concatenate([np.stack(parts, axis=1), space.one_hot(genomes)], axis=1)
+
+
+def _costs() -> list[Callable[[LayerTable], NDArray[Any]]]:
+    """(n, L) MACs; MACs of each class of layer; parameters, activations and layers."""
+
+    def of(mask: Callable[[LayerTable], NDArray[np.bool_]]) -> Callable[[LayerTable], NDArray[Any]]:
+        return lambda t: t.layer_macs() * mask(t)
+
+    def depthwise(kernel: int) -> Callable[[LayerTable], NDArray[np.bool_]]:
+        return lambda t: (t.groups > 1) & (t.kernel == kernel)
+
+    def pointwise(step: int) -> Callable[[LayerTable], NDArray[np.bool_]]:
+        return lambda t: (
+            (t.kind == Kind.CONV)
+            & (t.kernel == 1)
+            & (t.groups <= 1)
+            & (np.digitize(t.out_size, SIZES) == step)
+        )
+
+    classes = [*map(depthwise, (3, 5, 7)), *map(pointwise, range(len(SIZES) + 1))]
+    classes += [lambda t: (t.kind == Kind.CONV) & (t.kernel > 1) & (t.groups <= 1)]
+    classes += [lambda t: t.kind == Kind.LINEAR]
+    whole = [LayerTable.layer_params, LayerTable.layer_activations, lambda t: t.live * 1]
+    return [LayerTable.layer_macs, *map(of, classes), *whole]
+
+
+_tables: dict[Hashable, list[SlotTable | None]] = {}
+
+
+def _amounts(space: SearchSpace, genomes: Genomes) -> Floats:
+    """(n, .) sums over the layers of `_costs`, from slot tables that are made once per layout of a space."""
+    costs = _costs()
+    if space.layout not in _tables:
+        _tables[space.layout] = [slot_table.tabulate(space, cost) for cost in costs]
+    found = []
+    for cost, table in zip(costs, _tables[space.layout], strict=True):
+        of = table.of(space, genomes) if table is not None else cost(space.layers(genomes)).sum(axis=1)
+        found.append(np.asarray(of, np.float64))
+    return np.stack(found, axis=1)
 
 
 def specification(device: Device) -> Floats:
@@ -272,7 +306,7 @@ class Maple:
         scaled = self._described(known, data, descriptor)
         rows, line, scale = self._rows(space, known, data, scaled)
         if self.form == "gp":
-            strengths = strengths or likeliest(known, smooth=self.smooth)
+            strengths = strengths or likeliest(known, smooth=self.smooth, with_references=self.references)
             function, left_out = _gp(rows, scaled, strengths, len(data))
         else:
             function, left_out = self._network(rows, scaled, len(data))
@@ -302,10 +336,7 @@ class Maple:
             seen = references(known, data.genomes)
             own = np.log(data.ms)
             blocks.append(np.concatenate([seen, (own - own.mean())[None]]))
-        blocks = [_Scale.of(block)(block) for block in blocks if block.shape[1]]
-        width = sum(block.shape[1] for block in blocks)
-        shares = [(width / len(blocks) / block.shape[1]) ** 0.5 for block in blocks]
-        return np.concatenate([b * share for b, share in zip(blocks, shares, strict=True)], axis=1)
+        return _scaled(blocks)
 
     def _rows(
         self, space: SearchSpace, known: Sequence[Known], data: LatencyData, scaled: Floats
@@ -377,6 +408,14 @@ class Maple:
         return _Network(both, target, unit), before - before.mean()
 
 
+def _scaled(blocks: Sequence[Floats]) -> Floats:
+    """(D, q) descriptors of several parts, each standardised; the parts weigh alike, whatever their width."""
+    parts = [_Scale.of(block)(block) for block in blocks if block.shape[1]]
+    width = sum(part.shape[1] for part in parts)
+    shares = [(width / len(parts) / part.shape[1]) ** 0.5 for part in parts]
+    return np.concatenate([part * share for part, share in zip(parts, shares, strict=True)], axis=1)
+
+
 def _importance(scaled: Floats, width: float) -> Floats:
     """(D,) weights of the known devices for the target, the last row."""
     distance = np.sqrt(_squared_distance(scaled, scaled))
@@ -414,10 +453,11 @@ def _covariance(x: Floats, device: NDArray[np.int64], similarity: Floats, s: Str
     return _architecture_kernel(x, x, s.bend) * mix[across] + s.level**2 * np.eye(len(similarity))[across]
 
 
-def _similarity(scaled: Floats) -> Floats:
+def _similarity(scaled: Floats, reach: float) -> Floats:
+    """(D, D) S of scaled descriptors."""
     distance = _squared_distance(scaled, scaled)
     unit = float(np.median(distance[np.triu_indices(len(distance), 1)])) or 1.0
-    return np.exp(-0.5 * distance / unit)
+    return np.asarray(np.exp(-0.5 * distance / (unit * reach**2)))
 
 
 def _gp(rows: _Rows, scaled: Floats, s: Strengths, k: int) -> tuple[_Kernel, Floats]:
@@ -428,7 +468,7 @@ def _gp(rows: _Rows, scaled: Floats, s: Strengths, k: int) -> tuple[_Kernel, Flo
     """
     from scipy.linalg import cho_factor, cho_solve, solve_triangular
 
-    similarity, target = _similarity(scaled), len(scaled) - 1
+    similarity, target = _similarity(scaled, s.reach), len(scaled) - 1
     covariance = _covariance(rows.x, rows.device, similarity, s)
     known, own = np.flatnonzero(rows.device != target), np.flatnonzero(rows.device == target)
     noise = np.diag(s.noise**2 / rows.importance[known])
@@ -463,7 +503,9 @@ def _gp(rows: _Rows, scaled: Floats, s: Strengths, k: int) -> tuple[_Kernel, Flo
     return _Kernel(rows.x[first], weights, np.array([level, s.bend])), left_out
 
 
-def likeliest(known: Sequence[Known], *, smooth: bool = True, seed: int = 0) -> Strengths:
+def likeliest(
+    known: Sequence[Known], *, smooth: bool = False, with_references: bool = True, seed: int = 0
+) -> Strengths:
     """The strengths of largest marginal likelihood on some rows of the known devices, each in turn."""
     space = spaces.get(known[0].data.target.space)
     each = max(STRENGTH_ROWS // len(known), 5)
@@ -478,13 +520,16 @@ def likeliest(known: Sequence[Known], *, smooth: bool = True, seed: int = 0) -> 
         y.append(log_ms - _Line.of(x[:, 0], log_ms)(x[:, 0]))
     x, target = _scale_of(np.concatenate(raw))(np.concatenate(raw)), np.concatenate(y)
     device = np.concatenate([np.full(len(part), i) for i, part in enumerate(parts)])
-    described = np.stack([one.descriptor for one in known])
-    similarity = _similarity(_Scale.of(described)(described))
+    blocks = [np.stack([one.descriptor for one in known])]
+    if with_references:
+        some = np.concatenate([part.genomes for part in parts])
+        blocks.append(references(known, some[rng.choice(len(some), STRENGTH_REFERENCES, replace=False)]))
+    scaled = _scaled(blocks)
     found = Strengths()
 
     def evidence(s: Strengths) -> float:
         factor = np.linalg.cholesky(
-            _covariance(x, device, similarity, s) + s.noise**2 * np.eye(len(x))
+            _covariance(x, device, _similarity(scaled, s.reach), s) + s.noise**2 * np.eye(len(x))
         )
         half = np.linalg.solve(factor, target)
         return float(-0.5 * half @ half - np.log(np.diag(factor)).sum())
@@ -498,15 +543,18 @@ def likeliest(known: Sequence[Known], *, smooth: bool = True, seed: int = 0) -> 
 # ---------------------------------------------------------------------- what is fitted
 @plain_dataclass(frozen=True, eq=False)
 class _Kernel:
-    """x (n, p) scaled -> K(x, of) @ weights + level."""
+    """x (n, p) scaled -> K(x, of) @ weights + level; the linear part of K as one weight per feature."""
 
     of: Floats  # (u, p)
     weights: Floats  # (u,)
     constants: Floats  # level, bend
 
     def __call__(self, x: Floats) -> Floats:
-        level, bend = self.constants
-        return _architecture_kernel(x, self.of, float(bend)) @ self.weights + level
+        level, bend = map(float, self.constants)
+        found = x @ ((1 - bend) / x.shape[1] * (self.weights @ self.of)) + level
+        if bend:
+            found += bend * np.exp(-0.5 * _squared_distance(x, self.of)) @ self.weights
+        return np.asarray(found)
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         return {"of": self.of, "weights": self.weights, "constants": self.constants}
