@@ -24,7 +24,7 @@ from latency import adaptation
 from latency.data import LatencyData
 from latency.predictors.additive import Additive
 from latency.predictors.ensemble import Ensemble, denoised
-from latency.predictors.maple import Known, Maple, Strengths, likeliest, specification
+from latency.predictors.maple import Known, Maple, MaplePredictor, Strengths, likeliest, specification
 from latency.predictors.transfer import Source, Transfer
 from latency.zoo import devices
 from supernet import footprint, spaces
@@ -108,7 +108,7 @@ def _own(setting: Setting) -> Iterator[Row]:
 
 def _maple(
     learner: Maple, known: Sequence[Known], descriptor: Floats, strengths: Strengths | None
-) -> Callable[[LatencyData], object]:
+) -> Callable[[LatencyData], MaplePredictor]:
     return lambda samples: learner.fit_from(known, samples, descriptor, strengths)
 
 
@@ -125,10 +125,15 @@ def _unexplained(row: Row, fit: Fit, data: LatencyData, test: LatencyData) -> Ro
 
     space = spaces.get(data.target.space)
     line = np.poly1d(np.polyfit(np.log(footprint.of(space, data.genomes, "macs")), np.log(data.ms), 1))
-    predict = fit()
-    scored = judged(row, fit, test)
+    fitted: list[Callable[[Genomes], Prediction | Floats]] = []
+
+    def once() -> Callable[[Genomes], Prediction | Floats]:
+        fitted.append(fit())
+        return fitted[0]
+
+    scored = judged(row, once, test)
     explained = line(np.log(footprint.of(space, test.genomes, "macs")))
-    answer = predict(test.genomes)
+    answer = fitted[0](test.genomes)
     ms = np.maximum(answer.mean if isinstance(answer, Prediction) else answer, 1e-9)
     true, guess = np.log(test.ms) - explained, np.log(ms) - explained
     more = {

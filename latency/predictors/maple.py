@@ -268,7 +268,7 @@ class Maple:
     references: bool = True
     smooth: bool = False
     neighbours: Annotated[int, Field(ge=1)] = 1
-    width: Annotated[float, Field(gt=0)] = 0.5
+    width: Annotated[float, Field(gt=0)] = 1.0
     rows: Annotated[int, Field(ge=10)] = 150
     operators: bool = False  # time operators on this machine and learn from the devices measured by us
     hidden: tuple[int, ...] = (128, 128)
