@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -51,7 +52,7 @@ PERF_START_SECONDS = 0.1
 
 @dataclass(frozen=True)
 class Operators:
-    """`ms` of one batch by operator; `counters` are events per ms by operator and event, empty without them."""
+    """`ms` of one batch by operator; `counters` are events per ms by operator and event, empty without."""
 
     ms: Mapping[str, float]
     gmacs_per_s: Mapping[str, float]  # of the operators that multiply
@@ -91,7 +92,7 @@ def describe(target: Target) -> Operators:
         events = countable(EVENTS) if on_host else ()
         hardware = [event for event in events if event not in SOFTWARE]
         counters = (
-            {name: _counted(lambda s=s: engine.run(s), events) for name, s in sessions.items()}
+            {name: _counted(partial(engine.run, s), events) for name, s in sessions.items()}
             if hardware
             else {}
         )
@@ -145,7 +146,7 @@ def _squeeze_excite() -> torch.nn.Module:
             )
 
         def forward(self, images: torch.Tensor) -> torch.Tensor:
-            return images * self.gate(images)  # type: ignore[no-any-return]  # modules are not typed
+            return images * self.gate(images)
 
     return SqueezeExcite(320, 80)
 

@@ -1,12 +1,14 @@
 """MAPLE and MAPLE-X with and without their parts, beside our transfer and simpler ways.
 
-(a) Devices of this machine, measured by us (`latency/zoo/devices.py`): each left out in turn, N random subnets
-of it as samples, all its others scored; the other 13 are known. VALIDATION names the devices that choices were
-made on; the others are reported. Besides the raw scores, those of what a log-log line in MACs, fitted on all
-rows of the device, leaves (`residual_r2`, `residual_spearman`): on a CPU MACs explain nearly everything.
+(a) Devices of this machine, measured by us (`latency/zoo/devices.py`): each left out in turn, N random
+subnets of it as samples, all its others scored; the other 13 are known. VALIDATION names the devices that
+choices were made on; the others are reported. Besides the raw scores, those of what a log-log line in MACs,
+fitted on all rows of the device, leaves (`residual_r2`, `residual_spearman`): on a CPU MACs explain nearly
+everything. The papers' network is trained for N=10 and one seed only: three seconds a fit.
 (b) HELP's OFA latencies with the whole GPU left out (rows 3500-3999 reported, 3000-3499 for choices), and
-NAS-Bench-201 on HELP's split of devices (test devices reported, validation devices for choices). These devices
-have no counters or operators: the descriptor is the data sheet with the samples' latencies, which count in N.
+NAS-Bench-201 on HELP's split of devices (test devices reported, validation devices for choices). These
+devices have no counters or operators: the descriptor is the data sheet with the samples' latencies, which
+count in N.
 """
 
 from __future__ import annotations
@@ -18,8 +20,19 @@ from functools import cache, partial
 
 import numpy as np
 
-from benchmarks.protocols import Fit, Row, Setting, Table, draws, fitting, judged, judged_parts, names_of
-from benchmarks.protocols import read, split
+from benchmarks.protocols import (
+    Fit,
+    Row,
+    Setting,
+    Table,
+    draws,
+    fitting,
+    judged,
+    judged_parts,
+    names_of,
+    read,
+    split,
+)
 from latency import adaptation
 from latency.data import LatencyData
 from latency.predictors.additive import Additive
@@ -42,10 +55,10 @@ COST = (
     "subnets; it is no part of N."
 )
 PARTS = {
-    "MAPLE": dict(virtual=False, importance=False),
-    "MAPLE + virtual examples": dict(virtual=True, importance=False),
-    "MAPLE + importance": dict(virtual=False, importance=True),
-    "MAPLE-X (both)": dict(virtual=True, importance=True),
+    "MAPLE": Maple(virtual=False, importance=False),
+    "MAPLE + virtual examples": Maple(virtual=True, importance=False),
+    "MAPLE + importance": Maple(virtual=False, importance=True),
+    "MAPLE-X (both)": Maple(virtual=True, importance=True),
 }
 
 
@@ -89,15 +102,16 @@ def _own(setting: Setting) -> Iterator[Row]:
             for n in OWN_COUNTS:
                 samples, test = data.take(order[:n]), data.take(order[n:])
                 ways = {
-                    label: fitting(_maple(Maple(**parts), others, operators.vector(), strengths), samples)
-                    for label, parts in PARTS.items()
+                    label: fitting(_maple(learner, others, operators.vector(), strengths), samples)
+                    for label, learner in PARTS.items()
                 }
                 if n == NETWORK_COUNT and seed < NETWORK_SEEDS:
                     ways |= {
                         f"{label}, network": fitting(
-                            _maple(Maple(form="network", **parts), others, operators.vector(), None), samples
+                            _maple(replace(learner, form="network"), others, operators.vector(), None),
+                            samples,
                         )
-                        for label, parts in PARTS.items()
+                        for label, learner in PARTS.items()
                     }
                 ways["transfer"] = fitting(partial(transfer.fit_from, sources), samples)
                 ways |= _simple(sources, samples)
@@ -107,7 +121,7 @@ def _own(setting: Setting) -> Iterator[Row]:
 
 
 def _maple(
-    learner: Maple, known: Sequence[Known], descriptor: Floats, strengths: Strengths | None
+    learner: Maple, known: Sequence[Known], descriptor: Floats, strengths: Strengths | None = None
 ) -> Callable[[LatencyData], MaplePredictor]:
     return lambda samples: learner.fit_from(known, samples, descriptor, strengths)
 
@@ -205,13 +219,16 @@ def _known(table: Table, name: str, rows: slice) -> Known:
 def _ablation(known: Sequence[Known], descriptor: Floats, samples: LatencyData) -> dict[str, Fit]:
     strengths = _strengths(tuple(known))
     return {
-        label: fitting(_maple(Maple(smooth=True, rows=LEARNED, **parts), known, descriptor, strengths), samples)
-        for label, parts in PARTS.items()
+        label: fitting(
+            _maple(replace(learner, smooth=True, rows=LEARNED), known, descriptor, strengths), samples
+        )
+        for label, learner in PARTS.items()
     }
 
 
 @cache
 def _strengths(known: tuple[Known, ...]) -> Strengths:
     return likeliest(known, smooth=True)
+
 
 PROTOCOLS = {NAME: run}

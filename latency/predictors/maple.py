@@ -33,7 +33,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import asdict, field, replace
 from dataclasses import dataclass as plain_dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -92,8 +92,8 @@ GRID: dict[str, tuple[float, ...]] = {
 
 # ---------------------------------------------------------------------- architectures and descriptors
 def features(space: SearchSpace, genomes: Genomes) -> Floats:
-    """(n, p) log MACs; then per MAC: the MACs of each class of layer, parameters, activations and layers; then
-    one-hot genes."""
+    """(n, p) log MACs; per MAC the MACs of each class of layer, parameters, activations and layers; one-hot
+    genes."""
     amounts = _amounts(space, genomes)
     total = np.maximum(amounts[:, 0], 1.0)
     parts = [np.log(total)] + [part / total for part in amounts[:, 1:-3].T]
@@ -176,7 +176,9 @@ def _scale_of(x: Floats) -> _Scale:
     """The scale of architecture features: the one-hot genes together weigh as much as the others together."""
     scale = _Scale.of(x)
     wide = x.shape[1] - PHYSICAL
-    return replace(scale, spread=np.append(scale.spread[:PHYSICAL], scale.spread[PHYSICAL:] * (wide / PHYSICAL) ** 0.5))
+    return replace(
+        scale, spread=np.append(scale.spread[:PHYSICAL], scale.spread[PHYSICAL:] * (wide / PHYSICAL) ** 0.5)
+    )
 
 
 def _squared_distance(a: Floats, b: Floats) -> Floats:
@@ -305,6 +307,7 @@ class Maple:
         space = spaces.get(data.target.space)
         scaled = self._described(known, data, descriptor)
         rows, line, scale = self._rows(space, known, data, scaled)
+        function: _Kernel | _Network
         if self.form == "gp":
             strengths = strengths or likeliest(known, smooth=self.smooth, with_references=self.references)
             function, left_out = _gp(rows, scaled, strengths, len(data))
@@ -386,25 +389,21 @@ class Maple:
         )
         return rows, lines[-1], scale
 
-    def _network(
-        self, rows: _Rows, scaled: Floats, k: int
-    ) -> tuple[_Network, Floats]:
+    def _network(self, rows: _Rows, scaled: Floats, k: int) -> tuple[_Network, Floats]:
         """The papers' form. Residuals are those of the net before it saw the samples."""
         rng = np.random.default_rng(self.seed)
         inputs = np.concatenate([rows.x, scaled[rows.device]], axis=1)
         own, target = rows.device == len(scaled) - 1, scaled[-1]
         unit = float(rows.y.std()) or 1.0
         start = mlp.start((inputs.shape[1], *self.hidden, 1), rng)
-        options = {"training": self.training, "rng": rng}
-        known = mlp.train(
-            start, inputs[~own], rows.y[~own] / unit, sample_weight=rows.importance[~own], **options
-        )
+        train = partial(mlp.train, training=self.training, rng=rng)
+        known = train(start, inputs[~own], rows.y[~own] / unit, sample_weight=rows.importance[~own])
         samples = np.flatnonzero(own)[:k]
         before = rows.y[samples] - unit * known(inputs[samples])
         noise = float(before.std()) + 1e-3
         trust = np.where(own, (~own).sum() / own.sum() / 4, 1.0) * rows.importance
         trust = trust * noise**2 / (noise**2 + rows.extra)
-        both = mlp.train(known, inputs, rows.y / unit, sample_weight=trust, **options)
+        both = train(known, inputs, rows.y / unit, sample_weight=trust)
         return _Network(both, target, unit), before - before.mean()
 
 
@@ -498,7 +497,8 @@ def _gp(rows: _Rows, scaled: Floats, s: Strengths, k: int) -> tuple[_Kernel, Flo
     pulls[known] = solve_triangular(factor.T, half_y - across @ pull, lower=False, check_finite=False)
     mix = s.common**2 + s.similar**2 * similarity[target] + s.own**2 * (np.arange(len(scaled)) == target)
     _, first, owner = np.unique(rows.genomes, axis=0, return_index=True, return_inverse=True)
-    weights = np.bincount(owner.ravel(), pulls * mix[rows.device], len(first))
+    weights = np.zeros(len(first))
+    np.add.at(weights, owner.ravel(), pulls * mix[rows.device])
     level = s.level**2 * float(pull.sum())
     return _Kernel(rows.x[first], weights, np.array([level, s.bend])), left_out
 

@@ -69,7 +69,9 @@ def by_specification(target: Target, rng: Rng) -> tuple[list[Known], Floats]:
     found = [zoo.predictor(name) for name in zoo.targets_of(target.space)]
     found = [predictor for predictor in found if predictor.target.key != target.key]
     if len(found) < 2:
-        raise ValueError(f"{len(found)} shipped device(s) have timed {target.space}, MAPLE learns from 2 or more")
+        raise ValueError(
+            f"{len(found)} shipped device(s) have timed {target.space}, MAPLE learns from 2 or more"
+        )
     space = spaces.get(target.space)
     if "r" in space.index:
         low = max(predictor.resolutions[0] for predictor in found)
