@@ -133,9 +133,11 @@ def _amounts(space: SearchSpace, genomes: Genomes) -> Floats:
     costs = _costs()
     if space.layout not in _tables:
         _tables[space.layout] = [slot_table.tabulate(space, cost) for cost in costs]
+    tables = _tables[space.layout]
+    layers = space.layers(genomes) if None in tables else None
     found = []
-    for cost, table in zip(costs, _tables[space.layout], strict=True):
-        of = table.of(space, genomes) if table is not None else cost(space.layers(genomes)).sum(axis=1)
+    for cost, table in zip(costs, tables, strict=True):
+        of = table.of(space, genomes) if table is not None else cost(layers).sum(axis=1)
         found.append(np.asarray(of, np.float64))
     return np.stack(found, axis=1)
 
