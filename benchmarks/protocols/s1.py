@@ -23,7 +23,7 @@ from supernet import spaces
 
 FILE, SPACE, BASE = "s1_ofa_latency.csv.gz", "ofa_mbv3_w1.0", "note10_lut"
 COUNTS = (10, 20, 50, 100, 200, 700)
-MIXED = 200  # samples; a mix of more takes half a minute, and does not gain
+MIXED = 200  # samples; a mix of more takes half a minute
 HEAD = Training(
     epochs=100,
     batch=32,

@@ -16,8 +16,9 @@ from latency.scores import scores
 
 
 def test_s1_network_fine_tuned_from_note10(data):
-    """S1 (arXiv 2101.00732) released MLPs with MAE .386 ms (7,000 rows of the 2080 Ti) and .713 ms (700,
-    fine-tuned from the Note10). Here, with a third of the rows and a quarter of the epochs, rows 8000-8499."""
+    """S1 (arXiv 2101.00732) released MLPs with MAE .386 ms (7,000 rows of the 2080 Ti) and .713 ms (700 rows,
+    fine-tuned from the Note10). Here with fewer rows of the Note10 and epochs; rows 8000-8499.
+    """
     table = read(data, "s1_ofa_latency.csv.gz", "ofa_mbv3_w1.0")
     test = table.data("rtx2080ti_64", slice(8000, 8500))
     base = Neural(training=Training(epochs=20)).fit(table.data("note10_lut", slice(0, 2000)))
