@@ -64,9 +64,10 @@ class Row:
     note: str = ""
 
     def plain(self) -> dict[str, Any]:
-        """One flat object for JSON; scores that are no number become null."""
+        """One flat object for JSON; scores that are no number become null, their n is `n_test`."""
         facts = {key: value for key, value in vars(self).items() if key != "scores"}
-        return facts | {k: float(v) if np.isfinite(v) else None for k, v in self.scores.items()}
+        named = {"n_test" if key == "n" else key: value for key, value in self.scores.items()}
+        return facts | {key: float(v) if np.isfinite(v) else None for key, v in named.items()}
 
 
 @dataclass(frozen=True, eq=False)

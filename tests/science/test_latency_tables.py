@@ -53,13 +53,14 @@ def test_the_command_writes_an_object_per_result_and_refuses_unknown_words(
     def short(setting):
         assert setting.seeds == 2
         for seed in range(2):
-            yield Row("short", "ours", "gpu", 10, seed, "all", {"mae": 1.0 + seed, "kendall": np.nan})
+            yield Row("short", "ours", "gpu", 10, seed, "all", {"n": 500, "mae": 1.0 + seed, "kendall": np.nan})
 
     monkeypatch.setitem(latency_tables.PROTOCOLS, "short", short)
     monkeypatch.setattr(sys, "argv", ["latency_tables", "short", "seeds=2", f"out={tmp_path}"])
     latency_tables.main()
     found = json.loads((tmp_path / "short.json").read_text())
     assert [(row["seed"], row["mae"], row["kendall"]) for row in found] == [(0, 1.0, None), (1, 2.0, None)]
+    assert [(row["n"], row["n_test"]) for row in found] == [(10, 500), (10, 500)]
     assert "| gpu | all | 10 | ours | 1.5 +- 0.71 |" in (tmp_path / "short.md").read_text()
     monkeypatch.setattr(sys, "argv", ["latency_tables", "shrt"])
     with pytest.raises(SystemExit, match="Did you mean 'short'"):
