@@ -65,6 +65,12 @@ class Normal:
     spread: Floats  # (n,) standard deviation
     owner: Ints  # (n,)
 
+    def __post_init__(self) -> None:
+        good = np.isfinite(self.spread) & (self.spread >= 0)
+        if not good.all():
+            row = int(np.argmin(good))
+            raise ValueError(f"the spread {self.spread[row]} of model {row} must be 0 (exact) or more")
+
     def draw(self, rng: Rng, count: int) -> Floats:
         return self.spread * rng.standard_normal((count, int(self.owner.max()) + 1))[:, self.owner]
 

@@ -143,19 +143,19 @@ class Table:
         owner = np.arange(len(values))
         if axis.error_of is not None:
             owner = np.unique(_column(columns, axis.error_of, self.file), return_inverse=True)[1].ravel()
-        about = Axis(
-            axis.name, axis.better == "higher", axis.scale, np.nanmedian(values, axis=1), (), axis.unit, axis.source
-        )
+        unit = "fraction" if in_percent else axis.unit
+        middle = np.nanmedian(values, axis=1)
+        about = Axis(axis.name, axis.better == "higher", axis.scale, middle, (), unit, axis.source)
         if axis.images is not None:
-            spread = np.sqrt(about.values * (1 - about.values) / axis.images)
+            spread = np.sqrt(middle * (1 - middle) / axis.images)
         elif axis.spread_column is not None:
             spread = _spreads(columns, axis, self.file) / (100 if in_percent else 1)
         elif axis.spread is not None:
-            unit = about.values if axis.scale == "log" else 0.01 if in_percent else 1
-            spread = axis.spread * unit * np.ones(len(values))
+            unit_of_spread = middle if axis.scale == "log" else np.full(len(values), 0.01 if in_percent else 1.0)
+            spread = axis.spread * unit_of_spread
         else:
             return _with_repeats(about, values, owner, axis.repeats)
-        slope = {"log": about.values, "logit": about.values * (1 - about.values), "linear": 1}[axis.scale]
+        slope = {"log": middle, "logit": middle * (1 - middle), "linear": 1}[axis.scale]
         return replace(about, noise=(Normal(spread / slope, owner),))
 
 
@@ -185,7 +185,9 @@ def _with_repeats(axis: Axis, values: Floats, owner: Ints, how: str) -> Axis:
     total = (rest**2).sum(axis=1)
     if not freedom.any():
         raise ValueError(f"axis {axis.name}: no model has two repeats; declare a spread=")
-    pooled = total.sum() / freedom.sum()
+    usual = np.median(freedom[freedom > 0])
+    # The median of a chi-square variable over its mean (Wilson and Hilferty): a few wild models do not count.
+    pooled = np.median(total[freedom > 0] / freedom[freedom > 0]) / (1 - 2 / (9 * usual)) ** 3
     own = np.sqrt((total + PRIOR_REPEATS * pooled) / (freedom + PRIOR_REPEATS))
     everyone = Normal(np.full(len(values), np.std(setup)), np.zeros(len(values), np.int64))
     return replace(axis, noise=(Normal(own, owner), everyone))
@@ -247,3 +249,4 @@ def _spreads(columns: Columns, axis: AxisColumns, file: str) -> Floats:
             "more"
         )
     return spread
+
