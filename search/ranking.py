@@ -155,7 +155,7 @@ class Ranking:
                 lines.append(f"{len(rows)} {what}: {shown}{', ..' if len(rows) > 8 else ''}")
         for name, view in list(self.views.items())[1:]:
             lines.append(f"{name} ({', '.join(view.axes)}): {compare(main, view)} as the main ranking")
-        if self.devices is not None:
+        if self.devices is not None and len(self.devices.of) > 1:
             names = list(self.devices.of)
             pairs = [(self.devices.agreement[i, j], names[i], names[j]) for i, j in combinations(range(len(names)), 2)]
             low, high = min(pairs), max(pairs)

@@ -16,15 +16,14 @@ from latency import classifiers
 from latency.measure import Watcher
 from latency.store import Store
 from search.efficiency import Axis, Models, Normal
-from search.objective import METRICS
+from search import objective
 from supernet import spaces, tidy
 from supernet.prediction import Prediction
-from supernet.space import Floats, Genomes, Ints, SearchSpace
+from supernet.space import Floats
 
 FORBID = ConfigDict(extra="forbid")
 IMAGENET_IMAGES = 50_000  # of the validation set that accuracies are counted on
 IQR = 1.349  # interquartile range of a normal distribution in standard deviations
-COMMON = frozenset({"training_hours", "training_kwh", "training_usd"})  # one fitted factor is off for all
 
 
 @dataclass(frozen=True, config=FORBID)
@@ -91,31 +90,14 @@ class SearchRun:
         columns = tidy.read_columns(table)
         names = [str(name) for name in columns["architecture"]]
         space = spaces.get(names[0].split()[0])
-        owner = networks(space, space.parse(names))
+        owner = objective.networks(space, space.parse(names))
         axes = []
         for name in yaml.safe_load(kept.read_text())["objectives"]:
             predicted = Prediction(columns[name], columns[f"{name}_std"])
             if name == "latency_ms" and "latency_ms_measured" in columns:
                 predicted = _measured(predicted, columns["latency_ms_measured"], columns["latency_ms_iqr"])
-            axes.append(predicted_axis(name, predicted, owner))
+            axes.append(objective.axis(name, predicted, owner))
         return Models(tuple(names), tuple(axes))
-
-
-def networks(space: SearchSpace, genomes: Genomes) -> Ints:
-    """(n,) which genomes are the same network: recipes of fine-tuning differ, the network does not."""
-    return np.unique(space.network(genomes), axis=0, return_inverse=True)[1].ravel()
-
-
-def predicted_axis(name: str, predicted: Prediction, owner: Ints) -> Axis:
-    """An objective of a search as an axis with the uncertainty of its predictor.
-
-    The recipes of one network share the error. Errors of different networks are taken as independent: on test
-    rows their residuals are uncorrelated (|r| <= .01) unless more than 95% of the genes agree (r .10 to .16,
-    accuracy; benchmarks/efficiency.py). What training costs is off by one factor for all.
-    """
-    metric = METRICS[name]
-    owner = np.zeros(len(owner), np.int64) if name in COMMON else owner
-    return Axis(name, metric.maximize, "linear", predicted.mean, (Normal(predicted.std, owner),), metric.unit)
 
 
 def _measured(predicted: Prediction, ms: Floats, iqr: Floats) -> Prediction:
