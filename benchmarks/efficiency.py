@@ -10,21 +10,25 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
+from typing import Any
 
 import numpy as np
 
 import configs
 from latency import zoo
 from latency.data import read_csv
+from latency.predictors.slot_latency import SlotLatency
+from latency.target import Target
 from search import pareto
 from search.archive import Archive
-from search.efficiency import Axis, Efficiency, Models, Normal, Repeats, efficiency
+from search.efficiency import Axis, Efficiency, Models, Normal, efficiency
 from search.model_table import Table
 from search.ranking import LIKELY, rank, tau
 from search.searchers.noisy_nsga2 import NoisyNSGA2
 from search.searchers.nsga2 import NSGA2
 from supernet import accuracy, spaces
-from supernet.space import Floats
+from supernet.space import Floats, Genomes, Ints, SearchSpace
 from supernet.tidy import data_dir, read_columns
 
 FOUR = ("top1", "rtx3090", "i9", "training")
@@ -38,16 +42,15 @@ def timm() -> Table:
     return table
 
 
-def four() -> Models:
-    """The rows that have the four axes: 712 models."""
+def four(**noise: Any) -> Models:
+    """The 712 models that have these four axes; `noise` replaces what is declared for the speeds."""
     table = timm()
-    axes = tuple(axis for axis in table.axes if axis.name in FOUR)
-    plain = [axis if axis.name == "top1" else replace(axis, runs=None, column=column, spread=0.05, repeats="normal")
-             for axis, column in zip(axes, ("", "infer_ips_rtx3090", "infer_ips_i9_10940x", "train_ips_rtx3090"), strict=True)]
-    return replace(table, axes=tuple(plain), views={}, devices={}).models()
+    axes = [axis for axis in table.axes if axis.name in FOUR]
+    changed = tuple(axis if axis.name == "top1" else replace(axis, **noise) for axis in axes)
+    return replace(table, axes=changed, views={}, devices={}).models()
 
 
-def naive_depth(costs: Floats) -> np.ndarray:
+def naive_depth(costs: Floats) -> Ints:
     """(n,) dominance depth by comparing all pairs: what moocore is compared with."""
     le = (costs[:, None] <= costs[None]).all(axis=2)
     beats = le & ~le.T
@@ -63,21 +66,31 @@ def speed() -> None:
     models = four()
     begun = time.perf_counter()
     found = efficiency(models, draws=10_000, tolerance=0)
-    print(f"{len(models)} models, {len(models.axes)} axes, {found.draws:,} draws: {time.perf_counter() - begun:.1f} s")
+    print(
+        f"{len(models)} models, {len(models.axes)} axes, {found.draws:,} draws: {time.perf_counter() - begun:.1f} s"
+    )
     again = efficiency(models, draws=1000, tolerance=0), efficiency(models, draws=1000, tolerance=0)
     print(f"the same again for the same seed: {(again[0].members == again[1].members).all()}")
     drawn = models.draw(0, 0, 50)
     for name, sort in (("moocore", pareto.ranks), ("all pairs, vectorised", naive_depth)):
         begun = time.perf_counter()
         depths = [sort(costs) for costs in drawn]
-        print(f"dominance depth of a draw, {name}: {1000 * (time.perf_counter() - begun) / len(drawn):.2f} ms")
+        print(
+            f"dominance depth of a draw, {name}: {1000 * (time.perf_counter() - begun) / len(drawn):.2f} ms"
+        )
         print(f"  mean depth {np.mean(depths):.4f}")
     rng = np.random.default_rng(0)
     picked = rng.choice(len(models), 10_000)
     many = Models(
         tuple(map(str, range(10_000))),
         tuple(
-            Axis(a.name, False, "linear", a.costs[picked] + 0.05 * rng.standard_normal(10_000), (Normal(np.full(10_000, 0.05), np.arange(10_000)),))
+            Axis(
+                a.name,
+                False,
+                "linear",
+                a.costs[picked] + 0.05 * rng.standard_normal(10_000),
+                (Normal(np.full(10_000, 0.05), np.arange(10_000)),),
+            )
             for a in models.axes
         ),
     )
@@ -86,7 +99,9 @@ def speed() -> None:
     import resource
 
     used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-    print(f"10,000 models, 4 axes: {1000 * (time.perf_counter() - begun) / 200:.1f} ms a draw; {used:.2f} GB at most")
+    print(
+        f"10,000 models, 4 axes: {1000 * (time.perf_counter() - begun) / 200:.1f} ms a draw; {used:.2f} GB at most"
+    )
 
 
 def fallen(models: Models, found: Efficiency) -> str:
@@ -108,7 +123,9 @@ def findings() -> None:
     for i, (name, view) in enumerate(views):
         for other, second in views[i + 1 :]:
             top = [set(each.order[:50].tolist()) for each in (view, second)]
-            print(f"{name} and {other}: Kendall tau {tau(view, second):.3f}, {len(top[0] & top[1])} of the first 50 shared")
+            print(
+                f"{name} and {other}: Kendall tau {tau(view, second):.3f}, {len(top[0] & top[1])} of the first 50 shared"
+            )
     assert found.devices is not None
     print("devices:", ", ".join(found.devices.of))
     print(np.array2string(found.devices.agreement, precision=2))
@@ -116,31 +133,31 @@ def findings() -> None:
         ("P > .5 on all at once", found.devices.everywhere),
         ("P > .5 on the worst", found.devices.worst),
     ):
-        print(f"{what}: {int((score > LIKELY).sum())}: {', '.join(models.names[i] for i in np.flatnonzero(score > LIKELY))}")
+        print(
+            f"{what}: {int((score > LIKELY).sum())}: {', '.join(models.names[i] for i in np.flatnonzero(score > LIKELY))}"
+        )
     for band in found.bands:
         names = " and ".join(axis.name for axis in band.axes)
-        print(f"frontier of {names}: Vorob'ev deviation {band.deviation:.1%}, threshold {band.threshold:.0f}%")
+        print(
+            f"frontier of {names}: Vorob'ev deviation {band.deviation:.1%}, threshold {band.threshold:.0f}%"
+        )
 
 
 def spreads() -> None:
     """How much the answer depends on what is assumed of the noise."""
-    table = timm()
-    axes = tuple(axis for axis in table.axes if axis.name in FOUR)
-    base = replace(table, axes=axes, views={}, devices={})
-
-    def with_axes(**changes: object) -> Models:
-        changed = [axis if axis.name == "top1" else replace(axis, **changes) for axis in axes]
-        return replace(base, axes=tuple(changed)).models()
-
-    fitted = with_axes()
+    fitted = four()
     for axis in fitted.axes:
         own = axis.noise[0]
         if isinstance(own, Normal):
             print(f"{axis.name}: own spread {np.median(own.spread):.3f} on the {axis.scale} scale (median)")
-    options = {"fitted to the repeats": fitted, "set-ups drawn": with_axes(repeats="setups"), "a repeat each": with_axes(repeats="each")}
+    options = {
+        "fitted to the repeats": fitted,
+        "set-ups drawn": four(repeats="setups"),
+        "a repeat each": four(repeats="each"),
+    }
     for spread in (0.0, 0.01, 0.02, 0.05, 0.1, 0.2):
-        options[f"{spread:.0%} on every speed"] = with_axes(spread=spread)
-    options["5%, each model for itself"] = with_axes(spread=0.05, error_of=None)
+        options[f"{spread:.0%} on every speed"] = four(spread=spread)
+    options["5%, each model for itself"] = four(spread=0.05, error_of=None)
     first = efficiency(fitted, draws=4000, tolerance=0)
     for name, models in options.items():
         found = efficiency(models, draws=4000, tolerance=0)
@@ -165,7 +182,9 @@ def residuals() -> None:
     product = np.outer(error, error)[pairs] / np.var(error)
     for low, high in ((0.0, 0.5), (0.5, 0.8), (0.8, 0.95), (0.95, 1.0)):
         part = (same > low) & (same <= high)
-        print(f"accuracy residuals, {low:.0%} to {high:.0%} of genes equal: r {product[part].mean():+.3f} ({part.sum()} pairs)")
+        print(
+            f"accuracy residuals, {low:.0%} to {high:.0%} of genes equal: r {product[part].mean():+.3f} ({part.sum()} pairs)"
+        )
 
 
 def selection() -> None:
@@ -177,32 +196,33 @@ def selection() -> None:
     first, seeds = (3000, range(100, 100 + SEEDS)) if VALIDATION else (3500, range(SEEDS))
     space = spaces.get("ofa_mbv3_w1.2").restrict("r", 160, 224).restrict("finetune_epochs", 0, 0)
     surrogate = accuracy.load("ofa_mbv3_w1.2")
-    print(f"rows {first}-{first + 499}, seeds {seeds[0]}-{seeds[-1]}, {BUDGET} evaluations, population {POPULATION}")
+    print(
+        f"rows {first}-{first + 499}, seeds {seeds[0]}-{seeds[-1]}, {BUDGET} evaluations, population {POPULATION}"
+    )
     for name in SELECTION:
         target, predictor = zoo.target(name), zoo.predictor(name)
         data = read_csv(data_dir() / target.rows, target, target.column, slice(first, first + 500))
         errors = data.ms / predictor.predict(data.genomes, target).mean
         size = float(np.median(np.abs(np.log(errors))) / 0.6745)
 
-        def true(genomes: Floats, predictor: object = predictor, target: object = target) -> Floats:
+        def true(genomes: Genomes, predictor: SlotLatency = predictor, target: Target = target) -> Floats:
             ms = predictor.predict(space.embed(genomes, target.space), target).mean
             return np.stack([-surrogate.predict(genomes, space).mean, ms], axis=1)
 
-        worst, best = (edge(true(space.sample(1000, np.random.default_rng(0))), axis=0) for edge in (np.max, np.min))
+        worst, best = (
+            edge(true(space.sample(1000, np.random.default_rng(0))), axis=0) for edge in (np.max, np.min)
+        )
         box = float(np.prod(worst - best))
         spread = (0.0004, size)
         plain: Floats | None = None
-        searchers: dict[str, Callable[[], NSGA2]] = {
-            "NSGA-II": lambda: NSGA2(population=POPULATION),
-            **{
-                f"{select}{', denoised' if denoise else ''}": lambda select=select, denoise=denoise: NoisyNSGA2(
-                    population=POPULATION, spread=spread, select=select, denoise=denoise
-                )
-                for denoise in (False, True)
-                for select in ("probability", "depth")
-            },
-        }
-        print(f"{name}: error of a measurement {size:.1%} (robust sd), {np.mean(np.abs(errors - 1) > 0.1):.0%} off by more than 10%")
+        searchers: dict[str, Callable[[], NSGA2]] = {"NSGA-II": lambda: NSGA2(population=POPULATION)}
+        for denoise in (False, True):
+            for select in ("probability", "depth"):
+                options = dict(population=POPULATION, spread=spread, select=select, denoise=denoise)
+                searchers[f"{select}{', denoised' if denoise else ''}"] = partial(NoisyNSGA2, **options)
+        print(
+            f"{name}: error of a measurement {size:.1%} (robust sd), {np.mean(np.abs(errors - 1) > 0.1):.0%} off by more than 10%"
+        )
         for label, build in searchers.items():
             found = np.array([_search(build(), space, true, errors, seed, worst) / box for seed in seeds])
             plain = found if plain is None else plain
@@ -214,7 +234,14 @@ def selection() -> None:
             )
 
 
-def _search(searcher, space, true, errors, seed, worst) -> Floats:  # type: ignore[no-untyped-def]
+def _search(
+    searcher: NSGA2,
+    space: SearchSpace,
+    true: Callable[[Genomes], Floats],
+    errors: Floats,
+    seed: int,
+    worst: Floats,
+) -> Floats:
     """Hypervolume of the true costs of all that was evaluated, and of the front by observed costs."""
     rng, noise = np.random.default_rng(seed), np.random.default_rng((seed, 1))
     archive, truth = Archive(space, ["accuracy", "latency_ms"], worst), []
@@ -222,7 +249,8 @@ def _search(searcher, space, true, errors, seed, worst) -> Floats:  # type: igno
         genomes = searcher.ask(space, archive, rng)[: BUDGET - len(archive)]
         costs = true(genomes)
         observed = costs * [1, 0] + np.stack(
-            [0.0003 * noise.standard_normal(len(costs)), costs[:, 1] * noise.choice(errors, len(costs))], axis=1
+            [0.0003 * noise.standard_normal(len(costs)), costs[:, 1] * noise.choice(errors, len(costs))],
+            axis=1,
         )
         searcher.tell(genomes, observed, np.zeros(len(genomes)))
         archive.add(genomes, observed, np.zeros(len(genomes)))

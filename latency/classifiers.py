@@ -72,12 +72,12 @@ def times(
 ) -> Mapping[str, Floats]:
     """Quartiles (3,) of ms per batch by model, on one thread; without those that the engine cannot run."""
     target = here(engine=engine, batch=batch)
-    jobs = [Job(f"torchvision {each.name} {each.side}px", partial(_network, each, batch)) for each in classifiers]
+    jobs = [
+        Job(f"torchvision {each.name} {each.side}px", partial(_network, each, batch)) for each in classifiers
+    ]
     found = measure.time_jobs(target, jobs, store=store, seconds=seconds, watch=watch).quartiles_ms
     return {
-        each.name: found[job.name]
-        for job, each in zip(jobs, classifiers, strict=True)
-        if job.name in found
+        each.name: found[job.name] for job, each in zip(jobs, classifiers, strict=True) if job.name in found
     }
 
 
@@ -85,7 +85,9 @@ def _network(each: Classifier, batch: int) -> tuple[torch.nn.Module, torch.Tenso
     import torch
     from torchvision import models
 
-    options = {"init_weights": False, "aux_logits": False} if each.name in ("googlenet", "inception_v3") else {}
+    options = (
+        {"init_weights": False, "aux_logits": False} if each.name in ("googlenet", "inception_v3") else {}
+    )
     network = models.get_model(each.name, weights=None, **options)
     noise = torch.Generator().manual_seed(0)
     return network.eval(), torch.randn((batch, 3, each.side, each.side), generator=noise)

@@ -25,7 +25,9 @@ def declaration(config: dict[str, Any]) -> dict[str, Any]:
     if config["csv"] is None and config["columns"] is None:
         return config["table"]
     if config["csv"] is None or config["columns"] is None:
-        raise ValueError("csv= and columns= belong together: the table, and the YAML that declares its columns")
+        raise ValueError(
+            "csv= and columns= belong together: the table, and the YAML that declares its columns"
+        )
     path = Path(config["columns"])
     if not path.is_file():
         raise ValueError(f"no file {path}; columns= is a YAML file, see docs/efficiency.md")

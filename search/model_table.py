@@ -151,7 +151,9 @@ class Table:
         elif axis.spread_column is not None:
             spread = _spreads(columns, axis, self.file) / (100 if in_percent else 1)
         elif axis.spread is not None:
-            unit_of_spread = middle if axis.scale == "log" else np.full(len(values), 0.01 if in_percent else 1.0)
+            unit_of_spread = (
+                middle if axis.scale == "log" else np.full(len(values), 0.01 if in_percent else 1.0)
+            )
             spread = axis.spread * unit_of_spread
         else:
             return _with_repeats(about, values, owner, axis.repeats)
@@ -236,7 +238,9 @@ def _numbers(columns: Columns, name: str, file: str) -> Floats:
     if found.dtype.kind != "f":
         raise ValueError(f"column {name} of {file} holds text, not numbers")
     if np.isinf(found).any():
-        raise ValueError(f"column {name} of {file} has the value inf in row {int(np.argmax(np.isinf(found)))}")
+        raise ValueError(
+            f"column {name} of {file} has the value inf in row {int(np.argmax(np.isinf(found)))}"
+        )
     return found
 
 
@@ -249,4 +253,3 @@ def _spreads(columns: Columns, axis: AxisColumns, file: str) -> Floats:
             "more"
         )
     return spread
-

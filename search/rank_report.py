@@ -64,7 +64,8 @@ def render(found: Ranking, title: str, note: str, config: Mapping[str, Any]) -> 
         "NOTE": html.escape(note),
         "STYLE": style[0],
         "CARDS": "".join(
-            f"<div class=card><b>{value}</b><span>{html.escape(name)}</span></div>" for name, value in cards.items()
+            f"<div class=card><b>{value}</b><span>{html.escape(name)}</span></div>"
+            for name, value in cards.items()
         ),
         "FINDINGS": "".join(f"<li>{html.escape(line)}</li>" for line in found.findings()),
         "VIEWS": _views(found),
@@ -73,7 +74,9 @@ def render(found: Ranking, title: str, note: str, config: Mapping[str, Any]) -> 
         "DATA": json.dumps(data, separators=(",", ":")).replace("</", "<\\/"),
         "PLOTLY": get_plotlyjs(),
     }
-    return re.sub(r"@@(\w+)@@", lambda mark: parts[mark[1]], TEMPLATE.read_text())  # values are never searched
+    return re.sub(
+        r"@@(\w+)@@", lambda mark: parts[mark[1]], TEMPLATE.read_text()
+    )  # values are never searched
 
 
 def _band(band: Band, order: Ints) -> dict[str, Any]:
@@ -127,9 +130,17 @@ def _views(found: Ranking) -> str:
             listed(moved[:MOVERS]),
         )
         lines.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
-    heads = ("view", "Kendall tau", "P > 0.5", "more efficient here than in the main view", "less efficient here")
+    heads = (
+        "view",
+        "Kendall tau",
+        "P > 0.5",
+        "more efficient here than in the main view",
+        "less efficient here",
+    )
     head = "".join(f"<th>{one}</th>" for one in heads)
-    return f"<table class='facts views'><tr>{head}</tr>{''.join(lines)}</table>" if lines else "<p>One view.</p>"
+    return (
+        f"<table class='facts views'><tr>{head}</tr>{''.join(lines)}</table>" if lines else "<p>One view.</p>"
+    )
 
 
 def _devices(found: Ranking) -> str:
@@ -176,7 +187,13 @@ def draw(found: Ranking, title: str, path: Path) -> None:
                 label=f"reached in {level:g}% of draws",
             )
         points = place.scatter(
-            x.values[order], y.values[order], c=found.main.probability[order], s=9, cmap="viridis", vmin=0, vmax=1
+            x.values[order],
+            y.values[order],
+            c=found.main.probability[order],
+            s=9,
+            cmap="viridis",
+            vmin=0,
+            vmax=1,
         )
         place.set(xlabel=label(x), ylabel=label(y))
         place.set_xscale("log" if x.scale == "log" else "linear")

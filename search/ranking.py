@@ -77,7 +77,10 @@ class Ranking:
         main, order = self.main, self.main.order
 
         def listed(values: Floats | Ints, digits: int = 5) -> list[object]:
-            return [value if isinstance(value, int) else float(f"{value:.{digits}g}") for value in values[order].tolist()]
+            return [
+                value if isinstance(value, int) else float(f"{value:.{digits}g}")
+                for value in values[order].tolist()
+            ]
 
         columns: dict[str, list[object]] = {
             "place": list(range(1, len(order) + 1)),
@@ -151,13 +154,18 @@ class Ranking:
             ("off the frontier without noise, but probably on it", np.flatnonzero(~main.on_front & likely)),
         ):
             if len(rows):
-                shown = ", ".join(f"{self.models.names[row]} ({main.probability[row]:.2f})" for row in rows[:8])
+                shown = ", ".join(
+                    f"{self.models.names[row]} ({main.probability[row]:.2f})" for row in rows[:8]
+                )
                 lines.append(f"{len(rows)} {what}: {shown}{', ..' if len(rows) > 8 else ''}")
         for name, view in list(self.views.items())[1:]:
             lines.append(f"{name} ({', '.join(view.axes)}): {compare(main, view)} as the main ranking")
         if self.devices is not None and len(self.devices.of) > 1:
             names = list(self.devices.of)
-            pairs = [(self.devices.agreement[i, j], names[i], names[j]) for i, j in combinations(range(len(names)), 2)]
+            pairs = [
+                (self.devices.agreement[i, j], names[i], names[j])
+                for i, j in combinations(range(len(names)), 2)
+            ]
             low, high = min(pairs), max(pairs)
             lines.append(
                 f"devices agree by Kendall tau {low[0]:.2f} ({low[1]}, {low[2]}) to {high[0]:.2f} ({high[1]}, "
@@ -179,27 +187,19 @@ def rank(
 ) -> Ranking:
     """Rank by every view (name -> axes; without, all axes and their subsets) and on every device.
 
-    `weights` hold for the views that have their axes.
+    `weights` are of axes of the main view, the first.
     """
     wanted = dict(views) if views else subsets([axis.name for axis in models.axes])
-    found = {}
-    for name, axes in wanted.items():
-        of_view = {axis: weight for axis, weight in (weights or {}).items() if axis in axes}
-        if weights and not found and len(of_view) < len(weights):
-            models.by(axes)
-            raise ValueError(f"weights={dict(weights)} name axes that {name} does not have: {', '.join(axes)}")
-        found[name] = efficiency(
-            models.by(axes), seed=seed, draws=draws, tolerance=tolerance, weights=of_view if not found else None
-        )
-    across = None
-    if devices:
-        each = {
-            name: efficiency(models.by(axes), seed=seed, draws=draws, tolerance=tolerance)
-            for name, axes in devices.items()
-        }
-        across = _across(each, len(models))
-    main = [models.axis(name) for name in next(iter(wanted.values()))]
-    return Ranking(models, found, across, [band(a, b, seed=seed) for a, b in combinations(main, 2)])
+    first = next(iter(wanted))
+
+    def ranked(axes: Sequence[str], weights: Mapping[str, float] | None = None) -> Efficiency:
+        return efficiency(models.by(axes), seed=seed, draws=draws, tolerance=tolerance, weights=weights)
+
+    found = {name: ranked(axes, weights if name == first else None) for name, axes in wanted.items()}
+    each = {name: ranked(axes) for name, axes in (devices or {}).items()}
+    main = [models.axis(name) for name in wanted[first]]
+    bands = [band(a, b, seed=seed) for a, b in combinations(main, 2)]
+    return Ranking(models, found, _across(each, len(models)) if each else None, bands)
 
 
 def subsets(axes: Sequence[str]) -> dict[str, tuple[str, ...]]:
@@ -212,9 +212,7 @@ def subsets(axes: Sequence[str]) -> dict[str, tuple[str, ...]]:
 def compare(first: Efficiency, second: Efficiency) -> str:
     """How far two rankings of the same models agree, in words."""
     a, b = first.probability > LIKELY, second.probability > LIKELY
-    return (
-        f"Kendall tau {tau(first, second):.2f}; {int(b.sum())} probably efficient, {int((a & b).sum())} of them the same"
-    )
+    return f"Kendall tau {tau(first, second):.2f}; {int(b.sum())} probably efficient, {int((a & b).sum())} of them the same"
 
 
 def tau(first: Efficiency, second: Efficiency) -> float:

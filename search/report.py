@@ -200,9 +200,7 @@ def _models(problem: Problem) -> str:
             f"{cost.shared()['v100_hours_per_deployment']:g} per deployment over {cost.deployments}",
         }
         sections.append(("Training cost", facts))
-    return (
-        "".join(f"<h3>{name}</h3>{definitions(flat(facts))}" for name, facts in sections) or "<p>None.</p>"
-    )
+    return "".join(f"<h3>{name}</h3>{definitions(flat(facts))}" for name, facts in sections) or "<p>None.</p>"
 
 
 def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

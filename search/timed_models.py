@@ -15,8 +15,8 @@ from pydantic.dataclasses import dataclass
 from latency import classifiers
 from latency.measure import Watcher
 from latency.store import Store
-from search.efficiency import Axis, Models, Normal
 from search import objective
+from search.efficiency import Axis, Models, Normal
 from supernet import spaces, tidy
 from supernet.prediction import Prediction
 from supernet.space import Floats
@@ -55,7 +55,12 @@ class Torchvision:
         for name, timing in self.timings.items():
             share = (end - time.perf_counter()) / (len(self.timings) - len(quartiles))
             quartiles[name] = classifiers.times(
-                picked, engine=timing.engine, batch=timing.batch, store=store, seconds=max(share, 0), watch=watch
+                picked,
+                engine=timing.engine,
+                batch=timing.batch,
+                store=store,
+                seconds=max(share, 0),
+                watch=watch,
             )
         kept = [one for one in picked if all(one.name in found for found in quartiles.values())]
         if len(kept) < 2:
@@ -67,7 +72,9 @@ class Torchvision:
         axes = [Axis("top1", True, "logit", top1, (counted,), "fraction")]
         for name, timing in self.timings.items():
             low, middle, high = np.array([quartiles[name][one.name] for one in kept]).T / timing.batch
-            axes.append(Axis(name, False, "log", middle, (Normal(np.log(high / low) / IQR, itself),), "ms per image"))
+            axes.append(
+                Axis(name, False, "log", middle, (Normal(np.log(high / low) / IQR, itself),), "ms per image")
+            )
         return Models(tuple(one.name for one in kept), tuple(axes))
 
 
@@ -86,7 +93,9 @@ class SearchRun:
         """The members of front.csv; ValueError when the folder holds no finished search."""
         table, kept = self.folder / "front.csv", self.folder / "config.yaml"
         if not table.is_file() or not kept.is_file():
-            raise ValueError(f"{self.folder} holds no finished search: there is no front.csv with a config.yaml")
+            raise ValueError(
+                f"{self.folder} holds no finished search: there is no front.csv with a config.yaml"
+            )
         columns = tidy.read_columns(table)
         names = [str(name) for name in columns["architecture"]]
         space = spaces.get(names[0].split()[0])

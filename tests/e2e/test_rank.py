@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 import configs
+from latency.store import Store
 from search import ranking
 from search.timed_models import Timing, Torchvision
-from latency.store import Store
 from tests.e2e.test_commands import command, search
 from tests.e2e.test_report import CATCH, CHROMIUM
 
@@ -46,7 +46,9 @@ def ranked(tmp_path_factory):
     folder = tmp_path_factory.mktemp("rank")
     (folder / "mine.csv").write_text(ROWS)
     (folder / "mine.yaml").write_text(COLUMNS)
-    code, out, err = rank("csv=mine.csv", "columns=mine.yaml", "draws=2000", "+weights.top1=1", "out=out", cwd=folder)
+    code, out, err = rank(
+        "csv=mine.csv", "columns=mine.yaml", "draws=2000", "+weights.top1=1", "out=out", cwd=folder
+    )
     assert code == 0, err
     return folder, out
 
@@ -82,7 +84,14 @@ def test_report_in_a_browser(ranked, tmp_path):
     }, 1500));</script></body>"""
     page = tmp_path / "probe.html"
     page.write_text(text.replace("<head>", "<head>" + CATCH, 1).replace("</body>", probe))
-    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"]
+    flags = [
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-quic",
+        "--no-first-run",
+        "--disable-sync",
+    ]
     flags += ["--disable-background-networking", "--disable-component-update", "--virtual-time-budget=8000"]
     dumped = subprocess.run(
         [CHROMIUM, *flags, f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", page.as_uri()],
@@ -106,9 +115,8 @@ def test_front_of_a_search_is_ranked(tmp_path):
     assert code == 0, err
     with (tmp_path / "ranked" / "ranking.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert {row["model"] for row in rows} == {
-        row["architecture"] for row in csv.DictReader((tmp_path / "run" / "front.csv").open())
-    }
+    front = json.loads((tmp_path / "run" / "front.json").read_text())
+    assert {row["model"] for row in rows} == {row["architecture"] for row in front}
     assert all(row["on_front_without_noise"] == "True" for row in rows)
     assert min(float(row["p_efficient"]) for row in rows) < 0.9
 

@@ -111,7 +111,9 @@ def test_more_draws_approach_the_limit():
     table = models(*(axis(str(j), costs[:, j], 0.1) for j in range(2)))
     limit = efficiency(table, draws=20_000, seed=99, tolerance=0).probability
     apart = {
-        draws: np.array([efficiency(table, draws=draws, seed=seed, tolerance=0).probability - limit for seed in range(12)])
+        draws: np.array(
+            [efficiency(table, draws=draws, seed=seed, tolerance=0).probability - limit for seed in range(12)]
+        )
         for draws in (100, 1600)
     }
     rms = {draws: np.sqrt((a**2).mean()) for draws, a in apart.items()}
@@ -176,7 +178,9 @@ def test_brute_force_over_repeats():
     together = replace(x, noise=(Repeats(deviation, np.zeros(2, int)),))
     outcomes = [value + deviation[:, a] for a in range(2)]
     expected = np.mean([np.array(v) == min(v) for v in outcomes], axis=0)
-    assert efficiency(models(together, other), draws=B, tolerance=0).probability == pytest.approx(expected, abs=0.03)
+    assert efficiency(models(together, other), draws=B, tolerance=0).probability == pytest.approx(
+        expected, abs=0.03
+    )
 
 
 def test_all_devices_at_once_is_counted_per_draw():

@@ -68,7 +68,13 @@ def test_what_all_models_share_is_no_error_of_their_own(tmp_path, rng):
     """Set-ups 30% apart, models 2% about that: the spread found is the 2%."""
     values = np.exp(rng.normal(0, 1, (200, 1)) + [0.0, 0.3, -0.3, 0.1] + rng.normal(0, 0.02, (200, 4)))
     rows = [["model", "top1", "a", "b", "c", "d"], *([i, 70, *row] for i, row in enumerate(values))]
-    axis = only(write(tmp_path / "t.csv", rows), name="ms", better="lower", columns=("a", "b", "c", "d"), repeats="normal")
+    axis = only(
+        write(tmp_path / "t.csv", rows),
+        name="ms",
+        better="lower",
+        columns=("a", "b", "c", "d"),
+        repeats="normal",
+    )
     own, everyone = axis.noise
     assert isinstance(own, Normal)
     assert np.median(own.spread) == pytest.approx(0.02, rel=0.2)
@@ -85,7 +91,12 @@ def test_models_of_one_family_share_the_error(file):
 
 def test_runs_in_a_table_of_their_own(tmp_path, file):
     runs = [["model", "device", "torch", "ips"]]
-    runs += [["small", "gpu", 1, 100], ["small", "gpu", 2, 120], ["small", "gpu", 2, 140], ["small", "cpu", 1, 5]]
+    runs += [
+        ["small", "gpu", 1, 100],
+        ["small", "gpu", 2, 120],
+        ["small", "gpu", 2, 140],
+        ["small", "cpu", 1, 5],
+    ]
     runs += [["middle", "gpu", 1, 50], ["middle", "gpu", 2, 65], ["large", "gpu", 1, 20]]
     axis = {
         "name": "gpu",

@@ -30,7 +30,9 @@ def test_every_subset_of_axes_is_a_view(rng):
     assert list(found.views) == ["all", "axis0+axis1", "axis0+axis2", "axis1+axis2"]
     assert found.main.axes == ("axis0", "axis1", "axis2")
     assert len(ranking.subsets("abcd")) == 11
-    assert list(ranking.subsets("abcdef").values())[1:] == [tuple(x for x in "abcdef" if x != y) for y in "fedcba"]
+    assert list(ranking.subsets("abcdef").values())[1:] == [
+        tuple(x for x in "abcdef" if x != y) for y in "fedcba"
+    ]
 
 
 def test_devices_agree_as_kendall_says(rng):
@@ -56,7 +58,7 @@ def test_table_is_in_order_and_whole(rng):
 
 
 def test_weights_must_be_axes_of_the_main_view(rng):
-    with pytest.raises(ValueError, match="name axes that main does not have"):
+    with pytest.raises(ValueError, match="unknown axis 'axis2'. Did you mean"):
         ranking.rank(make(rng), views={"main": ["axis0", "axis1"]}, weights={"axis2": 1.0}, draws=10)
 
 
@@ -81,7 +83,11 @@ def test_band_is_what_the_draws_reach(rng):
 def searched():
     objectives = ["accuracy", "latency_ms", "training_hours"]
     asked = problem.build(objectives, training=TrainingCost())
-    archive, searcher, rng = Archive(asked.space, objectives, np.ones(3)), NSGA2(population=50), np.random.default_rng(0)
+    archive, searcher, rng = (
+        Archive(asked.space, objectives, np.ones(3)),
+        NSGA2(population=50),
+        np.random.default_rng(0),
+    )
     for _ in range(12):
         genomes = searcher.ask(asked.space, archive, rng)
         costs, violation = asked.evaluator(genomes)
@@ -109,7 +115,9 @@ def test_archive_efficiency_against_a_plain_loop(searched):
     networks = np.unique(archive.space.network(archive.genomes), axis=0, return_inverse=True)[1].ravel()
     count = np.zeros(len(archive))
     for _ in range(400):
-        errors = [rng.standard_normal(networks.max() + 1)[networks] for _ in range(2)] + [rng.standard_normal()]
+        errors = [rng.standard_normal(networks.max() + 1)[networks] for _ in range(2)] + [
+            rng.standard_normal()
+        ]
         drawn = np.stack([p.mean + p.std * error for p, error in zip(predicted, errors, strict=True)], axis=1)
         count += pareto.is_front(drawn * [-1, 1, 1])
     apart = found - count[archive.front()] / 400
