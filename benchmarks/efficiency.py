@@ -1,7 +1,7 @@
 """The random frontier on real data, its speed, and selection under noise: `python -m benchmarks.efficiency`.
 
-Parts by name (`python -m benchmarks.efficiency speed selection`): speed, findings, spreads, residuals, selection;
-all of them take about ten minutes on two cores. Needs the public tables.
+Parts by name (`python -m benchmarks.efficiency speed selection`): speed, findings, spreads, residuals,
+selection; all of them take about five minutes on two cores. Needs the public tables.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -33,6 +33,7 @@ from supernet.tidy import data_dir, read_columns
 
 FOUR = ("top1", "rtx3090", "i9", "training")
 SELECTION = ("2080ti_b1", "2080ti_b32", "titan_xp_b1", "v100_b32")  # the noisy targets of HELP's data
+SELECT: tuple[Literal["probability"], Literal["depth"]] = ("probability", "depth")
 SEEDS, BUDGET, POPULATION = 10, 2000, 100
 VALIDATION = "--validation" in sys.argv  # where options were chosen: other rows, other seeds
 
@@ -53,7 +54,7 @@ def four(**noise: Any) -> Models:
 def naive_depth(costs: Floats) -> Ints:
     """(n,) dominance depth by comparing all pairs: what moocore is compared with."""
     le = (costs[:, None] <= costs[None]).all(axis=2)
-    beats = le & ~le.T
+    beats = np.asarray(le & ~le.T, bool)
     depth, left, level = np.zeros(len(costs), int), np.ones(len(costs), bool), 0
     while left.any():
         front = left & ~beats[left].any(axis=0)
@@ -67,7 +68,8 @@ def speed() -> None:
     begun = time.perf_counter()
     found = efficiency(models, draws=10_000, tolerance=0)
     print(
-        f"{len(models)} models, {len(models.axes)} axes, {found.draws:,} draws: {time.perf_counter() - begun:.1f} s"
+        f"{len(models)} models, {len(models.axes)} axes, {found.draws:,} draws: "
+        f"{time.perf_counter() - begun:.1f} s"
     )
     again = efficiency(models, draws=1000, tolerance=0), efficiency(models, draws=1000, tolerance=0)
     print(f"the same again for the same seed: {(again[0].members == again[1].members).all()}")
@@ -100,7 +102,8 @@ def speed() -> None:
 
     used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
     print(
-        f"10,000 models, 4 axes: {1000 * (time.perf_counter() - begun) / 200:.1f} ms a draw; {used:.2f} GB at most"
+        f"10,000 models, 4 axes: {1000 * (time.perf_counter() - begun) / 200:.1f} ms a draw; "
+        f"{used:.2f} GB at most"
     )
 
 
@@ -116,15 +119,17 @@ def findings() -> None:
     print("\n".join(found.findings()))
     for name, view in found.views.items():
         print(
-            f"{name}: {int(view.on_front.sum())} on the frontier without noise, {int((view.probability > LIKELY).sum())} "
-            f"with P > .5, {int((view.probability > 0.05).sum())} with P > .05; fall out: {fallen(models, view)}"
+            f"{name}: {int(view.on_front.sum())} on the frontier without noise, "
+            f"{int((view.probability > LIKELY).sum())} with P > .5, "
+            f"{int((view.probability > 0.05).sum())} with P > .05; fall out: {fallen(models, view)}"
         )
     views = list(found.views.items())
     for i, (name, view) in enumerate(views):
         for other, second in views[i + 1 :]:
             top = [set(each.order[:50].tolist()) for each in (view, second)]
             print(
-                f"{name} and {other}: Kendall tau {tau(view, second):.3f}, {len(top[0] & top[1])} of the first 50 shared"
+                f"{name} and {other}: Kendall tau {tau(view, second):.3f}, {len(top[0] & top[1])} of the "
+                "first 50 shared"
             )
     assert found.devices is not None
     print("devices:", ", ".join(found.devices.of))
@@ -134,7 +139,8 @@ def findings() -> None:
         ("P > .5 on the worst", found.devices.worst),
     ):
         print(
-            f"{what}: {int((score > LIKELY).sum())}: {', '.join(models.names[i] for i in np.flatnonzero(score > LIKELY))}"
+            f"{what}: {int((score > LIKELY).sum())}: "
+            + ", ".join(models.names[i] for i in np.flatnonzero(score > LIKELY))
         )
     for band in found.bands:
         names = " and ".join(axis.name for axis in band.axes)
@@ -164,13 +170,14 @@ def spreads() -> None:
         likely = int((found.probability > LIKELY).sum())
         kept = int(((found.probability > LIKELY) & (first.probability > LIKELY)).sum())
         print(
-            f"{name}: P > .5 for {likely} ({kept} of them as fitted), P > .05 for {int((found.probability > 0.05).sum())}; "
-            f"Kendall tau with fitted {tau(first, found):.3f}; fall out: {fallen(models, found)}"
+            f"{name}: P > .5 for {likely} ({kept} of them as fitted), P > .05 for "
+            f"{int((found.probability > 0.05).sum())}; Kendall tau with fitted {tau(first, found):.3f}; "
+            f"fall out: {fallen(models, found)}"
         )
 
 
 def residuals() -> None:
-    """Whether predictors err alike on similar subnets: correlation of test residuals by share of equal genes."""
+    """Whether predictors err alike on similar subnets: correlation of test residuals by equal genes."""
     rows, space = read_columns(data_dir() / "ofa_mbv3_accuracy.csv.gz"), spaces.get("ofa_mbv3_w1.0")
     genomes, top1 = space.encode(rows), rows["top1"] / 100
     order = np.random.default_rng(0).permutation(len(top1))
@@ -183,21 +190,24 @@ def residuals() -> None:
     for low, high in ((0.0, 0.5), (0.5, 0.8), (0.8, 0.95), (0.95, 1.0)):
         part = (same > low) & (same <= high)
         print(
-            f"accuracy residuals, {low:.0%} to {high:.0%} of genes equal: r {product[part].mean():+.3f} ({part.sum()} pairs)"
+            f"accuracy residuals, {low:.0%} to {high:.0%} of genes equal: r {product[part].mean():+.3f} "
+            f"({part.sum()} pairs)"
         )
 
 
 def selection() -> None:
-    """Hypervolume of the true front, when every latency that a search sees carries the error of a real measurement.
+    """Hypervolume of the true front, when the latencies that a search sees have errors of real measurements.
 
-    Truth: the shipped predictors. Errors: drawn from the residuals of HELP's measurements about them, on rows that
-    no fit has seen; .03 points on accuracy (what repeated evaluations differ by). A network is measured once.
+    Truth: the shipped predictors. Errors: drawn from the residuals of HELP's measurements about them, on rows
+    that no fit has seen; .03 points on accuracy (what repeated evaluations differ by). A network is measured
+    once.
     """
     first, seeds = (3000, range(100, 100 + SEEDS)) if VALIDATION else (3500, range(SEEDS))
     space = spaces.get("ofa_mbv3_w1.2").restrict("r", 160, 224).restrict("finetune_epochs", 0, 0)
     surrogate = accuracy.load("ofa_mbv3_w1.2")
     print(
-        f"rows {first}-{first + 499}, seeds {seeds[0]}-{seeds[-1]}, {BUDGET} evaluations, population {POPULATION}"
+        f"rows {first}-{first + 499}, seeds {seeds[0]}-{seeds[-1]}, {BUDGET} evaluations, population "
+        f"{POPULATION}"
     )
     for name in SELECTION:
         target, predictor = zoo.target(name), zoo.predictor(name)
@@ -217,11 +227,13 @@ def selection() -> None:
         plain: Floats | None = None
         searchers: dict[str, Callable[[], NSGA2]] = {"NSGA-II": lambda: NSGA2(population=POPULATION)}
         for denoise in (False, True):
-            for select in ("probability", "depth"):
-                options = dict(population=POPULATION, spread=spread, select=select, denoise=denoise)
-                searchers[f"{select}{', denoised' if denoise else ''}"] = partial(NoisyNSGA2, **options)
+            for select in SELECT:
+                searchers[f"{select}{', denoised' if denoise else ''}"] = partial(
+                    NoisyNSGA2, population=POPULATION, spread=spread, select=select, denoise=denoise
+                )
         print(
-            f"{name}: error of a measurement {size:.1%} (robust sd), {np.mean(np.abs(errors - 1) > 0.1):.0%} off by more than 10%"
+            f"{name}: error of a measurement {size:.1%} (robust sd), "
+            f"{np.mean(np.abs(errors - 1) > 0.1):.0%} off by more than 10%"
         )
         for label, build in searchers.items():
             found = np.array([_search(build(), space, true, errors, seed, worst) / box for seed in seeds])
@@ -229,8 +241,8 @@ def selection() -> None:
             gain = found - plain
             half = 2.262 * gain.std(axis=0, ddof=1) / np.sqrt(SEEDS)  # t, 9 degrees of freedom
             print(
-                f"  {label:24s} evaluated {found[:, 0].mean():.4f} ({gain[:, 0].mean():+.4f} +-{half[0]:.4f}); front "
-                f"chosen {found[:, 1].mean():.4f} ({gain[:, 1].mean():+.4f} +-{half[1]:.4f})"
+                f"  {label:24s} evaluated {found[:, 0].mean():.4f} "
+                f"({gain[:, 0].mean():+.4f} +-{half[0]:.4f}); front chosen {found[:, 1].mean():.4f} ({gain[:, 1].mean():+.4f} +-{half[1]:.4f})"
             )
 
 

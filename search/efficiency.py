@@ -5,7 +5,8 @@ Letters: n models, k axes, B draws, f models on one frontier.
 Every axis gives a model a distribution instead of a number. In each of B draws all values are drawn, and the
 models that no other dominates are on the frontier of that draw. What is counted over the draws (formulas and
 sources in docs/efficiency.md): the share of draws on the frontier, the dominance depth, the distance to the
-frontier, the rank. Axes are compared on their own scale (log for times), where all are costs: lower is better.
+frontier, the rank. Axes are compared on their own scale (log for times), where all are costs: lower is
+better.
 
 A draw costs one non-dominated sort, O(k n log n) in practice with moocore, and O(n f k) for the distances;
 memory is O(block x n x k), never n^2.
@@ -228,8 +229,8 @@ def efficiency(
 ) -> Efficiency:
     """Draw until every relative efficiency has a standard error of at most `tolerance`, or `draws` times.
 
-    With `weights` (by axis; those not named weigh 0) also the probability to be preferred. The same seed gives
-    the same draws of an axis, whatever the other axes are.
+    With `weights` (by axis; those not named weigh 0) also the probability to be preferred. The same seed
+    gives the same draws of an axis, whatever the other axes are.
     """
     if draws < 1 or seed < 0 or not tolerance >= 0:
         raise ValueError(

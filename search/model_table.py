@@ -241,7 +241,7 @@ def _numbers(columns: Columns, name: str, file: str) -> Floats:
         raise ValueError(
             f"column {name} of {file} has the value inf in row {int(np.argmax(np.isinf(found)))}"
         )
-    return found
+    return np.asarray(found, np.float64)
 
 
 def _spreads(columns: Columns, axis: AxisColumns, file: str) -> Floats:
@@ -249,7 +249,7 @@ def _spreads(columns: Columns, axis: AxisColumns, file: str) -> Floats:
     if not (spread >= 0).all():
         row = int(np.argmin(spread >= 0))
         raise ValueError(
-            f"column {axis.spread_column} of {file}: the spread {spread[row]} of row {row} must be 0 (exact) or "
-            "more"
+            f"column {axis.spread_column} of {file}: the spread {spread[row]} of row {row} must be 0 (exact) "
+            "or more"
         )
     return spread

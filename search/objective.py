@@ -93,7 +93,7 @@ class Evaluator:
         return costs, violation
 
     def efficiency(self, space: SearchSpace, genomes: Genomes, *, draws: int, seed: int) -> Floats:
-        """(n,) probability that no other of these genomes dominates one, given the predictors' uncertainty."""
+        """(n,) probability that none of the others dominates a genome, by the predictors' uncertainty."""
         owner = networks(space, genomes)
         axes = [axis(objective.name, objective.of(genomes), owner) for objective in self.objectives]
         blocks = np.array_split(np.arange(draws), -(-draws * len(genomes) // DRAWN_AT_ONCE))

@@ -153,7 +153,8 @@ def _devices(found: Ranking) -> str:
         cells = (name, ", ".join(each.axes), str(likely), best)
         lines.append("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in cells) + "</tr>")
     head = "".join(f"<th>{one}</th>" for one in ("device", "axes", "P > 0.5", "first five"))
-    return f"<table class='facts views'><tr>{head}</tr>{''.join(lines)}</table><div class='plot' id='devices'></div>"
+    table = f"<table class='facts views'><tr>{head}</tr>{''.join(lines)}</table>"
+    return table + "<div class='plot' id='devices'></div>"
 
 
 def draw(found: Ranking, title: str, path: Path) -> None:

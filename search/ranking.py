@@ -144,9 +144,9 @@ class Ranking:
         main = self.main
         likely = main.probability > LIKELY
         lines = [
-            f"{len(self.models)} models by {', '.join(main.axes)}: {int(main.on_front.sum())} on the frontier "
-            f"without noise, {int(likely.sum())} with a probability above {LIKELY:.0%} of being on it "
-            f"({main.draws:,} draws, standard error of a relative efficiency at most "
+            f"{len(self.models)} models by {', '.join(main.axes)}: {int(main.on_front.sum())} on the "
+            f"frontier without noise, {int(likely.sum())} with a probability above {LIKELY:.0%} of being on "
+            f"it ({main.draws:,} draws, standard error of a relative efficiency at most "
             f"{main.relative_error.max():.2g})"
         ]
         for what, rows in (
@@ -168,9 +168,9 @@ class Ranking:
             ]
             low, high = min(pairs), max(pairs)
             lines.append(
-                f"devices agree by Kendall tau {low[0]:.2f} ({low[1]}, {low[2]}) to {high[0]:.2f} ({high[1]}, "
-                f"{high[2]}); {int((self.devices.everywhere > LIKELY).sum())} models are probably efficient on all "
-                f"{len(names)}"
+                f"devices agree by Kendall tau {low[0]:.2f} ({low[1]}, {low[2]}) to {high[0]:.2f} "
+                f"({high[1]}, {high[2]}); {int((self.devices.everywhere > LIKELY).sum())} models are "
+                f"probably efficient on all {len(names)}"
             )
         return lines
 
@@ -203,7 +203,7 @@ def rank(
 
 
 def subsets(axes: Sequence[str]) -> dict[str, tuple[str, ...]]:
-    """All axes, then their subsets of at least two; of more than SUBSETS_UP_TO axes only those that lack one."""
+    """All axes, then their subsets of at least two; of more than SUBSETS_UP_TO axes those that lack one."""
     sizes = range(len(axes) - 1, 1 if len(axes) <= SUBSETS_UP_TO else len(axes) - 2, -1)
     smaller = [subset for size in sizes for subset in combinations(axes, size)]
     return {"all": tuple(axes)} | {"+".join(subset): subset for subset in smaller}
@@ -212,7 +212,10 @@ def subsets(axes: Sequence[str]) -> dict[str, tuple[str, ...]]:
 def compare(first: Efficiency, second: Efficiency) -> str:
     """How far two rankings of the same models agree, in words."""
     a, b = first.probability > LIKELY, second.probability > LIKELY
-    return f"Kendall tau {tau(first, second):.2f}; {int(b.sum())} probably efficient, {int((a & b).sum())} of them the same"
+    return (
+        f"Kendall tau {tau(first, second):.2f}; {int(b.sum())} probably efficient, {int((a & b).sum())} of "
+        "them the same"
+    )
 
 
 def tau(first: Efficiency, second: Efficiency) -> float:

@@ -47,8 +47,10 @@ class Torchvision:
     note: str = ""
 
     def models(self, store: Store, *, seconds: float | None = None, watch: Watcher | None = None) -> Models:
-        """Time them; those that an engine cannot run are left out. Errors of one visit: normal in log time, with
-        the interquartile range of a model's visits."""
+        """Time them; those that an engine cannot run are left out.
+
+        Noise is that of one visit: normal in log time, with the interquartile range of a model's visits.
+        """
         picked = classifiers.select(self.names, self.max_gmacs)
         quartiles: dict[str, Mapping[str, Floats]] = {}
         end = time.perf_counter() + (np.inf if seconds is None else seconds)

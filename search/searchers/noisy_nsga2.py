@@ -1,5 +1,5 @@
-"""NSGA-II for costs that carry noise: costs are freed of it first, and survivors are chosen by what the random
-frontier says of them (ours).
+"""NSGA-II for costs that carry noise: costs are freed of it first, and survivors are chosen by what the
+random frontier says of them (ours).
 
 Letters: n architectures, d genes, m objectives, h evaluations so far, D one-hot columns.
 """
@@ -21,6 +21,7 @@ from supernet.space import Floats, Genomes, Ints, Rng, SearchSpace
 HISTORY = 5000  # latest evaluations that the additive model is fitted on
 RIDGE = 1.0
 ROUNDS = 3  # of Cauchy weights
+EXACT = 1e-9  # misfit of a cost that the genes explain without rest
 Spread = Annotated[float, Field(ge=0)]
 
 
@@ -29,8 +30,8 @@ class NoisyNSGA2(NSGA2):
     """`spread` is the relative standard deviation of an observed cost, one for all or one per objective.
 
     Without `denoise` observed costs are taken as they are. With it a cost is the posterior mean of the true
-    one, given the observation and an additive model of the genes (ridge on all evaluations) with its own misfit:
-    a lucky measurement is pulled to what its genes let expect. `select`: `depth` ranks by the dominance depth
+    one, given the observation and an additive model of the genes with its own misfit: a lucky measurement is
+    pulled to what its genes let expect. `select`: `depth` ranks by the dominance depth
     expected over `draws` of the remaining noise, then by crowding; `probability` by the dominance depth, then
     by the probability of being efficient in place of crowding. Measured in benchmarks/efficiency.py.
     """
@@ -81,7 +82,7 @@ class NoisyNSGA2(NSGA2):
                 gram = scaled.T @ hot + RIDGE * np.eye(hot.shape[1])
                 effects = np.linalg.solve(gram, scaled.T @ (seen[:, j] - middle[j]))
                 rest = seen[:, j] - middle[j] - hot @ effects
-                size = np.median(np.abs(rest)) / 0.6745
+                size = max(np.median(np.abs(rest)) / 0.6745, EXACT)
                 weight = 1 / (1 + (rest / (2 * size)) ** 2)
             expected = middle[j] + mine @ effects
             misfit = max(size**2 - np.median(noise[:, j]) ** 2, 1e-3 * size**2)

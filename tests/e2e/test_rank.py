@@ -77,7 +77,8 @@ def test_report_in_a_browser(ranked, tmp_path):
     probe = """<script>window.addEventListener("load", () => setTimeout(() => {
       const all = selector => [...document.querySelectorAll(selector)];
       all("table.front th").find(cell => cell.textContent === "latency").click();
-      const found = {errors: window.problems, plots: all(".plot").map(box => box.querySelectorAll(".point, .hm").length),
+      const count = box => box.querySelectorAll(".point, .hm").length;
+      const found = {errors: window.problems, plots: all(".plot").map(count),
         first: all("table.front tbody tr").map(row => row.children[1].textContent)};
       document.body.innerHTML = "<pre id=result></pre>";
       document.getElementById("result").textContent = JSON.stringify(found);

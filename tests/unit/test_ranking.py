@@ -58,7 +58,7 @@ def test_table_is_in_order_and_whole(rng):
 
 
 def test_weights_must_be_axes_of_the_main_view(rng):
-    with pytest.raises(ValueError, match="unknown axis 'axis2'. Did you mean"):
+    with pytest.raises(ValueError, match=r"unknown axis 'axis2'\. Did you mean"):
         ranking.rank(make(rng), views={"main": ["axis0", "axis1"]}, weights={"axis2": 1.0}, draws=10)
 
 
