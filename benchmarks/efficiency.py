@@ -241,8 +241,9 @@ def selection() -> None:
             gain = found - plain
             half = 2.262 * gain.std(axis=0, ddof=1) / np.sqrt(SEEDS)  # t, 9 degrees of freedom
             print(
-                f"  {label:24s} evaluated {found[:, 0].mean():.4f} "
-                f"({gain[:, 0].mean():+.4f} +-{half[0]:.4f}); front chosen {found[:, 1].mean():.4f} ({gain[:, 1].mean():+.4f} +-{half[1]:.4f})"
+                f"  {label:24s} evaluated {found[:, 0].mean():.4f} ({gain[:, 0].mean():+.4f} "
+                f"+-{half[0]:.4f}); front chosen {found[:, 1].mean():.4f} ({gain[:, 1].mean():+.4f} "
+                f"+-{half[1]:.4f})"
             )
 
 
