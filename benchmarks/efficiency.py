@@ -152,7 +152,7 @@ def findings() -> None:
 def spreads() -> None:
     """How much the answer depends on what is assumed of the noise."""
     fitted = four()
-    for axis in fitted.axes:
+    for axis in timm().models().axes:
         own = axis.noise[0]
         if isinstance(own, Normal):
             print(f"{axis.name}: own spread {np.median(own.spread):.3f} on the {axis.scale} scale (median)")

@@ -90,7 +90,7 @@ def _band(band: Band, order: Ints) -> dict[str, Any]:
         "points": [_short(x.values[order]), _short(y.values[order])],
         "lines": {name: [_short(c[:, 1]), _short(c[:, 0])] for name, c in lines.items()},
         "expected": [_short(c) for c in _thinned(band.expected)[:, ::-1].T],
-        "note": f"Vorob'ev deviation {band.deviation:.1%}, expectation at the {band.threshold:.0f}% level",
+        "note": f"Vorob'ev deviation {band.deviation:.1%}",
     }
 
 
