@@ -5,6 +5,7 @@ Letters: n models, r repeats.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Annotated, Literal
@@ -69,6 +70,12 @@ class AxisColumns:
                 f"axis {self.name}: say how noisy it is with one of spread (0 for exact values), "
                 "spread_column, images, or with repeats as columns or runs"
             )
+        as_setups = self.repeats == "setups" and not any(declared)
+        if as_setups and self.runs is not None and not self.runs.setup:
+            raise ValueError(
+                f"axis {self.name}: say which columns of the runs make a set-up (setup: [..]), or that runs of "
+                "different models have nothing in common (repeats: each, or normal)"
+            )
         if self.images is not None and self.scale != "logit":
             raise ValueError(f"axis {self.name}: images= is for an accuracy, with scale: logit")
 
@@ -106,6 +113,8 @@ class Table:
             first, second = (_column(columns, name, self.file) for name in self.equal)
             columns = tidy.select(columns, first == second)
         names = [str(name) for name in _column(columns, self.model, self.file)]
+        if not names:
+            raise ValueError(f"{self.file} has no rows with where={self.where}, equal={self.equal}")
         runs = self._read(self.runs) if self.runs else {}
         values = {axis.name: self._values(axis, columns, runs) for axis in self.axes}
         gone = np.zeros(len(names), bool)
@@ -168,6 +177,7 @@ def _with_repeats(axis: Axis, values: Floats, owner: Ints, how: str) -> Axis:
     with model + set-up. `normal`: the rest gives a model's own spread, pulled towards the pooled one
     (variances weighted by degrees of freedom, PRIOR_REPEATS for the pool); set-ups are errors of all models.
     """
+    values = values[:, np.isfinite(values).any(axis=0)]
     if values.shape[1] < 2:
         raise ValueError(f"axis {axis.name}: one repeat tells no spread; declare one with spread=")
     known = np.isfinite(values)
@@ -179,9 +189,12 @@ def _with_repeats(axis: Axis, values: Floats, owner: Ints, how: str) -> Axis:
     model = np.nanmedian(scaled - setup, axis=1, keepdims=True)
     filled = np.where(known, scaled, model + setup)
     axis = replace(axis, values=off_scale(model[:, 0], axis.scale))
-    if how != "normal":
-        who = np.zeros(len(values), np.int64) if how == "setups" else owner
-        return replace(axis, noise=(Repeats(filled - model, who),))
+    if how == "setups":
+        return replace(axis, noise=(Repeats(filled - model, np.zeros(len(values), np.int64)),))
+    if how == "each":  # a model with fewer repeats shows those it has in turn
+        turn = np.arange(values.shape[1]) % known.sum(axis=1, keepdims=True)
+        order = np.take_along_axis(np.argsort(~known, axis=1, kind="stable"), turn, axis=1)
+        return replace(axis, noise=(Repeats(np.take_along_axis(scaled, order, axis=1) - model, owner),))
     rest = np.where(known, scaled - model - setup, 0.0)
     freedom = np.maximum(known.sum(axis=1) - 1, 0)
     total = (rest**2).sum(axis=1)
@@ -196,17 +209,19 @@ def _with_repeats(axis: Axis, values: Floats, owner: Ints, how: str) -> Axis:
 
 
 def _joined(runs: Runs, columns: Columns, table: Columns, join: Sequence[str], file: str) -> Floats:
-    """(n, r) the runs of each model, a column per set-up; the median where one was run more than once."""
+    """(n, r) the runs of each model, a column per set-up; the median where one was run more than once.
+
+    Without set-ups the columns are a model's first run, its second, and so on.
+    """
     keep = _matching(table, runs.where, file)
     table = tidy.select(table, keep)
     if not keep.any():
         raise ValueError(f"{file} has no runs with {runs.where}")
-    setups = _keys(table, runs.setup, file)
+    keys = _keys(table, join, file)
+    setups = _keys(table, runs.setup, file) if runs.setup else _numbered(keys)
     places = {setup: j for j, setup in enumerate(dict.fromkeys(setups))}
     cells: dict[tuple[object, ...], list[list[float]]] = {}
-    for key, setup, value in zip(
-        _keys(table, join, file), setups, _numbers(table, runs.column, file), strict=True
-    ):
+    for key, setup, value in zip(keys, setups, _numbers(table, runs.column, file), strict=True):
         cells.setdefault(key, [[] for _ in places])[places[setup]].append(value)
     empty: list[list[float]] = [[] for _ in places]
     rows = [cells.get(key, empty) for key in _keys(columns, join, file)]
@@ -214,9 +229,17 @@ def _joined(runs: Runs, columns: Columns, table: Columns, join: Sequence[str], f
 
 
 def _keys(columns: Columns, names: Sequence[str], file: str) -> list[tuple[object, ...]]:
-    listed = [_column(columns, name, file).tolist() for name in names]
-    count = len(next(iter(columns.values())))
-    return list(zip(*listed, strict=True)) if listed else [(row,) for row in range(count)]
+    return list(zip(*(_column(columns, name, file).tolist() for name in names), strict=True))
+
+
+def _numbered(keys: Sequence[tuple[object, ...]]) -> list[tuple[object, ...]]:
+    """How many equal keys come before each."""
+    seen: Counter[tuple[object, ...]] = Counter()
+    numbers: list[tuple[object, ...]] = []
+    for key in keys:
+        numbers.append((seen[key],))
+        seen[key] += 1
+    return numbers
 
 
 def _matching(columns: Columns, where: Mapping[str, str | float], file: str) -> NDArray[np.bool_]:

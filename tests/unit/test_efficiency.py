@@ -1,5 +1,6 @@
 """The random frontier against closed forms, brute force and its own limits."""
 
+import time
 from dataclasses import replace
 from itertools import product
 from math import erf, sqrt
@@ -258,3 +259,12 @@ def test_thousands_of_models_need_no_square_memory(rng):
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 90e6
+
+
+def test_a_draw_takes_milliseconds(rng):
+    """700 models in 4 axes took .7 ms a draw here; 60 s for 10,000 draws would be 6 ms."""
+    costs = rng.random((700, 4))
+    table = models(*(axis(str(j), costs[:, j], 0.05) for j in range(4)))
+    begun = time.process_time()
+    efficiency(table, draws=300, tolerance=0)
+    assert time.process_time() - begun < 300 * 0.006

@@ -110,6 +110,31 @@ def test_runs_in_a_table_of_their_own(tmp_path, file):
     assert seen[1] == pytest.approx([130, 65, 26])  # large was not run: 1.3 times, as the others
 
 
+def test_runs_without_setups_are_a_models_own(tmp_path, file):
+    """small has two runs, middle three, large one: each shows its own."""
+    runs = [
+        ["model", "ms"],
+        ["small", 1.0],
+        ["middle", 2.0],
+        ["small", 1.2],
+        ["middle", 2.4],
+        ["middle", 2.0],
+    ]
+    path = write(tmp_path / "runs.csv", [*runs, ["large", 9.0], ["other", 1.0]])
+    axis = {"name": "t", "better": "lower", "repeats": "each", "runs": {"column": "ms"}}
+    found = table(file, TOP1, axis, runs=path, join=("model",)).models().axes[1]
+    drawn = found.in_units(found.draw(0, 0, 3000)).round(4)
+    assert {tuple(np.unique(column)) for column in drawn.T} == {(1.0, 1.2), (2.0, 2.4), (9.0,)}
+    assert (drawn[:, 1] == 2.0).mean() == pytest.approx(2 / 3, abs=0.04)
+    with pytest.raises(ValueError, match="which columns of the runs make a set-up"):
+        table(file, TOP1, {**axis, "repeats": "setups"}, runs=path, join=("model",))
+
+
+def test_nothing_left_is_an_error(file):
+    with pytest.raises(ValueError, match="has no rows with where="):
+        table(file, where={"family": "z"}).models()
+
+
 def test_rows_can_be_left_out(tmp_path):
     rows = [*ROWS, ["none", "y", "", 1.0, 1.0, 1.0, 0.1]]
     path = write(tmp_path / "t.csv", rows)
@@ -165,6 +190,6 @@ def test_bad_spread_cells_are_named(tmp_path):
 
 
 def test_runs_need_a_table(file):
-    axis = AxisColumns(name="x", better="lower", runs=Runs(column="ips"))
+    axis = AxisColumns(name="x", better="lower", repeats="each", runs=Runs(column="ips"))
     with pytest.raises(ValueError, match="name their file with runs="):
         table(file, TOP1, axis).models()
