@@ -73,8 +73,8 @@ class AxisColumns:
         as_setups = self.repeats == "setups" and not any(declared)
         if as_setups and self.runs is not None and not self.runs.setup:
             raise ValueError(
-                f"axis {self.name}: say which columns of the runs make a set-up (setup: [..]), or that runs of "
-                "different models have nothing in common (repeats: each, or normal)"
+                f"axis {self.name}: say which columns of the runs make a set-up (setup: [..]), or that runs "
+                "of different models have nothing in common (repeats: each, or normal)"
             )
         if self.images is not None and self.scale != "logit":
             raise ValueError(f"axis {self.name}: images= is for an accuracy, with scale: logit")
