@@ -247,7 +247,8 @@ def axis(name: str, predicted: Prediction, owner: Ints) -> Axis:
     """An objective of a search as an axis with the uncertainty of its predictor.
 
     The recipes of one network share the error. Errors of different networks are taken as independent: on test
-    rows their residuals are uncorrelated (|r| <= .01) unless more than 95% of the genes agree (r .11, accuracy; benchmarks/efficiency.py). What training costs is off by one factor for all.
+    rows of the accuracy surrogate residuals are uncorrelated (|r| <= .01) unless more than 95% of the genes
+    agree (r .11; benchmarks/efficiency.py). What training costs is off by one factor for all.
     """
     metric = METRICS[name]
     owner = np.zeros(len(owner), np.int64) if name in COMMON_ERROR else owner
