@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from benchmarks.protocols import Row, Setting, gpu_loo, help_ofa, help_ranks, nas_note10, s1
+from benchmarks.protocols import Row, Setting, gpu_loo, help_ofa, help_ranks, maplex, nas_note10, s1
 from configs import unknown_name
 from supernet import artifact
 from supernet.tidy import data_dir
@@ -28,6 +28,7 @@ PROTOCOLS: dict[str, Callable[[Setting], Iterator[Row]]] = {
     **help_ranks.PROTOCOLS,
     **gpu_loo.PROTOCOLS,
     **nas_note10.PROTOCOLS,
+    **maplex.PROTOCOLS,
 }
 OPTIONS = ("seeds", "test_rows", "validation", "out")
 SHOWN = {

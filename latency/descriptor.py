@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -31,11 +31,23 @@ def specification(kind: Literal["cpu", "gpu"] = "cpu") -> Device:
     return _cpu() if kind == "cpu" else _gpu()
 
 
-def _cpu() -> Device:
+@cache
+def _cpu_info() -> dict[str, Any]:
     import cpuinfo
+
+    found: dict[str, Any] = cpuinfo.get_cpu_info()  # takes a second
+    return found
+
+
+def cpu_flags() -> frozenset[str]:
+    """What this machine's CPU says it can do, in Linux's words (sse4_1, avx2, ...)."""
+    return frozenset(_cpu_info().get("flags", ()))
+
+
+def _cpu() -> Device:
     import psutil
 
-    found = cpuinfo.get_cpu_info()
+    found = _cpu_info()
     brand = str(found.get("brand_raw") or found.get("arch_string_raw") or "unknown CPU")
     cores = psutil.cpu_count(logical=False) or psutil.cpu_count() or 1
     model = [f"{letter}{found[key]}" for letter, key in (("f", "family"), ("m", "model")) if key in found]

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import configs
-from latency import engines
+from latency import engines, instruction_sets
 from latency.data import LatencyData
 from latency.engines import Engine
 from latency.store import Sitting, Store, Visit
@@ -35,11 +35,10 @@ from supernet.space import Floats, Genomes, SearchSpace
 ANCHORS = 3
 WARM_UPS = 2
 BURST = 3  # timed runs of a visit: noise comes in stretches, so many short visits beat few long ones
-MIN_ROUNDS, MAX_ROUNDS = 12, 20
 MIN_VISITS = 3  # fewer tell nothing: such a measurement was cut short
 PREPARING_SHARE = 0.5  # of what is left of a time budget
 AGREEMENT = 0.008  # relative standard error of a subnet's visits at which it is done
-LONG_MS, LONG_ROUNDS = 100.0, (5, 7)  # long runs need one warm-up, one timed run and few rounds
+LONG_ROUNDS = (5, 7)
 SLOW = 1.05  # a round that took this much longer than the others does not count
 POLISHES = 5
 BUSY = 0.10  # share of the machine used by others above which several threads cannot be timed
@@ -51,6 +50,18 @@ if TYPE_CHECKING:
     import torch
 
 Watcher = Callable[[int, int, str], None]  # (subnets done, subnets asked for, what happens now)
+
+
+@dataclass(frozen=True)
+class Rounds:
+    """How many rounds a candidate takes; runs beyond `long_ms` need one warm-up, one timed run and 5 to 7."""
+
+    fewest: int = 12
+    most: int = 20
+    long_ms: float = 100.0
+
+
+USUAL = Rounds()
 
 
 @dataclass(frozen=True)
@@ -102,6 +113,7 @@ def measure(
     store: Store,
     seconds: float | None = None,
     watch: Watcher | None = None,
+    rounds: Rounds = USUAL,
 ) -> Measured:
     """Time the networks of these genomes of `target.space` in one sitting; every visit goes to the store.
 
@@ -113,9 +125,8 @@ def measure(
     space.check(genomes)
     bare = space.network(genomes)
     _, first = np.unique(bare, axis=0, return_index=True)
-    timed = time_jobs(
-        target, subnet_jobs(target, bare[np.sort(first)]), store=store, seconds=seconds, watch=watch
-    )
+    jobs = subnet_jobs(target, bare[np.sort(first)])
+    timed = time_jobs(target, jobs, store=store, seconds=seconds, watch=watch, rounds=rounds)
     data = _latencies(target, timed.quartiles_ms)
     return Measured(data, timed.failed, timed.anchors_ms, timed.seconds, timed.facts)
 
@@ -149,6 +160,7 @@ def time_jobs(
     store: Store,
     seconds: float | None = None,
     watch: Watcher | None = None,
+    rounds: Rounds = USUAL,
 ) -> Timed:
     """Time anything that runs on the target's engine, with the anchors of its space; errors as `measure`."""
     engine = engine_of(target)
@@ -157,9 +169,10 @@ def time_jobs(
         load.wait_until_idle()
     begun = time.perf_counter()
     deadline = begun + seconds if seconds is not None else np.inf
-    with _undisturbed(engine.threads) as priority:
+    with undisturbed(engine.threads) as priority:
         sitting = Sitting.begin(target, engine.version, _conditions(priority))
-        run = _Run(engine, target, store, sitting, load, watch or (lambda done, of, now: None), len(jobs))
+        watch = watch or (lambda done, of, now: None)
+        run = _Run(engine, target, store, sitting, load, watch, len(jobs), rounds)
         run.prepare_anchors(subnet_jobs(target, anchors(spaces.get(target.space))))
         for part in _parts(jobs, _block_size(target)):
             if time.perf_counter() > deadline:
@@ -178,6 +191,8 @@ def engine_of(target: Target) -> Engine:
     """The engine of a target of this machine; ValueError for another target, or if it is not installed."""
     if target.threads is None or target.engine not in configs.names("engine"):
         raise ValueError(f"{target.name} ({target}) is not this machine: only target=here can be measured")
+    if target.isa is not None:
+        instruction_sets.check(target.isa, target.engine)
     return engines.build(target.engine, precision=target.precision, threads=target.threads)
 
 
@@ -207,10 +222,11 @@ class _Run:
         load: _Load,
         watch: Watcher,
         asked: int,
+        rounds: Rounds,
     ) -> None:
         self.engine, self.target = engine, target
         self.store, self.sitting, self.load, self.watch, self.asked = store, sitting, load, watch, asked
-        self.rng = np.random.default_rng(0)
+        self.rounds, self.rng = rounds, np.random.default_rng(0)
         self.visits: list[Visit] = []
         self.failed: dict[str, str] = {}
         self.anchors: dict[str, Any] = {}
@@ -263,8 +279,8 @@ class _Run:
         first, now = len(self.visits), time.perf_counter()
         jobs = [job for job in jobs if job.name not in self.anchors]  # those are measured anyway
         waiting = self._prepare(jobs, "candidate", now + PREPARING_SHARE * (deadline - now))
-        for taken in range(MAX_ROUNDS if waiting else MIN_ROUNDS):
-            if not waiting and (jobs or taken >= MIN_ROUNDS):
+        for taken in range(self.rounds.most if waiting else self.rounds.fewest):
+            if not waiting and (jobs or taken >= self.rounds.fewest):
                 break
             self.round += 1
             everyone = {**self.anchors, **waiting}
@@ -285,7 +301,7 @@ class _Run:
                 self._record(name, role, wall, cpu)
             if time.perf_counter() > deadline and taken + 1 >= MIN_VISITS:
                 break
-            done = _agreed(self.visits[first:], list(waiting), self.target)
+            done = _agreed(self.visits[first:], list(waiting), self.target, self.rounds)
             self.finished += len(done)
             for name in done:
                 del waiting[name]
@@ -295,7 +311,7 @@ class _Run:
         run = self.engine.run
         begun = time.perf_counter()
         run(session)
-        long = time.perf_counter() - begun > LONG_MS / 1000
+        long = time.perf_counter() - begun > self.rounds.long_ms / 1000
         for _ in range(0 if long else WARM_UPS - 1):
             run(session)
         wall, cpu = [], []
@@ -354,15 +370,15 @@ def _polished(visits: Sequence[Visit], target: Target) -> dict[str, Floats]:
     return {names[i]: v for i, v in zip(np.flatnonzero(heard), values, strict=True) if len(v)}
 
 
-def _agreed(visits: Sequence[Visit], names: Sequence[str], target: Target) -> list[str]:
+def _agreed(visits: Sequence[Visit], names: Sequence[str], target: Target, rounds: Rounds) -> list[str]:
     """Those of `names` whose visits in one block agree."""
     found = _polished(visits, target)
-    return [name for name in names if name in found and _is_done(found[name])]
+    return [name for name in names if name in found and _is_done(found[name], rounds)]
 
 
-def _is_done(values: Floats) -> bool:
-    long = bool(np.median(values) >= LONG_MS)
-    if len(values) < (LONG_ROUNDS[0] if long else MIN_ROUNDS):
+def _is_done(values: Floats, rounds: Rounds) -> bool:
+    long = bool(np.median(values) >= rounds.long_ms)
+    if len(values) < (LONG_ROUNDS[0] if long else rounds.fewest):
         return False
     return _standard_error(values) <= AGREEMENT or (long and len(values) >= LONG_ROUNDS[1])
 
@@ -484,7 +500,7 @@ class _Load:
 
 
 @contextlib.contextmanager
-def _undisturbed(threads: int) -> Iterator[int]:
+def undisturbed(threads: int) -> Iterator[int]:
     """High priority where the system grants it (root), and this many PyTorch threads; both as before
     afterwards. Yields the priority."""
     import torch
@@ -501,9 +517,6 @@ def _undisturbed(threads: int) -> Iterator[int]:
             os.setpriority(os.PRIO_PROCESS, 0, before)
 
 
-ISA_LIMITS = ("ONEDNN_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY")  # environment variables that change what runs
-
-
 def _conditions(priority: int) -> dict[str, Any]:
     """Clock, load and versions at the start of a sitting."""
     import psutil
@@ -517,5 +530,5 @@ def _conditions(priority: int) -> dict[str, Any]:
         "clock_mhz": clock.current if clock else None,
         "clock_max_mhz": clock.max if clock else None,
         "load": list(psutil.getloadavg()),
-        "limits": {name: os.environ[name] for name in ISA_LIMITS if name in os.environ},
+        "limits": {name: os.environ[name] for name in instruction_sets.VARIABLES if name in os.environ},
     }

@@ -9,6 +9,8 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
 from configs import names
+from latency import instruction_sets
+from latency.instruction_sets import Limit
 from supernet import device, spaces
 from supernet.device import Device
 from supernet.device import get as data_sheet
@@ -19,7 +21,8 @@ class Target:
     """Device x engine x precision x batch x threads, and the search space whose networks were timed on it.
 
     `device` is a name of `configs/device`, or a Device that is not there (this machine). `batch` images
-    together take the latency; per image, divide. `rows` and `column` name the public table it was fitted on,
+    together take the latency; per image, divide. `isa` is the instruction set that the engine was held to,
+    None where it was free. `rows` and `column` name the public table it was fitted on,
     `train` the rows used (first, past the last), `source` and `licence` where that comes from.
     """
 
@@ -38,6 +41,7 @@ class Target:
     source: str = ""
     licence: str = ""
     note: str = ""
+    isa: Limit | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.device, str):
@@ -53,11 +57,12 @@ class Target:
     @property
     def key(self) -> tuple[str | int | None, ...]:
         """What makes two targets the same: everything a latency depends on, not where it was found."""
-        return (self.spec.name, self.engine, self.precision, self.batch, self.threads, self.space)
+        return (self.spec.name, self.engine, self.precision, self.batch, self.threads, self.space, self.isa)
 
     def __str__(self) -> str:
         threads = f", {self.threads} thread(s)" if self.threads else ""
-        return f"{self.spec.title}, {self.engine}, {self.precision}, batch {self.batch}{threads}"
+        isa = f", at most {self.isa}" if self.isa else ""
+        return f"{self.spec.title}, {self.engine}, {self.precision}, batch {self.batch}{threads}{isa}"
 
 
 def here(
@@ -67,18 +72,25 @@ def here(
     precision: str = "fp32",
     batch: int = 1,
     threads: int = 1,
+    isa: Limit | None = None,
     name: str | None = None,
 ) -> Target:
     """This machine as a target: what `configs/target/here.yaml` builds.
 
-    ValueError when the engine is not installed or does not know the precision.
+    `isa` None takes the limit this process runs under, for an engine that minds it. ValueError when the
+    engine is not installed or does not know the precision, or when this process does not run under `isa`.
     """
     from latency import engines
     from latency.descriptor import specification
 
     engines.build(engine, precision=precision, threads=threads)
+    if isa is not None:
+        instruction_sets.check(isa, engine)
+    elif engines.minds_limits(engine):
+        isa = instruction_sets.current()
     spec = specification("gpu" if engine == "torch_cuda" else "cpu")
-    words = [spec.name, engine, precision, f"b{batch}", *([f"t{threads}"] if threads > 1 else [])]
+    words = [spec.name, engine, precision, *([isa] if isa else []), f"b{batch}"]
+    words += [f"t{threads}"] if threads > 1 else []
     return Target(
         name=name or "_".join(words),
         device=spec,
@@ -89,11 +101,12 @@ def here(
         threads=threads,
         method="measured",
         source="measured on this machine",
+        isa=isa,
     )
 
 
 def is_here(target: Target) -> bool:
-    """Whether this machine is the target's device and has its engine: whether it can be measured."""
+    """Whether this process can measure the target: its device, engine and instruction-set limit."""
     from latency import engines
     from latency.descriptor import specification
 
@@ -102,6 +115,8 @@ def is_here(target: Target) -> bool:
     try:
         engines.build(target.engine, precision=target.precision, threads=target.threads)
     except engines.NotInstalledError:
+        return False
+    if target.isa != (instruction_sets.current() if engines.minds_limits(target.engine) else None):
         return False
     return target.spec.name == specification("gpu" if target.engine == "torch_cuda" else "cpu").name
 

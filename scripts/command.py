@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from rich.status import Status
 
 import configs
+from latency import instruction_sets
 from latency.measure import Watcher
 
 EXIT_INTERRUPTED = 130
@@ -33,7 +34,9 @@ def run(config: str, task: Callable[[dict[str, Any]], None]) -> None:
             missing = OmegaConf.missing_keys(composed)
             if missing:
                 raise ValueError(f"please give {', '.join(f'{key}=...' for key in sorted(missing))}")
-            task(OmegaConf.to_container(composed, resolve=True))  # type: ignore[arg-type]  # a dict at the top
+            config: dict[str, Any] = OmegaConf.to_container(composed, resolve=True)  # type: ignore[assignment]
+            _hold(config)
+            task(config)
         except KeyboardInterrupt:
             kept = f"; what was measured is kept in {composed.store}" if "store" in composed else ""
             print(f"\nstopped{kept}. Repeat the command to go on", file=sys.stderr)
@@ -54,6 +57,16 @@ def run(config: str, task: Callable[[dict[str, Any]], None]) -> None:
     hydra.main(version_base="1.3", config_path="../configs", config_name=config)(guarded)()
     if failed:
         sys.exit(f"error: {len(failed)} job(s) failed, see above")
+
+
+def _hold(config: dict[str, Any]) -> None:
+    """Start the command again under the instruction-set limit of its target, unless that holds already."""
+    limit = (config.get("target") or {}).get("isa")
+    if limit is None or limit == instruction_sets.current():
+        return
+    if is_sweep():
+        raise ValueError(f"target.isa={limit} holds for a whole process: give it to one run, not to a sweep")
+    instruction_sets.restart_under(limit)
 
 
 def is_sweep() -> bool:

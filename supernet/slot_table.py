@@ -10,7 +10,7 @@ size or thread count.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
 from itertools import product
 from typing import Any, Literal
@@ -106,11 +106,21 @@ def tabulate(
     return found if np.allclose(found.of(space, probe), truth, rtol=1e-9) else None
 
 
+_sides: dict[Hashable, Floats] = {}
+
+
 def sides(space: SearchSpace) -> Floats:
     """(R, S) largest feature-map side among each slot's layers, relative to the largest resolution.
 
-    Ones in a space without resolution gene.
+    Ones in a space without resolution gene. Made once per layout: a fit of few samples asks for it often.
     """
+    if space.layout not in _sides:
+        _sides[space.layout] = _measure_sides(space)
+        _sides[space.layout].setflags(write=False)
+    return _sides[space.layout]
+
+
+def _measure_sides(space: SearchSpace) -> Floats:
     found = tabulate(space, lambda table: table.out_size, "max")
     if found is None:
         return np.ones((resolution_count(space), len(space.slots)))

@@ -41,6 +41,7 @@ def build(name: str, *, precision: str = "fp32", threads: int = 1) -> Engine:
     """
     node = configs.load("engine", name)
     requires, extra = node.pop("requires"), node.pop("extra", None)
+    node.pop("minds_limits", None)
     missing = [package for package in requires if find_spec(package) is None]
     if missing:
         command = f"pip install -e '.[{extra}]'" if extra else f"pip install {' '.join(missing)}"
@@ -59,3 +60,8 @@ def build(name: str, *, precision: str = "fp32", threads: int = 1) -> Engine:
         reasons = "; ".join(f"{f['loc'][0]}={f['input']}: {f['msg']}" for f in found)
         raise ValueError(f"engine={name}: {reasons}") from error
     return engine
+
+
+def minds_limits(name: str) -> bool:
+    """Whether the engine's libraries heed the limits of `instruction_sets`."""
+    return bool(configs.load("engine", name).get("minds_limits", False))

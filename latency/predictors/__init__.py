@@ -55,6 +55,7 @@ NETWORK_SUFFIX = ".safetensors"
 MODULES = {  # which module reads an `.npz` of this kind
     "latency predictor": "slot_latency",
     "gpu data-sheet predictor": "gpu_spec",
+    "maple predictor": "maple",
     "ensemble latency predictor": "ensemble",
 }
 

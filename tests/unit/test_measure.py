@@ -161,7 +161,7 @@ def test_failures_are_recorded_and_the_others_go_on(tmp_path, stub):
     assert timed.failed == {"broken": "RuntimeError: no such operator", "late": "MemoryError: out of memory"}
     assert {visit.architecture for visit in stored if visit.error} == {"broken", "late"}
     rounds = [visit.round for visit in stored if visit.architecture == "x"]
-    assert rounds == list(range(1, measure.MIN_ROUNDS + 1))  # agreed at once: no round more
+    assert rounds == list(range(1, measure.Rounds().fewest + 1))  # agreed at once: no round more
     assert all(visit.others is None or 0 <= visit.others <= 1 for visit in stored)
 
 

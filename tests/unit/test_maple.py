@@ -1,0 +1,280 @@
+"""MAPLE: many devices, one regression; descriptors and instruction-set limits."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks.protocols import maplex
+from latency import instruction_sets, operators, predictors
+from latency.data import LatencyData
+from latency.operators import Operators
+from latency.predictors.maple import (
+    Known,
+    Maple,
+    Strengths,
+    _importance,
+    _scaled,
+    _virtual,
+    features,
+    likeliest,
+)
+from latency.predictors.mlp import Training
+from latency.target import Target
+from latency.zoo import devices
+from supernet import footprint, spaces
+
+SPACE = spaces.get("ofa_mbv3_w1.0")
+QUICK = Training(epochs=4, batch=64)
+
+
+def device(name, ms, genomes):
+    target = Target(name, "i7_8700k", SPACE.name, engine="torch_eager", threads=1)
+    return LatencyData(target, genomes, ms, np.full(len(ms), np.nan))
+
+
+@pytest.fixture
+def family(rng):
+    """Devices that differ in what a depthwise and what another MAC costs, described by just that."""
+    genomes = SPACE.network(SPACE.sample(60, rng))
+    table = SPACE.layers(genomes)
+    deep = (table.layer_macs() * (table.groups > 1)).sum(axis=1) / 1e7
+    dense = footprint.of(SPACE, genomes, "macs") / 1e7 - deep
+
+    def make(name, ratio):
+        return Known(device(name, 0.1 * (ratio * deep + dense), genomes), np.array([np.log(ratio)]))
+
+    known = [make(f"d{i}", ratio) for i, ratio in enumerate((1.0, 2.0, 4.0, 6.0, 12.0))]
+    return known, make("new", 5.0)
+
+
+def test_descriptor_and_devices_beat_the_samples_alone(family):
+    """The new device lies between two known ones: four samples are enough, a MACs line is not."""
+    known, new = family
+    samples, rest = new.data.take(slice(0, 4)), new.data.take(slice(4, None))
+    for learner in (Maple(), Maple(virtual=False, importance=False)):
+        found = learner.fit_from(known, samples, new.descriptor).predict(rest.genomes, rest.target)
+        error = np.abs(found.mean / rest.ms - 1).mean()
+        log_macs = np.log(footprint.of(SPACE, new.data.genomes, "macs"))
+        line = np.polyfit(log_macs[:4], np.log(samples.ms), 1)
+        by_line = np.abs(np.exp(np.polyval(line, log_macs[4:])) / rest.ms - 1).mean()
+        assert error < 0.012
+        assert error < by_line / 3
+
+
+def test_network_form_learns_from_known_devices(family):
+    known, new = family
+    samples, rest = new.data.take(slice(0, 6)), new.data.take(slice(6, None))
+    learner = Maple(form="network", training=Training(epochs=40, batch=64, learning_rate=3e-3))
+    found = learner.fit_from(known, samples, new.descriptor).predict(rest.genomes, rest.target)
+    assert np.corrcoef(np.log(found.mean), np.log(rest.ms))[0, 1] > 0.99
+    again = learner.fit_from(known, samples, new.descriptor).predict(rest.genomes, rest.target)
+    assert (again.mean == found.mean).all()
+
+
+@pytest.mark.parametrize("form", ["gp", "network"])
+def test_saved_predictors_are_the_same_and_broken_ones_refused(family, form, tmp_path):
+    known, new = family
+    fitted = Maple(form=form, training=QUICK).fit_from(known, new.data.take(slice(0, 5)), new.descriptor)
+    fitted.save(tmp_path / "p.npz")
+    loaded = predictors.load(tmp_path / "p.npz")
+    genomes = new.data.genomes
+    expected = fitted.predict(genomes, fitted.target)
+    assert np.allclose(loaded.predict(genomes, fitted.target).mean, expected.mean, rtol=1e-12)
+    turned = loaded.predict(genomes[::-1], fitted.target).mean[::-1]
+    assert np.allclose(turned, expected.mean, rtol=1e-5)  # a network computes in single precision
+    with pytest.raises(ValueError, match="fitted for new"):
+        loaded.predict(genomes, replace(fitted.target, batch=2))
+    spoilt = replace(fitted, scale=replace(fitted.scale, middle=fitted.scale.middle[:-1]))
+    spoilt.save(tmp_path / "q.npz")
+    with pytest.raises(ValueError, match="no usable maple predictor"):
+        predictors.load(tmp_path / "q.npz")
+
+
+def test_kernel_mean_is_that_of_the_gaussian_process(family):
+    """The sum over architectures against the textbook mean, written out device by device."""
+    known, new = family
+    strengths = Strengths(common=0.03, similar=0.06, own=0.02, noise=0.01, bend=0.4, reach=1.5)
+    plain = Maple(virtual=False, importance=False, references=False)
+    samples, rest = new.data.take(slice(0, 5)), new.data.take(slice(5, 12))
+    fitted = plain.fit_from(known, samples, new.descriptor, strengths)
+    x = [fitted.scale(features(SPACE, part.genomes)) for part in (*(k.data for k in known), samples)]
+    scaled = _scaled([np.stack([*(k.descriptor for k in known), new.descriptor])])
+    gap = (scaled[:, 0, None] - scaled[:, 0]) ** 2
+    unit = np.median(gap[np.triu_indices(len(gap), 1)])
+    mix = 0.03**2 + 0.06**2 * np.exp(-0.5 * gap / unit / 1.5**2) + 0.02**2 * np.eye(len(gap))
+
+    def arch(a, b):
+        return np.array(
+            [[0.6 * p @ q / len(p) + 0.4 * np.exp(-0.5 * ((p - q) ** 2).mean()) for q in b] for p in a]
+        )
+
+    def line(data):
+        at = np.log(footprint.of(SPACE, data.genomes, "macs"))
+        return np.polyfit(at, np.log(data.ms), 1)
+
+    y = [np.log(k.data.ms) - np.polyval(line(k.data), features(SPACE, k.data.genomes)[:, 0]) for k in known]
+    y.append(np.log(samples.ms) - fitted.line(features(SPACE, samples.genomes)[:, 0]))
+    level = strengths.level**2 * np.eye(len(gap))
+    size = [len(part) for part in x]
+    k = np.block([[arch(x[i], x[j]) * mix[i, j] + level[i, j] for j in range(6)] for i in range(6)])
+    at = fitted.scale(features(SPACE, rest.genomes))
+    cross = np.concatenate([arch(at, x[j]) * mix[5, j] + level[5, j] for j in range(6)], axis=1)
+    got = np.log(fitted.predict(rest.genomes, rest.target).mean) - fitted.line(
+        features(SPACE, rest.genomes)[:, 0]
+    )
+    fits = []
+    for noise in (0.005, 0.01, 0.02, 0.04, 0.08, 0.16):  # that of the samples is chosen by evidence
+        diagonal = np.concatenate([np.full(sum(size[:-1]), 0.01**2), np.full(size[-1], noise**2)])
+        fits.append(cross @ np.linalg.solve(k + np.diag(diagonal), np.concatenate(y)))
+    assert min(np.abs(fit - got).max() for fit in fits) < 2e-3  # Cauchy weights move it a little
+
+
+def test_similar_devices_weigh_more():
+    scaled = np.array([[0.0], [1.0], [5.0], [0.1]])
+    weight = _importance(scaled, 1.0)
+    assert weight[0] == 1.0
+    assert weight[0] > weight[1] > weight[2] > 0
+
+
+def test_virtual_examples_are_the_architectures_of_closest_latency(family):
+    known, new = family
+    samples = new.data.genomes[:4]
+    pool = np.unique(np.concatenate([k.data.genomes for k in known]), axis=0)
+    near, of, apart = _virtual(known, samples, pool, np.ones(len(known)), 2)
+    assert not {g.tobytes() for g in near} & {g.tobytes() for g in samples}
+    for genome, sample, distance in zip(near, samples[of], apart, strict=True):
+        both = [k.smooth(np.stack([genome, sample])) for k in known]
+        assert distance == pytest.approx(np.sqrt(np.mean([(a - b) ** 2 for a, b in both])))
+        others = [k.smooth(pool) - k.smooth(sample[None]) for k in known]
+        rms = np.sort(np.sqrt((np.array(others) ** 2).mean(axis=0)))
+        assert distance <= rms[2] + 1e-9  # itself is the closest of the pool
+
+
+def test_evidence_prefers_the_noise_that_is_there(family, rng):
+    known, _ = family
+    noisy = [
+        replace(k, data=replace(k.data, ms=k.data.ms * np.exp(0.08 * rng.normal(size=60)))) for k in known
+    ]
+    assert likeliest(known, with_references=False).noise <= 0.01
+    assert 0.04 <= likeliest(noisy, with_references=False).noise <= 0.16
+
+
+def test_too_little_is_refused(family):
+    known, new = family
+    with pytest.raises(ValueError, match="at least 2 devices"):
+        Maple().fit_from(known[:1], new.data, new.descriptor)
+    with pytest.raises(ValueError, match="at least 2 samples"):
+        Maple().fit_from(known, new.data.take(slice(0, 1)), new.descriptor)
+    with pytest.raises(ValueError, match="operators"):
+        devices.by_operators(Target("x", "i7_8700k", "ofa_resnet50"))
+
+
+# ---------------------------------------------------------------------- measured devices
+def test_measured_devices_are_what_they_say():
+    assert len(devices.names()) >= 10
+    keys = set()
+    for name in devices.names():
+        data, found = devices.load(name)
+        assert len(data) >= 60
+        assert len(found.ms) == 13
+        assert all(ms > 0 for ms in found.ms.values())
+        assert found.batch == data.target.batch
+        keys.add(data.target.key)
+    assert len(keys) == len(devices.names())  # no two are the same device
+    native, held = (devices.load(f"ov_fp32{isa}_b1")[0] for isa in ("", "_sse41"))
+    row = {g.tobytes(): ms for g, ms in zip(native.genomes, native.ms, strict=True)}
+    ratio = np.array([ms / row[g.tobytes()] for g, ms in zip(held.genomes, held.ms, strict=True)])
+    assert np.median(ratio) > 1.3  # the limit changes what runs
+    assert np.std(np.log(ratio)) > 0.01  # and not by one factor
+
+
+def test_own_devices_left_out_are_better_than_a_line_in_macs():
+    """One device of the validation part, 10 samples: what MACs leave is explained to a good part."""
+    found = {name: devices.load(name) for name in devices.names()}
+    name = maplex.VALIDATION[0]
+    known = [Known(data, o.vector()) for other, (data, o) in found.items() if other != name]
+    data, own = found[name]
+    samples, rest = data.take(slice(0, 10)), data.take(slice(10, None))
+    predicted = Maple().fit_from(known, samples, own.vector()).predict(rest.genomes, rest.target)
+    log_macs = np.log(footprint.of(SPACE, data.genomes, "macs"))
+    line = np.polyval(np.polyfit(log_macs, np.log(data.ms), 1), log_macs[10:])
+    true, guess = np.log(rest.ms) - line, np.log(predicted.mean) - line
+    assert 1 - ((true - guess) ** 2).sum() / ((true - true.mean()) ** 2).sum() > 0.3
+
+
+# ---------------------------------------------------------------------- operators and limits
+PERF = """# started on Tue
+1234567,,instructions:u,1000,100.00,1.20,insn per cycle
+<not supported>,,cache-misses,0,100.00,,
+<not counted>,,LLC-loads,0,0.00,,
+12.5,msec,task-clock,1000,100.00,0.9,CPUs utilized
+0,,cpu-migrations,1000,100.00,,
+"""
+
+
+def test_perf_output_is_read():
+    found = operators.parse_perf(PERF)
+    assert found == {"instructions": 1234567.0, "task-clock": 12.5, "cpu-migrations": 0.0}
+
+
+def test_descriptor_is_per_image_and_holds_counters():
+    times = Operators({"b": 8.0, "a": 4.0}, {}, 1.0, batch=4)
+    assert np.allclose(times.vector(), np.log([1.0, 2.0]))
+    counted = replace(times, counters={"a": dict.fromkeys(operators.EVENTS, 1.0)})
+    assert np.allclose(counted.vector()[2:], np.log(2.0))
+    assert len(counted.vector()) == 2 + len(operators.EVENTS)
+
+
+def test_operators_run_through_the_engine(monkeypatch):
+    from latency.target import here
+
+    wanted = ("stem_3x3_192", "depthwise_5_160_24", "launch")
+    some = {name: made for name, made in operators.primitives().items() if name in wanted}
+    monkeypatch.setattr(operators, "primitives", lambda: some)
+    found = operators.describe(here(engine="torch_eager"))
+    assert tuple(found.ms) == wanted
+    assert found.ms["launch"] < found.ms["stem_3x3_192"]
+    assert "launch" not in found.gmacs_per_s
+    assert found.gmacs_per_s["stem_3x3_192"] == pytest.approx(
+        16 * 27 * 96**2 / found.ms["stem_3x3_192"] / 1e6, rel=0.01
+    )
+    hardware = set(operators.countable(operators.EVENTS)) - set(operators.SOFTWARE)
+    assert bool(found.counters) == bool(hardware)
+
+
+def test_limits_follow_from_the_environment(monkeypatch):
+    assert instruction_sets.current({}) is None
+    for limit in instruction_sets.VALUES:
+        assert instruction_sets.current(instruction_sets.environment(limit)) == limit
+    assert instruction_sets.current(instruction_sets.environment(None)) is None
+    with pytest.raises(ValueError, match="ONEDNN_MAX_CPU_ISA=AVX2 is no limit"):
+        instruction_sets.current({"ONEDNN_MAX_CPU_ISA": "AVX2"})
+    with pytest.raises(ValueError, match="takes no instruction-set limit"):
+        instruction_sets.check("sse41", "onnxruntime")
+    monkeypatch.setattr("latency.descriptor.cpu_flags", lambda: {"sse4_1"})
+    with pytest.raises(ValueError, match="start it with ONEDNN_MAX_CPU_ISA=SSE41"):
+        instruction_sets.check("sse41", "torch_eager")
+    with pytest.raises(ValueError, match="no avx512f"):
+        instruction_sets.check("avx512", "torch_eager")
+
+
+def test_targets_under_a_limit_are_other_targets():
+    free = Target("x", "i7_8700k", SPACE.name, engine="torch_eager", threads=1)
+    held = replace(free, isa="sse41")
+    assert free.key != held.key
+    assert "at most sse41" in str(held)
+    facts = json.loads(json.dumps({"name": "x", "device": "i7_8700k", "space": SPACE.name}))
+    assert Target(**facts).isa is None  # files of before there were limits
+    with pytest.raises(ValueError, match="isa"):
+        replace(free, isa="mmx")
+
+
+def test_maple_is_imported_without_torch():
+    code = "import sys, latency.predictors.maple, latency.zoo.devices; assert 'torch' not in sys.modules"
+    root = Path(__file__).resolve().parents[2]
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=root)
