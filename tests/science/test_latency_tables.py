@@ -53,7 +53,9 @@ def test_the_command_writes_an_object_per_result_and_refuses_unknown_words(
     def short(setting):
         assert setting.seeds == 2
         for seed in range(2):
-            yield Row("short", "ours", "gpu", 10, seed, "all", {"n": 500, "mae": 1.0 + seed, "kendall": np.nan})
+            yield Row(
+                "short", "ours", "gpu", 10, seed, "all", {"n": 500, "mae": 1.0 + seed, "kendall": np.nan}
+            )
 
     monkeypatch.setitem(latency_tables.PROTOCOLS, "short", short)
     monkeypatch.setattr(sys, "argv", ["latency_tables", "short", "seeds=2", f"out={tmp_path}"])
