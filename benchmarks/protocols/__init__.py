@@ -132,11 +132,11 @@ def middle(ms: Floats) -> NDArray[np.bool_]:
 
 
 def judged(row: Row, fit: Fit, test: LatencyData) -> Row:
-    """`row` with the scores on `test` of what `fit()` returns, its fit time and prediction speed.
+    """`row` with the scores on all of `test` of what `fit()` returns, its fit time and prediction speed.
 
     A prediction without uncertainty has no coverage.
     """
-    return next(judged_parts(row, fit, test, parts=("all",)))
+    return replace(next(judged_parts(row, fit, test, parts=("all",))), rows=row.rows)
 
 
 def judged_parts(row: Row, fit: Fit, test: LatencyData, parts: tuple[str, ...] = PARTS) -> Iterator[Row]:
