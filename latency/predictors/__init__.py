@@ -52,7 +52,7 @@ def with_facts(predictor: Fitted, facts: Mapping[str, Any]) -> Fitted:
 
 
 def space_of(predictor: LatencyPredictor, genomes: Genomes, target: Target) -> SearchSpace:
-    """The space of a predictor; ValueError if it was fitted for another target or does not know a resolution."""
+    """The space of a predictor; ValueError for another target than its own and for unknown resolutions."""
     mine = predictor.target
     if target.key != mine.key:
         raise ValueError(f"this predictor was fitted for {mine.name}, not for {target.name}")
