@@ -9,11 +9,13 @@ import sqlite3
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from latency import zoo
+from latency.descriptor import cpu_flags
 from latency.store import Store
 from latency.target import here
 from supernet import spaces
@@ -118,6 +120,24 @@ def test_measure_reports_repeatability_and_writes_csv(tmp_path):
     assert count == len((tmp_path / "all.csv").read_text().splitlines()) - 1
 
 
+def test_measure_under_an_instruction_set_limit_starts_itself_again(tmp_path):
+    if "sse4_1" not in cpu_flags():
+        pytest.skip("no x86 CPU")
+    words = [EAGER, "target.isa=sse41", "subnets=2", "resolution=128", "store=s.sqlite"]
+    code, out, err = run("scripts.measure_device", *words, cwd=tmp_path)
+    assert code == 0, err
+    assert "at most sse41" in out
+    free = here(engine="torch_eager")
+    with Store(tmp_path / "s.sqlite") as store:
+        assert store.sittings(free) == []
+        (sitting,) = store.sittings(replace(free, isa="sse41"))
+    assert sitting.facts["limits"] == {"ONEDNN_MAX_CPU_ISA": "SSE41", "ATEN_CPU_CAPABILITY": "default"}
+    assert sitting.engine_version.endswith("DEFAULT")  # what PyTorch itself says it runs
+    code, _, err = run("scripts.measure_device", *words[:1], "target.isa=sse41,avx", "-m", cwd=tmp_path)
+    assert code != 0
+    assert "not to a sweep" in err
+
+
 def test_a_killed_measurement_keeps_every_finished_visit(tmp_path):
     words = [EAGER, "subnets=20", "resolution=[128,128]", "store=s.sqlite"]
     process = command("scripts.measure_device", *words, cwd=tmp_path)
@@ -145,6 +165,8 @@ def test_a_killed_measurement_keeps_every_finished_visit(tmp_path):
         ("scripts.adapt_device", ["samples=1"], "samples=1 must be 0 or at least 2"),
         ("scripts.adapt_device", ["target.engine=tensorrt"], "unknown engine 'tensorrt'"),
         ("scripts.adapt_device", [EAGER, "target.precision=int8"], "precision=int8"),
+        ("scripts.measure_device", ["target.isa=sse41"], "onnxruntime takes no instruction-set limit"),
+        ("scripts.measure_device", ["target.isa=sse"], "Did you mean 'sse41'?"),
         ("scripts.adapt_device", ["sample=5"], "Did you mean 'samples'?"),
         ("scripts.adapt_device", ["target=v100_b64"], "not this machine"),
         ("scripts.measure_device", [EAGER, "names=absent.txt"], "no such file"),
