@@ -1,8 +1,9 @@
 """The latency predictor of ProxylessNAS (arXiv 1812.00332), S1's comparison: a time per operator, summed.
 
 Here the times of the operators are learned from whole networks, as in S1. One entry per slot and variant,
-which grows with the area of the slot's feature map (hence any resolution), and a constant; least squares with times that are not
-negative, and a little ridge, since a hundred networks do not determine a hundred entries.
+which grows with the area of the slot's feature map, hence for any resolution, and a constant; least squares
+with times that are not negative, and a little ridge, since a hundred networks do not determine a hundred
+entries.
 """
 
 from __future__ import annotations
