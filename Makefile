@@ -5,10 +5,13 @@ BIN := .venv/bin
 export OMP_WAIT_POLICY := PASSIVE
 ARGS ?=
 
-.PHONY: search test score fit adapt measure lookup-table lint bench clean
+.PHONY: search rank test score fit adapt measure lookup-table lint bench clean
 
 search: .venv/.run
 	@$(BIN)/python -m scripts.run_search $(ARGS)
+
+rank: .venv/.run
+	@$(BIN)/python -m scripts.rank_models $(ARGS)
 
 score: .venv/.run
 	@$(BIN)/python -m scripts.score_predictor $(ARGS)

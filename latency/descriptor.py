@@ -44,6 +44,11 @@ def cpu_flags() -> frozenset[str]:
     return frozenset(_cpu_info().get("flags", ()))
 
 
+def pairs_overflow() -> bool:
+    """Whether int8 needs weights of 7 bits: x86 processors without VNNI add pairs of products in 16 bits."""
+    return "sse2" in cpu_flags() and not {"avx512_vnni", "avx_vnni"} & cpu_flags()
+
+
 def _cpu() -> Device:
     import psutil
 

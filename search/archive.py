@@ -13,10 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from search import pareto
+from search.objective import Evaluator
 from supernet import artifact
 from supernet.space import Floats, Genomes, Ints, SearchSpace
 
 KIND = "search archive"
+RIVALS = 2000  # rows behind the front that may take its places
+DRAWS = 400  # standard error of a probability at most .025
 
 
 class Archive:
@@ -111,6 +114,20 @@ class Archive:
             raise ValueError("the archive has no feasible architecture, so no knee")
         rows = self.front()
         return int(rows[pareto.knee(self.costs[rows])])
+
+    def efficiency(self, evaluator: Evaluator, *, draws: int = DRAWS, seed: int = 0) -> Floats:
+        """(f,) probability of each member of `front()` to be efficient, given the predictors' uncertainty.
+
+        The rivals are the front and the RIVALS feasible rows next to it in dominance depth: what lies further
+        back hardly comes forward, and leaving it out can only raise a probability.
+        """
+        rows = self.front()
+        feasible = np.flatnonzero(self.violation <= 0)
+        behind = feasible[~np.isin(feasible, rows)]
+        depth = pareto.ranks(self.costs[behind]) if len(behind) else behind
+        rivals = behind[np.argsort(depth, kind="stable")[:RIVALS]]
+        genomes = self.genomes[np.concatenate([rows, rivals])]
+        return evaluator.efficiency(self.space, genomes, draws=draws, seed=seed)[: len(rows)]
 
     # ------------------------------------------------------------------ files
     def arrays(self) -> dict[str, NDArray[Any]]:

@@ -51,10 +51,11 @@ class FrontTable:
         from rich.table import Table
 
         grid = Table(box=None, pad_edge=False, header_style="bold")
-        for name in ("", *self.objectives, "architecture"):
+        shown = [*self.objectives, *(["p_efficient"] if "p_efficient" in self.columns else [])]
+        for name in ("", *shown, "architecture"):
             grid.add_column(name, justify="left" if name == "architecture" else "right", no_wrap=True)
         for row in self.spread_out():
-            numbers = [f"{self.columns[name][row]:.4g}" for name in self.objectives]
+            numbers = [f"{self.columns[name][row]:.4g}" for name in shown]
             grid.add_row("*" if row == self.knee else "", *numbers, self.columns["architecture"][row])
         # One line per architecture, however narrow the window.
         Console(width=200, highlight=False).print(grid)
@@ -95,6 +96,7 @@ def table(archive: Archive, evaluator: Evaluator) -> FrontTable:
                 "holds": int(holds.sum()),
                 "of": len(holds),
             }
+    columns["p_efficient"] = _plain(archive.efficiency(evaluator)) if len(rows) else []
     for metric in ("macs", "params"):
         if metric not in columns:
             columns[metric] = [int(v) for v in footprint.of(space, genomes, metric)]

@@ -15,17 +15,20 @@ import numpy as np
 
 from configs import unknown_name
 from latency.predictors import LatencyPredictor
+from search.efficiency import Axis, Normal, front_probability
 from supernet import footprint
 from supernet.accuracy import AccuracySurrogate
 from supernet.layers import BYTES_FP32
 from supernet.prediction import Prediction, exact
-from supernet.space import Floats, Genomes, Rng, SearchSpace
+from supernet.space import Floats, Genomes, Ints, Rng, SearchSpace
 from supernet.training_cost import TrainingCost
 
 REFERENCE_SAMPLE = 1000  # random subnets that fix the reference point of the hypervolume
 DESCENT_SAMPLE = 2000
 DESCENT_STARTS = 8
 MAX_DESCENT_STEPS = 500
+DRAWN_AT_ONCE = 200_000  # values of one objective
+COMMON_ERROR = frozenset({"training_hours", "training_kwh", "training_usd"})  # one factor is off for all
 
 
 class InfeasibleError(ValueError):
@@ -88,6 +91,17 @@ class Evaluator:
         for constraint in self.constraints:
             violation += constraint.violation(constraint.of(genomes))
         return costs, violation
+
+    def efficiency(self, space: SearchSpace, genomes: Genomes, *, draws: int, seed: int) -> Floats:
+        """(n,) probability that none of the others dominates a genome, by the predictors' uncertainty."""
+        owner = networks(space, genomes)
+        axes = [axis(objective.name, objective.of(genomes), owner) for objective in self.objectives]
+        blocks = np.array_split(np.arange(draws), -(-draws * len(genomes) // DRAWN_AT_ONCE))
+        shares = [
+            len(block) * front_probability(np.stack([one.draw(seed, i, len(block)) for one in axes], axis=2))
+            for i, block in enumerate(blocks)
+        ]
+        return np.sum(shares, axis=0) / draws
 
     def fingerprint(self, space: SearchSpace) -> str:
         """SHA-256 of the names, costs and violations of 64 fixed subnets: another model gives another one."""
@@ -222,3 +236,20 @@ def build(name: str, models: Models, *, limit: float | None = None, confidence: 
     )
     objective.of(models.space.sample(1, np.random.default_rng(0)))  # fail now, not in the middle of a run
     return objective
+
+
+def networks(space: SearchSpace, genomes: Genomes) -> Ints:
+    """(n,) which genomes are the same network: recipes of fine-tuning differ, the network does not."""
+    return np.unique(space.network(genomes), axis=0, return_inverse=True)[1].ravel()
+
+
+def axis(name: str, predicted: Prediction, owner: Ints) -> Axis:
+    """An objective of a search as an axis with the uncertainty of its predictor.
+
+    The recipes of one network share the error. Errors of different networks are taken as independent: on test
+    rows of the accuracy surrogate residuals are uncorrelated (|r| <= .01) unless more than 95% of the genes
+    agree (r .11; benchmarks/efficiency.py). What training costs is off by one factor for all.
+    """
+    metric = METRICS[name]
+    owner = np.zeros(len(owner), np.int64) if name in COMMON_ERROR else owner
+    return Axis(name, metric.maximize, "linear", predicted.mean, (Normal(predicted.std, owner),), metric.unit)

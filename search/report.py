@@ -50,7 +50,7 @@ def render(
         "LIMITS": _limits(table),
         "VERIFICATION": _verification(summary),
         "MODELS": _models(problem),
-        "FACTS": _definitions({**_flat(config), **_flat(environment)}),
+        "FACTS": definitions({**flat(config), **flat(environment)}),
         "REFERENCE": html.escape(
             ", ".join(f"{k} {v:.4g}" for k, v in summary["hypervolume_reference"].items())
         ),
@@ -200,22 +200,22 @@ def _models(problem: Problem) -> str:
             f"{cost.shared()['v100_hours_per_deployment']:g} per deployment over {cost.deployments}",
         }
         sections.append(("Training cost", facts))
-    return (
-        "".join(f"<h3>{name}</h3>{_definitions(_flat(facts))}" for name, facts in sections) or "<p>None.</p>"
-    )
+    return "".join(f"<h3>{name}</h3>{definitions(flat(facts))}" for name, facts in sections) or "<p>None.</p>"
 
 
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
+def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one, with dotted keys; empty values are left out."""
+    found: dict[str, Any] = {}
     for key, value in tree.items():
         if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{key}.")
+            found |= flat(value, f"{prefix}{key}.")
         elif value not in ("", None):
-            flat[f"{prefix}{key}"] = f"{value:.4g}" if isinstance(value, float) else value
-    return flat
+            found[f"{prefix}{key}"] = f"{value:.4g}" if isinstance(value, float) else value
+    return found
 
 
-def _definitions(facts: Mapping[str, Any]) -> str:
+def definitions(facts: Mapping[str, Any]) -> str:
+    """An HTML table of names and values, escaped."""
     rows = "".join(
         f"<tr><th>{html.escape(str(k))}</th><td>{html.escape(str(v))}</td></tr>" for k, v in facts.items()
     )

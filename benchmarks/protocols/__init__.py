@@ -64,9 +64,10 @@ class Row:
     note: str = ""
 
     def plain(self) -> dict[str, Any]:
-        """One flat object for JSON; scores that are no number become null."""
+        """One flat object for JSON; scores that are no number become null, their n is `n_test`."""
         facts = {key: value for key, value in vars(self).items() if key != "scores"}
-        return facts | {k: float(v) if np.isfinite(v) else None for k, v in self.scores.items()}
+        named = {"n_test" if key == "n" else key: value for key, value in self.scores.items()}
+        return facts | {key: float(v) if np.isfinite(v) else None for key, v in named.items()}
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,11 +132,11 @@ def middle(ms: Floats) -> NDArray[np.bool_]:
 
 
 def judged(row: Row, fit: Fit, test: LatencyData) -> Row:
-    """`row` with the scores on `test` of what `fit()` returns, its fit time and prediction speed.
+    """`row` with the scores on all of `test` of what `fit()` returns, its fit time and prediction speed.
 
     A prediction without uncertainty has no coverage.
     """
-    return next(judged_parts(row, fit, test, parts=("all",)))
+    return replace(next(judged_parts(row, fit, test, parts=("all",))), rows=row.rows)
 
 
 def judged_parts(row: Row, fit: Fit, test: LatencyData, parts: tuple[str, ...] = PARTS) -> Iterator[Row]:

@@ -58,6 +58,8 @@ def _quantised(model: bytes, images: torch.Tensor) -> bytes:
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
+    from latency.descriptor import pairs_overflow
+
     class Reader(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime has no types
         def __init__(self) -> None:
             noise = torch.Generator().manual_seed(0)
@@ -82,5 +84,6 @@ def _quantised(model: bytes, images: torch.Tensor) -> bytes:
             per_channel=True,
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
+            reduce_range=pairs_overflow(),
         )
         return small.read_bytes()

@@ -63,9 +63,18 @@ class OpenVino:
 def _quantised(model: Any, images: torch.Tensor) -> Any:
     import nncf
     import torch
+    from nncf.quantization.advanced_parameters import OverflowFix
+
+    from latency.descriptor import pairs_overflow
 
     noise = torch.Generator().manual_seed(0)
     batches = [torch.randn(images.shape, generator=noise).numpy() for _ in range(CALIBRATION_BATCHES)]
     logging.getLogger("nncf").setLevel(logging.ERROR)
+    overflow = OverflowFix.ENABLE if pairs_overflow() else OverflowFix.FIRST_LAYER
     with contextlib.redirect_stdout(io.StringIO()):  # two progress bars per network
-        return nncf.quantize(model, nncf.Dataset(batches), subset_size=CALIBRATION_BATCHES)
+        return nncf.quantize(
+            model,
+            nncf.Dataset(batches),
+            subset_size=CALIBRATION_BATCHES,
+            advanced_parameters=nncf.AdvancedQuantizationParameters(overflow_fix=overflow),
+        )

@@ -14,9 +14,9 @@ from typing import Any, Protocol, TypeVar
 
 from latency.data import LatencyData
 from latency.target import Target
-from supernet import artifact
+from supernet import artifact, spaces
 from supernet.prediction import Prediction
-from supernet.space import Genomes
+from supernet.space import Genomes, SearchSpace
 
 
 class LatencyPredictor(Protocol):
@@ -49,6 +49,16 @@ def with_facts(predictor: Fitted, facts: Mapping[str, Any]) -> Fitted:
     known: Any = predictor
     more: Fitted = replace(known, facts={**known.facts, **facts})
     return more
+
+
+def space_of(predictor: LatencyPredictor, genomes: Genomes, target: Target) -> SearchSpace:
+    """The space of a predictor; ValueError for another target than its own and for unknown resolutions."""
+    mine = predictor.target
+    if target.key != mine.key:
+        raise ValueError(f"this predictor was fitted for {mine.name}, not for {target.name}")
+    space = spaces.get(mine.space)
+    space.check_resolutions(genomes, predictor.resolutions, f"the latency of {mine.name}")
+    return space
 
 
 NETWORK_SUFFIX = ".safetensors"

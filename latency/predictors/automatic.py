@@ -1,7 +1,8 @@
 """The method by what is known of a target: the learner of `make fit` unless another one is named.
 
 Every candidate that the number of rows allows is fitted, and the one with the smallest error on rows left out
-of its own fit is kept. With one or two rows only a GPU's data sheet can be adapted.
+of its own fit is kept. With up to three rows of a GPU its data sheet is adapted, which is better than a mix
+from so few (README, protocol gpu_loo).
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from latency.data import LatencyData
 from latency.predictors import LatencyPredictor, Learner, additive, neural, transfer, with_facts
 from supernet import spaces
 
-FEW, MOST = 3, 800  # rows: fewer cannot be mixed; the Gaussian process of a mix takes a minute beyond
+FEW, MOST = 4, 800  # rows: of fewer a data sheet makes more; the process of a mix takes a minute beyond
 ADDITIVE, NETWORK = 50, 1000  # rows from which these can be better than what is known of other devices
 
 
@@ -24,7 +25,8 @@ class Automatic:
 
     def fit(self, data: LatencyData) -> LatencyPredictor:
         """The predictor of the target of these rows; ValueError where no method can start from so few."""
-        if len(data) < FEW:
+        is_gpu = data.target.spec.kind == "gpu" and data.target.space in zoo.gpu_model().resolutions
+        if is_gpu and len(data) < FEW:
             adapted = zoo.gpu_model().predictor(data.target).adapt(data)
             return with_facts(adapted, {"why": f"data sheet and anchors: only {len(data)} rows"})
         found = {name: learner.fit(data) for name, learner in _candidates(data).items()}

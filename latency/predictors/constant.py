@@ -22,13 +22,13 @@ class Constant:
         space = spaces.get(data.target.space)
         resolutions, mean = slot_table.resolution_count(space), float(data.ms.mean())
         shape = (resolutions, len(space.slots), space.slot_radix[1])
-        r = space.column(data.genomes, "r") if "r" in space.index else np.zeros(1, np.int64)
+        sides = space.axis("r").values if "r" in space.index else (0,)
         residuals = (mean - data.ms) * len(data) / max(len(data) - 1, 1) / data.ms  # each left out in turn
         return SlotLatency(
             target=data.target,
             table=SlotTable(np.zeros(shape), np.full(resolutions, mean)),
             relative_std=relative_std(residuals),
-            resolutions=(int(r.min()), int(r.max())),
+            resolutions=(sides[0], sides[-1]),
             facts={
                 "method": "constant",
                 "rows": len(data),

@@ -39,7 +39,7 @@ from pydantic.dataclasses import dataclass
 
 from latency import conformal, sampling
 from latency.data import LatencyData
-from latency.predictors import transfer
+from latency.predictors import space_of, transfer
 from latency.predictors.transfer import FOLDS, Source, common_resolutions
 from latency.target import Target
 from supernet import artifact, footprint, slot_table, spaces
@@ -81,10 +81,7 @@ class EnsembleLatency:
 
         ValueError for another target or unknown resolutions.
         """
-        if target.key != self.target.key:
-            raise ValueError(f"this predictor was fitted for {self.target.name}, not for {target.name}")
-        space = spaces.get(self.target.space)
-        space.check_resolutions(genomes, self.resolutions, f"the latency of {self.target.name}")
+        space = space_of(self, genomes, target)
         mean = np.maximum(self.table.of(space, genomes), self.floor_ms)
         return Prediction(mean, np.full(len(mean), self.std_ms))
 

@@ -44,6 +44,7 @@ from pydantic.dataclasses import dataclass
 
 from latency.conformal import relative_std
 from latency.data import LatencyData
+from latency.predictors import space_of
 from latency.target import Target
 from supernet import artifact, slot_table, spaces
 from supernet.device import Device
@@ -197,10 +198,7 @@ class GpuSpecLatency:
 
     def predict(self, genomes: Genomes, target: Target) -> Prediction:
         """(n,) ms of canonical genomes of `target.space`; ValueError for another target or resolutions."""
-        if target.key != self.target.key:
-            raise ValueError(f"this predictor was made for {self.target.name}, not for {target.name}")
-        space = spaces.get(self.target.space)
-        space.check_resolutions(genomes, self.resolutions, f"the latency of {self.target.name}")
+        space_of(self, genomes, target)
         device, host = (factor * part for factor, part in zip(self.factors, self.parts(genomes), strict=True))
         mean = _seen(device, host)
         share = np.stack([(device / mean) ** R, (host / mean) ** R], axis=1)

@@ -44,7 +44,7 @@ from pydantic.dataclasses import dataclass
 
 from latency.conformal import relative_std
 from latency.data import LatencyData
-from latency.predictors import mlp
+from latency.predictors import mlp, space_of
 from latency.predictors.mlp import Mlp, Training
 from latency.target import Target
 from supernet import artifact, slot_table, spaces
@@ -595,10 +595,7 @@ class MaplePredictor:
 
     def predict(self, genomes: Genomes, target: Target) -> Prediction:
         """(n,) ms of canonical genomes of `target.space`; ValueError for another target or resolutions."""
-        if target.key != self.target.key:
-            raise ValueError(f"this predictor was fitted for {self.target.name}, not for {target.name}")
-        space = spaces.get(self.target.space)
-        space.check_resolutions(genomes, self.resolutions, f"the latency of {self.target.name}")
+        space = space_of(self, genomes, target)
         log_ms = np.empty(len(genomes))
         for first in range(0, len(genomes), CHUNK):
             x = features(space, genomes[first : first + CHUNK])

@@ -29,7 +29,7 @@ from pydantic.dataclasses import dataclass
 
 from latency.conformal import relative_std
 from latency.data import LatencyData
-from latency.predictors import mlp
+from latency.predictors import mlp, space_of
 from latency.predictors.mlp import Mlp, Training
 from latency.target import Target
 from supernet import spaces
@@ -109,10 +109,7 @@ class NeuralLatency:
 
         ValueError for another target or unknown resolutions.
         """
-        if target.key != self.target.key:
-            raise ValueError(f"this predictor was fitted for {self.target.name}, not for {target.name}")
-        space = spaces.get(self.target.space)
-        space.check_resolutions(genomes, self.resolutions, f"the latency of {self.target.name}")
+        space_of(self, genomes, target)
         mean = self.ms(genomes)
         return Prediction(mean, self.relative_std * mean)
 

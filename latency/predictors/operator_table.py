@@ -1,8 +1,9 @@
 """The latency predictor of ProxylessNAS (arXiv 1812.00332), S1's comparison: a time per operator, summed.
 
 Here the times of the operators are learned from whole networks, as in S1. One entry per slot and variant,
-which grows with the area of the slot's feature map, and a constant; least squares with times that are not
-negative, and a little ridge, since a hundred networks do not determine a hundred entries.
+which grows with the area of the slot's feature map, hence for any resolution, and a constant; least squares
+with times that are not negative, and a little ridge, since a hundred networks do not determine a hundred
+entries.
 """
 
 from __future__ import annotations
@@ -39,14 +40,15 @@ class OperatorTable:
         for k in range(FOLDS):
             table = self._table(data.take(np.flatnonzero(fold != k)))
             left_out[fold == k] = table.of(space, data.genomes[fold == k]) / data.ms[fold == k] - 1
-        r = space.column(data.genomes, "r") if "r" in space.index else np.zeros(1, np.int64)
+        sides = space.axis("r").values if "r" in space.index else (0,)
         facts = {
             "method": "operator table",
             "rows": len(data),
             "left_out_mape": float(100 * np.abs(left_out).mean()),
         }
-        known = (int(r.min()), int(r.max()))
-        return SlotLatency(data.target, self._table(data), relative_std(left_out), known, facts)
+        return SlotLatency(
+            data.target, self._table(data), relative_std(left_out), (sides[0], sides[-1]), facts
+        )
 
     def _table(self, data: LatencyData) -> SlotTable:
         from scipy.optimize import nnls

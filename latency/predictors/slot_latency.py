@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from latency.data import LatencyData
+from latency.predictors import space_of
 from latency.target import Target
 from supernet import artifact, slot_table, spaces
 from supernet.prediction import Prediction
@@ -37,10 +38,7 @@ class SlotLatency:
 
         ValueError for another target or unknown resolutions.
         """
-        if target.key != self.target.key:
-            raise ValueError(f"this predictor was fitted for {self.target.name}, not for {target.name}")
-        space = spaces.get(self.target.space)
-        space.check_resolutions(genomes, self.resolutions, f"the latency of {self.target.name}")
+        space = space_of(self, genomes, target)
         mean = self.table.of(space, genomes)
         return Prediction(mean, self.relative_std * mean)
 

@@ -76,11 +76,15 @@ class NSGA2:
             genomes = np.concatenate([self._genomes, genomes])
             costs = np.concatenate([self._costs, costs])
             violation = np.concatenate([self._violation, violation])
-        rank = constrained_ranks(costs, violation)
-        room = pareto.crowding(costs, rank)
+        rank, room = self._fitness(genomes, costs, violation)
         keep = np.lexsort((-room, rank))[: self.population]
         self._genomes, self._costs, self._violation = genomes[keep], costs[keep], violation[keep]
         self._rank, self._crowding = rank[keep], room[keep]
+
+    def _fitness(self, genomes: Genomes, costs: Floats, violation: Floats) -> tuple[Ints, Floats]:
+        """(n,) rank, lower first, and (n,) what decides within a rank, higher first."""
+        rank = constrained_ranks(costs, violation)
+        return rank, pareto.crowding(costs, rank)
 
     def state(self) -> dict[str, NDArray[Any]]:
         if self._genomes is None:

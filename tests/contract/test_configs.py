@@ -101,6 +101,21 @@ def test_learners_fit_and_predict(name, rng, tmp_path):
     assert np.allclose(again.std, predicted.std, rtol=1e-5)
 
 
+@pytest.mark.parametrize("name", configs.names("table"))
+def test_tables_build_with_views_of_their_axes(name):
+    """And what makes them is declared in full: only a folder has to be given."""
+    node = configs.load("table", name)
+    fill = {"folder": "runs/mine", "data_dir": None}
+    table = configs.build({key: fill.get(key, value) for key, value in node.items()})
+    assert table.title
+    assert table.note
+    declared = {axis.name for axis in getattr(table, "axes", ())} or {"top1", *getattr(table, "timings", ())}
+    for axes in (*table.views.values(), *table.devices.values()):
+        assert set(axes) <= declared
+    for timing in getattr(table, "timings", {}).values():
+        assert timing.engine in configs.names("engine")
+
+
 @pytest.mark.parametrize("name", configs.names("engine"))
 def test_engines_say_what_they_need(name):
     node = configs.load("engine", name)
@@ -123,11 +138,13 @@ def test_every_objective_can_be_limited_on_the_command_line():
     [
         ("searcher", {"_target_": "search.searchers.nsga2.NSGA2", "popsize": 3}),
         ("searcher", {"_target_": "search.searchers.nsga2.NSGA2", "population": "many"}),
+        ("searcher", {"_target_": "search.searchers.noisy_nsga2.NoisyNSGA2", "select": "crowd"}),
+        ("table", {"_target_": "search.timed_models.Torchvision", "timings": {}, "popsize": 3}),
         ("training", {"_target_": "supernet.training_cost.TrainingCost", "gpu": "rtx_3091"}),
     ],
 )
 def test_misspelt_options_fail(group, node):
-    with pytest.raises(Exception, match=r"popsize|population|rtx_3090"):
+    with pytest.raises(Exception, match=r"popsize|population|select|rtx_3090"):
         configs.build(node)
 
 

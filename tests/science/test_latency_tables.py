@@ -16,8 +16,9 @@ from latency.scores import scores
 
 
 def test_s1_network_fine_tuned_from_note10(data):
-    """S1 (arXiv 2101.00732) released MLPs with MAE .386 ms (7,000 rows of the 2080 Ti) and .713 ms (700,
-    fine-tuned from the Note10). Here, with a third of the rows and a quarter of the epochs, rows 8000-8499."""
+    """S1 (arXiv 2101.00732) released MLPs with MAE .386 ms (7,000 rows of the 2080 Ti) and .713 ms (700 rows,
+    fine-tuned from the Note10). Here with fewer rows of the Note10 and epochs; rows 8000-8499.
+    """
     table = read(data, "s1_ofa_latency.csv.gz", "ofa_mbv3_w1.0")
     test = table.data("rtx2080ti_64", slice(8000, 8500))
     base = Neural(training=Training(epochs=20)).fit(table.data("note10_lut", slice(0, 2000)))
@@ -52,13 +53,16 @@ def test_the_command_writes_an_object_per_result_and_refuses_unknown_words(
     def short(setting):
         assert setting.seeds == 2
         for seed in range(2):
-            yield Row("short", "ours", "gpu", 10, seed, "all", {"mae": 1.0 + seed, "kendall": np.nan})
+            yield Row(
+                "short", "ours", "gpu", 10, seed, "all", {"n": 500, "mae": 1.0 + seed, "kendall": np.nan}
+            )
 
     monkeypatch.setitem(latency_tables.PROTOCOLS, "short", short)
     monkeypatch.setattr(sys, "argv", ["latency_tables", "short", "seeds=2", f"out={tmp_path}"])
     latency_tables.main()
     found = json.loads((tmp_path / "short.json").read_text())
     assert [(row["seed"], row["mae"], row["kendall"]) for row in found] == [(0, 1.0, None), (1, 2.0, None)]
+    assert [(row["n"], row["n_test"]) for row in found] == [(10, 500), (10, 500)]
     assert "| gpu | all | 10 | ours | 1.5 +- 0.71 |" in (tmp_path / "short.md").read_text()
     monkeypatch.setattr(sys, "argv", ["latency_tables", "shrt"])
     with pytest.raises(SystemExit, match="Did you mean 'short'"):
