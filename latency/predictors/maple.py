@@ -134,12 +134,10 @@ def _amounts(space: SearchSpace, genomes: Genomes) -> Floats:
     if space.layout not in _tables:
         _tables[space.layout] = [slot_table.tabulate(space, cost) for cost in costs]
     tables = _tables[space.layout]
-    layers = space.layers(genomes) if None in tables else None
-    found = []
-    for cost, table in zip(costs, tables, strict=True):
-        of = table.of(space, genomes) if table is not None else cost(layers).sum(axis=1)
-        found.append(np.asarray(of, np.float64))
-    return np.stack(found, axis=1)
+    if None in tables:
+        layers = space.layers(genomes)
+        return np.stack([cost(layers).sum(axis=1).astype(np.float64) for cost in costs], axis=1)
+    return np.stack([table.of(space, genomes) for table in tables if table is not None], axis=1)
 
 
 def specification(device: Device) -> Floats:
