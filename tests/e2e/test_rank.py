@@ -127,7 +127,7 @@ def test_classifiers_are_timed_here(tmp_path):
     names = ("shufflenet_v2_x0_5", "mobilenet_v2", "resnet18")
     timings = {"latency_ms": Timing("torch_eager"), "training_ms": Timing("torch_training")}
     with Store(tmp_path / "store.sqlite") as store:
-        models = Torchvision(timings=timings, names=names).models(store, seconds=12)
+        models = Torchvision(timings=timings, names=names).models(store, seconds=40)
     assert models.names == names
     assert models.axis("top1").values == pytest.approx([0.60552, 0.72154, 0.69758])
     latency, training = models.axis("latency_ms").values, models.axis("training_ms").values

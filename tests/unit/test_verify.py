@@ -102,7 +102,7 @@ def test_failed_members_are_left_out_and_named(asked, rng, monkeypatch):
 
 
 def test_drift_of_the_machine_is_no_error_of_the_prediction(rng, monkeypatch):
-    from latency.predictors.slot_latency import with_facts
+    from latency.predictors import with_facts
 
     known = with_facts(zoo.predictor("v100_b64"), {"anchors_ms": {"a": 2.0}})
     asked = problem.build(["accuracy", "latency_ms"], predictor=known)
