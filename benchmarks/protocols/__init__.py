@@ -100,17 +100,23 @@ def read(data: Path, file: str | Path, space: str) -> Table:
 
 
 def _target(data: Path, name: str, space: str) -> Target:
-    """The target of a column, its device from `hardware.csv`."""
+    """The target of a column, its device from `hardware.csv`; a further column is DEVICE or DEVICE_BATCH."""
     listed = tidy.read_columns(data / "columns.csv")
     at = np.flatnonzero(listed["column"] == f"lat_{name}")
-    device, batch = (str(listed["device_id"][at[0]]), listed["batch_size"][at[0]]) if len(at) else (name, 1)
-    return Target(name, _device(data, device), space, batch=int(batch) if batch == batch else 1)
+    if len(at):
+        device, batch = str(listed["device_id"][at[0]]), listed["batch_size"][at[0]]
+        return Target(name, _device(data, device), space, batch=int(batch) if np.isfinite(batch) else 1)
+    stem, _, last = name.rpartition("_")
+    device, batch = (stem, int(last)) if last.isdigit() and stem else (name, 1)
+    return Target(name, _device(data, device), space, batch=max(batch, 1))
 
 
 def _device(data: Path, name: str) -> Device:
     """What `hardware.csv` says of a device; a device that it does not list has a name only."""
     listed = tidy.read_columns(data / "hardware.csv")
-    at = np.flatnonzero(listed["device_id"] == name)
+    plain = [str(known).replace("_", "") for known in listed["device_id"]]
+    near = [i for i, known in enumerate(plain) if known.endswith(name.replace("_", ""))]
+    at = np.flatnonzero(listed["device_id"] == name) if name in listed["device_id"] else near
     if not len(at):
         return Device(name, name, "embedded", "not listed")
     row = {key: values[at[0]] for key, values in listed.items()}
@@ -121,7 +127,12 @@ def _device(data: Path, name: str) -> Device:
     }
     words = str(row["microarch"]).split()
     facts = known | {"generation": words[0] if words else None}
-    node = {"name": name, "title": str(row["name"]), "kind": str(row["kind"]), "source": str(row["source"])}
+    node = {
+        "name": str(row["device_id"]),
+        "title": str(row["name"]),
+        "kind": str(row["kind"]),
+        "source": str(row["source"]),
+    }
     return TypeAdapter(Device).validate_python(node | facts)
 
 
