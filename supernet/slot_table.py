@@ -10,7 +10,7 @@ size or thread count.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import product
 from typing import Any, Literal
@@ -54,6 +54,15 @@ def resolution_level(space: SearchSpace, genomes: Genomes) -> NDArray[np.int64]:
 
 def resolution_count(space: SearchSpace) -> int:
     return len(space.axis("r").values) if "r" in space.index else 1
+
+
+def restored(space: SearchSpace, arrays: Mapping[str, NDArray[Any]]) -> SlotTable:
+    """The table that a file's arrays `cells` and `base` hold; ValueError for one of another space."""
+    table = SlotTable(arrays["cells"].astype(np.float64), arrays["base"].astype(np.float64))
+    shape = (resolution_count(space), len(space.slots), space.slot_radix[1])
+    if table.cells.shape != shape or table.base.shape != shape[:1]:
+        raise ValueError(f"its table has the shape {table.cells.shape}, {space.name} needs {shape}")
+    return table
 
 
 def combine(tables: Iterable[tuple[float, SlotTable]]) -> SlotTable:

@@ -105,22 +105,16 @@ def load(path: Path) -> EnsembleLatency:
     """A saved predictor; ValueError that names the file when it is damaged or something else."""
     arrays, facts = artifact.load(path, KIND)
     try:
-        low, high = facts["resolutions"]
+        target, (low, high) = Target(**facts["target"]), facts["resolutions"]
         loaded = EnsembleLatency(
-            target=Target(**facts["target"]),
-            table=SlotTable(arrays["cells"], arrays["base"]),
+            target=target,
+            table=slot_table.restored(spaces.get(target.space), arrays),
             std_ms=float(facts["std_ms"]),
             floor_ms=float(facts["floor_ms"]),
             relative_std=float(facts["relative_std"]),
             resolutions=(low, high),
             facts=facts["facts"],
         )
-        space = spaces.get(loaded.target.space)
-        shape = (slot_table.resolution_count(space), len(space.slots), space.slot_radix[1])
-        if loaded.table.cells.shape != shape or loaded.table.base.shape != shape[:1]:
-            raise ValueError(
-                f"its table has the shape {loaded.table.cells.shape}, {space.name} needs {shape}"
-            )
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is no usable latency predictor ({error}); left as it is") from error
     return loaded

@@ -210,7 +210,7 @@ class Neural:
     def fit_many(self, known: Sequence[LatencyData], contexts: Sequence[Floats]) -> NeuralLatency:
         """One network for several targets, told apart by their contexts (c,); for the target of the first.
 
-        `of` moves it to another target. `validation` rows are of each.
+        `replace` its target and context for another one. `validation` rows are of each.
         """
         rng = np.random.default_rng(self.seed)
         if sum(len(data) for data in known) < MIN_ROWS:
