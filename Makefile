@@ -5,7 +5,7 @@ BIN := .venv/bin
 export OMP_WAIT_POLICY := PASSIVE
 ARGS ?=
 
-.PHONY: search rank test score fit adapt measure lookup-table lint bench clean
+.PHONY: search rank test score fit adapt measure lookup-table modules lint bench clean
 
 search: .venv/.run
 	@$(BIN)/python -m scripts.run_search $(ARGS)
@@ -27,6 +27,9 @@ measure: .venv/.run
 
 lookup-table: .venv/.run
 	@$(BIN)/python -m scripts.build_lookup_table $(ARGS)
+
+modules: .venv/.run
+	@$(BIN)/python -m scripts.fit_modules $(ARGS)
 
 test: .venv/.dev
 	$(BIN)/python -m pytest $(ARGS)

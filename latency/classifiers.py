@@ -72,22 +72,28 @@ def times(
 ) -> Mapping[str, Floats]:
     """Quartiles (3,) of ms per batch by model, on one thread; without those that the engine cannot run."""
     target = here(engine=engine, batch=batch)
-    jobs = [
-        Job(f"torchvision {each.name} {each.side}px", partial(_network, each, batch)) for each in classifiers
-    ]
-    found = measure.time_jobs(target, jobs, store=store, seconds=seconds, watch=watch).quartiles_ms
+    timed = jobs(classifiers, batch)
+    found = measure.time_jobs(target, timed, store=store, seconds=seconds, watch=watch).quartiles_ms
     return {
-        each.name: found[job.name] for job, each in zip(jobs, classifiers, strict=True) if job.name in found
+        each.name: found[job.name] for job, each in zip(timed, classifiers, strict=True) if job.name in found
     }
 
 
-def _network(each: Classifier, batch: int) -> tuple[torch.nn.Module, torch.Tensor]:
+def jobs(classifiers: Sequence[Classifier], batch: int) -> list[Job]:
+    """What times them, in their order."""
+    return [
+        Job(f"torchvision {each.name} {each.side}px", partial(network, each, batch)) for each in classifiers
+    ]
+
+
+def network(each: Classifier, batch: int) -> tuple[torch.nn.Module, torch.Tensor]:
+    """The model with random weights in eval mode, and noise of its input side."""
     import torch
     from torchvision import models
 
     options = (
         {"init_weights": False, "aux_logits": False} if each.name in ("googlenet", "inception_v3") else {}
     )
-    network = models.get_model(each.name, weights=None, **options)
+    model = models.get_model(each.name, weights=None, **options)
     noise = torch.Generator().manual_seed(0)
-    return network.eval(), torch.randn((batch, 3, each.side, each.side), generator=noise)
+    return model.eval(), torch.randn((batch, 3, each.side, each.side), generator=noise)

@@ -167,25 +167,23 @@ def time_jobs(
     seconds: float | None = None,
     watch: Watcher | None = None,
     rounds: Rounds = USUAL,
-    background: Background | None = None,
     facts: Mapping[str, Any] | None = None,
 ) -> Timed:
     """Time anything that runs on the target's engine, with the anchors of its space; errors as `measure`.
 
-    Beside a `background` load (a running one) latency is what a user waits: wall time at normal priority, the
-    mean of a visit that lasts several periods of the load, on the first `target.threads` cores. `facts` go to
-    the sitting.
+    With `target.utilisation` a background load runs beside, and latency is what a user waits: wall time at
+    normal priority, the mean of a visit that lasts several periods of the load, on the first `target.threads`
+    cores. `facts` go to the sitting, with the utilisation that was measured.
     """
     engine = engine_of(target)
     load = _Load()
-    if engine.threads > 1 and background is None:
+    if engine.threads > 1 and not target.utilisation:
         load.wait_until_idle()
     begun = time.perf_counter()
     deadline = begun + seconds if seconds is not None else np.inf
-    place = undisturbed(engine.threads) if background is None else _among_others(engine.threads)
-    with place as priority:
-        more = {**(facts or {}), "utilisation": background.utilisation if background else 0.0}
-        sitting = Sitting.begin(target, engine.version, {**_conditions(priority), **more})
+    place = _beside(target.utilisation, engine.threads) if target.utilisation else undisturbed(engine.threads)
+    with place as conditions:
+        sitting = Sitting.begin(target, engine.version, {**_conditions(), **conditions, **(facts or {})})
         watch = watch or (lambda done, of, now: None)
         run = _Run(engine, target, store, sitting, load, watch, len(jobs), rounds)
         run.prepare_anchors(subnet_jobs(target, anchors(spaces.get(target.space))))
@@ -193,7 +191,7 @@ def time_jobs(
             if time.perf_counter() > deadline:
                 break
             run.take_turns(part, deadline)
-    everything, usual = summarise(run.visits, target, loaded=run.loaded)
+    everything, usual = summarise(run.visits, target)
     quartiles = {job.name: everything[job.name] for job in jobs if job.name in everything}
     if not quartiles:
         reasons = "; ".join(f"{name}: {why}" for name, why in list(run.failed.items())[:3])
@@ -241,7 +239,6 @@ class _Run:
     ) -> None:
         self.engine, self.target = engine, target
         self.store, self.sitting, self.load, self.watch, self.asked = store, sitting, load, watch, asked
-        self.loaded = is_loaded(sitting)
         self.rounds, self.rng = rounds, np.random.default_rng(0)
         self.visits: list[Visit] = []
         self.failed: dict[str, str] = {}
@@ -317,7 +314,7 @@ class _Run:
                 self._record(name, role, wall, cpu)
             if time.perf_counter() > deadline and taken + 1 >= MIN_VISITS:
                 break
-            done = _agreed(self.visits[first:], list(waiting), self.target, self.rounds, self.loaded)
+            done = _agreed(self.visits[first:], list(waiting), self.target, self.rounds)
             self.finished += len(done)
             for name in done:
                 del waiting[name]
@@ -331,7 +328,7 @@ class _Run:
         for _ in range(0 if long else WARM_UPS - 1):
             run(session)
         wall, cpu = [], []
-        if self.loaded:
+        if self.target.utilisation:
             return self._mean_run(session)
         for _ in range(1 if long else BURST):
             start, start_cpu = time.perf_counter_ns(), time.process_time_ns()
@@ -340,7 +337,6 @@ class _Run:
             wall.append((end - start) / 1e6 if on_device is None else on_device)
             cpu.append((end_cpu - start_cpu) / 1e6)
         return tuple(round(ms, 5) for ms in wall), tuple(round(ms, 5) for ms in cpu)
-
 
     def _mean_run(self, session: Any) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Mean wall and CPU time of the runs in three periods of the background load, at least 3."""
@@ -353,30 +349,25 @@ class _Run:
 
 
 # ---------------------------------------------------------------------- from visits to latencies
-def is_loaded(sitting: Sitting) -> bool:
-    """Whether a background load ran beside the sitting."""
-    return bool(sitting.facts.get("utilisation", 0.0))
-
-
-def _runs_ms(visit: Visit, target: Target, loaded: bool = False) -> list[float]:
+def _runs_ms(visit: Visit, target: Target) -> list[float]:
     """CPU times where they are the latency, else wall times; without readings of a clock that stood still."""
-    on_host = target.threads == 1 and target.spec.kind == "cpu" and not loaded
+    on_host = target.threads == 1 and target.spec.kind == "cpu" and not target.utilisation
     return [ms for ms in (visit.cpu_ms if on_host else visit.wall_ms) if ms > 0]
 
 
-def burst_ms(visit: Visit, target: Target, loaded: bool = False) -> float:
+def burst_ms(visit: Visit, target: Target) -> float:
     """The latency of one visit: the least of its runs (under a background load their mean is one)."""
-    return min(_runs_ms(visit, target, loaded))
+    return min(_runs_ms(visit, target))
 
 
-def counts(visit: Visit, target: Target, loaded: bool = False) -> bool:
+def counts(visit: Visit, target: Target) -> bool:
     """Whether a visit tells the latency: it ran, and with several threads the machine was free."""
-    if visit.error or not _runs_ms(visit, target, loaded):
+    if visit.error or not _runs_ms(visit, target):
         return False
-    return loaded or target.threads == 1 or visit.others is None or visit.others <= BUSY
+    return bool(target.utilisation) or target.threads == 1 or visit.others is None or visit.others <= BUSY
 
 
-def _polished(visits: Sequence[Visit], target: Target, loaded: bool) -> dict[str, Floats]:
+def _polished(visits: Sequence[Visit], target: Target) -> dict[str, Floats]:
     """Per subnet of one block its latencies (ms) in the rounds that count, freed of the drift of the rounds.
 
     Median polish of log latency = subnet + round (Tukey): all subnets of a block tell how slow a round was.
@@ -386,9 +377,9 @@ def _polished(visits: Sequence[Visit], target: Target, loaded: bool) -> dict[str
     row, column = {n: i for i, n in enumerate(names)}, {r: j for j, r in enumerate(rounds)}
     logs = np.full((len(names), len(rounds)), np.nan)
     for visit in visits:
-        if counts(visit, target, loaded):
+        if counts(visit, target):
             cell = row[visit.architecture], column[visit.round]
-            logs[cell] = np.nanmean([logs[cell], np.log(burst_ms(visit, target, loaded))])  # anchors: twice
+            logs[cell] = np.nanmean([logs[cell], np.log(burst_ms(visit, target))])  # anchors come twice
     logs = logs[:, np.isfinite(logs).any(axis=0)]
     heard = np.isfinite(logs).any(axis=1)
     kept = logs[heard]
@@ -403,11 +394,9 @@ def _polished(visits: Sequence[Visit], target: Target, loaded: bool) -> dict[str
     return {names[i]: v for i, v in zip(np.flatnonzero(heard), values, strict=True) if len(v)}
 
 
-def _agreed(
-    visits: Sequence[Visit], names: Sequence[str], target: Target, rounds: Rounds, loaded: bool
-) -> list[str]:
+def _agreed(visits: Sequence[Visit], names: Sequence[str], target: Target, rounds: Rounds) -> list[str]:
     """Those of `names` whose visits in one block agree."""
-    found = _polished(visits, target, loaded)
+    found = _polished(visits, target)
     return [name for name in names if name in found and _is_done(found[name], rounds)]
 
 
@@ -424,9 +413,7 @@ def _standard_error(values: Floats) -> float:
     return float(1.2533 * (high - low) / 1.349 / np.sqrt(len(values)) / middle)
 
 
-def summarise(
-    visits: Sequence[Visit], target: Target, *, loaded: bool = False
-) -> tuple[dict[str, Floats], dict[str, float]]:
+def summarise(visits: Sequence[Visit], target: Target) -> tuple[dict[str, Floats], dict[str, float]]:
     """Quartiles (ms) of all that was measured in one sitting, and the medians of its anchors.
 
     Blocks are brought to the common scale of their anchors. What broke down once, or was visited fewer than
@@ -438,11 +425,7 @@ def summarise(
     for visit in visits:
         blocks.setdefault(visit.block, []).append(visit)
     polished = [
-        {
-            name: values
-            for name, values in _polished(of_block, target, loaded).items()
-            if len(values) >= MIN_VISITS
-        }
+        {name: values for name, values in _polished(of_block, target).items() if len(values) >= MIN_VISITS}
         for of_block in blocks.values()
     ]
     of_anchor: dict[str, list[Floats]] = {}
@@ -481,8 +464,6 @@ def known(store: Store, target: Target, engine_version: str) -> tuple[LatencyDat
     empty = spaces.get(target.space).parse([])
     parts = []
     for sitting in store.sittings(target, engine_version):
-        if is_loaded(sitting):
-            continue
         quartiles, usual = summarise(store.visits(sitting.id), target)
         subnets = {name: q for name, q in quartiles.items() if name.startswith(target.space)}
         if subnets and usual:
@@ -543,39 +524,46 @@ class _Load:
 
 
 @contextlib.contextmanager
-def undisturbed(threads: int) -> Iterator[int]:
+def undisturbed(threads: int) -> Iterator[dict[str, Any]]:
     """High priority where the system grants it (root), and this many PyTorch threads; both as before
-    afterwards. Yields the priority."""
-    import torch
-
-    before, count = os.getpriority(os.PRIO_PROCESS, 0), torch.get_num_threads()
+    afterwards. Yields the priority that was granted."""
+    before = os.getpriority(os.PRIO_PROCESS, 0)
     with contextlib.suppress(PermissionError):
         os.setpriority(os.PRIO_PROCESS, 0, -20)
-    torch.set_num_threads(threads)
     try:
-        yield os.getpriority(os.PRIO_PROCESS, 0)
+        with _torch_threads(threads):
+            yield {"priority": os.getpriority(os.PRIO_PROCESS, 0)}
     finally:
-        torch.set_num_threads(count)
         with contextlib.suppress(PermissionError):
             os.setpriority(os.PRIO_PROCESS, 0, before)
 
 
 @contextlib.contextmanager
-def _among_others(threads: int) -> Iterator[int]:
-    """Normal priority on the first `threads` cores, where a background load runs too. Yields the priority."""
+def _beside(utilisation: float, threads: int) -> Iterator[dict[str, Any]]:
+    """Normal priority on the first `threads` cores, a background load on all of them. Yields what it took."""
+    before = os.sched_getaffinity(0)
+    with Background(utilisation) as load, _torch_threads(threads):
+        os.sched_setaffinity(0, set(sorted(before)[:threads]))
+        try:
+            priority = os.getpriority(os.PRIO_PROCESS, 0)
+            yield {"priority": priority, "utilisation": load.utilisation}
+        finally:
+            os.sched_setaffinity(0, before)
+
+
+@contextlib.contextmanager
+def _torch_threads(threads: int) -> Iterator[None]:
     import torch
 
-    before, count = os.sched_getaffinity(0), torch.get_num_threads()
-    os.sched_setaffinity(0, set(sorted(before)[:threads]))
+    before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        yield os.getpriority(os.PRIO_PROCESS, 0)
+        yield
     finally:
-        torch.set_num_threads(count)
-        os.sched_setaffinity(0, before)
+        torch.set_num_threads(before)
 
 
-def _conditions(priority: int) -> dict[str, Any]:
+def _conditions() -> dict[str, Any]:
     """Clock, load and versions at the start of a sitting."""
     import psutil
 
@@ -584,7 +572,6 @@ def _conditions(priority: int) -> dict[str, Any]:
         "host": platform.node(),
         "system": platform.platform(),
         "python": platform.python_version(),
-        "priority": priority,
         "clock_mhz": clock.current if clock else None,
         "clock_max_mhz": clock.max if clock else None,
         "load": list(psutil.getloadavg()),

@@ -25,9 +25,8 @@ from pydantic.dataclasses import dataclass
 
 import configs
 from latency import measure, module_types
-from latency.background import Background
 from latency.measure import Job, Rounds, Watcher
-from latency.store import Store
+from latency.store import Sitting, Store
 from latency.target import Target
 from supernet import artifact
 from supernet.space import Floats
@@ -42,9 +41,9 @@ ROUNDS = Rounds(fewest=5, most=8, block=256, session_bytes=1e7)
 class Design:
     """What is measured of each module type: `configs/modules.yaml`.
 
-    `idle` and `loaded` are shares of the points by number of threads; those of `loaded` are spread evenly over
-    the `utilisations`. `declared` are numbers that the user holds constant while measuring (a clock, a power
-    limit); a later measuring with other values adds to the same store, and the predictor knows them as
+    `idle` and `loaded` are shares of the points by number of threads; those of `loaded` are spread evenly
+    over the `utilisations`. `declared` are numbers that the user holds constant while measuring (a clock, a
+    power limit); a later measuring with other values adds to the same store, and the predictor knows them as
     inputs.
     """
 
@@ -59,7 +58,9 @@ class Design:
 
     def __post_init__(self) -> None:
         if abs(sum(self.idle.values()) + sum(self.loaded.values()) - 1) > 1e-6:
-            raise ValueError(f"the shares idle={dict(self.idle)} and loaded={dict(self.loaded)} must add to 1")
+            raise ValueError(
+                f"the shares idle={dict(self.idle)} and loaded={dict(self.loaded)} must add to 1"
+            )
         if clash := set(self.declared) & set(CONDITIONS):
             raise ValueError(f"declared={sorted(clash)}: these conditions are varied, not declared")
         for name in self.types:
@@ -138,17 +139,17 @@ def collect(
     plan = {name: design.of(name) for name in types}
     known = _known(target, store, design)
     deadline = time.perf_counter() + seconds if seconds is not None else None
-    sittings = []
+    sittings: list[tuple[int, float, list[Job]]] = []
     for number, (threads, utilisation, _) in enumerate(design.sittings()):
-        jobs: dict[str, Job] = {}
+        missing: dict[str, Job] = {}
         for name, (rows, batches, sitting) in plan.items():
             kind = module_types.of(name)
             for row, batch in zip(rows[sitting == number], batches[sitting == number], strict=True):
                 label = name_of(name, kind.inputs, row, batch)
                 if (label, threads, utilisation) not in known:
-                    jobs[label] = Job(label, partial(kind.build, row, int(batch)))
-        order = np.random.default_rng((design.seed, 2, number)).permutation(len(jobs))
-        distinct = list(jobs.values())
+                    missing[label] = Job(label, partial(kind.build, row, int(batch)))
+        order = np.random.default_rng((design.seed, 2, number)).permutation(len(missing))
+        distinct = list(missing.values())
         sittings.append((threads, utilisation, [distinct[i] for i in order]))
     waiting = sum(len(jobs) for _, _, jobs in sittings)
     for threads, utilisation, jobs in sittings:
@@ -158,43 +159,42 @@ def collect(
         waiting -= len(jobs)
         if left is not None and left <= 0:
             break
-        facts = {"declared": dict(design.declared), "utilisation_asked": utilisation}
-        at: Any = replace(target, threads=threads)
-        sit = partial(
-            measure.time_jobs, at, jobs, store=store, seconds=left, watch=watch, rounds=ROUNDS, facts=facts
+        at = replace(target, threads=threads, utilisation=utilisation)
+        facts = {"declared": dict(design.declared)}
+        timed = measure.time_jobs(
+            at, jobs, store=store, seconds=left, watch=watch, rounds=ROUNDS, facts=facts
         )
-        if utilisation:
-            with Background(utilisation) as load:
-                timed = sit(background=load)
-                taken = load.utilisation
-        else:
-            timed, taken = sit(), 0.0
         say(
-            f"{threads} thread(s), utilisation {taken:.0%}: {len(timed.quartiles_ms)} of {len(jobs)} modules "
-            f"in {timed.seconds:.0f} s, {len(timed.failed)} failed"
+            f"{threads} thread(s), utilisation {timed.facts.get('utilisation', 0.0):.0%}: "
+            f"{len(timed.quartiles_ms)} of {len(jobs)} modules in {timed.seconds:.0f} s, {len(timed.failed)} "
+            "failed"
         )
 
 
-def _sittings(target: Target, store: Store, version: str) -> list[Any]:
+def _sittings(target: Target, store: Store) -> list[Sitting]:
+    """The sittings on modules with this engine (its version too), precision and instruction set."""
+
+    def what(of: Target) -> Target:
+        return replace(of, name="", threads=1, batch=1, space=target.space, utilisation=0.0)
+
+    version = measure.engine_of(target).version
     return [
-        (sitting, at)
-        for threads in range(1, 257)
-        for at in [replace(target, threads=threads)]
-        for sitting in store.sittings(at, version)
-        if "utilisation_asked" in sitting.facts
+        sitting
+        for sitting in store.sittings(engine_version=version)
+        if "declared" in sitting.facts and what(sitting.target).key == what(target).key
     ]
 
 
-def _known(target: Target, store: Store, design: Design) -> set[tuple[str, int, float]]:
+def _known(target: Target, store: Store, design: Design) -> set[tuple[str, int | None, float]]:
     """(name, threads, utilisation) of what was measured with these declared numbers."""
     found = set()
-    for sitting, at in _sittings(target, store, measure.engine_of(target).version):
+    for sitting in _sittings(target, store):
         if sitting.facts["declared"] != dict(design.declared):
             continue
-        visits, loaded = store.visits(sitting.id), measure.is_loaded(sitting)
-        quartiles, _ = measure.summarise(visits, at, loaded=loaded)
+        at, visits = sitting.target, store.visits(sitting.id)
+        quartiles, _ = measure.summarise(visits, at)
         names = {*quartiles, *(visit.architecture for visit in visits if visit.error)}
-        found |= {(name, at.threads, sitting.facts["utilisation_asked"]) for name in names}
+        found |= {(name, at.threads, at.utilisation) for name in names}
     return found
 
 
@@ -204,26 +204,32 @@ def read(target: Target, store: Store) -> dict[str, ModuleData]:
     Sittings without background load are brought to the scale of the first one with as many threads by their
     anchors. A module that was measured twice under the same conditions is there twice.
     """
-    version = measure.engine_of(target).version
+    sittings = _sittings(target, store)
+    declared = tuple(sorted({name for sitting in sittings for name in sitting.facts["declared"]}))
     lines: dict[str, list[tuple[Floats, list[float], float, float]]] = {}
-    declared: tuple[str, ...] = ()
     first: dict[Any, Mapping[str, float]] = {}
-    for sitting, at in _sittings(target, store, version):
-        loaded = measure.is_loaded(sitting)
-        quartiles, usual = measure.summarise(store.visits(sitting.id), at, loaded=loaded)
-        scale = 1.0 if loaded else measure.relative_scale(usual, first.setdefault(at.threads, usual))
-        declared = tuple(sorted({*declared, *sitting.facts["declared"]}))
+    for sitting in sittings:
+        at, numbers = sitting.target, sitting.facts["declared"]
+        if missing := set(declared) - set(numbers):
+            raise ValueError(
+                f"some modules in {store.path} were measured without declared.{sorted(missing)[0]}: give it "
+                "every time, or another store="
+            )
+        quartiles, usual = measure.summarise(store.visits(sitting.id), at)
+        scale = 1.0
+        if not at.utilisation:
+            scale = measure.relative_scale(usual, first.setdefault(at.threads, usual))
         for name, (low, middle, high) in quartiles.items():
             if not name.startswith(PREFIX + " "):
                 continue
             type_name, values = parse(name)
-            numbers = {key: float("nan") for key in declared} | dict(sitting.facts["declared"])
-            conditions = [values[-1], at.threads, sitting.facts["utilisation"], *numbers.values()]
+            measured = float(sitting.facts.get("utilisation", 0.0))
+            conditions = [values[-1], float(at.threads or 1), measured, *(numbers[key] for key in declared)]
             line = (values[:-1], conditions, middle / scale, (high - low) / scale)
             lines.setdefault(type_name, []).append(line)
     if not lines:
         raise ValueError(
-            f"no module was measured on {target.engine} {target.precision} ({version}) in {store.path}: leave "
+            f"no module was measured on {target.engine} {target.precision} in {store.path}: leave "
             "measure=false out"
         )
     return {
@@ -243,7 +249,7 @@ def save(path: Path, target: Target, data: Mapping[str, ModuleData]) -> None:
     """One file with everything that `load` needs."""
     from dataclasses import asdict
 
-    arrays = {}
+    arrays: dict[str, NDArray[Any]] = {}
     for name, of in data.items():
         arrays |= {f"{name}/rows": of.rows.astype(np.float32)}
         arrays |= {f"{name}/{key}": getattr(of, key).astype(np.float32) for key in ("conditions", "ms")}

@@ -248,22 +248,29 @@ def _even(values: Floats, divisor: int = 8) -> Floats:
     return make_divisible(values, divisor).astype(float)
 
 
+def _channels(values: Floats) -> Floats:
+    """Mostly multiples of 8, as networks have them; one in six even only, which some kernels mind."""
+    whole = np.round(values)
+    return np.where(whole % 6 == 0, np.maximum(2 * np.round(whole / 2), 8), _even(whole))
+
+
 def _settle_convolution(c: dict[str, Floats]) -> tuple[dict[str, Floats], Any]:
-    first = c["cin"] < 6 if "cin" in c else False
-    for name in ("cin", "cout", "channels"):
-        if name in c:
-            c[name] = np.where(c[name] < 6, 3, _even(c[name]))
-    if "cout" in c:
-        c["cout"] = np.maximum(c["cout"], 8)
-    if "groups" in c:
-        c["groups"] = np.minimum(c["groups"], c["cin"] / 2)
-        each = np.maximum(np.round(c["cin"] / c["groups"] / 8), 1) * 8
-        c["cin"], c["groups"] = each * np.round(c["groups"]), np.round(c["groups"])
-        c["cout"] = np.maximum(np.round(c["cout"] / c["groups"]), 1) * c["groups"]
+    first = c["cin"] < 6 if "cin" in c else np.zeros(len(c["side"]), bool)
+    if "groups" in c:  # 4 to a multiple of 8 channels a group; half of them as many out as in
+        same = np.round(c["cin"] + c["cout"]) % 2 == 0
+        c["groups"] = np.maximum(np.round(np.minimum(c["groups"], c["cin"] / 4)), 2)
+        each, out = c["cin"] / c["groups"], c["cout"] / c["groups"]
+        each, out = (np.where(v < 6, 4, np.maximum(8 * np.round(v / 8), 8)) for v in (each, out))
+        c["cin"], c["cout"] = each * c["groups"], np.where(same, each, out) * c["groups"]
+    else:
+        for name in ("cin", "cout", "channels"):
+            if name in c:
+                c[name] = _channels(c[name])
+        if "cin" in c:
+            c["cin"] = np.where(first, 3, c["cin"])  # an image
     kernel = c.get("kernel", np.ones(len(c["side"])))
     # An image is only ever read by a first convolution, at a large side.
-    image = ~first | (c["side"] >= 32)
-    return c, image & (c["side"] >= kernel) & (c["side"] >= c["stride"])
+    return c, (~first | (c["side"] >= 32)) & (c["side"] >= kernel) & (c["side"] >= c["stride"])
 
 
 def _settle_block(c: dict[str, Floats]) -> tuple[dict[str, Floats], Any]:
@@ -335,7 +342,6 @@ def _build_convolution(v: dict[str, int]) -> tuple[Any, tuple[int, ...]]:
 
 
 def _build_inverted(v: dict[str, int]) -> tuple[Any, tuple[int, ...]]:
-    import torch
     from torch import nn
 
     class Gate(nn.Module):
@@ -369,7 +375,6 @@ def _build_inverted(v: dict[str, int]) -> tuple[Any, tuple[int, ...]]:
 
 
 def _build_bottleneck(v: dict[str, int]) -> tuple[Any, tuple[int, ...]]:
-    import torch
     from torch import nn
 
     class Bottleneck(nn.Module):
@@ -409,7 +414,6 @@ def _build_pooling(v: dict[str, int]) -> tuple[Any, tuple[int, ...]]:
 
 
 def _build_global_pool(v: dict[str, int]) -> tuple[Any, tuple[int, ...]]:
-    import torch
     from torch import nn
 
     class Means(nn.Module):
@@ -468,7 +472,6 @@ def _build_movement(v: dict[str, int]) -> tuple[Any, tuple[int, ...]]:
 
 
 def _build_attention(v: dict[str, int]) -> tuple[Any, tuple[int, ...]]:
-    import torch
     from torch import nn
 
     class Attention(nn.Module):

@@ -188,14 +188,16 @@ class Store:
             f"neither {self.path} nor a file beside it can take this measurement ({reason}): {visit}"
         )
 
-    def sittings(self, target: Target, engine_version: str | None = None) -> list[Sitting]:
-        """The sittings on this target (by key, oldest first), of one version of the engine or of all."""
+    def sittings(self, target: Target | None = None, engine_version: str | None = None) -> list[Sitting]:
+        """The sittings on this target (by key, oldest first) or on all, of one version of the engine or of
+        all."""
         rows = self._database.execute("SELECT * FROM sittings ORDER BY unix_time, id")
         found = [Sitting.of(row) for row in rows]
         return [
             sitting
             for sitting in found
-            if sitting.target.key == target.key and engine_version in (None, sitting.engine_version)
+            if (target is None or sitting.target.key == target.key)
+            and engine_version in (None, sitting.engine_version)
         ]
 
     def visits(self, sitting: str) -> list[Visit]:

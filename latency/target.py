@@ -22,8 +22,9 @@ class Target:
 
     `device` is a name of `configs/device`, or a Device that is not there (this machine). `batch` images
     together take the latency; per image, divide. `isa` is the instruction set that the engine was held to,
-    None where it was free. `rows` and `column` name the public table it was fitted on,
-    `train` the rows used (first, past the last), `source` and `licence` where that comes from.
+    None where it was free, `utilisation` the share of every core that other work asked for meanwhile. `rows`
+    and `column` name the public table it was fitted on, `train` the rows used (first, past the last),
+    `source` and `licence` where that comes from.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Target:
     licence: str = ""
     note: str = ""
     isa: Limit | None = None
+    utilisation: Annotated[float, Field(ge=0, le=1)] = 0.0
 
     def __post_init__(self) -> None:
         if isinstance(self.device, str):
@@ -55,14 +57,16 @@ class Target:
         return device.get(self.device) if isinstance(self.device, str) else self.device
 
     @property
-    def key(self) -> tuple[str | int | None, ...]:
+    def key(self) -> tuple[str | float | None, ...]:
         """What makes two targets the same: everything a latency depends on, not where it was found."""
-        return (self.spec.name, self.engine, self.precision, self.batch, self.threads, self.space, self.isa)
+        where = (self.spec.name, self.engine, self.precision, self.batch, self.threads, self.space, self.isa)
+        return (*where, self.utilisation)
 
     def __str__(self) -> str:
         threads = f", {self.threads} thread(s)" if self.threads else ""
         isa = f", at most {self.isa}" if self.isa else ""
-        return f"{self.spec.title}, {self.engine}, {self.precision}, batch {self.batch}{threads}{isa}"
+        busy = f", {self.utilisation:.0%} utilised by others" if self.utilisation else ""
+        return f"{self.spec.title}, {self.engine}, {self.precision}, batch {self.batch}{threads}{isa}{busy}"
 
 
 def here(
@@ -73,6 +77,7 @@ def here(
     batch: int = 1,
     threads: int = 1,
     isa: Limit | None = None,
+    utilisation: float = 0.0,
     name: str | None = None,
 ) -> Target:
     """This machine as a target: what `configs/target/here.yaml` builds.
@@ -91,6 +96,7 @@ def here(
     spec = specification("gpu" if engine == "torch_cuda" else "cpu")
     words = [spec.name, engine, precision, *([isa] if isa else []), f"b{batch}"]
     words += [f"t{threads}"] if threads > 1 else []
+    words += [f"u{100 * utilisation:.0f}"] if utilisation else []
     return Target(
         name=name or "_".join(words),
         device=spec,
@@ -102,6 +108,36 @@ def here(
         method="measured",
         source="measured on this machine",
         isa=isa,
+        utilisation=utilisation,
+    )
+
+
+def modules(
+    space: str = "ofa_mbv3_w1.0",
+    *,
+    device: str = "amd_epyc_f25_m17_2c",
+    engine: str = "onnxruntime",
+    batch: int = 1,
+    threads: int = 1,
+    utilisation: float = 0.0,
+    name: str | None = None,
+) -> Target:
+    """A device whose modules we measured, in fp32, under any of these conditions.
+
+    What `configs/target/modules.yaml` builds.
+    """
+    words = [device, engine, f"b{batch}", *([f"t{threads}"] if threads > 1 else [])]
+    words += [f"u{100 * utilisation:.0f}"] if utilisation else []
+    return Target(
+        name=name or "_".join([*words, "modules"]),
+        device=device,
+        space=space,
+        batch=batch,
+        engine=engine,
+        threads=threads,
+        method="modules",
+        source="modules measured by us",
+        utilisation=utilisation,
     )
 
 

@@ -13,12 +13,17 @@ GPUS = "gpu_spec"  # the model of all GPUs
 
 def main() -> None:
     folder = data_dir()
-    asked = sys.argv[1:] or [*zoo.names(), GPUS]
+    asked = sys.argv[1:] or [*zoo.names(), GPUS, *(zoo.MODULES + engine for engine in zoo.module_engines())]
     for name in asked:
         if name == GPUS:
             model = zoo.fit_gpus(folder)
             model.save(zoo.FOLDER / f"{GPUS}.json")
             print(f"{name:18} spreads of a GPU left out {model.spreads}, noise {model.noise:.3f}")
+            continue
+        if name.startswith(zoo.MODULES):
+            modules = zoo.fit_modules(name.removeprefix(zoo.MODULES))
+            modules.save(zoo.FOLDER / f"{name}.npz")
+            print(f"{name:18} networks left out {modules.facts['left_out_mape']:.2f}%")
             continue
         fitted = zoo.fit(name, folder)
         path = zoo.FOLDER / f"{name}.npz"

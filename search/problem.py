@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import configs
 from latency import zoo
-from latency.predictors import LatencyPredictor
+from latency.predictors import AnyTarget, LatencyPredictor
 from latency.target import Target
 from search import objective
 from search.objective import Evaluator, Models
@@ -52,6 +52,8 @@ def build(
         raise ValueError(f"objectives={list(objectives)} must name each objective once, at least one")
     if predictor is None:
         predictor = _predictor(space, target)
+    elif target is not None and target.key != predictor.target.key and isinstance(predictor, AnyTarget):
+        predictor = predictor.at(target)
     elif target is not None and target.key != predictor.target.key:
         raise ValueError(
             f"the predictor was fitted for {predictor.target.name}; leave target={target.name} out"

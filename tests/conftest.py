@@ -22,3 +22,33 @@ def data() -> Path:
 @pytest.fixture
 def rng() -> np.random.Generator:
     return np.random.default_rng(0)
+
+
+@pytest.fixture(scope="session")
+def measured_modules():
+    """Modules of every type whose latency is known: work at fixed rates, twice that when half utilised."""
+    import configs
+    from latency import module_types
+    from latency.module_data import CONDITIONS, ModuleData
+
+    found = {}
+    for name in configs.names("module"):
+        kind = module_types.of(name)
+        rows, batch = kind.draw(60, (1, 2, 8), seed=1)
+        draw = np.random.default_rng(2)
+        conditions = np.stack([batch, draw.choice([1.0, 2.0], 60), draw.choice([0.0, 0.5], 60)], axis=1)
+        work = kind.work(rows)
+        ms = 0.01 + batch * (work.macs / 2e7 + (work.read + work.written + work.inner) / 5e6)
+        ms *= np.exp(conditions[:, 2] * np.log(4)) / conditions[:, 1] ** 0.7
+        found[name] = ModuleData(name, rows, conditions, CONDITIONS, ms, 0.01 * ms)
+    return found
+
+
+@pytest.fixture(scope="session")
+def modules_of(measured_modules):
+    """A module predictor of any target, fitted on those."""
+    from latency import module_fit
+    from latency.module_fit import Fitting
+
+    fits = Fitting(models=("ridge",)).fit(measured_modules)
+    return lambda target: module_fit.predictor(target, fits)

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from latency.data import LatencyData
 from latency.target import Target
@@ -41,6 +41,13 @@ class Learner(Protocol):
     def fit(self, data: LatencyData) -> LatencyPredictor: ...
 
 
+@runtime_checkable
+class AnyTarget(Protocol):
+    """A predictor that answers for other targets too, as module predictors do for every batch and space."""
+
+    def at(self, target: Target) -> LatencyPredictor: ...
+
+
 Fitted = TypeVar("Fitted", bound=LatencyPredictor)
 
 
@@ -67,6 +74,7 @@ MODULES = {  # which module reads an `.npz` of this kind
     "gpu data-sheet predictor": "gpu_spec",
     "maple predictor": "maple",
     "ensemble latency predictor": "ensemble",
+    "module latency predictor": "modules",
 }
 
 

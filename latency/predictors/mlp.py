@@ -44,6 +44,11 @@ class Mlp:
             found[first : first + CHUNK] = hidden[:, 0]
         return found
 
+    def scaled(self, factor: float) -> Mlp:
+        """The same network, its outputs times a factor."""
+        *hidden, (weights, bias) = self.layers
+        return Mlp((*hidden, (np.float32(factor) * weights, np.float32(factor) * bias)))
+
     def arrays(self) -> dict[str, Singles]:
         """Named arrays, for a file."""
         named = {f"weight{i}": weights for i, (weights, _) in enumerate(self.layers)}
@@ -131,7 +136,7 @@ def train(
     if validation is not None:
         judged = tuple(torch.tensor(np.asarray(part, np.float32)) for part in validation)
     best, best_loss, waited = network, np.inf, 0
-    with _one_thread():
+    with one_thread():
         for _ in range(training.epochs):
             order = torch.from_numpy(rng.permutation(len(wished)))
             for batch in torch.split(order, training.batch):
@@ -203,7 +208,8 @@ def _network(parameters: list[torch.Tensor]) -> Mlp:
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
+    """PyTorch on one thread inside: as fast for small networks, and the same sums on every machine."""
     import torch
 
     threads = torch.get_num_threads()

@@ -10,8 +10,10 @@ import configs
 from latency import predictors
 from latency.data import read_csv
 from latency.predictors import LatencyPredictor, gpu_spec, lookup_table, slot_latency, with_facts
+from latency.predictors import modules as by_modules
 from latency.predictors.additive import Additive
 from latency.predictors.gpu_spec import GpuModel
+from latency.predictors.modules import ModulesLatency
 from latency.predictors.slot_latency import SlotLatency
 from latency.scores import scores
 from latency.target import Target
@@ -52,11 +54,37 @@ def gpu_model() -> GpuModel:
     return gpu_spec.load_model(FOLDER / "gpu_spec.json")
 
 
+MODULES = "modules_"  # and the engine: names of the shipped module predictors
+SHIPPED_BYTES = 600_000
+
+
+@cache
+def module_engines() -> tuple[str, ...]:
+    """The engines whose modules we measured."""
+    return tuple(sorted(path.stem.removeprefix(MODULES) for path in FOLDER.glob(f"{MODULES}*.npz")))
+
+
+@cache
+def module_predictor(engine: str) -> ModulesLatency:
+    """The shipped module predictor of an engine; ValueError with those there are otherwise."""
+    if engine not in module_engines():
+        raise configs.unknown_name("engine of measured modules", engine, module_engines())
+    return by_modules.load(FOLDER / f"{MODULES}{engine}.npz")
+
+
 def automatic(wanted: Target) -> tuple[LatencyPredictor, str]:
     """What `predictor=auto` takes for a target that is not to be measured now, and why.
 
-    Its own predictor if one ships; the data sheet for `target=gpu`. ValueError for what is neither.
+    Its own predictor if one ships; its modules for `target=modules`, the data sheet for `target=gpu`.
+    ValueError for what is none of them.
     """
+    if wanted.method == "modules":
+        summed = module_predictor(wanted.engine).at(wanted)
+        count = summed.facts["rows"]
+        return (
+            summed,
+            f"the sum of its modules, from {count:,} measured ones and {summed.facts['networks']} networks",
+        )
     if wanted.name in names() and wanted.key == target(wanted.name).key:
         found = predictor(wanted.name)
         rows = found.facts.get("rows", found.facts.get("samples"))
@@ -90,8 +118,11 @@ def find(name: str) -> LatencyPredictor:
         return predictors.load(Path(name.removeprefix("run:")) / "predictor.npz")
     if name.endswith((".npz", predictors.NETWORK_SUFFIX)):
         return predictors.load(Path(name))
+    if name.startswith(MODULES):
+        return module_predictor(name.removeprefix(MODULES))
     if name not in names():
-        raise configs.unknown_name("predictor", name, [*names(), "run:FOLDER", "FILE.npz"])
+        shipped = [*names(), *(MODULES + engine for engine in module_engines())]
+        raise configs.unknown_name("predictor", name, [*shipped, "run:FOLDER", "FILE.npz"])
     return predictor(name)
 
 
@@ -119,6 +150,20 @@ def fit(name: str, data_dir: Path) -> SlotLatency:
         "test": scores(trial.predict(held_out.genomes, this), held_out.ms),
     }
     return with_facts(Additive(ridge=trial.facts["ridge"]).fit(data), judged)
+
+
+def fit_modules(engine: str) -> ModulesLatency:
+    """The module predictor of an engine as shipped, from the measurements that ship beside it."""
+    from latency import module_data, module_fit, module_networks
+
+    folder = FOLDER / "measured" / "modules"
+    here, data = module_data.load(folder / f"{engine}.npz")
+    fits = module_fit.Fitting(max_bytes=SHIPPED_BYTES).fit(data, say=print)
+    known = module_networks.read_csv(folder / f"networks_{engine}.csv")
+    found = module_fit.predictor(replace(here, device=here.spec.name), fits).corrected(known)
+    command = f"python -m scripts.fit_zoo {MODULES}{engine}"
+    about = {"method": "modules", "rows": sum(fits.rows.values()), "command": command}
+    return with_facts(found, about)
 
 
 def fit_gpus(data_dir: Path) -> GpuModel:

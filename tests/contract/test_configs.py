@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 import configs
-from latency import engines, predictors, zoo
+from latency import engines, module_types, predictors, zoo
 from latency.data import LatencyData
 from latency.predictors.mlp import Training
 from latency.predictors.neural import Neural
@@ -69,7 +69,7 @@ def test_the_others_build():
 
 
 @pytest.mark.parametrize("name", configs.names("learner"))
-def test_learners_fit_and_predict(name, rng, tmp_path):
+def test_learners_fit_and_predict(name, rng, tmp_path, modules_of):
     """From 24 measurements, whatever the method: positive latencies with an uncertainty, for each network the
     same in any order; adapting leaves a predictor alone, and its file says the same."""
     target = zoo.target("epyc_ort")
@@ -85,6 +85,9 @@ def test_learners_fit_and_predict(name, rng, tmp_path):
     if name == "fine_tune":
         node["base"] = str(tmp_path / "base.safetensors")
         Neural(training=Training(epochs=2)).fit(data).save(node["base"])
+    if name == "modules":
+        node["base"] = str(tmp_path / "base.npz")
+        modules_of(target).save(node["base"])
     fitted = configs.build(node).fit(data)
     predicted = fitted.predict(genomes, target)
     assert (predicted.mean > 0).all()
@@ -99,6 +102,17 @@ def test_learners_fit_and_predict(name, rng, tmp_path):
     again = predictors.load(path).predict(genomes, target)
     assert np.allclose(again.mean, predicted.mean, rtol=1e-5)
     assert np.allclose(again.std, predicted.std, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", configs.names("module"))
+def test_modules_build(name):
+    assert module_types.of(name).kind == name
+
+
+@pytest.mark.parametrize("name", configs.names("regressor"))
+def test_regressors_build(name):
+    learner = configs.build(configs.load("regressor", name))
+    assert hasattr(learner, "fit_all" if name == "medn" else "fit")
 
 
 @pytest.mark.parametrize("name", configs.names("table"))

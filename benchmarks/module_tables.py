@@ -1,0 +1,221 @@
+"""The tables of per-module prediction (S2): `python -m benchmarks.module_tables [PART ...] [engine=...]`.
+
+modules    every regression model and MEDN by module type, schemes, selections: from the measured modules that
+           ship (latency/zoo/measured/modules), rows split as `make modules` splits them
+networks   50 OFA subnets and 15 classifiers of torchvision at batch 1 and 8, never used for fitting, with and
+           without the correction: as we measured them, or `measure=1`: measured here into `store=`
+load       modules and 20 subnets beside a background load of 50%: a predictor that knows the utilisation, and
+           one that was fitted without it
+speed      subnets per second through the predictor, with and without its table
+
+All parts without a name. `out=` folder for JSON (default runs/module-tables). One thread.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from configs import unknown_name
+from latency import module_data, module_fit, module_networks, zoo
+from latency.module_data import ModuleData
+from latency.module_fit import Fits, Fitting
+from latency.predictors import selection
+from latency.predictors.modules import Correction, ModulesLatency, Networks
+from latency.scores import markdown, scores
+from latency.store import Store
+from latency.target import Target, here
+from scripts import fit_modules
+from supernet import artifact, spaces
+from supernet.prediction import Prediction
+
+TEST_CLASSIFIERS = (
+    "mobilenet_v2",
+    "mobilenet_v3_large",
+    "efficientnet_b0",
+    "mnasnet1_0",
+    "shufflenet_v2_x1_0",
+    "regnet_y_400mf",
+    "regnet_x_800mf",
+    "resnet18",
+    "resnet50",
+    "resnext50_32x4d",
+    "densenet121",
+    "squeezenet1_1",
+    "googlenet",
+    "convnext_tiny",
+    "vit_b_32",
+)
+SPACE, SUBNETS, TEST_SEED, LOADED = "ofa_mbv3_w1.0", 50, 1, 20
+HALF = 0.5  # utilisation of the load part
+SPEED = 200_000  # subnets
+
+
+def data_of(engine: str) -> tuple[Target, dict[str, ModuleData]]:
+    return module_data.load(zoo.FOLDER / "measured" / "modules" / f"{engine}.npz")
+
+
+def modules(engine: str, options: Mapping[str, str]) -> dict[str, Any]:
+    """Every model by module type on the test rows; the schemes; the fronts of selections."""
+    _, data = data_of(engine)
+    seeds = range(int(options.get("seeds", "1")))
+    found: dict[str, Any] = {}
+    for seed in seeds:
+        fits = Fitting(seed=seed).fit(data, say=print)
+        print(f"\nseed {seed}, {sum(fits.rows.values())} modules, {fits.seconds:.0f} s\n")
+        print(fit_modules.by_module(fits, fits.selection), fit_modules.by_scheme(fits), sep="\n\n")
+        print(f"\n{against_single(fits)}")
+        for cost in ("ms", "bytes"):
+            print(f"\nselections against {cost}, validation accuracy:\n{fit_modules.front(fits, cost)}")
+        found[str(seed)] = {
+            "test": {name: {m: asdict(s) for m, s in of.items()} for name, of in fits.test.items()},
+            "schemes": {name: asdict(score) for name, score in fits.schemes().items()},
+            "selection": asdict(fits.selection),
+        }
+    return found
+
+
+def against_single(fits: Fits) -> str:
+    """The cheapest selections that are as accurate on validation rows as the best single model, tested."""
+    singles = [selection.single(fits.candidates(), m) for m in next(iter(fits.validation.values()))]
+    best = max(singles, key=lambda each: each.accuracy)
+    model = next(iter(best.models.values()))
+    own = fits.schemes()[model]
+    lines = [f"most accurate single scheme on validation rows: {model}, test {own.accuracy:.2f}%"]
+    for cost in ("ms", "bytes"):
+        cheap = next(s for s in selection.front(fits.candidates(), cost) if s.accuracy >= best.accuracy)
+        tested = float(np.mean([score.accuracy for score in fits.of(cheap).values()]))
+        share = getattr(cheap, cost) / getattr(best, cost)
+        lines.append(f"as accurate at the least {cost}: {share:.2f} of its {cost}, test {tested:.2f}%")
+    return "\n".join(lines)
+
+
+def networks(engine: str, options: Mapping[str, str]) -> dict[str, Any]:
+    """Unseen networks at batch 1 and 8."""
+    predictor = zoo.module_predictor(engine)
+    names = [*module_networks.subnets(SPACE, SUBNETS, TEST_SEED), *TEST_CLASSIFIERS]
+    parts = [_measured(engine, names, options, batch=batch) for batch in module_networks.BATCHES]
+    found = {}
+    for batch, part in zip(module_networks.BATCHES, parts, strict=True):
+        subnets = np.array([" r" in name for name in part.names])
+        for what, rows in (("OFA subnets", subnets), ("torchvision", ~subnets)):
+            for how, of in (("sum of modules", _bare(predictor)), ("corrected", predictor)):
+                found[f"{what}, batch {batch}, {how}"] = _scores(of, part.take(np.flatnonzero(rows)))
+    print(markdown(found, "networks"))
+    for batch, part in zip(module_networks.BATCHES, parts, strict=True):
+        off = 100 * (predictor.network_ms(part.modules, part.conditions) / part.ms - 1)
+        for name, percent, ms in zip(part.names, off, part.ms, strict=True):
+            if " r" not in name:
+                print(f"{name:40} batch {batch}  {ms:8.2f} ms  {percent:+6.1f}%")
+    return found
+
+
+def load(engine: str, options: Mapping[str, str]) -> dict[str, Any]:
+    """Beside a load of one half: the utilisation known, and not known to fit and prediction."""
+    _, data = data_of(engine)
+    blind = {name: _without_utilisation(of) for name, of in data.items()}
+    fitting = Fitting(models=("svr", "polynomial"))
+    knows, ignores = fitting.fit(data), fitting.fit(blind)
+    found: dict[str, dict[str, float]] = {}
+    for name, of in data.items():
+        rows = module_fit.test_rows(of, fitting)
+        rows = rows[np.abs(of.conditions[rows, 2] - HALF) < 0.15]
+        part = of.take(rows)
+        for how, fits in (("knows", knows), ("does not", ignores)):
+            given = part if how == "knows" else _without_utilisation(part)
+            said = fits.models[name][fits.selection.models[name]].ms(given.rows, given.conditions)
+            found.setdefault(f"modules, {how}", {})[name] = module_fit.accuracy(said, part.ms)
+    for how, of in list(found.items()):
+        print(f"{how}: mean accuracy {np.mean(list(of.values())):.2f}% of {len(of)} module types")
+    names = module_networks.subnets(SPACE, LOADED, TEST_SEED)
+    measured = _measured(engine, names, options, utilisation=HALF)
+    predictor = zoo.module_predictor(engine)
+    idle = measured.conditions.copy()
+    idle[:, 2] = 0.0
+    table = {
+        "subnets, knows": _scores(predictor, measured),
+        "subnets, does not": _scores(predictor, replace(measured, conditions=idle)),
+    }
+    print(markdown(table, f"{LOADED} subnets beside a load of {HALF:.0%}"))
+    return found | table
+
+
+def speed(engine: str, options: Mapping[str, str]) -> dict[str, Any]:
+    """Subnets per second: the first call builds the table, later ones gather."""
+    shipped = zoo.module_predictor(engine)
+    space = spaces.get(SPACE)
+    genomes = space.sample(SPEED, np.random.default_rng(0))
+    found = {}
+    for again in range(3):
+        fresh = replace(shipped)
+        begun = time.perf_counter()
+        fresh.predict(genomes, fresh.target)
+        first = time.perf_counter() - begun
+        begun = time.perf_counter()
+        fresh.predict(genomes, fresh.target)
+        found[str(again)] = {"first": SPEED / first, "later": SPEED / (time.perf_counter() - begun)}
+    for key in ("first", "later"):
+        print(f"{key} call: {np.median([of[key] for of in found.values()]):,.0f} subnets/s")
+    return found
+
+
+def _measured(
+    engine: str, names: Sequence[str], options: Mapping[str, str], *, batch: int = 1, utilisation: float = 0.0
+) -> Networks:
+    """The test networks under these conditions: those that ship, or measured now."""
+    path = zoo.FOLDER / "measured" / "modules" / f"test_networks_{engine}.csv"
+    if "measure" not in options:
+        every = module_networks.read_csv(path)
+        return every.take(np.flatnonzero((every.conditions == [batch, 1, utilisation]).all(axis=1)))
+    with Store(options.get("store", "runs/measurements.sqlite")) as store:
+        at = here(engine=engine, batch=batch, utilisation=utilisation)
+        return module_networks.collect(at, names, store=store)
+
+
+def _bare(predictor: ModulesLatency) -> ModulesLatency:
+    return replace(predictor, correction=Correction())
+
+
+def _scores(predictor: ModulesLatency, part: Networks) -> dict[str, float]:
+    said = predictor.network_ms(part.modules, part.conditions)
+    return scores(Prediction(said, predictor.relative_std * said), part.ms)
+
+
+def _without_utilisation(data: ModuleData) -> ModuleData:
+    conditions = data.conditions.copy()
+    conditions[:, 2] = 0.0
+    return replace(data, conditions=conditions)
+
+
+PARTS = {"modules": modules, "networks": networks, "load": load, "speed": speed}
+OPTIONS = ("engine", "measure", "store", "out", "seeds")
+
+
+def main() -> None:
+    words = sys.argv[1:]
+    options = dict(word.split("=", 1) for word in words if "=" in word)
+    parts = [word for word in words if "=" not in word] or list(PARTS)
+    for name, known in [*((part, PARTS) for part in parts), *((option, OPTIONS) for option in options)]:
+        if name not in known:
+            raise SystemExit(str(unknown_name("part or option", name, known)))
+    engines = [options["engine"]] if "engine" in options else list(zoo.module_engines())
+    folder = Path(options.get("out", "runs/module-tables"))
+    folder.mkdir(parents=True, exist_ok=True)
+    with threadpool_limits(1):
+        for engine in engines:
+            for part in parts:
+                print(f"\n## {part}, {engine}\n")
+                found = PARTS[part](engine, options)
+                artifact.write_text(folder / f"{part}_{engine}.json", json.dumps(found, indent=1))
+
+
+if __name__ == "__main__":
+    main()

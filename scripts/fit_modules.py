@@ -1,0 +1,107 @@
+"""Fit a per-module latency predictor of this machine: `make modules ARGS="target.engine=torch_eager"`."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+import configs
+from latency import module_data, module_fit, module_networks
+from latency.module_fit import AUTO, Fits
+from latency.predictors import selection, with_facts
+from latency.predictors.modules import ModulesLatency
+from latency.predictors.selection import Selection
+from latency.store import Store
+from scripts import command
+
+
+def by_scheme(fits: Fits) -> str:
+    """Test scores of each model used everywhere and of the selection."""
+    lines = [
+        "| scheme | accuracy % | R2 | MAPE % | ms / 100 of each type | KB |",
+        "|---|---:|---:|---:|---:|---:|",
+    ]
+    for name, s in sorted(fits.schemes().items(), key=lambda item: item[0] == AUTO):
+        lines.append(
+            f"| {name} | {s.accuracy:.2f} | {s.r2:.4f} | {s.mape:.2f} | {s.ms:.2f} | {s.bytes / 1e3:.0f} |"
+        )
+    return "\n".join(lines)
+
+
+def by_module(fits: Fits, chosen: Selection) -> str:
+    """Test accuracy of every model by module type; the selected one in bold."""
+    models = list(next(iter(fits.test.values())))
+    lines = ["| module | n | " + " | ".join(models) + " |", "|---|---:|" + "---:|" * len(models)]
+    for name, scores in fits.test.items():
+        cells = [
+            f"**{scores[m].accuracy:.2f}**" if chosen.models[name] == m else f"{scores[m].accuracy:.2f}"
+            for m in models
+        ]
+        lines.append(f"| {name} | {fits.rows[name]} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def front(fits: Fits, cost: str, most: int = 8) -> str:
+    """Selections that trade validation accuracy for time or size."""
+    every = selection.front(fits.candidates(), cost)
+    shown = every[:: max(len(every) // most, 1)]
+    return "\n".join(
+        f"  {each.accuracy:.2f}%  {each.ms:6.2f} ms  {each.bytes / 1e3:6.0f} KB"
+        for each in [*shown, every[-1]]
+    )
+
+
+def task(config: dict[str, Any]) -> None:
+    target, design, fitting = (configs.build(config[key]) for key in ("target", "design", "fitting"))
+    out = Path(config["out"] or f"runs/modules-{target.name}-{time.strftime('%Y%m%d-%H%M%S')}")
+    with Store(config["store"]) as store, Console().status("starting") as status:
+        watch = command.watcher(status)
+        if config["measure"] and config["data"] is None:
+            module_data.collect(
+                target, design, store=store, seconds=config["seconds"], watch=watch, say=print
+            )
+        data = (
+            module_data.read(target, store)
+            if config["data"] is None
+            else module_data.load(Path(config["data"]))[1]
+        )
+        measured = None
+        if config["networks"]:
+            measured = module_networks.for_correction(
+                target,
+                config["networks"],
+                config["classifiers"],
+                store=store,
+                seconds=config["network_seconds"],
+                watch=watch,
+            )
+    module_data.save(out / "module_data.npz", target, data)
+    print(f"{target}: {sum(map(len, data.values()))} measured modules of {len(data)} types")
+    fits = fitting.fit(data, say=print)
+    found = module_fit.predictor(target, fits)
+    if measured is not None:
+        found = found.corrected(measured)
+    _save(out, found, fits)
+
+
+def _save(out: Path, found: ModulesLatency, fits: Fits) -> None:
+    found = with_facts(found, {"method": "modules", "rows": sum(fits.rows.values())})
+    found.save(out / "predictor.npz")
+    print(by_module(fits, fits.selection), by_scheme(fits), sep="\n\n")
+    for cost in ("ms", "bytes"):
+        print(f"\nselections by validation accuracy against {cost}:\n{front(fits, cost)}")
+    if "left_out_mape" in found.facts:
+        error, count = found.facts["left_out_mape"], found.facts["networks"]
+        print(f"\n{count} networks corrected it: {error:.2f}% off when left out")
+    print(f'\nsearch with it: make search ARGS="predictor={out}/predictor.npz target=here"')
+
+
+def main() -> None:
+    command.run("modules", task)
+
+
+if __name__ == "__main__":
+    main()

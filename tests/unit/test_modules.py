@@ -1,0 +1,243 @@
+"""Module predictors: sums of modules, their correction, their files; and the data they are fitted on."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from latency import measure, module_data, module_fit, module_networks, predictors, tracing, zoo
+from latency.data import LatencyData
+from latency.module_data import Design
+from latency.module_fit import Fitting
+from latency.predictors import modules
+from latency.predictors.modules import Correction, Networks
+from latency.store import Sitting, Store, Visit
+from latency.target import Target, here
+from search import problem
+from supernet import network, spaces
+
+TARGET = Target(
+    name="cpu", device="i7_8700k", space="ofa_mbv3_w1.0", engine="torch_eager", threads=1, method="modules"
+)
+IDLE = np.array([[1.0, 1.0, 0.0]])
+
+
+def test_a_genome_costs_what_its_traced_network_costs(modules_of, rng):
+    space = spaces.get(TARGET.space)
+    genomes = space.sample(4, rng)
+    found = replace(modules_of(TARGET), correction=Correction({"mbconv": 0.8}, 0.02, 1e-7))
+    said = found.predict(genomes, TARGET)
+    supernet = network.supernet(space)
+    for i in range(len(genomes)):
+        subnet = network.with_native_activations(network.extract(supernet, space, genomes[i : i + 1]))
+        side = network.resolution(space, genomes[i : i + 1])
+        parts = tracing.modules(subnet, (3, side, side))
+        assert said.mean[i] == pytest.approx(found.network_ms([parts], IDLE)[0], rel=1e-9)
+
+
+@pytest.mark.parametrize("space", ["ofa_proxyless_w1.3", "ofa_resnet50", "compofa_fixed"])
+def test_it_answers_for_every_ofa_space_and_condition(modules_of, space, rng):
+    found = modules_of(TARGET)
+    genomes = spaces.get(space).sample(20, rng)
+    owner = spaces.get(space).parent.name if spaces.get(space).parent else space
+    base = found.predict(spaces.get(space).embed(genomes, owner), replace(TARGET, space=owner)).mean
+    for change, factor in ((dict(batch=8), 4), (dict(utilisation=0.5), 1.5)):
+        other = replace(TARGET, space=owner, **change)
+        slower = found.at(other).predict(spaces.get(space).embed(genomes, owner), other).mean
+        assert (slower > factor * base).all()
+
+
+def test_other_devices_engines_and_spaces_are_refused(modules_of, rng):
+    found = modules_of(TARGET)
+    for change in (
+        dict(device="note10"),
+        dict(engine="onnxruntime"),
+        dict(precision="int8"),
+        dict(isa="avx2"),
+    ):
+        with pytest.raises(ValueError, match="this predictor knows the modules of"):
+            found.at(replace(TARGET, **change))
+    with pytest.raises(ValueError, match="does not say its threads"):
+        found.at(replace(TARGET, threads=None))
+    fbnet = replace(TARGET, space="fbnet")
+    with pytest.raises(ValueError, match="serve the OFA spaces, not fbnet"):
+        found.predict(spaces.get("fbnet").sample(2, rng), fbnet)
+    few = replace(found, models={"mbconv": found.models["mbconv"]})
+    with pytest.raises(ValueError, match="knows no module of type"):
+        few.predict(spaces.get(TARGET.space).sample(2, rng), TARGET)
+
+
+def networks_of(found, count, rng, factor):
+    names = module_networks.subnets(TARGET.space, count, int(rng.integers(100)))
+    parts = tuple(module_networks.modules_of(name) for name in names)
+    conditions = np.tile(IDLE, (count, 1))
+    true = replace(found, correction=factor)
+    ms = true.network_ms(parts, conditions) * np.exp(0.01 * rng.normal(size=count))
+    return Networks(tuple(names), parts, conditions, ms)
+
+
+def test_a_correction_that_is_there_is_found(modules_of, rng):
+    found = modules_of(TARGET)
+    known = networks_of(found, 40, rng, Correction({"mbconv": 0.7, "mbconv_se": 0.9}, 0.01, 2e-8))
+    fresh = networks_of(found, 30, rng, Correction({"mbconv": 0.7, "mbconv_se": 0.9}, 0.01, 2e-8))
+    corrected = found.corrected(known)
+    before = np.abs(found.network_ms(fresh.modules, fresh.conditions) / fresh.ms - 1)
+    after = np.abs(corrected.network_ms(fresh.modules, fresh.conditions) / fresh.ms - 1)
+    assert np.median(before) > 0.1
+    assert np.median(after) < 0.015
+    assert corrected.facts["left_out_mape"] < 2
+    low, high = 1 - 1.645 * corrected.relative_std, 1 + 1.645 * corrected.relative_std
+    said = corrected.network_ms(fresh.modules, fresh.conditions)
+    assert ((said * low <= fresh.ms) & (fresh.ms <= said * high)).mean() > 0.75
+    assert found.correction == Correction()
+    with pytest.raises(ValueError, match="2 networks are too few"):
+        found.corrected(known.take(np.arange(2)))
+
+
+def test_a_drift_is_adapted_to(modules_of, rng):
+    found = modules_of(TARGET)
+    genomes = spaces.get(TARGET.space).sample(6, rng)
+    before = found.predict(genomes, TARGET).mean
+    today = replace(TARGET, batch=8)
+    data = LatencyData(today, genomes, 1.3 * found.at(today).predict(genomes, today).mean, np.full(6, np.nan))
+    moved = found.adapt(data)
+    assert np.allclose(moved.predict(genomes, today).mean, data.ms, rtol=1e-9)
+    assert np.allclose(found.predict(genomes, TARGET).mean, before)
+    with pytest.raises(ValueError, match="too few to adapt"):
+        found.adapt(data.take(slice(0, 1)))
+
+
+def test_its_file_is_all_of_it(modules_of, rng, tmp_path):
+    found = replace(modules_of(TARGET), correction=Correction({"mbconv": 0.9}, 0.01, 1e-8))
+    found.save(tmp_path / "mine.npz")
+    again = predictors.load(tmp_path / "mine.npz")
+    genomes = spaces.get(TARGET.space).sample(5, rng)
+    assert np.allclose(again.predict(genomes, TARGET).mean, found.predict(genomes, TARGET).mean, rtol=1e-4)
+    assert again.correction == found.correction
+    (tmp_path / "broken.npz").write_bytes((tmp_path / "mine.npz").read_bytes()[:2000])
+    with pytest.raises(ValueError, match=r"broken.npz is damaged"):
+        modules.load(tmp_path / "broken.npz")
+
+
+def test_a_search_takes_it_for_any_condition(modules_of):
+    found = modules_of(TARGET)
+    other = replace(TARGET, batch=4, space="ofa_proxyless_w1.3")
+    asked = problem.build(["macs", "latency_ms"], predictor=found, target=other)
+    assert asked.models.latency.target == other
+    with pytest.raises(ValueError, match="this predictor knows the modules of"):
+        problem.build(["macs", "latency_ms"], predictor=found, target=replace(other, device="note10"))
+
+
+@pytest.mark.parametrize("engine", zoo.module_engines())
+def test_shipped_module_predictors_say_what_they_are(engine, rng):
+    found = zoo.module_predictor(engine)
+    assert found.target.engine == engine
+    assert len(found.models) >= 8
+    assert found.facts["rows"] >= 300 * len(found.models)
+    genomes = spaces.get(TARGET.space).sample(5, rng)
+    wanted = replace(found.target, batch=8, utilisation=0.5)
+    said, why = zoo.automatic(replace(wanted, method="modules"))
+    assert "measured ones" in why
+    assert (said.predict(genomes, wanted).mean > 8 * found.predict(genomes, found.target).mean / 2).all()
+
+
+# ---------------------------------------------------------------------- fitting
+def test_test_rows_are_never_fitted_and_modules_stay_together(measured_modules):
+    how = Fitting(models=("ridge",), folds=3)
+    data = measured_modules["linear"]
+    twice = replace(
+        data,
+        rows=np.repeat(data.rows, 2, axis=0),
+        conditions=np.repeat(data.conditions, 2, axis=0),
+        ms=np.repeat(data.ms, 2),
+        spread_ms=np.repeat(data.spread_ms, 2),
+    )
+    test = module_fit.test_rows(twice, how)
+    assert 0.1 < len(test) / len(twice) < 0.3
+    assert (np.bincount(test // 2, minlength=len(data)) != 1).all()
+    spoilt = replace(twice, ms=np.where(np.isin(np.arange(len(twice)), test), 1e6, twice.ms))
+    one, other = (how.fit({"linear": of}).models["linear"]["ridge"] for of in (twice, spoilt))
+    assert (one.fitted.weights == other.fitted.weights).all()
+    with pytest.raises(ValueError, match="too few to fit"):
+        how.fit({"linear": data.take(np.arange(9))})
+    with pytest.raises(ValueError, match="Did you mean 'ridge'"):
+        Fitting(models=("ridg",)).fit({"linear": data})
+
+
+def test_scores_are_those_of_their_definitions():
+    said, measured = np.array([1.0, 3.0, 10.0]), np.array([1.0, 2.0, 4.0])
+    found = module_fit.score(said, measured, 0.1, 8)
+    assert found.accuracy == pytest.approx(100 * (1 + 0.5 + 0) / 3)
+    assert found.mape == pytest.approx(100 * (0 + 0.5 + 1.5) / 3)
+    assert found.r2 == pytest.approx(1 - 37 / (np.var(measured) * 3))
+
+
+# ---------------------------------------------------------------------- measuring
+def test_modules_are_measured_once_and_read_back(tmp_path):
+    design = Design(
+        types=("activation", "linear"), points=6, idle={1: 0.5}, loaded={1: 0.5}, utilisations=(0.5,)
+    )
+    target = here(engine="torch_eager")
+    with Store(tmp_path / "store.sqlite") as store:
+        module_data.collect(target, design, store=store)
+        data = module_data.read(target, store)
+        visits = sum(len(store.visits(sitting.id)) for sitting in store.sittings())
+        module_data.collect(target, design, store=store)  # nothing is left to do
+        assert sum(len(store.visits(sitting.id)) for sitting in store.sittings()) == visits
+        assert not len(measure.known(store, target, measure.engine_of(target).version)[0])
+    assert {name: len(of) for name, of in data.items()} == {"activation": 6, "linear": 6}
+    for of in data.values():
+        assert (of.ms > 0).all()
+        assert set(of.conditions[:, 1]) == {1.0}
+        assert (of.conditions[:, 2] > 0).sum() == 3
+        asked, _, _ = design.of(of.name)
+        assert {tuple(row) for row in of.rows} == {tuple(row) for row in asked}
+    module_data.save(tmp_path / "data.npz", target, data)
+    again = module_data.load(tmp_path / "data.npz")
+    assert again[0] == target
+    assert np.allclose(again[1]["linear"].ms, data["linear"].ms, rtol=1e-6)
+
+
+def test_a_name_says_everything():
+    inputs, row = ("cin", "cout", "rows"), np.array([64.0, 1000.0, 1.0])
+    name = module_data.name_of("linear", inputs, row, 8)
+    assert name == "module linear cin=64 cout=1000 rows=1 batch=8"
+    assert module_data.parse(name)[0] == "linear"
+    assert module_data.parse(name)[1].tolist() == [64, 1000, 1, 8]
+
+
+def test_latency_beside_a_load_is_wall_time():
+    busy = replace(TARGET, utilisation=0.5)
+    visit = Visit("s", 0.0, "a", "candidate", 1, 1, (4.0,), (2.0,), 0.9)
+    assert measure.burst_ms(visit, busy) == 4.0
+    assert measure.burst_ms(visit, TARGET) == 2.0
+    assert measure.counts(visit, replace(busy, threads=2))
+    assert not measure.counts(visit, replace(TARGET, threads=2))
+    assert busy.key != TARGET.key
+    assert "50% utilised by others" in str(busy)
+
+
+def test_declared_numbers_are_inputs_and_must_always_be_given(tmp_path):
+    target = here(engine="torch_eager")
+    names = ["module linear cin=64 cout=64 rows=1 batch=1", "anchor"]
+    with Store(tmp_path / "store.sqlite") as store:
+        for clock in (1000.0, 2000.0):
+            facts = {"declared": {"clock_mhz": clock}}
+            sitting = Sitting.begin(target, measure.engine_of(target).version, facts)
+            for number in range(4):
+                for name in names:
+                    role = "anchor" if name == "anchor" else "candidate"
+                    at = sitting.unix_time + number
+                    ms = (2000.0 / clock,)
+                    store.add(sitting, Visit(sitting.id, at, name, role, 1, number, ms, ms, 0.0))
+        found = module_data.read(target, store)["linear"]
+        assert found.condition_names[-1] == "clock_mhz"
+        assert sorted(found.conditions[:, -1]) == [1000.0, 2000.0]
+        bare = Sitting.begin(target, measure.engine_of(target).version, {"declared": {}})
+        store.add(bare, Visit(bare.id, 0.0, names[0], "candidate", 1, 1, (1.0,), (1.0,), 0.0))
+        with pytest.raises(ValueError, match=r"without declared.clock_mhz"):
+            module_data.read(target, store)
+    with pytest.raises(ValueError, match="are varied, not declared"):
+        Design(declared={"batch": 2.0})
+    with pytest.raises(ValueError, match="must add to 1"):
+        Design(idle={1: 0.9}, loaded={1: 0.9})
