@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from configs import unknown_name
 from supernet import subnet as subnets
 from supernet.onnx_export import INPUT, to_onnx
+from supernet.quality import Run
 from supernet.subnet import Subnet
 
 if TYPE_CHECKING:
@@ -75,7 +76,8 @@ def facts_of(subnet: Subnet) -> dict[str, Any]:
         "mean": mean,
         "std": std,
     }
-    preprocessing |= facts.pop("resize", {})
+    if "resize" in facts:
+        preprocessing["resize"] = facts.pop("resize")
     return {
         "name": subnet.architecture,
         "resolution": subnet.side,
@@ -148,9 +150,9 @@ def _texts(facts: Mapping[str, Any]) -> dict[str, str]:
 
 
 # ---------------------------------------------------------------------- ONNX
-def onnx_bytes(subnet: Subnet, facts: Mapping[str, Any]) -> bytes:
-    """ONNX of the subnet for any number of images, with the facts as its metadata."""
-    return with_metadata(to_onnx(subnet.module, _example(subnet), any_batch=True), facts)
+def onnx_bytes(subnet: Subnet) -> bytes:
+    """ONNX of the subnet in fp32 for any number of images."""
+    return to_onnx(subnet.module, _example(subnet), any_batch=True)
 
 
 def with_metadata(model: bytes, facts: Mapping[str, Any]) -> bytes:
@@ -172,18 +174,30 @@ def read_metadata(path: Path) -> dict[str, str]:
 
 def _write_onnx(subnet: Subnet, folder: Path, facts: Mapping[str, Any]) -> tuple[Path, ...]:
     path = folder / "model.onnx"
-    path.write_bytes(onnx_bytes(subnet, facts))
+    path.write_bytes(with_metadata(onnx_bytes(subnet), facts))
     return (path,)
 
 
-def run_onnx(path: Path, images: NDArray[np.float32]) -> NDArray[np.float32]:
-    """(b, c) logits of an ONNX file, by ONNX Runtime on one thread."""
+def onnx_runner(model: bytes) -> Run:
+    """Something that gives the (b, c) logits of an ONNX model, by ONNX Runtime on one thread."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads, options.log_severity_level = 1, 1, 3
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    return np.asarray(session.run(None, {INPUT: images})[0])
+    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    return lambda images: np.asarray(session.run(None, {INPUT: images})[0])
+
+
+def weight_bytes(model: bytes) -> float:
+    """Bytes of the tensors stored in an ONNX model, in whatever precision each is."""
+    import onnx
+
+    stored = onnx.load_from_string(model).graph.initializer
+    return float(sum(onnx.numpy_helper.to_array(tensor).nbytes for tensor in stored))
+
+
+def _run_onnx(path: Path, images: NDArray[np.float32]) -> NDArray[np.float32]:
+    return onnx_runner(path.read_bytes())(images)
 
 
 # ---------------------------------------------------------------------- torch.export
@@ -209,12 +223,13 @@ def _run_torch_export(path: Path, images: NDArray[np.float32]) -> NDArray[np.flo
 # ---------------------------------------------------------------------- state dict
 def _write_state_dict(subnet: Subnet, folder: Path, facts: Mapping[str, Any]) -> tuple[Path, ...]:
     """weights.safetensors, subnet.json and load.py, which needs nothing of ours."""
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     files = tuple(folder / name for name in ("load.py", "weights.safetensors", "subnet.json"))
     wanted = ", ".join(f"{key} {value}" for key, value in facts["preprocessing"].items())
     files[0].write_text(SNIPPET.format(architecture=subnet.architecture, preprocessing=wanted))
-    save_file(subnets.tensors(subnet.module), files[1], metadata=_texts(facts))
+    tensors = {name: tensor.contiguous() for name, tensor in subnet.module.state_dict().items()}
+    files[1].write_bytes(save(tensors, metadata=_texts(facts)))
     files[2].write_text(json.dumps({**facts, "network": subnet.config}, indent=1) + "\n")
     return files
 
@@ -235,7 +250,7 @@ def _run_state_dict(path: Path, images: NDArray[np.float32]) -> NDArray[np.float
 def _write_openvino(subnet: Subnet, folder: Path, facts: Mapping[str, Any]) -> tuple[Path, ...]:
     import openvino
 
-    model = openvino.Core().read_model(to_onnx(subnet.module, _example(subnet), any_batch=True))
+    model = openvino.Core().read_model(onnx_bytes(subnet))
     for key, text in _texts(facts).items():
         model.set_rt_info(text, [PREFIX.rstrip("."), key])
     path = folder / "model.xml"
@@ -252,7 +267,7 @@ def _run_openvino(path: Path, images: NDArray[np.float32]) -> NDArray[np.float32
 
 
 FORMATS: Mapping[str, Format] = {
-    "onnx": Format(("onnx", "onnxruntime"), "'ofa-frontier[onnx]'", _write_onnx, run_onnx),
+    "onnx": Format(("onnx", "onnxruntime"), "'ofa-frontier[onnx]'", _write_onnx, _run_onnx),
     "torch_export": Format((), "torch", _write_torch_export, _run_torch_export),
     "state_dict": Format((), "torch", _write_state_dict, _run_state_dict),
     "openvino": Format(("openvino",), "'ofa-frontier[openvino]'", _write_openvino, _run_openvino),

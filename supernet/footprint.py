@@ -38,6 +38,7 @@ MEASURES: Mapping[str, Measure] = {
     "activations": Measure("elements", "outputs of layers with weights, one image", shown="M", scale=1e6),
     "peak_bytes": Measure("B", "activations alive at the worst moment, one image", shown="kB", scale=1e3),
     "file_bytes": Measure("B", "the model file on disk", shown="kB", scale=1e3),
+    "packed_bytes": Measure("B", "that file compressed (DEFLATE)", shown="kB", scale=1e3),
     "latency_ms": Measure("ms", "one batch on a target", shown="ms"),
     "images_per_second": Measure("1/s", "throughput on a target", maximize=True, shown="img/s"),
     "training_hours": Measure("h", "device-hours of training beyond the supernet", shown="h"),

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from supernet.onnx_export import INPUT
+from supernet.onnx_export import INPUT, compact
 
 if TYPE_CHECKING:
     import torch
@@ -57,7 +57,7 @@ def onnxruntime_int8(model: bytes, batches: Iterable[Images], *, narrow: bool) -
             weight_type=QuantType.QInt8,
             reduce_range=narrow,
         )
-        return small.read_bytes()
+        return compact(small.read_bytes())
 
 
 def nncf_int8(model: Any, batches: Iterable[Images], *, narrow: bool) -> Any:

@@ -34,3 +34,29 @@ def to_onnx(network: torch.nn.Module, images: torch.Tensor, *, any_batch: bool =
             dynamic_axes={INPUT: {0: "batch"}, OUTPUT: {0: "batch"}} if any_batch else None,
         )
     return file.getvalue()
+
+
+def compact(model: bytes) -> bytes:
+    """The same ONNX model with short names inside and no inferred shapes; inputs and outputs keep theirs.
+
+    Names are a fifth of the int8 file of a small network (ours: 503 to 414 kB for 0.35 M parameters).
+    """
+    import onnx
+
+    parsed = onnx.load_from_string(model)
+    graph = parsed.graph
+    fixed = {value.name for value in (*graph.input, *graph.output)} | {""}
+    short: dict[str, str] = {}
+
+    def rename(name: str) -> str:
+        return name if name in fixed else short.setdefault(name, f"{len(short):x}")
+
+    for node in graph.node:
+        for names in (node.input, node.output):
+            names[:] = [rename(name) for name in names]
+        node.ClearField("name")
+        node.ClearField("doc_string")
+    for tensor in graph.initializer:
+        tensor.name = rename(tensor.name)
+    del graph.value_info[:]
+    return bytes(parsed.SerializeToString())

@@ -117,6 +117,38 @@ def test_a_file_that_computes_something_else_is_not_kept(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("name", ["ofa_mbv3_w1.0", "compofa_fixed"])
+def test_published_weights_are_calibrated_on_the_images_that_are_given(name, tmp_path):
+    """Weights of the supernet, norms of the images: without images there is nothing to calibrate on."""
+    import torch
+
+    import configs
+    from supernet import network
+
+    owner = spaces.get("ofa_mbv3_w1.0")
+    supernet = network.supernet(owner)
+    torch.save({"state_dict": supernet.state_dict()}, tmp_path / "ofa.pth")
+    architecture = small(name, 1)[0]
+    with pytest.raises(ValueError, match="needs data="):
+        subnets.find(str(tmp_path / "ofa.pth"), architecture)
+    digits = configs.build(configs.load("data", "digits") | {"calibration": 64})
+    found = subnets.find(str(tmp_path / "ofa.pth"), architecture, digits)
+    first, stem = found.module.first_conv, supernet.first_conv.conv.weight
+    assert (first.conv.weight == stem).all()
+    images = torch.cat([pictures for pictures, _ in digits.load().batches("calibration", 128, 64)])
+    with torch.no_grad():
+        out = first.conv(images)
+    assert torch.allclose(first.bn.running_mean, out.mean(dim=(0, 2, 3)), atol=1e-4)
+    assert found.facts["classes"] == 1000
+
+
+def test_weights_that_name_nothing_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="please give architecture"):
+        subnets.find("random", None)
+    with pytest.raises(ValueError, match="no folder, no file"):
+        subnets.find(str(tmp_path / "absent"), small("ofa_mbv3_w1.0", 1)[0])
+
+
 def test_saved_subnets_come_back(tmp_path):
     subnet = subnets.random(small("ofa_resnet50", 1)[0])
     subnet.save(tmp_path / "subnet.safetensors")
