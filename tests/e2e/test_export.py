@@ -105,6 +105,8 @@ def test_what_is_there_is_left_alone_and_unknown_formats_are_named(tmp_path):
     assert (tmp_path / "model.onnx").read_bytes() == b"mine"
     with pytest.raises(ValueError, match="Did you mean 'onnx'"):
         export.export(subnet, tmp_path, ["onxx"])
+    with pytest.raises(ValueError, match="deployed in int8"):
+        export.export(subnet.with_facts(precision="int8"), tmp_path, ["onnx"])
 
 
 def test_a_file_that_computes_something_else_is_not_kept(tmp_path, monkeypatch):
