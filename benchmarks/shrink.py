@@ -5,7 +5,8 @@
     table supernet=FOLDER      sizes x {plain, augmented, augmented + distilled} x {fp32, int8}, from scratch
     joint                      search over architecture x precision against fp32 only: hypervolume
 
-Options: seeds=3 out=runs/shrink budget=20000 epochs=20 members=5 candidates=40.
+Options: seeds=3 out=runs/shrink budget=20000 epochs=20 aware=2 (epochs; 0: none) members=5 candidates=40
+openvino=1 (int8 by NNCF too).
 """
 
 from __future__ import annotations
@@ -62,10 +63,14 @@ def int8(options: Mapping[str, str]) -> list[dict[str, Any]]:
 
     folder = Path(options["supernet"])
     bench, rows = _bench(folder), []
+    epochs = int(options.get("aware", 2))
+    ways: dict[str, Any] = {"int8": shrink.Int8()}
+    if epochs:
+        ways["int8 aware"] = shrink.Int8Aware(epochs=epochs)
     names = plain_front(folder, int(options.get("candidates", 40)), int(options.get("members", 5)), seed=0)
     with tempfile.TemporaryDirectory() as scratch:
         for i, name in enumerate(names):
-            for way, step in (("int8", shrink.Int8()), ("int8 aware", shrink.Int8Aware(epochs=2))):
+            for way, step in ways.items():
                 stages = shrink.run(shrink.Recipe(steps=(step,)), name, bench, Path(scratch, f"{way}{i}"), {})
                 before, after = (stage.card for stage in stages)
                 rows.append(
@@ -80,6 +85,13 @@ def int8(options: Mapping[str, str]) -> list[dict[str, Any]]:
                         "weight_bytes_ratio": after["weight_bytes"] / before["weight_bytes"],
                     }
                 )
+            if options.get("openvino"):
+                ours = {
+                    "way": "openvino int8",
+                    "fp32": before["top1"],
+                    "int8": _openvino_top1(stages[0].subnet, bench),
+                }
+                rows.append({**rows[-1], **ours, "bytes_ratio": float("nan"), "int8_ece": float("nan")})
     _print_means(rows, "way")
     return rows
 
@@ -167,6 +179,22 @@ def _bench(folder: Path, seed: int = 0) -> Any:
     alone = Processes(0, 1, torch.device("cpu"))
     trained, images = network.load(folder), evaluation.images_of(folder)
     return shrink.Bench(trained, images, alone, narrow=pairs_overflow(), seed=seed)
+
+
+def _openvino_top1(subnet: Any, bench: Any) -> float:
+    """Test accuracy of the subnet in int8 by NNCF, run by OpenVINO; the same calibration images."""
+    import openvino
+
+    from supernet import export, quality, shrink
+    from supernet.int8 import nncf_int8
+
+    core = openvino.Core()
+    batches = shrink.calibration(subnet, bench.images, 256)
+    model = nncf_int8(core.read_model(export.onnx_bytes(subnet)), batches, narrow=bench.narrow)
+    options = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1}
+    compiled = core.compile_model(model, "CPU", options)
+    pictures = bench.images.batches(bench.part, subnet.side, 250)
+    return quality.evaluate(lambda images: np.array(compiled(images)[0]), pictures).top1
 
 
 def _range(values: list[float]) -> str:

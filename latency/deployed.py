@@ -69,8 +69,11 @@ def add_latencies(
 ) -> None:
     """Put `latency_ms` and `images_per_second` on the cards of these networks, each in its own precision.
 
-    One sitting per precision; networks that differ in their weights only are timed once.
+    One sitting per precision; networks that differ in their weights only are timed once. ValueError for a
+    target that is not this machine.
     """
+    if not is_here(target):
+        raise ValueError(f"{target.name} ({target}) is not this machine: the steps are timed, so target=here")
     named = {title: _name(network) for title, network in networks.items()}
     for precision in dict.fromkeys(cards[title]["precision"] for title in networks):
         titles = [title for title in networks if cards[title]["precision"] == precision]
