@@ -221,9 +221,18 @@ def restored(form: str, arrays: Mapping[str, NDArray[Any]]) -> Fitted:
     return found
 
 
+def stored(fitted: Fitted) -> dict[str, NDArray[Any]]:
+    """The arrays as they are saved: in single precision, but for the weights of kernels, which cancel."""
+    exact = isinstance(fitted, KernelMachine)
+    return {
+        name: array if array.dtype != np.float64 or (exact and name == "weights") else array.astype(np.float32)
+        for name, array in fitted.arrays().items()
+    }
+
+
 def stored_bytes(fitted: Fitted) -> int:
-    """Bytes of the arrays as they are saved: numbers in single precision."""
-    return sum(4 * a.size if a.dtype == np.float64 else a.nbytes for a in fitted.arrays().values())
+    """Bytes of the arrays as they are saved."""
+    return sum(array.nbytes for array in stored(fitted).values())
 
 
 # ---------------------------------------------------------------------- learners
