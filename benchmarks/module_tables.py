@@ -133,8 +133,8 @@ def load(engine: str, options: Mapping[str, str]) -> dict[str, Any]:
             given = part if how == "knows" else _without_utilisation(part)
             said = fits.models[name][fits.selection.models[name]].ms(given.rows, given.conditions)
             found.setdefault(f"modules, {how}", {})[name] = module_fit.accuracy(said, part.ms)
-    for how, of in list(found.items()):
-        print(f"{how}: mean accuracy {np.mean(list(of.values())):.2f}% of {len(of)} module types")
+    for how, by_type in found.items():
+        print(f"{how}: mean accuracy {np.mean(list(by_type.values())):.2f}% of {len(by_type)} module types")
     names = module_networks.subnets(SPACE, LOADED, TEST_SEED)
     measured = _measured(engine, names, options, utilisation=HALF)
     predictor = zoo.module_predictor(engine)

@@ -225,7 +225,9 @@ def stored(fitted: Fitted) -> dict[str, NDArray[Any]]:
     """The arrays as they are saved: in single precision, but for the weights of kernels, which cancel."""
     exact = isinstance(fitted, KernelMachine)
     return {
-        name: array if array.dtype != np.float64 or (exact and name == "weights") else array.astype(np.float32)
+        name: array
+        if array.dtype != np.float64 or (exact and name == "weights")
+        else array.astype(np.float32)
         for name, array in fitted.arrays().items()
     }
 
@@ -484,7 +486,7 @@ class Network:
     """A multi-layer perceptron with ReLU on the residual of a line."""
 
     hidden: tuple[Annotated[int, Field(ge=1)], ...] = (96, 96)
-    training: Training = Training(epochs=250, batch=32, learning_rate=5e-3, weight_decay=1e-2)
+    training: Training = Training(epochs=250, batch=64, learning_rate=5e-3, weight_decay=1e-2)
 
     def fit(self, x: Floats, y: Floats, rng: Rng) -> LineAndNetwork:
         linear = line(x, y)
