@@ -1,6 +1,6 @@
 """A Gaussian process over genes, for few evaluations: fitted in a fraction of a second.
 
-Letters: n architectures to predict, k known ones, f features, g feature groups.
+Letters: n architectures to predict, k known ones, f features, g feature groups, z sizes.
 
 The kernel (ours)
     k(x, x') = 1 + sum_g a_g^2 x_g.x'_g + b^2 exp(-sum_g s_g |x_g - x'_g|^2)
@@ -38,8 +38,8 @@ class GaussianProcess:
 
     space: SearchSpace
     columns: Ints  # of the one-hot, those that vary among the known
-    size_centre: Floats  # (2,) of log MACs and log parameters
-    size_width: Floats  # (2,)
+    size_centre: Floats  # (z,) of log MACs and log parameters
+    size_width: Floats  # (z,)
     pull: Floats  # (f,) a_g of each feature's group
     reach: Floats  # (f,) sqrt(s_g)
     bend: float  # b^2
@@ -106,7 +106,7 @@ def fit(space: SearchSpace, genomes: Genomes, values: Floats) -> GaussianProcess
     middle, width = logs.mean(axis=0), logs.std(axis=0)
     width = np.where(width > 0, width, 1)
     known = np.concatenate([hot[:, columns], (logs - middle) / width], axis=1)
-    group = _groups(space, columns)
+    group = _groups(space, columns, logs.shape[1])
     some = np.unique(np.linspace(0, len(known) - 1, min(len(known), MOST_FITTED)).round().astype(np.int64))
     pull, reach, bend, noise = _most_likely(known[some], target[some], group)
     process = GaussianProcess(
@@ -131,16 +131,22 @@ def fit(space: SearchSpace, genomes: Genomes, values: Floats) -> GaussianProcess
 
 
 def _log_sizes(space: SearchSpace, genomes: Genomes) -> Floats:
-    """(n, 2) logarithms of MACs and parameters."""
-    return np.log(np.stack([1 + footprint.of(space, genomes, metric) for metric in SIZES], axis=1))
+    """(n, z) logarithms of MACs and parameters; of neither where a slot table cannot tell them.
+
+    Building layers takes as long as all the rest of a prediction.
+    """
+    sizes = [
+        table.of(space, genomes) for name in SIZES if (table := footprint.table(space, name)) is not None
+    ]
+    return np.log(1 + np.array(sizes).reshape(-1, len(genomes)).T)
 
 
-def _groups(space: SearchSpace, columns: Ints) -> Ints:
+def _groups(space: SearchSpace, columns: Ints, sizes: int) -> Ints:
     """(f,) group of each feature: one per letter among the one-hot columns, then one per size."""
     letters = np.array([axis.letter for axis in space.axes for _ in axis.values])
     group = np.unique(letters[columns], return_inverse=True)[1].ravel()
     past = int(group.max()) + 1 if len(group) else 0
-    return np.concatenate([group, past + np.arange(len(SIZES))])
+    return np.concatenate([group, past + np.arange(sizes)])
 
 
 def _most_likely(x: Floats, target: Floats, group: Ints) -> tuple[Floats, Floats, float, float]:

@@ -76,7 +76,7 @@ def test_it_learns_and_knows_how_well(made_up, fitted):
 def test_gradient_against_differences(made_up, fitted):
     genomes, values = made_up
     x = features(fitted, genomes[:40])
-    group = gaussian_process._groups(SPACE, fitted.columns)
+    group = gaussian_process._groups(SPACE, fitted.columns, 2)
     grams = np.stack([x[:, group == g] @ x[:, group == g].T for g in range(group.max() + 1)])
     apart = np.array([[[((p - q) ** 2)[group == g].sum() for q in x] for p in x] for g in range(len(grams))])
     middle, spread = gaussian_process._prior(apart)
