@@ -5,7 +5,7 @@ BIN := .venv/bin
 export OMP_WAIT_POLICY := PASSIVE
 ARGS ?=
 
-.PHONY: search rank test score fit adapt measure lookup-table lint bench clean
+.PHONY: search rank test score fit adapt measure lookup-table train accuracy-data finetune lint bench clean
 
 search: .venv/.run
 	@$(BIN)/python -m scripts.run_search $(ARGS)
@@ -27,6 +27,15 @@ measure: .venv/.run
 
 lookup-table: .venv/.run
 	@$(BIN)/python -m scripts.build_lookup_table $(ARGS)
+
+train: .venv/.run
+	@$(BIN)/python -m scripts.train_supernet $(ARGS)
+
+accuracy-data: .venv/.run
+	@$(BIN)/python -m scripts.build_accuracy_data $(ARGS)
+
+finetune: .venv/.run
+	@$(BIN)/python -m scripts.finetune_subnet $(ARGS)
 
 test: .venv/.dev
 	$(BIN)/python -m pytest $(ARGS)

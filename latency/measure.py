@@ -25,6 +25,7 @@ import numpy as np
 
 import configs
 from latency import engines, instruction_sets
+from latency.background import Background
 from latency.data import LatencyData
 from latency.engines import Engine
 from latency.store import Sitting, Store, Visit
@@ -42,9 +43,8 @@ LONG_ROUNDS = (5, 7)
 SLOW = 1.05  # a round that took this much longer than the others does not count
 POLISHES = 5
 BUSY = 0.10  # share of the machine used by others above which several threads cannot be timed
-BLOCK = 64  # subnets that take turns together, as far as memory allows
-SESSION_BYTES = 150e6  # room for the session of a subnet; a quarter of the free memory is used
 BUSY_PATIENCE_SECONDS = 20.0
+LOADED_SECONDS = 0.012  # a visit under a background load: three of its periods
 
 if TYPE_CHECKING:
     import torch
@@ -54,11 +54,17 @@ Watcher = Callable[[int, int, str], None]  # (subnets done, subnets asked for, w
 
 @dataclass(frozen=True)
 class Rounds:
-    """How many rounds a candidate takes; runs beyond `long_ms` need one warm-up, one timed run and 5 to 7."""
+    """How many rounds a candidate takes; runs beyond `long_ms` need one warm-up, one timed run and 5 to 7.
+
+    `block` candidates take turns together, as far as a quarter of the free memory has room for sessions of
+    `session_bytes` each.
+    """
 
     fewest: int = 12
     most: int = 20
     long_ms: float = 100.0
+    block: int = 64
+    session_bytes: float = 150e6
 
 
 USUAL = Rounds()
@@ -161,30 +167,39 @@ def time_jobs(
     seconds: float | None = None,
     watch: Watcher | None = None,
     rounds: Rounds = USUAL,
+    background: Background | None = None,
+    facts: Mapping[str, Any] | None = None,
 ) -> Timed:
-    """Time anything that runs on the target's engine, with the anchors of its space; errors as `measure`."""
+    """Time anything that runs on the target's engine, with the anchors of its space; errors as `measure`.
+
+    Beside a `background` load (a running one) latency is what a user waits: wall time at normal priority, the
+    mean of a visit that lasts several periods of the load, on the first `target.threads` cores. `facts` go to
+    the sitting.
+    """
     engine = engine_of(target)
     load = _Load()
-    if engine.threads > 1:
+    if engine.threads > 1 and background is None:
         load.wait_until_idle()
     begun = time.perf_counter()
     deadline = begun + seconds if seconds is not None else np.inf
-    with undisturbed(engine.threads) as priority:
-        sitting = Sitting.begin(target, engine.version, _conditions(priority))
+    place = undisturbed(engine.threads) if background is None else _among_others(engine.threads)
+    with place as priority:
+        more = {**(facts or {}), "utilisation": background.utilisation if background else 0.0}
+        sitting = Sitting.begin(target, engine.version, {**_conditions(priority), **more})
         watch = watch or (lambda done, of, now: None)
         run = _Run(engine, target, store, sitting, load, watch, len(jobs), rounds)
         run.prepare_anchors(subnet_jobs(target, anchors(spaces.get(target.space))))
-        for part in _parts(jobs, _block_size(target)):
+        for part in _parts(jobs, _block_size(target, rounds)):
             if time.perf_counter() > deadline:
                 break
             run.take_turns(part, deadline)
-    everything, usual = summarise(run.visits, target)
+    everything, usual = summarise(run.visits, target, loaded=run.loaded)
     quartiles = {job.name: everything[job.name] for job in jobs if job.name in everything}
     if not quartiles:
         reasons = "; ".join(f"{name}: {why}" for name, why in list(run.failed.items())[:3])
         raise ValueError(f"nothing could be measured on {target} ({reasons or 'no time'})")
-    facts = {"engine": engine.version, "sitting": sitting.id, "visits": len(run.visits), **sitting.facts}
-    return Timed(quartiles, run.failed, usual, time.perf_counter() - begun, facts)
+    about = {"engine": engine.version, "sitting": sitting.id, "visits": len(run.visits), **sitting.facts}
+    return Timed(quartiles, run.failed, usual, time.perf_counter() - begun, about)
 
 
 def engine_of(target: Target) -> Engine:
@@ -203,11 +218,11 @@ def _parts(jobs: Sequence[Job], size: int) -> list[Sequence[Job]]:
     return [jobs[first:past] for first, past in pairwise(edges)]
 
 
-def _block_size(target: Target) -> int:
+def _block_size(target: Target, rounds: Rounds) -> int:
     import psutil
 
-    room = psutil.virtual_memory().available / 4 / (SESSION_BYTES + 12e6 * target.batch)
-    return int(np.clip(room, 8, BLOCK))
+    room = psutil.virtual_memory().available / 4 / (rounds.session_bytes + 12e6 * target.batch)
+    return int(np.clip(room, 8, rounds.block))
 
 
 class _Run:
@@ -226,6 +241,7 @@ class _Run:
     ) -> None:
         self.engine, self.target = engine, target
         self.store, self.sitting, self.load, self.watch, self.asked = store, sitting, load, watch, asked
+        self.loaded = is_loaded(sitting)
         self.rounds, self.rng = rounds, np.random.default_rng(0)
         self.visits: list[Visit] = []
         self.failed: dict[str, str] = {}
@@ -301,7 +317,7 @@ class _Run:
                 self._record(name, role, wall, cpu)
             if time.perf_counter() > deadline and taken + 1 >= MIN_VISITS:
                 break
-            done = _agreed(self.visits[first:], list(waiting), self.target, self.rounds)
+            done = _agreed(self.visits[first:], list(waiting), self.target, self.rounds, self.loaded)
             self.finished += len(done)
             for name in done:
                 del waiting[name]
@@ -315,6 +331,8 @@ class _Run:
         for _ in range(0 if long else WARM_UPS - 1):
             run(session)
         wall, cpu = [], []
+        if self.loaded:
+            return self._mean_run(session)
         for _ in range(1 if long else BURST):
             start, start_cpu = time.perf_counter_ns(), time.process_time_ns()
             on_device = run(session)
@@ -324,26 +342,41 @@ class _Run:
         return tuple(round(ms, 5) for ms in wall), tuple(round(ms, 5) for ms in cpu)
 
 
+    def _mean_run(self, session: Any) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Mean wall and CPU time of the runs in three periods of the background load, at least 3."""
+        runs, start, start_cpu = 0, time.perf_counter(), time.process_time()
+        while runs < BURST or time.perf_counter() - start < LOADED_SECONDS:
+            self.engine.run(session)
+            runs += 1
+        wall, cpu = time.perf_counter() - start, time.process_time() - start_cpu
+        return (round(1e3 * wall / runs, 5),), (round(1e3 * cpu / runs, 5),)
+
+
 # ---------------------------------------------------------------------- from visits to latencies
-def _runs_ms(visit: Visit, target: Target) -> list[float]:
+def is_loaded(sitting: Sitting) -> bool:
+    """Whether a background load ran beside the sitting."""
+    return bool(sitting.facts.get("utilisation", 0.0))
+
+
+def _runs_ms(visit: Visit, target: Target, loaded: bool = False) -> list[float]:
     """CPU times where they are the latency, else wall times; without readings of a clock that stood still."""
-    on_host = target.threads == 1 and target.spec.kind == "cpu"
+    on_host = target.threads == 1 and target.spec.kind == "cpu" and not loaded
     return [ms for ms in (visit.cpu_ms if on_host else visit.wall_ms) if ms > 0]
 
 
-def burst_ms(visit: Visit, target: Target) -> float:
-    """The latency of one visit: the least of its runs."""
-    return min(_runs_ms(visit, target))
+def burst_ms(visit: Visit, target: Target, loaded: bool = False) -> float:
+    """The latency of one visit: the least of its runs (under a background load their mean is one)."""
+    return min(_runs_ms(visit, target, loaded))
 
 
-def counts(visit: Visit, target: Target) -> bool:
+def counts(visit: Visit, target: Target, loaded: bool = False) -> bool:
     """Whether a visit tells the latency: it ran, and with several threads the machine was free."""
-    if visit.error or not _runs_ms(visit, target):
+    if visit.error or not _runs_ms(visit, target, loaded):
         return False
-    return target.threads == 1 or visit.others is None or visit.others <= BUSY
+    return loaded or target.threads == 1 or visit.others is None or visit.others <= BUSY
 
 
-def _polished(visits: Sequence[Visit], target: Target) -> dict[str, Floats]:
+def _polished(visits: Sequence[Visit], target: Target, loaded: bool) -> dict[str, Floats]:
     """Per subnet of one block its latencies (ms) in the rounds that count, freed of the drift of the rounds.
 
     Median polish of log latency = subnet + round (Tukey): all subnets of a block tell how slow a round was.
@@ -353,9 +386,9 @@ def _polished(visits: Sequence[Visit], target: Target) -> dict[str, Floats]:
     row, column = {n: i for i, n in enumerate(names)}, {r: j for j, r in enumerate(rounds)}
     logs = np.full((len(names), len(rounds)), np.nan)
     for visit in visits:
-        if counts(visit, target):
+        if counts(visit, target, loaded):
             cell = row[visit.architecture], column[visit.round]
-            logs[cell] = np.nanmean([logs[cell], np.log(burst_ms(visit, target))])  # anchors come twice
+            logs[cell] = np.nanmean([logs[cell], np.log(burst_ms(visit, target, loaded))])  # anchors: twice
     logs = logs[:, np.isfinite(logs).any(axis=0)]
     heard = np.isfinite(logs).any(axis=1)
     kept = logs[heard]
@@ -370,9 +403,11 @@ def _polished(visits: Sequence[Visit], target: Target) -> dict[str, Floats]:
     return {names[i]: v for i, v in zip(np.flatnonzero(heard), values, strict=True) if len(v)}
 
 
-def _agreed(visits: Sequence[Visit], names: Sequence[str], target: Target, rounds: Rounds) -> list[str]:
+def _agreed(
+    visits: Sequence[Visit], names: Sequence[str], target: Target, rounds: Rounds, loaded: bool
+) -> list[str]:
     """Those of `names` whose visits in one block agree."""
-    found = _polished(visits, target)
+    found = _polished(visits, target, loaded)
     return [name for name in names if name in found and _is_done(found[name], rounds)]
 
 
@@ -389,7 +424,9 @@ def _standard_error(values: Floats) -> float:
     return float(1.2533 * (high - low) / 1.349 / np.sqrt(len(values)) / middle)
 
 
-def summarise(visits: Sequence[Visit], target: Target) -> tuple[dict[str, Floats], dict[str, float]]:
+def summarise(
+    visits: Sequence[Visit], target: Target, *, loaded: bool = False
+) -> tuple[dict[str, Floats], dict[str, float]]:
     """Quartiles (ms) of all that was measured in one sitting, and the medians of its anchors.
 
     Blocks are brought to the common scale of their anchors. What broke down once, or was visited fewer than
@@ -401,7 +438,11 @@ def summarise(visits: Sequence[Visit], target: Target) -> tuple[dict[str, Floats
     for visit in visits:
         blocks.setdefault(visit.block, []).append(visit)
     polished = [
-        {name: values for name, values in _polished(of_block, target).items() if len(values) >= MIN_VISITS}
+        {
+            name: values
+            for name, values in _polished(of_block, target, loaded).items()
+            if len(values) >= MIN_VISITS
+        }
         for of_block in blocks.values()
     ]
     of_anchor: dict[str, list[Floats]] = {}
@@ -440,6 +481,8 @@ def known(store: Store, target: Target, engine_version: str) -> tuple[LatencyDat
     empty = spaces.get(target.space).parse([])
     parts = []
     for sitting in store.sittings(target, engine_version):
+        if is_loaded(sitting):
+            continue
         quartiles, usual = summarise(store.visits(sitting.id), target)
         subnets = {name: q for name, q in quartiles.items() if name.startswith(target.space)}
         if subnets and usual:
@@ -515,6 +558,21 @@ def undisturbed(threads: int) -> Iterator[int]:
         torch.set_num_threads(count)
         with contextlib.suppress(PermissionError):
             os.setpriority(os.PRIO_PROCESS, 0, before)
+
+
+@contextlib.contextmanager
+def _among_others(threads: int) -> Iterator[int]:
+    """Normal priority on the first `threads` cores, where a background load runs too. Yields the priority."""
+    import torch
+
+    before, count = os.sched_getaffinity(0), torch.get_num_threads()
+    os.sched_setaffinity(0, set(sorted(before)[:threads]))
+    torch.set_num_threads(threads)
+    try:
+        yield os.getpriority(os.PRIO_PROCESS, 0)
+    finally:
+        torch.set_num_threads(count)
+        os.sched_setaffinity(0, before)
 
 
 def _conditions(priority: int) -> dict[str, Any]:

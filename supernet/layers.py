@@ -27,6 +27,19 @@ class Kind(IntEnum):
     GLOBAL_POOL = 3
 
 
+class Activation(IntEnum):
+    """The function that follows a layer."""
+
+    NONE = 0
+    RELU = 1
+    RELU6 = 2
+    HARD_SWISH = 3
+    SILU = 4
+    GELU = 5
+    SIGMOID = 6
+    HARD_SIGMOID = 7
+
+
 Column = NDArray[np.int32]
 
 
@@ -50,6 +63,7 @@ class LayerTable:
     bias: Column
     norm: Column
     held: Column
+    act: Column
     live: NDArray[np.bool_]
     slot: NDArray[np.int32]
 
@@ -117,7 +131,7 @@ class LayerTable:
         return self.resident().max(axis=1) * float(bytes_per_value)
 
 
-_COLUMNS = ("kind", "cin", "cout", "kernel", "stride", "size", "groups", "bias", "norm", "held")
+_COLUMNS = ("kind", "cin", "cout", "kernel", "stride", "size", "groups", "bias", "norm", "held", "act")
 
 
 @dataclass
@@ -145,6 +159,7 @@ class LayerBuilder:
         bias: int = 0,
         norm: int = 1,
         held: Ints | int = 0,
+        act: Activation = Activation.NONE,
         live: NDArray[np.bool_] | bool = True,
         slot: int = -1,
         size: Ints | int | None = None,
@@ -152,7 +167,8 @@ class LayerBuilder:
         """One layer. With `size` it is a side branch (squeeze-excite, shortcut): the main size stays."""
         shape = (self.n,)
         given = dict(kind=int(kind), cin=cin, cout=cout, kernel=kernel, stride=stride, groups=groups)
-        given |= dict(bias=bias, norm=norm, held=held, size=self.size if size is None else size)
+        given |= dict(bias=bias, norm=norm, held=held, act=int(act))
+        given |= dict(size=self.size if size is None else size)
         self.rows.append(
             {key: np.broadcast_to(np.asarray(value, np.int32), shape) for key, value in given.items()}
         )

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from supernet.layers import Kind, LayerBuilder, LayerTable, make_divisible
+from supernet.layers import Activation, Kind, LayerBuilder, LayerTable, make_divisible
 from supernet.space import Axis, Gate, Genomes, Ints, SearchSpace
 
 STAGES, BLOCKS = 5, 4  # elastic stages, and blocks per stage at full depth
@@ -88,8 +88,9 @@ def blocks(
     widths: tuple[int, ...],
     strides: tuple[int, ...],
     squeeze: tuple[bool, ...],
+    acts: tuple[Activation, ...],
 ) -> int:
-    """Append the elastic blocks of all networks, stage widths in `widths`.
+    """Append the elastic blocks of all networks; widths, strides, squeeze and acts are per stage.
 
     Returns the channels of the last one.
     """
@@ -103,6 +104,7 @@ def blocks(
             middle=make_divisible(cin * expand.astype(np.float64)),
             stride=strides[stage] if block == 0 else 1,
             squeeze=squeeze[stage],
+            act=acts[stage],
             live=kernel > 0,
             slot=i,
         )
@@ -119,12 +121,13 @@ def inverted_residual(
     middle: Ints,
     stride: int,
     squeeze: bool,
+    act: Activation,
     live: NDArray[np.bool_],
     slot: int,
 ) -> None:
     """MBConv block: expand, depthwise, squeeze-excite, project; a shortcut where the shapes agree."""
     held = cin * build.size**2 if stride == 1 and cin == cout else np.zeros(build.n, np.int64)
-    build.add(Kind.CONV, cin, middle, live=live, slot=slot)
+    build.add(Kind.CONV, cin, middle, act=act, live=live, slot=slot)
     build.add(
         Kind.CONV,
         middle,
@@ -133,14 +136,16 @@ def inverted_residual(
         stride=stride,
         groups=middle,
         held=held,
+        act=act,
         live=live,
         slot=slot,
     )
     if squeeze:
         reduced = make_divisible(middle // 4)
         waiting = middle * build.size**2 + held  # the feature map waits for its scale
-        build.add(Kind.CONV, middle, reduced, bias=1, norm=0, held=waiting, live=live, slot=slot, size=1)
-        build.add(Kind.CONV, reduced, middle, bias=1, norm=0, held=waiting, live=live, slot=slot, size=1)
+        gate: dict[str, Any] = dict(bias=1, norm=0, held=waiting, live=live, slot=slot, size=1)
+        build.add(Kind.CONV, middle, reduced, act=Activation.RELU, **gate)
+        build.add(Kind.CONV, reduced, middle, act=Activation.HARD_SIGMOID, **gate)
     build.add(Kind.CONV, middle, cout, held=held, live=live, slot=slot)
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from supernet.layers import Kind, LayerBuilder, LayerTable, make_divisible
+from supernet.layers import Activation, Kind, LayerBuilder, LayerTable, make_divisible
 from supernet.space import Genomes, SearchSpace
 from supernet.spaces import mobile
 
 WIDTHS = (32, 16, 24, 40, 80, 96, 192, 320, 1280)
 STRIDES = (2, 2, 2, 1, 2, 1)
+ACT = Activation.RELU6
 CLASSES = 1000
 
 
@@ -18,8 +19,8 @@ def space(name: str, width: float) -> SearchSpace:
 
     def layers(space: SearchSpace, genomes: Genomes) -> LayerTable:
         build = LayerBuilder(len(genomes), space.column(genomes, "r"))
-        build.add(Kind.CONV, 3, stem, kernel=3, stride=2)
-        build.add(Kind.CONV, stem, stem, kernel=3, groups=stem)
+        build.add(Kind.CONV, 3, stem, kernel=3, stride=2, act=ACT)
+        build.add(Kind.CONV, stem, stem, kernel=3, groups=stem, act=ACT)
         build.add(Kind.CONV, stem, first)
         cin = mobile.blocks(
             build,
@@ -29,8 +30,9 @@ def space(name: str, width: float) -> SearchSpace:
             widths=tuple(stages),
             strides=STRIDES,
             squeeze=(False,) * len(stages),
+            acts=(ACT,) * len(stages),
         )
-        build.add(Kind.CONV, cin, mix)
+        build.add(Kind.CONV, cin, mix, act=ACT)
         build.add(Kind.GLOBAL_POOL, mix, mix, norm=0)
         build.add(Kind.LINEAR, mix, CLASSES, bias=1, norm=0)
         return build.table()

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from supernet.layers import Kind, LayerBuilder, LayerTable, make_divisible
+from supernet.layers import Activation, Kind, LayerBuilder, LayerTable, make_divisible
 from supernet.space import Axis, Gate, Genomes, Ints, SearchSpace
 from supernet.spaces import mobile
 
@@ -18,6 +18,7 @@ STEM_WIDTH = 64
 WIDTH_PERCENT = (65, 80, 100)
 EXPAND_PERCENT = (20, 25, 35)
 RESOLUTIONS = tuple(range(128, 225, 16))
+RELU = Activation.RELU
 CLASSES = 1000
 STAGES = len(BASE_DEPTHS)
 
@@ -66,12 +67,11 @@ def _layers(space: SearchSpace, genomes: Genomes) -> LayerTable:
     middle_stem = make_divisible(_channels(STEM_WIDTH)[level["w0"]] // 2)
     cin = _channels(STEM_WIDTH)[level["w1"]]
     stem, head = len(space.slots) - 2, len(space.slots) - 1
-    build.add(Kind.CONV, 3, middle_stem, kernel=3, stride=2, slot=stem)
+    build.add(Kind.CONV, 3, middle_stem, kernel=3, stride=2, act=RELU, slot=stem)
     keep = space.column(genomes, "d0") > 0
-    build.add(
-        Kind.CONV, middle_stem, middle_stem, kernel=3, held=middle_stem * build.size**2, live=keep, slot=stem
-    )
-    build.add(Kind.CONV, middle_stem, cin, kernel=3, slot=stem)
+    held = middle_stem * build.size**2
+    build.add(Kind.CONV, middle_stem, middle_stem, kernel=3, held=held, act=RELU, live=keep, slot=stem)
+    build.add(Kind.CONV, middle_stem, cin, kernel=3, act=RELU, slot=stem)
     build.add(Kind.POOL, cin, cin, kernel=3, stride=2, norm=0, slot=stem)
     slot = 0
     for stage, base in enumerate(BASE_DEPTHS):
@@ -82,9 +82,10 @@ def _layers(space: SearchSpace, genomes: Genomes) -> LayerTable:
             stride = 2 if block == 0 and stage > 0 else 1
             live = level[f"e{slot}"] > 0
             held = cin * build.size**2
-            build.add(Kind.CONV, cin, middle, live=live, slot=slot)
+            build.add(Kind.CONV, cin, middle, act=RELU, live=live, slot=slot)
             before = build.size
-            build.add(Kind.CONV, middle, middle, kernel=3, stride=stride, held=held, live=live, slot=slot)
+            deep: dict[str, Any] = dict(kernel=3, stride=stride, held=held, act=RELU, live=live, slot=slot)
+            build.add(Kind.CONV, middle, middle, **deep)
             build.add(Kind.CONV, middle, cout, held=held, live=live, slot=slot)
             if block == 0:  # the shortcut: average pool, then a convolution
                 held = cout * build.size**2
