@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from search import pareto
+from search import pareto, problem
 from search.archive import Archive
 from search.objective import Evaluator, Objective
 from search.searchers import InformedSearcher, Searcher
@@ -124,6 +124,13 @@ def validation() -> Task:
     return task(space, top1, np.stack([costs.max(axis=0), best]))
 
 
+def supernet(folder: Path) -> Task:
+    from supernet.evaluation import SupernetAccuracy
+
+    asked = problem.build(["accuracy", "macs"], accuracy=SupernetAccuracy(folder=folder))
+    return Task(asked.space, asked.evaluator, np.stack(asked.evaluator.reference(asked.space)))
+
+
 def curve(task: Task, searcher: Searcher, seed: int, budget: int) -> tuple[list[float], float]:
     """(share of the box at MARKS up to `budget`, seconds that the searcher took)."""
     rng, seconds = np.random.default_rng(seed), 0.0
@@ -176,9 +183,14 @@ def main() -> None:
     parser.add_argument("--validation", action="store_true")
     parser.add_argument("--out", type=Path, default=Path("runs/bench-linas.json"))
     options = parser.parse_args()
+    if (options.what == "run") != (options.folder is not None):
+        parser.error("a folder of make train belongs to run, and to nothing else")
     seeds = range(100, 100 + options.seeds) if options.validation else range(options.seeds)
     with threadpool_limits(1):
-        asked = validation() if options.validation else imagenet()
+        if options.what == "run":
+            asked = supernet(options.folder)
+        else:
+            asked = validation() if options.validation else imagenet()
         found = compare(asked, seeds, MARKS[-1])
     if options.what == "imagenet" and not options.validation:
         for name, shares in PUBLISHED.items():

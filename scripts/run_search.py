@@ -52,6 +52,8 @@ def task(config: dict[str, Any]) -> None:
             confidence=options.confidence,
             resolution=options.resolution_range(),
         )
+        if asked.evaluator.measures:
+            print(f"accuracy is measured: {options.evaluations} evaluations, kept and never repeated")
         search(options, config, asked, out, store)
 
 
