@@ -1,5 +1,4 @@
-"""Train a chosen subnet further: `make finetune ARGS="supernet=runs/mine architecture='ofa_small ... ft25'"`.
-"""
+"""Train a chosen subnet further: `make finetune ARGS="supernet=runs/mine architecture=NAME"`."""
 
 from __future__ import annotations
 
@@ -50,11 +49,9 @@ def task(config: dict[str, Any]) -> None:
     facts |= {"top1_before": found.before, "top1": found.after, "epochs": recipe.epochs}
     network.save(out / "subnet.safetensors", found.subnet.state_dict(), KIND, facts)
     artifact.write_text(out / "cost.json", json.dumps(cost, indent=1) + "\n")
+    before, after = 100 * found.before, 100 * found.after
     how = f"{recipe.epochs} epochs{' from scratch' if recipe.from_scratch else ''}"
-    print(
-        f"test top-1 {100 * found.before:.2f}% as it came out of the supernet, {100 * found.after:.2f}% after "
-        f"{how}: {out}"
-    )
+    print(f"test top-1 {before:.2f}% as it came out of the supernet, {after:.2f}% after {how}: {out}")
     kwh = cost["energy_kwh_model"]
     print(f"{found.hours:.4f} device-hours; {kwh:.5f} kWh at {config['watts']:g} W, which are assumed")
     if "predicted_hours" in cost:

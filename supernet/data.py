@@ -82,6 +82,9 @@ class ImageSet:
         return _arrange(self, *_torchvision(self.source, self.root, self.download))
 
 
+Pixels = Sequence[Any] | NDArray[np.uint8]  # one decoder per image, or (n, 3, S, S)
+
+
 @dataclass(frozen=True)
 class Batch:
     """The images of one forward pass, as a loader hands them to its workers. `rows` index all images."""
@@ -99,9 +102,9 @@ class Images:
     classes: tuple[str, ...]
     labels: Ints  # (n,)
     parts: dict[Part, Ints]  # rows of each part
-    source: Sequence[Any] = field(repr=False)  # one decoder per image, or (n, 3, S, S) uint8
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    source: Pixels = field(repr=False)
+    mean: tuple[float, ...]  # of red, green and blue
+    std: tuple[float, ...]
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -134,8 +137,8 @@ class Images:
         """(b, 3, r, r) normalised images, channels last, and (b,) labels."""
         import torch
 
-        if self.in_memory:
-            pixels = torch.from_numpy(self.source[batch.rows]).float().div_(255)  # type: ignore[index]
+        if isinstance(self.source, np.ndarray):
+            pixels = torch.from_numpy(self.source[batch.rows]).float().div_(255)
             pixels = _prepared(pixels, batch, self.settings)
         else:
             drawn = batch.draws if batch.draws is not None else [None] * len(batch.rows)
@@ -311,7 +314,7 @@ def _cropped(
         left, top = ((s - side) // 2 for s in image.size)
         image = image.crop((left, top, left + side, top + side))
     else:
-        box = _box(*image.size, draws)
+        box = _box(image.size[0], image.size[1], draws)
         image = image.resize((side, side), Image.Resampling.BILINEAR, box=box)
         if settings.flip and draws[0] < 0.5:
             image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
@@ -424,7 +427,7 @@ def _torchvision(name: str, root: Path, download: bool) -> Source:
     make = getattr(datasets, name)
     takes = inspect.signature(make).parameters
     if "train" in takes:
-        options = [{"train": True}, {"train": False}]
+        options: list[dict[str, Any]] = [{"train": True}, {"train": False}]
     elif "split" in takes:
         options = [{"split": "train"}, {"split": "test"}]
     else:
@@ -452,7 +455,7 @@ def _labels(part: Any) -> Ints:
 
 # ---------------------------------------------------------------------- splitting
 def _arrange(
-    settings: ImageSet, classes: tuple[str, ...], labels: Ints, known: int, source: Sequence[Any]
+    settings: ImageSet, classes: tuple[str, ...], labels: Ints, known: int, source: Pixels
 ) -> Images:
     """Split, decode what fits into memory, and measure the normalisation."""
     if len(classes) < 2:
@@ -469,11 +472,12 @@ def _arrange(
         parts = {part: row_of[rows] for part, rows in parts.items()}
         source = np.stack([np.asarray(source[row]()).transpose(2, 0, 1) for row in kept.tolist()])
         labels = labels[kept]
-    mean, std = IMAGENET_MEAN, IMAGENET_STD
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
     if isinstance(source, np.ndarray):
         sample = source[parts["train"][:STATISTICS_IMAGES]] / 255
-        mean = tuple(float(v) for v in sample.mean(axis=(0, 2, 3)))  # type: ignore[assignment]
-        std = tuple(float(max(v, 1e-3)) for v in sample.std(axis=(0, 2, 3)))  # type: ignore[assignment]
+        mean = tuple(float(v) for v in sample.mean(axis=(0, 2, 3)))
+        std = tuple(float(max(v, 1e-3)) for v in sample.std(axis=(0, 2, 3)))
     return Images(settings, classes, labels, parts, source, mean, std)
 
 
@@ -513,7 +517,7 @@ def _fits(source: Sequence[Any], rows: Ints) -> bool:
     return all(source[row].size == (width, height) for row in rows.tolist())
 
 
-def _check_sides(settings: ImageSet, source: Sequence[Any], rows: Ints) -> None:
+def _check_sides(settings: ImageSet, source: Pixels, rows: Ints) -> None:
     """ValueError when the first image is smaller than the stem allows."""
     size = source.shape[2:] if isinstance(source, np.ndarray) else source[int(rows[0])].size
     if min(size) < SMALLEST_SIDE:

@@ -122,7 +122,7 @@ def fine_tune(
                 loss = loss + cross_entropy(logits, soft)
             if not torch.isfinite(loss):
                 raise DivergedError(
-                    f"the loss became NaN or infinite in step {step} of epoch {epoch + 1} at a learning rate "
+                    f"the loss became NaN or infinite in step {step + 1} of epoch {epoch + 1} at a rate "
                     f"of {rate:.3g}; nothing was written. Start again with a lower rate="
                 )
             optimiser.zero_grad(set_to_none=True)

@@ -150,6 +150,7 @@ def calibrate(
     Without it a subnet of a supernet is next to useless (CIFAR-10: 33% instead of 56% in the median).
     ValueError for batches that are ordered by class, which cost 10 points.
     """
+    import torch
     from torch.optim.swa_utils import update_bn
 
     def mixed() -> Iterable[torch.Tensor]:
@@ -157,7 +158,7 @@ def calibrate(
             check_mixed(labels.numpy(), frequencies)
             yield images
 
-    update_bn(mixed(), subnet.to(device), device)
+    update_bn(mixed(), subnet.to(device), torch.device(device))
     return subnet.eval()
 
 

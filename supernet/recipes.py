@@ -73,7 +73,8 @@ class Sandwich:
     distil: bool = True
 
     def phases(self, space: SearchSpace) -> tuple[Phase, ...]:
-        subnets: tuple[Subnet, ...] = ("largest", "smallest", *(("random",) * self.random))
+        others: list[Subnet] = ["random"] * self.random
+        subnets: tuple[Subnet, ...] = ("largest", "smallest", *others)
         sandwich = Phase(
             "sandwich",
             1 - self.largest_first,
@@ -115,12 +116,13 @@ class ProgressiveShrinking:
             for count in steps:
                 opened = {**opened, letter: count}
                 last = count == levels[letter]
+                drawn: list[Subnet] = ["random"] * subnets
                 found.append(
                     Phase(
                         name if len(steps) == 1 else f"{name} {count - 1}",
                         120 if last else 25,
                         opened,
-                        ("random",) * subnets,
+                        tuple(drawn),
                         "teacher" if self.distil else "none",
                         rate=1.0 if letter == "k" else 1 / 4 if last else 1 / 12,
                         sort_channels=letter == "e",

@@ -12,7 +12,7 @@ from supernet.spaces import ofa_small
 NAMES = {Activation.RELU: "relu", Activation.HARD_SWISH: "h_swish"}
 
 
-class SmallMobileNetV3(OFAMobileNetV3):
+class SmallMobileNetV3(OFAMobileNetV3):  # type: ignore[misc]  # ofa has no types
     """Sampling, setting and extracting subnets are inherited; only the layout is new.
 
     The inherited constructor ignores stage widths and has five stages, so it is not called.

@@ -245,7 +245,8 @@ class _Run:
         if optimisation.ema is not None:
             from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-            self.average = AveragedModel(self.module, multi_avg_fn=get_ema_multi_avg_fn(optimisation.ema))
+            averaging = get_ema_multi_avg_fn(optimisation.ema)  # type: ignore[no-untyped-call]
+            self.average = AveragedModel(self.module, multi_avg_fn=averaging)
         fp16 = self._amp_type() == torch.float16
         self.scaler = torch.amp.GradScaler(group.device.type, enabled=fp16)
         if (out / CHECKPOINT).is_file():
@@ -366,6 +367,8 @@ class _Run:
                 step += 1
                 for sink in sinks:
                     sink.step(step, steps, float(now.mean()))
+        if not all(bool(torch.isfinite(p).all()) for p in self.module.parameters()):
+            raise self._diverged(epoch, steps - 1, rate)  # in the last step: the checkpoint must not take it
         losses = (total / steps).tolist()
         return {
             "epoch": epoch,
@@ -404,7 +407,7 @@ class _Run:
                     loss = loss + cross_entropy(logits, soft)  # type: ignore[arg-type]
             if phase.distil == "in_place" and soft is None:
                 soft = softmax(logits.detach(), dim=1)
-            self.scaler.scale(loss / (len(genomes) * passes)).backward()
+            self.scaler.scale(loss / (len(genomes) * passes)).backward()  # type: ignore[no-untyped-call]
             found[k] = loss.detach().cpu().double() / passes
         return found
 
@@ -413,7 +416,7 @@ class _Run:
             f"the checkpoint of epoch {epoch} is kept in {self.out}" if epoch else "nothing was trained yet"
         )
         return DivergedError(
-            f"the loss became NaN or infinite in step {step} of epoch {epoch + 1} at a learning rate of "
+            f"the loss became NaN or infinite in step {step + 1} of epoch {epoch + 1} at a learning rate of "
             f"{rate:.3g}; {kept}. Start again with a lower rate= (it was {self.optimisation.rate:g})"
         )
 

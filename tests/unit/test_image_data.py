@@ -78,7 +78,7 @@ def test_normalised_and_unaugmented_where_it_is_not_training(digits):
     pixels = np.concatenate([p.numpy() for p, _ in digits.batches("train", 16, 100)])
     assert len(pixels) == 600
     assert np.allclose(pixels.mean(axis=(0, 2, 3)), 0, atol=1e-4)
-    assert np.allclose(pixels.std(axis=(0, 2, 3)), 1, atol=1e-4)
+    assert np.allclose(pixels.std(axis=(0, 2, 3), dtype=np.float64), 1, atol=1e-3)
     once, twice = (next(iter(digits.batches("test", 16, 50)))[0] for _ in range(2))
     assert (once == twice).all()
     assert sum(len(p) for p, _ in digits.batches("val", 16, 64, images=70)) == 70
@@ -161,7 +161,9 @@ def test_a_data_set_of_torchvision_by_name(tmp_path, monkeypatch):
 
 def test_errors_say_what_is_wrong(tmp_path):
     def folder(root, **options):
-        return ImageSet(**{"source": "folder", "root": root, "resolution": (16, 16), "val": 2, **options}).load()
+        return ImageSet(
+            **{"source": "folder", "root": root, "resolution": (16, 16), "val": 2, **options}
+        ).load()
 
     one = draw_folder(tmp_path / "one", classes=("cat",))
     with pytest.raises(ValueError, match=r"1 class\(es\) \(cat\).* at least two"):
@@ -180,7 +182,11 @@ def test_errors_say_what_is_wrong(tmp_path):
     with pytest.raises(ValueError, match=r"is no folder"):
         folder(tmp_path / "nowhere")
     with pytest.raises(ValueError, match=r"other classes than .*bird"):
-        folder(draw_folder(draw_folder(tmp_path / "o", parts=("train",)), classes=("cat", "bird"), parts=("test",)))
+        folder(
+            draw_folder(
+                draw_folder(tmp_path / "o", parts=("train",)), classes=("cat", "bird"), parts=("test",)
+            )
+        )
     with pytest.raises(ValueError, match=r"Did you mean 'CIFAR10'"):
         ImageSet(source="CIFAR11", root=tmp_path, resolution=(16, 16)).load()
     with pytest.raises(ValueError, match=r"needs data.root"):

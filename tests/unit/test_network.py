@@ -50,6 +50,7 @@ def test_extracted_subnet_equals_the_supernet_in_subnet_mode(name, torch):
     for i in range(len(genomes)):
         genome = genomes[i : i + 1]
         network.set_active(module, space, genome)
+        network.settle_norms(module, images)  # or the signals of random weights would fade to the same output
         with torch.no_grad():
             whole = module(images)
             part = network.extract(module, space, genome)(images)
@@ -94,10 +95,11 @@ def test_native_activations_change_nothing_in_training(torch):
         loss.backward()
         losses.append(loss.item())
     assert losses[0] == pytest.approx(losses[1], rel=1e-6)
-    for a, b in zip(plain.parameters(), native.parameters(), strict=True):
-        assert (a.grad is None) == (b.grad is None)
-        if a.grad is not None:
-            assert torch.allclose(a.grad, b.grad, rtol=1e-3, atol=1e-5 * float(a.grad.abs().max()) + 1e-8)
+    pairs = [(a.grad, b.grad) for a, b in zip(plain.parameters(), native.parameters(), strict=True)]
+    largest = max(float(a.abs().max()) for a, _ in pairs if a is not None)
+    for a, b in pairs:
+        assert (a is None) == (b is None)
+        assert a is None or torch.allclose(a, b, rtol=1e-3, atol=1e-5 * largest)
 
 
 def test_calibration_gives_the_statistics_of_ofas_own_function(torch):
@@ -167,7 +169,7 @@ def test_published_weights_from_a_file(torch, tmp_path):
     assert found.resolution == (128, 224)
     with pytest.raises(ValueError, match="SHA-256"):
         network.published("ofa_mbv3_w1.0", path=path, sha256="0" * 64)
-    with pytest.raises(ValueError, match="not those of ofa_mbv3_w1.2"):
+    with pytest.raises(ValueError, match=r"not those of ofa_mbv3_w1\.2"):
         network.published("ofa_mbv3_w1.2", path=path)
     torch.save({"state_dict": dict(list(older.items())[:-2])}, path)
     with pytest.raises(ValueError, match="another network"):
