@@ -48,7 +48,7 @@ class LINAS:
     batch: Annotated[int, Field(ge=1)] = 10
     first: Annotated[int, Field(ge=2)] = 20
     population: Annotated[int, Field(ge=4)] = 100
-    generations: Annotated[int, Field(ge=1)] = 20
+    generations: Annotated[int, Field(ge=1)] = 50
     pool: Annotated[int, Field(ge=1)] = 300
 
     def __post_init__(self) -> None:

@@ -11,6 +11,7 @@ from search.objective import InfeasibleError
 from search.options import BUDGET, MEASURED_BUDGET, Options
 from search.searchers.linas import LINAS
 from supernet import accuracy, footprint, spaces
+from supernet.evaluation import SupernetAccuracy
 from supernet.prediction import Prediction
 from supernet.training_cost import TrainingCost
 
@@ -132,3 +133,21 @@ def test_surrogates_are_not_measured():
     surrogate = accuracy.load("ofa_mbv3_w1.0")
     assert surrogate.measured is None
     assert not problem.build(["accuracy", "macs"], accuracy=replace(surrogate)).evaluator.measures
+
+
+def test_real_supernet_is_searched_and_resumed(trained_folder, tmp_path):
+    """Digits, for real: a store that a killed run left behind spares its evaluations."""
+    store = tmp_path / "accuracies.sqlite"
+    model = SupernetAccuracy(folder=trained_folder, store=store, images=60)
+    whole = go(model, tmp_path / "whole", budget=14, resolution=(16, 20))
+    known = model.accuracies.values(model.facts)
+    assert len(known) <= 16
+    top1 = np.array([known[name].correct / 60 for name in model.trained.space.format(whole.archive.genomes)])
+    assert (whole.archive.costs[:, 0] == -top1).all()
+    again = SupernetAccuracy(folder=trained_folder, store=store, images=60)
+    go(again, tmp_path / "again", budget=14, resolution=(16, 20))
+    assert again.accuracies.values(again.facts) == known
+    whole, other = ((tmp_path / name / "archive.npz").read_bytes() for name in ("whole", "again"))
+    assert whole == other
+    fewer = SupernetAccuracy(folder=trained_folder, store=store, images=50)
+    assert fewer.measured != model.measured == again.measured
