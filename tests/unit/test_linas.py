@@ -4,6 +4,7 @@ from itertools import product
 
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_limits
 
 from search.archive import Archive
 from search.objective import Evaluator, Objective
@@ -14,6 +15,13 @@ from supernet.prediction import Prediction, exact
 
 SPACE = spaces.get("ofa_mbv3_w1.0").restrict("r", 224, 224).restrict("finetune_epochs", 0, 0)
 SMALL = dict(population=40, generations=8)
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """As the search loop does: threads of BLAS that wait for small matrices cost more than they save."""
+    with threadpool_limits(1):
+        yield
 
 
 def top1(genomes):

@@ -1,17 +1,22 @@
 """Searching with an accuracy that has to be measured: nothing is measured twice, or without need."""
 
+import os
 import signal
+import subprocess
+import sys
+import time
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pytest
 
+import configs
 from search import problem, run
 from search.objective import InfeasibleError
 from search.options import BUDGET, MEASURED_BUDGET, Options
 from search.searchers.linas import LINAS
 from supernet import accuracy, footprint, spaces
-from supernet.evaluation import SupernetAccuracy
+from supernet.evaluation import AccuracyStore, SupernetAccuracy
 from supernet.prediction import Prediction
 from supernet.training_cost import TrainingCost
 
@@ -151,3 +156,40 @@ def test_real_supernet_is_searched_and_resumed(trained_folder, tmp_path):
     assert whole == other
     fewer = SupernetAccuracy(folder=trained_folder, store=store, images=50)
     assert fewer.measured != model.measured == again.measured
+
+
+def test_killed_command_goes_on_to_the_same_bytes(trained_folder, tmp_path):
+    """SIGKILL while subnets are measured, against a search that was left alone; with stores of their own."""
+    words = ["evaluator=supernet", f"evaluator.folder={trained_folder}", "evaluator.images=40", "budget=12"]
+    words += ["objectives=[accuracy,macs]", "searcher=linas", "searcher.first=6", "searcher.batch=3"]
+    words += ["searcher.generations=3", "resolution=16", "wandb=disabled"]
+
+    def start(name):
+        asked = [*words, f"evaluator.store={tmp_path / name}.sqlite", f"out={tmp_path / name}"]
+        return subprocess.Popen(
+            [sys.executable, "-m", "scripts.run_search", *asked],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(configs.FOLDER.parent), "OMP_NUM_THREADS": "1"},
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+
+    whole, cut = start("whole"), start("cut")
+    deadline = time.monotonic() + 60
+    accuracies = AccuracyStore(tmp_path / "cut.sqlite")
+    facts = SupernetAccuracy(folder=trained_folder, images=40).facts
+    while len(before := accuracies.values(facts)) < 4 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    cut.kill()
+    cut.communicate()
+    assert not (tmp_path / "cut" / "archive.npz").exists(), "finished before it was killed"
+    out, err = start("cut").communicate(timeout=120)
+    assert "accuracy is measured: 12 evaluations" in out, err
+    after = accuracies.values(facts)
+    assert list(after)[: len(before)] == list(before)
+    assert all(after[name] == before[name] for name in before)  # seconds included: not measured again
+    _, err = whole.communicate(timeout=120)
+    archives = [(tmp_path / name / "archive.npz") for name in ("whole", "cut")]
+    assert archives[0].exists(), err
+    assert archives[0].read_bytes() == archives[1].read_bytes()
