@@ -1,7 +1,7 @@
 """Small budgets: LINAS against NSGA-II and random search at equal numbers of evaluations.
 
 `python -m benchmarks.linas imagenet [--seeds 5] [--validation]`
-`python -m benchmarks.linas run RUN_FOLDER [--seeds 5]`
+`python -m benchmarks.linas run RUN_FOLDER [--seeds 5] [--part test]`
 
 imagenet: OFA-MobileNetV3 w1.0 at 224 px, top-1 against MACs. The truth stands for the evaluation on
 ImageNet: a support vector regression fitted to all 1,513 measured networks, plus a deviation per network,
@@ -10,7 +10,9 @@ that DyNAS-T's released runs span; its own figures are published in that box. `-
 options were chosen: OFA's released predictor of w1.2 in a box of its own, other seeds.
 
 run: the supernet that `make train` left in RUN_FOLDER, evaluated for real; accuracy against MACs. The box is
-spanned by the smallest and the largest network. All searches share one cache of evaluations.
+spanned by the smallest and the largest network. All searches share one store of evaluations, so a benchmark
+that was stopped goes on. Only NSGA-II with a population of 20, the better one of `--validation`, goes to 500
+evaluations, the others to 200.
 """
 
 from __future__ import annotations
@@ -18,11 +20,11 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from threadpoolctl import threadpool_limits
@@ -52,6 +54,7 @@ PUBLISHED = {  # DyNAS-T's released files, one run each; see RESEARCH
     "NSGA-II (published)": {50: 0.649, 100: 0.683, 150: 0.718, 250: 0.740, 350: 0.761, 500: 0.779},
 }
 DYNAS_BOX = np.array([[-0.70998, 506.5e6], [-0.77466, 123.0e6]])  # worst and best costs
+REAL = {"linas": 200, "nsga2, population 20": 500, "random": 200}  # evaluations of `run`, by searcher
 REPEATS = 0.0003  # sd of evaluations of one network (data/README.md), a fraction
 FOLDS = 5
 
@@ -124,23 +127,23 @@ def validation() -> Task:
     return task(space, top1, np.stack([costs.max(axis=0), best]))
 
 
-def supernet(folder: Path) -> Task:
+def supernet(folder: Path, part: Literal["val", "test"]) -> Task:
     from supernet.evaluation import SupernetAccuracy
 
-    asked = problem.build(["accuracy", "macs"], accuracy=SupernetAccuracy(folder=folder))
+    asked = problem.build(["accuracy", "macs"], accuracy=SupernetAccuracy(folder=folder, part=part))
     return Task(asked.space, asked.evaluator, np.stack(asked.evaluator.reference(asked.space)))
 
 
 def curve(task: Task, searcher: Searcher, seed: int, budget: int) -> tuple[list[float], float]:
-    """(share of the box at MARKS up to `budget`, seconds that the searcher took)."""
+    """(share of the box at MARKS up to `budget`, CPU seconds that the searcher took)."""
     rng, seconds = np.random.default_rng(seed), 0.0
     archive = Archive(task.space, [o.name for o in task.evaluator.objectives], task.box[0])
     if isinstance(searcher, InformedSearcher):
         searcher.inform(task.evaluator)
     while len(archive) < budget:
-        begun = time.perf_counter()
+        begun = time.process_time()
         genomes = searcher.ask(task.space, archive, rng)[: budget - len(archive)]
-        seconds += time.perf_counter() - begun
+        seconds += time.process_time() - begun
         if not len(genomes):
             break
         costs, violation = task.evaluator(genomes)
@@ -150,19 +153,28 @@ def curve(task: Task, searcher: Searcher, seed: int, budget: int) -> tuple[list[
     return [task.share(costs[:mark]) for mark in MARKS if mark <= budget], seconds
 
 
-def compare(task: Task, seeds: range, budget: int) -> dict[str, list[list[float]]]:
-    """{searcher: [shares of each seed]}, printed as a table."""
-    found: dict[str, list[list[float]]] = {}
-    heads = [str(mark) for mark in MARKS if mark <= budget]
-    print(f"\n| evaluations | {' | '.join(heads)} |\n|---|{'---:|' * len(heads)}")
-    for name, make in SEARCHERS.items():
-        runs = [curve(task, make(), seed, budget) for seed in seeds]
-        found[name] = [shares for shares, _ in runs]
-        seconds = np.mean([seconds for _, seconds in runs])
-        mean, sd = np.mean(found[name], axis=0), np.std(found[name], axis=0)
+def compare(
+    task: Task, seeds: range, budgets: Mapping[str, int]
+) -> tuple[dict[str, list[list[float]]], dict[str, float]]:
+    """{searcher: [shares of each seed]} and {searcher: mean seconds of its own}; a line per run."""
+    shares: dict[str, list[list[float]]] = {name: [] for name in budgets}
+    seconds = dict.fromkeys(budgets, 0.0)
+    for seed in seeds:
+        for name, budget in budgets.items():
+            found, took = curve(task, SEARCHERS[name](), seed, budget)
+            shares[name].append(found)
+            seconds[name] += took / len(seeds)
+            print(f"seed {seed}, {name}: {' '.join(f'{share:.3f}' for share in found)}", flush=True)
+    return shares, seconds
+
+
+def table(shares: Mapping[str, list[list[float]]], seconds: Mapping[str, float]) -> str:
+    lines = [f"| evaluations | {' | '.join(map(str, MARKS))} |", f"|---|{'---:|' * len(MARKS)}"]
+    for name, runs in shares.items():
+        mean, sd = np.mean(runs, axis=0), np.std(runs, axis=0)
         cells = [f"{m:.3f} +- {s:.3f}" for m, s in zip(mean, sd, strict=True)]
-        print(f"| {name} ({seconds:.1f} s) | {' | '.join(cells)} |", flush=True)
-    return found
+        lines.append(f"| {name} ({seconds[name]:.1f} s) | {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
 def verdict(found: dict[str, list[list[float]]]) -> str:
@@ -181,6 +193,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path, nargs="?", help="of make train, for run")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--validation", action="store_true")
+    parser.add_argument("--part", choices=["val", "test"], default="val", help="images that count, for run")
     parser.add_argument("--out", type=Path, default=Path("runs/bench-linas.json"))
     options = parser.parse_args()
     if (options.what == "run") != (options.folder is not None):
@@ -188,10 +201,12 @@ def main() -> None:
     seeds = range(100, 100 + options.seeds) if options.validation else range(options.seeds)
     with threadpool_limits(1):
         if options.what == "run":
-            asked = supernet(options.folder)
+            asked = supernet(options.folder, options.part)
         else:
             asked = validation() if options.validation else imagenet()
-        found = compare(asked, seeds, MARKS[-1])
+        budgets = REAL if options.what == "run" else dict.fromkeys(SEARCHERS, MARKS[-1])
+        found, seconds = compare(asked, seeds, budgets)
+    print(f"\n{table(found, seconds)}")
     if options.what == "imagenet" and not options.validation:
         for name, shares in PUBLISHED.items():
             print(f"| *{name}* | {' | '.join(f'{shares[m]:.3f}' if m in shares else '' for m in MARKS)} |")

@@ -176,7 +176,7 @@ def test_killed_command_goes_on_to_the_same_bytes(trained_folder, tmp_path):
         )
 
     whole, cut = start("whole"), start("cut")
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     accuracies = AccuracyStore(tmp_path / "cut.sqlite")
     facts = SupernetAccuracy(folder=trained_folder, images=40).facts
     while len(before := accuracies.values(facts)) < 4 and time.monotonic() < deadline:
