@@ -19,11 +19,12 @@ from latency.data import read_csv
 from latency.scores import scores
 from latency.target import Target
 from scripts import command
-from supernet import accuracy, artifact, spaces, tidy
+from supernet import accuracy, artifact, network, spaces, tidy
 from supernet.prediction import Prediction
 from supernet.space import Floats
 
 TARGET_OPTIONS = ("name", "batch", "engine", "precision", "threads", "rows", "column")
+IMAGENET_CLASSES = 1000
 LISTED = 10  # jobs of a multirun
 FOUND = "fit.json"
 
@@ -53,7 +54,9 @@ def fit_accuracy(config: dict[str, Any], out: Path) -> tuple[str, float]:
     genomes, top1 = space.encode(columns), tidy.percent(columns[column]) / 100
     curve = accuracy.sample_curve(space, genomes, top1, config["curve"], seeds=config["curve_seeds"])
     fitted = accuracy.fit(space, genomes, top1)
-    if "finetune_epochs" in space.index and "finetune_epochs" not in columns:
+    # What fine-tuning gains is published for ImageNet only; elsewhere its epochs get no effect.
+    imagenet = network.classes_of(space) == IMAGENET_CLASSES
+    if imagenet and "finetune_epochs" in space.index and "finetune_epochs" not in columns:
         fitted = accuracy.with_finetuning(fitted)
     fitted.save(out)
     noise = fitted.facts["noise_points"]

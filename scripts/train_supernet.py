@@ -26,6 +26,8 @@ def task(config: dict[str, Any]) -> None:
     options = {field.name: config[field.name] for field in fields(train.Optimisation)}
     optimisation = train.Optimisation(**options)
     out = _folder(config["out"])
+    if config["data"].get("root") is not None:  # the run folder's config must hold from anywhere
+        config["data"]["root"] = str(Path(config["data"]["root"]).resolve())
     torch.set_num_threads(config["threads"])
     with train.processes() as group:
         sinks: list[EpochSink] = []

@@ -367,9 +367,7 @@ class _Item:
         return self.owner[self.row][0].size
 
 
-Source = tuple[
-    tuple[str, ...], Ints, int, Sequence[Any]
-]  # classes, labels, training rows, pixels or decoders
+Source = tuple[tuple[str, ...], Ints, int, Pixels]  # classes, labels, number of training rows, images
 
 
 def _digits() -> Source:

@@ -209,6 +209,12 @@ class SupernetAccuracy:
             return
         yield from _through_ray(self, names)
 
+    @property
+    def _device(self) -> str:
+        import torch
+
+        return "cuda" if torch.cuda.is_available() else "cpu"
+
     def evaluate(self, architecture: str) -> Measured:
         """One subnet measured now, whatever the store holds."""
         space, started = self.trained.space, time.perf_counter()
@@ -217,9 +223,9 @@ class SupernetAccuracy:
         subnet = self.trained.extract(genome)
         if self.calibrated:
             batches = self.data.batches("calibration", side, EVALUATION_BATCH)
-            network.calibrate(subnet, batches, self.data.frequencies)
+            network.calibrate(subnet, batches, self.data.frequencies, device=self._device)
         batches = self.data.batches(self.part, side, EVALUATION_BATCH, images=self.images)
-        correct, total = network.count_correct(subnet, batches)
+        correct, total = network.count_correct(subnet, batches, device=self._device)
         return Measured(correct, total, time.perf_counter() - started)
 
 
@@ -227,16 +233,18 @@ def _through_ray(accuracy: SupernetAccuracy, names: Sequence[str]) -> Iterator[t
     """(name, measured) as they become ready; every worker loads the supernet once and uses one thread."""
     try:
         import ray
+        import torch
         from ray.util import ActorPool
     except ImportError as error:
         raise ValueError(
             "workers= above 1 needs Ray: pip install 'ofa-frontier[ray]'; workers=1 gives the same values"
         ) from error
+    gpus = torch.cuda.device_count() / accuracy.workers
     started = not ray.is_initialized()
     if started:
         ray.init(num_cpus=accuracy.workers, include_dashboard=False, log_to_driver=False)
     try:
-        actor = ray.remote(num_cpus=1)(_Worker)
+        actor = ray.remote(num_cpus=1, num_gpus=gpus)(_Worker)
         alone = replace(accuracy, workers=1, folder=accuracy.folder.resolve())
         pool = ActorPool([actor.remote(alone) for _ in range(accuracy.workers)])
         yield from pool.map_unordered(lambda worker, name: worker.evaluate.remote(name), list(names))
