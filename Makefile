@@ -5,7 +5,7 @@ BIN := .venv/bin
 export OMP_WAIT_POLICY := PASSIVE
 ARGS ?=
 
-.PHONY: search rank test score fit adapt measure lookup-table modules lint bench clean
+.PHONY: search rank test score fit adapt measure lookup-table modules train accuracy-data finetune lint bench clean
 
 search: .venv/.run
 	@$(BIN)/python -m scripts.run_search $(ARGS)
@@ -30,6 +30,15 @@ lookup-table: .venv/.run
 
 modules: .venv/.run
 	@$(BIN)/python -m scripts.fit_modules $(ARGS)
+
+train: .venv/.run
+	@$(BIN)/python -m scripts.train_supernet $(ARGS)
+
+accuracy-data: .venv/.run
+	@$(BIN)/python -m scripts.build_accuracy_data $(ARGS)
+
+finetune: .venv/.run
+	@$(BIN)/python -m scripts.finetune_subnet $(ARGS)
 
 test: .venv/.dev
 	$(BIN)/python -m pytest $(ARGS)

@@ -16,11 +16,15 @@ from hydra.experimental.callback import Callback
 import configs
 from latency import predictors
 from latency.data import read_csv
+from latency.scores import scores
 from latency.target import Target
 from scripts import command
-from supernet import accuracy, artifact, spaces, tidy
+from supernet import accuracy, artifact, network, spaces, tidy
+from supernet.prediction import Prediction
+from supernet.space import Floats
 
 TARGET_OPTIONS = ("name", "batch", "engine", "precision", "threads", "rows", "column")
+IMAGENET_CLASSES = 1000
 LISTED = 10  # jobs of a multirun
 FOUND = "fit.json"
 
@@ -47,13 +51,32 @@ def fit_accuracy(config: dict[str, Any], out: Path) -> tuple[str, float]:
     columns = tidy.select(tidy.read_columns(config["rows"]), slice(config["first"], config["past"]))
     if column not in columns:
         raise configs.unknown_name(f"column of {config['rows']}", column, list(columns))
-    fitted = accuracy.fit(space, space.encode(columns), tidy.percent(columns[column]) / 100)
-    if "finetune_epochs" in space.index and "finetune_epochs" not in columns:
+    genomes, top1 = space.encode(columns), tidy.percent(columns[column]) / 100
+    curve = accuracy.sample_curve(space, genomes, top1, config["curve"], seeds=config["curve_seeds"])
+    fitted = accuracy.fit(space, genomes, top1)
+    # What fine-tuning gains is published for ImageNet only; elsewhere its epochs get no effect.
+    imagenet = network.classes_of(space) == IMAGENET_CLASSES
+    if imagenet and "finetune_epochs" in space.index and "finetune_epochs" not in columns:
         fitted = accuracy.with_finetuning(fitted)
     fitted.save(out)
     noise = fitted.facts["noise_points"]
     said = f"fitted on {fitted.facts['rows']} rows, noise {noise:.3f} points; search with accuracy_file={out}"
-    return said, noise
+    return "\n".join([*curve_table(curve), said]), noise
+
+
+def curve_table(curve: dict[int, tuple[Prediction, Floats]]) -> list[str]:
+    """A line per number of rows: scores on the rows left out, in points of top-1."""
+    lines = []
+    for rows, (predicted, measured) in curve.items():
+        found = scores(
+            Prediction(predicted.mean / accuracy.POINT, predicted.std / accuracy.POINT),
+            measured / accuracy.POINT,
+        )
+        lines.append(
+            f"{rows:5d} rows: Kendall {found['kendall']:.3f}, Spearman {found['spearman']:.3f}, RMSE "
+            f"{found['rmse']:.3f} points, 90% intervals cover {found['coverage_90']:.0f}% of {found['n']}"
+        )
+    return lines
 
 
 def task(config: dict[str, Any]) -> None:

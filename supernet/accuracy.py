@@ -13,7 +13,7 @@ one, and scaled by held-out residuals (five folds).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -72,6 +72,10 @@ class AccuracySurrogate:
             mean[part] = self.constant + np.einsum("ij,ij->i", product[:, :v], x) + product[:, v]
             std[part] = np.sqrt(np.exp(2 * (self.log_std[0] + product[:, v + 1])) + product[:, v + 2])
         return Prediction(mean, std)
+
+    @property
+    def measured(self) -> None:
+        """Nothing: these are predictions."""
 
     def save(self, path: str | Path) -> None:
         arrays = {name: getattr(self, name).astype(np.float32) for name in ARRAYS}
@@ -172,6 +176,38 @@ def fit(
         resolutions=(int(resolution.min()), int(resolution.max())),
         facts={"rows": len(genomes), "noise_points": scale * float(np.exp(log_noise)) / POINT},
     )
+
+
+def sample_curve(
+    space: SearchSpace, genomes: Genomes, top1: Floats, counts: Sequence[int], *, seeds: int = 3
+) -> dict[int, tuple[Prediction, Floats]]:
+    """Predictions of, and measured top-1 of, a fifth of the rows that was left out, by number of rows fitted.
+
+    Each of `seeds` splits leaves out another random fifth, the same for all counts; their test rows are
+    joined.
+    """
+    held = len(top1) // 5
+    for count in counts:
+        if not 10 <= count <= len(top1) - held:
+            raise ValueError(
+                f"curve={count} must lie between 10 and {len(top1) - held}: a fifth of the {len(top1)} rows "
+                "is left out"
+            )
+    side = space.column(genomes, "r") if "r" in space.index else np.zeros(1, np.int64)
+    sides = int(side.min()), int(side.max())
+    found = {}
+    for count in counts:
+        means, stds, truth = [], [], []
+        for seed in range(seeds):
+            order = np.random.default_rng(seed).permutation(len(top1))
+            test, train = order[:held], order[held : held + count]
+            fitted = replace(fit(space, genomes[train], top1[train]), resolutions=sides)
+            predicted = fitted.predict(genomes[test])
+            means.append(predicted.mean)
+            stds.append(predicted.std)
+            truth.append(top1[test])
+        found[count] = Prediction(np.concatenate(means), np.concatenate(stds)), np.concatenate(truth)
+    return found
 
 
 def _groups(space: SearchSpace, used: NDArray[np.int64]) -> NDArray[np.int64]:

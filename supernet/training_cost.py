@@ -36,6 +36,7 @@ from supernet.space import Floats, Genomes, SearchSpace
 FITTED = Path(__file__).parent / "fitted" / "training_cost.json"
 FITTED_ON = "rtx_3090"
 METRICS = ("activations", "macs", "params")
+PULL = 0.03  # of the base in `adapt`
 SCALED_STD = 0.25  # added in quadrature (relative) when scaled to another GPU; see `speed_ratio`
 
 FAMILIES = {
@@ -88,6 +89,29 @@ def fit(activations: Floats, macs: Floats, params: Floats, batch: Floats, ms: Fl
     weights, _ = nnls(features / ms[:, None], np.ones(len(ms)))
     residual = features @ weights / ms - 1
     activation, mac, param, floor = (float(weight) for weight in weights)
+    return StepTime(activation, mac, param, floor, relative_std=float(np.sqrt(np.mean(residual**2))))
+
+
+def adapt(
+    base: StepTime, activations: Floats, macs: Floats, params: Floats, batch: Floats, ms: Floats
+) -> StepTime:
+    """`base` moved to a machine of which a few steps (n >= 2) were measured.
+
+    Non-negative least squares of the relative error, as `fit`, with a term per coefficient that holds it near
+    the scaled base: a deviation of as much as the whole step from it weighs like an error of `PULL`.
+    """
+    from scipy.optimize import nnls
+
+    features = np.stack([activations / 1e6, macs / 1e9, params / 1e6 / batch, np.ones(len(ms))], axis=1)
+    weights = np.array(
+        [base.per_mega_activation, base.per_giga_mac, base.per_mega_param_over_batch, base.floor]
+    )
+    scaled = weights * float(np.median(ms / (features @ weights)))
+    pull = PULL * np.diag((features / ms[:, None]).mean(axis=0))
+    rows = np.concatenate([features / ms[:, None], pull])
+    found, _ = nnls(rows, np.concatenate([np.ones(len(ms)), pull @ scaled]))
+    residual = features @ found / ms - 1
+    activation, mac, param, floor = (float(weight) for weight in found)
     return StepTime(activation, mac, param, floor, relative_std=float(np.sqrt(np.mean(residual**2))))
 
 
@@ -191,6 +215,10 @@ class TrainingCost:
         """(n,) GPU-hours to fine-tune these subnets by their recipe; 0 for zero epochs."""
         mean = self._hours_per_epoch(space, genomes) * space.column(genomes, "finetune_epochs")
         return Prediction(mean, self.relative_std(space) * mean)
+
+    def hours_of(self, space: SearchSpace, genomes: Genomes, *, epochs: int) -> Floats:
+        """(n,) GPU-hours of so many epochs, whatever the genomes say."""
+        return self._hours_per_epoch(space, genomes) * epochs
 
     def relative_std(self, space: SearchSpace) -> float:
         """Relative standard deviation of the hours: of the fit on lineages left out, and of scaling to

@@ -1,0 +1,246 @@
+"""Supernets of one's own: `python -m benchmarks.supernet PART out=FOLDER [options]`.
+
+Parts: digits, judge, recipes, stand_alone, cost. All run on one thread of a CPU and go on where they stopped;
+what they train stays in `out`. CIFAR-10 is the folder `images=` with {train,test}/CLASS/*.jpg: 10,000
+training images, the 10,000 test images, calibration on 1,024 shuffled training images, 32 x 32 pixels.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.stats import spearmanr
+
+from supernet import artifact, evaluation, footprint, network, spaces, train, training_cost
+from supernet.data import Images, ImageSet
+from supernet.evaluation import SupernetAccuracy
+from supernet.finetune import FineTuning, fine_tune
+from supernet.recipes import Phase, ProgressiveShrinking, Recipe, Sandwich
+from supernet.space import Genomes, SearchSpace
+from supernet.train import Optimisation
+
+SPACE = "ofa_small"
+SUBNETS = 30  # for spread and split-half reliability
+DEFAULTS = {"out": "runs/bench-supernet", "images": "/tmp/cifar10", "epochs": "76", "seeds": "3", "nets": "8"}
+JUDGE = Optimisation(epochs=76, batch=128, forward_batch=128, rate=0.1, weight_decay=3e-4)
+ADAPTED_ON = 3
+
+
+def cifar(images: str, side: int = 32) -> ImageSet:
+    return ImageSet(
+        source="folder", root=Path(images), resolution=(side, side), train_images=10_000, val=2000
+    )
+
+
+def trained(
+    out: Path, images: ImageSet, recipe: Recipe, optimisation: Optimisation, *, seed: int = 0
+) -> dict[str, Any]:
+    """Train unless `out` holds the finished run; its summary."""
+    if not (out / train.SUMMARY).exists():
+        node = {"_target_": "supernet.data.ImageSet", **_plain(images)}
+        config = {"data": node, "seed": seed, **_plain(optimisation), "recipe": repr(recipe)}
+        train.train(
+            spaces.get(SPACE), images.load(), recipe, optimisation, seed=seed, out=out, config=config,
+            validate_every=10,
+        )  # fmt: skip
+    found: dict[str, Any] = json.loads((out / train.SUMMARY).read_text())
+    return found
+
+
+def _plain(value: Any) -> dict[str, Any]:
+    fields = {name: getattr(value, name) for name in value.__dataclass_fields__}
+    return {name: str(v) if isinstance(v, Path) else v for name, v in fields.items()}
+
+
+def at_side(space: SearchSpace, genomes: Genomes, side: int) -> Genomes:
+    """The same networks at one input side, without fine-tuning."""
+    moved = genomes.copy()
+    moved[:, space.index["r"]] = space.axis("r").values.index(side) + 1
+    return space.network(moved)
+
+
+def random_subnets(count: int, side: int, seed: int = 7) -> Genomes:
+    """(count, d) the largest, the smallest and random ones, at one side."""
+    return evaluation.sample(spaces.get(SPACE).restrict("r", side, side), count, seed)
+
+
+def split_half(accuracy: SupernetAccuracy, genomes: Genomes) -> float:
+    """Spearman correlation of the subnets' accuracies on the two halves of the test images."""
+    data = accuracy.data
+    rows = data.parts["test"]
+    halves = []
+    for k in range(2):
+        half = replace(data, parts={**data.parts, "test": rows[k::2]})
+        halves.append([_top1(accuracy, half, genomes[i : i + 1]) for i in range(len(genomes))])
+    return float(spearmanr(halves[0], halves[1]).statistic)
+
+
+def _top1(accuracy: SupernetAccuracy, images: Images, genome: Genomes) -> float:
+    side = network.resolution(accuracy.trained.space, genome)
+    subnet = accuracy.trained.extract(genome)
+    with train.processes() as group:
+        correct, total = train.evaluate(subnet, images, side, "test", group)
+    return correct / total
+
+
+def digits(options: dict[str, str]) -> None:
+    """`make train` with its defaults, per seed: the largest and the smallest subnet on the test images."""
+    images = ImageSet(
+        source="digits", resolution=(16, 16), val=200, calibration=512, flip=False, augment="shift"
+    )
+    plan = Optimisation(epochs=60, batch=64, forward_batch=32, rate=0.05, weight_decay=1e-4)
+    ends = random_subnets(2, 16)
+    for seed in range(int(options["seeds"])):
+        folder = Path(options["out"]) / f"digits-{seed}"
+        took = trained(folder, images, Sandwich(), plan, seed=seed)
+        top1 = 100 * SupernetAccuracy(folder=folder, part="test").predict(ends).mean
+        print(
+            f"digits, seed {seed}: largest {top1[0]:.2f}%, smallest {top1[1]:.2f}%, "
+            f"{took['cpu_seconds']:.0f} s of CPU"
+        )
+
+
+def judge(options: dict[str, str]) -> None:
+    """CIFAR-10: spread, reliability, calibration on and off, of 30 subnets."""
+    folder = Path(options["out"]) / "judge"
+    plan = replace(JUDGE, epochs=int(options["epochs"]))
+    took = trained(folder, cifar(options["images"]), Sandwich(), plan)
+    accuracy = SupernetAccuracy(folder=folder, part="test")
+    genomes = random_subnets(SUBNETS, 32)
+    predicted = accuracy.predict(genomes)
+    top1, macs = 100 * predicted.mean, footprint.of(spaces.get(SPACE), genomes, "macs")
+    print(f"{took['epochs']} epochs, {took['cpu_seconds']:.0f} s of CPU, seed 0")
+    print(f"largest {top1[0]:.2f}%, smallest {top1[1]:.2f}%")
+    print(f"{SUBNETS} subnets {top1.min():.2f} to {top1.max():.2f}%")
+    print(f"sd {top1.std(ddof=1):.2f} points, of sampling {100 * predicted.std.mean():.2f}")
+    print(f"Spearman with MACs {spearmanr(macs, top1).statistic:.2f}")
+    print(f"split-half Spearman {split_half(accuracy, genomes):.2f}")
+    plain = 100 * replace(accuracy, calibrated=False).predict(genomes).mean
+    print(
+        f"median with calibration {np.median(top1):.1f}%, without {np.median(plain):.1f}% "
+        f"(largest {plain[0]:.1f}%, smallest {plain[1]:.1f}%)"
+    )
+
+
+def work(recipe: Recipe, epochs: int, side: int = 32) -> float:
+    """Multiply-accumulates of a training per training image: three times the forward pass of each subnet, and
+    once that of a teacher."""
+    from supernet.recipes import epochs_of
+
+    space = spaces.get(SPACE).restrict("r", side, side)
+    phases, total = recipe.phases(space), 0.0
+    for phase, count in zip(phases, epochs_of(phases, epochs), strict=True):
+        total += count * _work_of_epoch(phase, space)
+    return total
+
+
+def _work_of_epoch(phase: Phase, space: SearchSpace) -> float:
+    narrow = phase.restricted(space)
+    steps = np.concatenate([train.subnets(phase, narrow, seed=0, epoch=0, step=s) for s in range(100)])
+    teacher = footprint.of(space, network.largest(space), "macs")[0] if phase.distil == "teacher" else 0.0
+    return float(3 * footprint.of(space, steps, "macs").sum() / 100 + teacher)
+
+
+RECIPES: dict[str, Recipe] = {
+    "sandwich rule, in-place distillation": Sandwich(),
+    "sandwich rule, no distillation": Sandwich(distil=False),
+    "sandwich rule, distillation, no largest-first part": Sandwich(largest_first=0),
+    "progressive shrinking, distillation": ProgressiveShrinking(),
+    "progressive shrinking, no distillation": ProgressiveShrinking(distil=False),
+}
+
+
+def recipes(options: dict[str, str]) -> None:
+    """Recipes with as many multiply-accumulates as the sandwich rule spends in `epochs`."""
+    budget = work(Sandwich(), int(options["epochs"]))
+    genomes = random_subnets(12, 32)
+    print(
+        "| recipe | epochs | CPU s | largest % | smallest % | mean of 12 % |\n|---|---:|---:|---:|---:|---:|"
+    )
+    for name, recipe in RECIPES.items():
+        fewest = len(recipe.phases(spaces.get(SPACE)))
+        epochs = min(range(fewest, 400), key=lambda n: abs(work(recipe, n) - budget))
+        folder = Path(options["out"]) / ("recipe-" + name.replace(",", "").replace(" ", "-"))
+        took = trained(folder, cifar(options["images"]), recipe, replace(JUDGE, epochs=epochs))
+        top1 = 100 * SupernetAccuracy(folder=folder, part="test").predict(genomes).mean
+        row = f"| {name} | {epochs} | {took['cpu_seconds']:.0f} | {top1[0]:.2f} | {top1[1]:.2f} "
+        print(f"{row}| {top1.mean():.2f} |", flush=True)
+
+
+def stand_alone(options: dict[str, str]) -> None:
+    """Subnets trained alone, from scratch, for as many epochs as the supernet of `judge`."""
+    folder = Path(options["out"]) / "judge"
+    accuracy = SupernetAccuracy(folder=folder, part="test")
+    genomes = random_subnets(int(options["nets"]), 32)
+    shared = 100 * accuracy.predict(genomes).mean
+    kept = Path(options["out"]) / "stand_alone.json"
+    known = json.loads(kept.read_text()) if kept.exists() else {}
+    recipe = FineTuning(
+        epochs=int(options["epochs"]), from_scratch=True, distil=False, batch=JUDGE.batch, rate=JUDGE.rate,
+        weight_decay=JUDGE.weight_decay,
+    )  # fmt: skip
+    names = spaces.get(SPACE).format(genomes)
+    with train.processes() as group:
+        for i, name in enumerate(names):
+            if name not in known:
+                found = fine_tune(accuracy.trained, accuracy.data, genomes[i : i + 1], recipe, group)
+                known[name] = [100 * found.after, sum(found.epoch_seconds)]
+                artifact.write_text(kept, json.dumps(known, indent=1) + "\n")
+            print(
+                f"{name}: supernet {shared[i]:.2f}%, alone {known[name][0]:.2f}%, {known[name][1]:.0f} s",
+                flush=True,
+            )
+    alone = np.array([known[name][0] for name in names])
+    print(f"mean gap {np.mean(alone - shared):.2f} points, Spearman {spearmanr(alone, shared).statistic:.2f}")
+
+
+def cost(options: dict[str, str]) -> None:
+    """Seconds of an epoch of fine-tuning, 10 subnets, against predictions adapted with 3 of them."""
+    folder = Path(options["out"]) / "judge"
+    accuracy = SupernetAccuracy(folder=folder, part="test")
+    space, data = accuracy.trained.space, accuracy.data
+    part = replace(data, parts={**data.parts, "train": data.parts["train"][:2048]})
+    genomes = random_subnets(10, 32, seed=11)
+    recipe = FineTuning(epochs=3, batch=64, distil=False)
+    seconds = []
+    with train.processes() as group:
+        for i in range(len(genomes)):
+            found = fine_tune(accuracy.trained, part, genomes[i : i + 1], recipe, group)
+            seconds.append(float(np.median(found.epoch_seconds)))
+    activations, macs, params = (footprint.of(space, genomes, m) for m in training_cost.METRICS)
+    ms = 1000 * np.array(seconds) / 2048
+    few = np.array([0, 1, 2])  # the largest, the smallest and a random one
+    batch = np.full(len(ms), 64.0)
+    base = training_cost.fitted()["mobile"]
+    columns = (activations, macs, params, batch)
+    adapted = training_cost.adapt(base, *(column[few] for column in columns), ms[few])
+    predicted = adapted.ms(*columns)
+    scale = float(np.median(ms[few] / base.ms(*columns)[few]))
+    for label, guess in (("adapted", predicted), ("one factor", scale * base.ms(*columns))):
+        error = 100 * np.abs(guess / ms - 1)
+        rest = np.setdiff1d(np.arange(len(ms)), few)
+        print(f"{label}: MAPE {error.mean():.1f}% of all 10, {error[rest].mean():.1f}% of the 7 others")
+    for name, measured, guess in zip(space.format(genomes), ms, predicted, strict=True):
+        print(f"{name}: {measured:.3f} ms per image measured, {guess:.3f} predicted")
+
+
+PARTS = {"digits": digits, "judge": judge, "recipes": recipes, "stand_alone": stand_alone, "cost": cost}
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    given = [word for word in sys.argv[1:] if "=" not in word]
+    options = {**DEFAULTS, **dict(word.split("=", 1) for word in sys.argv[1:] if "=" in word)}
+    for part in given or list(PARTS):
+        print(f"## {part}", flush=True)
+        PARTS[part](options)
+
+
+if __name__ == "__main__":
+    main()

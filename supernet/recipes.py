@@ -1,0 +1,149 @@
+"""How a supernet is trained: phases, each with the part of the space that is open and the subnets of a step.
+
+Two recipes: the sandwich rule with in-place distillation (Yu and Huang, 2019; BigNAS, Yu et al., 2020) and
+OFA's progressive shrinking (Cai et al., 2020). A phase opens, per letter of the space's genes (k kernels, d
+depths, e expansions, w widths), the upper levels of all these genes; letters that it does not name stay at
+the largest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Literal, Protocol
+
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass as checked_dataclass
+
+from supernet.space import SearchSpace
+
+Subnet = Literal["largest", "smallest", "random"]
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A stretch of epochs. The losses of the subnets of a step are averaged.
+
+    `distil`: none (all learn the labels), in_place (all but the first learn the first's outputs), or teacher
+    (all learn labels and the outputs of the network as it was when phase `teacher_from` ended).
+    """
+
+    name: str
+    share: float  # of the epochs
+    open: Mapping[str, int]  # letter: how many levels from the top
+    subnets: tuple[Subnet, ...]
+    distil: Literal["none", "in_place", "teacher"] = "none"
+    rate: float = 1.0  # times the learning rate of the run
+    restart: bool = True  # a new cosine and no momentum; else the cosine of the phase before goes on
+    sort_channels: bool = False  # before it: most important channels of each block first
+
+    def restricted(self, space: SearchSpace) -> SearchSpace:
+        """The space with the levels that are open; resolutions and fine-tuning as they are."""
+        for axis in space.axes:
+            if axis.letter != "r" and not axis.deploy:
+                count = min(self.open.get(axis.letter, 1), len(axis.values))
+                space = space.restrict(axis.name, axis.values[-count], axis.values[-1])
+        return space
+
+
+class Recipe(Protocol):
+    def phases(self, space: SearchSpace) -> tuple[Phase, ...]: ...
+
+
+def letters(space: SearchSpace) -> dict[str, int]:
+    """Most levels of any gene, by letter, of the genes that change the network."""
+    found: dict[str, int] = {}
+    for axis in space.axes:
+        if axis.letter != "r" and not axis.deploy:
+            found[axis.letter] = max(found.get(axis.letter, 1), len(axis.values))
+    return found
+
+
+@checked_dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+class Sandwich:
+    """First the largest subnet alone for `largest_first` of the epochs, then each step the largest, the
+    smallest and `random` others; one cosine for all.
+
+    Without the first part the largest subnet of a short training is far worse (CIFAR-10, 200 s: 36 instead of
+    49%).
+    """
+
+    random: Annotated[int, Field(ge=0)] = 1
+    largest_first: Annotated[float, Field(ge=0, lt=1)] = 0.35
+    distil: bool = True
+
+    def phases(self, space: SearchSpace) -> tuple[Phase, ...]:
+        others: list[Subnet] = ["random"] * self.random
+        subnets: tuple[Subnet, ...] = ("largest", "smallest", *others)
+        sandwich = Phase(
+            "sandwich",
+            1 - self.largest_first,
+            letters(space),
+            subnets,
+            "in_place" if self.distil else "none",
+            restart=not self.largest_first,
+        )
+        if not self.largest_first:
+            return (sandwich,)
+        return Phase("largest", self.largest_first, {}, ("largest",)), sandwich
+
+
+@checked_dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+class ProgressiveShrinking:
+    """As published for MobileNetV3: the largest network for 180 epochs, then elastic kernels for 120, depths
+    for 25 + 120 and expansions for 25 + 120, each time with one more level, taught by the largest network.
+
+    A step trains 1 subnet in the kernel phase, 2 in the depth and 4 in the expansion phases, and the learning
+    rate of the phases is 1, 1/12 and 1/4 of that of the run (github mit-han-lab/once-for-all,
+    train_ofa_net.py). Epochs are shares of the run's. Of other spaces, letters with one level are left out.
+    """
+
+    distil: bool = True
+
+    def phases(self, space: SearchSpace) -> tuple[Phase, ...]:
+        levels = letters(space)
+        found = [Phase("largest", 180, {}, ("largest",))]
+        opened: dict[str, int] = {}
+        for letter, name, subnets in (
+            ("k", "kernel", 1),
+            ("d", "depth", 2),
+            ("e", "expand", 4),
+            ("w", "width", 4),
+        ):
+            if levels.get(letter, 1) < 2:
+                continue
+            steps = [levels[letter]] if letter == "k" else range(2, levels[letter] + 1)
+            for count in steps:
+                opened = {**opened, letter: count}
+                last = count == levels[letter]
+                drawn: list[Subnet] = ["random"] * subnets
+                found.append(
+                    Phase(
+                        name if len(steps) == 1 else f"{name} {count - 1}",
+                        120 if last else 25,
+                        opened,
+                        tuple(drawn),
+                        "teacher" if self.distil else "none",
+                        rate=1.0 if letter == "k" else 1 / 4 if last else 1 / 12,
+                        sort_channels=letter == "e",
+                    )
+                )
+        return tuple(found)
+
+
+def epochs_of(phases: tuple[Phase, ...], epochs: int) -> tuple[int, ...]:
+    """Epochs of each phase: their shares of the total, at least one each; what rounding leaves goes to the
+    longest."""
+    if epochs < len(phases):
+        names = ", ".join(phase.name for phase in phases)
+        raise ValueError(f"epochs={epochs} are fewer than the {len(phases)} phases of the recipe ({names})")
+    total = sum(phase.share for phase in phases)
+    counts = [max(1, int(epochs * phase.share / total)) for phase in phases]
+    while sum(counts) != epochs:
+        ahead = [count - epochs * phase.share / total for count, phase in zip(counts, phases, strict=True)]
+        if sum(counts) < epochs:
+            counts[ahead.index(min(ahead))] += 1
+        else:
+            able = [a if count > 1 else float("-inf") for a, count in zip(ahead, counts, strict=True)]
+            counts[able.index(max(able))] -= 1
+    return tuple(counts)

@@ -1,0 +1,55 @@
+"""The weight-sharing network of `ofa_small`: OFA-MobileNetV3 of the `ofa` package, with another layout."""
+
+from __future__ import annotations
+
+from ofa.imagenet_classification.elastic_nn.modules.dynamic_layers import DynamicMBConvLayer
+from ofa.imagenet_classification.elastic_nn.networks import OFAMobileNetV3
+from ofa.utils.layers import ConvLayer, IdentityLayer, LinearLayer, MBConvLayer, ResidualBlock
+
+from supernet.layers import Activation
+from supernet.spaces import ofa_small
+
+NAMES = {Activation.RELU: "relu", Activation.HARD_SWISH: "h_swish"}
+
+
+class SmallMobileNetV3(OFAMobileNetV3):  # type: ignore[misc]  # ofa has no types
+    """Sampling, setting and extracting subnets are inherited; only the layout is new.
+
+    The inherited constructor ignores stage widths and has five stages, so it is not called.
+    """
+
+    def __init__(self, classes: int) -> None:
+        self.ks_list = list(ofa_small.KERNELS)
+        self.expand_ratio_list = list(ofa_small.EXPANDS)
+        self.depth_list = list(ofa_small.DEPTHS)
+        stem = ofa_small.STEM
+        first = MBConvLayer(stem, stem, kernel_size=3, stride=1, expand_ratio=1, act_func="relu")
+        blocks = [ResidualBlock(first, IdentityLayer(stem, stem))]
+        self.block_group_info = []
+        cin = stem
+        for stage, width in enumerate(ofa_small.WIDTHS):
+            self.block_group_info.append([len(blocks) + b for b in range(ofa_small.BLOCKS)])
+            for block in range(ofa_small.BLOCKS):
+                stride = ofa_small.STRIDES[stage] if block == 0 else 1
+                elastic = DynamicMBConvLayer(
+                    in_channel_list=[cin],
+                    out_channel_list=[width],
+                    kernel_size_list=self.ks_list,
+                    expand_ratio_list=self.expand_ratio_list,
+                    stride=stride,
+                    act_func=NAMES[ofa_small.ACTS[stage]],
+                    use_se=ofa_small.SQUEEZE[stage],
+                )
+                shortcut = IdentityLayer(cin, cin) if stride == 1 and cin == width else None
+                blocks.append(ResidualBlock(elastic, shortcut))
+                cin = width
+        mix = dict(kernel_size=1, bias=False, use_bn=False, act_func="h_swish")
+        super(OFAMobileNetV3, self).__init__(
+            ConvLayer(3, stem, kernel_size=3, stride=2, act_func="h_swish"),
+            blocks,
+            ConvLayer(cin, ofa_small.EXPAND, kernel_size=1, act_func="h_swish"),
+            ConvLayer(ofa_small.EXPAND, ofa_small.MIX, **mix),
+            LinearLayer(ofa_small.MIX, classes),
+        )
+        self.set_bn_param(momentum=0.1, eps=1e-5)
+        self.runtime_depth = [ofa_small.BLOCKS] * ofa_small.STAGES

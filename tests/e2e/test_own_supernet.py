@@ -1,0 +1,99 @@
+"""Train, measure, fit, fine-tune, as a user types it; and on two processes."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from scripts import build_accuracy_data, finetune_subnet, fit_predictor, train_supernet
+from supernet import accuracy, spaces, training_cost
+from supernet.training_cost import StepTime
+
+ROOT = Path(__file__).parents[2]
+TINY = ["data.train_images=128", "data.calibration=128", "epochs=2", "batch=64", "forward_batch=32"]
+
+
+@pytest.fixture
+def run(monkeypatch, capsys, tmp_path):
+    """A command in this process, in a folder of its own: what it prints. Importing torch takes seconds."""
+    import torch
+
+    monkeypatch.chdir(tmp_path)
+
+    def call(script, *words):
+        monkeypatch.setattr(sys, "argv", [script.__name__, *words])
+        capsys.readouterr()
+        script.main()
+        return capsys.readouterr().out
+
+    threads = torch.get_num_threads()
+    yield call
+    torch.set_num_threads(threads)
+
+
+def losses(folder):
+    events = [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
+    return np.array([event["loss"] for event in events if event["event"] == "epoch"])
+
+
+def test_train_measure_fit_and_fine_tune(run, tmp_path):
+    out = run(train_supernet, *TINY, "wandb=offline", "out=mine")
+    assert "largest subnet (1.04 M MACs)" in out
+    assert list((tmp_path / "mine" / "wandb").glob("offline-run-*/*.wandb"))
+    out = run(build_accuracy_data, "supernet=mine", "subnets=16")
+    assert "16 subnets of this supernet are in" in out
+    rows = tmp_path / "mine" / "accuracies-val.csv"
+    words = ["what=accuracy", "space=ofa_small", f"rows={rows}", "column=top1", "curve=[12]", "out=mine.npz"]
+    assert "12 rows: Kendall" in run(fit_predictor, *words)
+    assert accuracy.load(tmp_path / "mine.npz").space == "ofa_small"
+    name = rows.read_text().splitlines()[2].rsplit(",", 1)[1]
+    step = StepTime(1.0, 9.0, 1.0, 1.0, relative_std=0.1)
+    training_cost.save_step(tmp_path / "step.json", step)
+    words = ["supernet=mine", f"architecture='{name}'", "epochs=1", "step_file=step.json"]
+    assert "off by" in run(finetune_subnet, *words)
+    cost = json.loads((tmp_path / "mine" / "subnet" / "cost.json").read_text())
+    assert cost["energy_kwh_model"] == pytest.approx(cost["device_hours"] * 0.065)
+    space = spaces.get("ofa_small")
+    table = space.layers(space.parse([name]))
+    ms = step.ms(table.layer_activations().sum(), table.macs()[0], table.params()[0], 64)
+    assert cost["predicted_hours"] == pytest.approx(ms * 128 / 3.6e6, rel=1e-6)
+
+
+def test_two_processes_have_the_loss_curve_of_one(run, tmp_path):
+    """Same global batch: equal to rounding."""
+    words = [*TINY, "wandb=disabled"]
+    run(train_supernet, *words, "out=one")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    done = subprocess.run(
+        [sys.executable, *launcher, "-m", "scripts.train_supernet", *words, "out=two"],
+        cwd=tmp_path,
+        env=environment,
+        text=True,
+        capture_output=True,
+    )
+    assert done.returncode == 0, done.stderr
+    one, two = losses(tmp_path / "one"), losses(tmp_path / "two")
+    assert len(one) == 2
+    assert np.allclose(one, two, rtol=1e-4)
+    assert json.loads((tmp_path / "two" / "summary.json").read_text())["processes"] == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (["data=folder", "data.root=nowhere"], "is no folder"),
+        (["data.val=1500"], "leaves no training image"),
+        (["recipe=progressive", "epochs=3"], "fewer than the"),
+        (["data.resolution=[16,18]"], "must start and end at input sides of ofa_small"),
+        (["recipe=sandwhich"], "Did you mean 'sandwich'"),
+        (["rate=fast"], "rate=fast"),
+    ],
+)
+def test_wrong_words_are_one_line(run, words, reason):
+    with pytest.raises(SystemExit, match=reason):
+        run(train_supernet, *words, "wandb=disabled", "out=mine")

@@ -1,0 +1,55 @@
+"""A small supernet that was really trained, for the tests that need one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+DIGITS = {"_target_": "supernet.data.ImageSet", "source": "digits", "resolution": [16, 20], "val": 300}
+
+
+@pytest.fixture(scope="session")
+def training():
+    """Trains `ofa_small` on a part of the digits in a folder, with options of `train.Optimisation`."""
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import ofa.imagenet_classification.elastic_nn.networks  # noqa: F401
+        import torch
+
+    import configs
+    from supernet import spaces, train
+
+    torch.set_num_threads(1)
+
+    def run(
+        out: Path, recipe: Any, *, images: int = 128, sinks: Any = (), seed: int = 0, **options: Any
+    ) -> Any:
+        node = {**DIGITS, "train_images": images, "calibration": 128}
+        given = {"epochs": 3, "batch": 64, "forward_batch": 32, "rate": 0.05, **options}
+        return train.train(
+            spaces.get("ofa_small"),
+            configs.build(node).load(),
+            recipe,
+            train.Optimisation(**given),
+            seed=seed,
+            out=out,
+            config={"data": node, "seed": seed, **given},
+            sinks=sinks,
+            validate_every=100,
+        )
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def trained_folder(training, tmp_path_factory) -> Path:
+    """A run folder of six epochs on 300 digits: its subnets are right about half of the time."""
+    from supernet.recipes import Sandwich
+
+    out = tmp_path_factory.mktemp("trained") / "run"
+    training(out, Sandwich(largest_first=0.25), images=300, epochs=6, batch=32, forward_batch=32)
+    return out

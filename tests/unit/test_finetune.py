@@ -1,0 +1,58 @@
+"""Fine-tuning one subnet, and what training costs on a machine of which little was measured."""
+
+import numpy as np
+import pytest
+
+from supernet import evaluation, network, training_cost
+from supernet.finetune import FineTuning, energy_kwh, fine_tune
+from supernet.train import processes
+from supernet.training_cost import StepTime
+
+
+def test_fine_tuning_from_the_supernet_and_from_scratch(trained_folder):
+    trained, images = network.load(trained_folder), evaluation.images_of(trained_folder)
+    genome = network.smallest(trained.space)
+    with processes() as group:
+        none = fine_tune(trained, images, genome, FineTuning(epochs=0), group)
+        some = fine_tune(trained, images, genome, FineTuning(epochs=3, batch=32), group)
+        scratch = fine_tune(
+            trained, images, genome, FineTuning(epochs=1, batch=32, from_scratch=True, distil=False), group
+        )
+        again = fine_tune(
+            trained, images, genome, FineTuning(epochs=1, batch=32, from_scratch=True, distil=False), group
+        )
+    assert none.after == none.before == some.before
+    assert none.hours == 0
+    assert some.after > some.before
+    assert some.hours == pytest.approx(sum(some.epoch_seconds) / 3600)
+    assert len(some.epoch_seconds) == 3
+    assert scratch.after < some.before
+    assert scratch.loss == again.loss
+    fresh = network.load(trained_folder)  # the supernet is left as it was
+    for (name, a), b in zip(
+        fresh.module.state_dict().items(), trained.module.state_dict().values(), strict=True
+    ):
+        assert (a == b).all(), name
+    assert energy_kwh(2.0, 65.0) == pytest.approx(0.13)
+
+
+def test_adapting_step_times_from_three_measurements():
+    """A machine whose steps are exactly scaled is found; one with other proportions is met halfway."""
+    rng = np.random.default_rng(0)
+    activations, macs, params = (
+        rng.uniform(0.5e6, 2e6, 10),
+        rng.uniform(1e6, 9e6, 10),
+        rng.uniform(2e5, 5e5, 10),
+    )
+    batch = np.full(10, 64.0)
+    base = StepTime(1.0, 40.0, 3.0, 0.2, relative_std=0.1)
+    features = (activations, macs, params, batch)
+    few = tuple(column[:3] for column in features)
+    scaled = training_cost.adapt(base, *few, 7 * base.ms(*few))
+    assert scaled.ms(*features) == pytest.approx(7 * base.ms(*features), rel=1e-6)
+    truth = StepTime(1.0, 400.0, 0.0, 0.5, relative_std=0.0)
+    adapted = training_cost.adapt(base, *few, truth.ms(*few))
+    error = np.abs(adapted.ms(*features) / truth.ms(*features) - 1)[3:].mean()
+    factor = np.median(truth.ms(*few) / base.ms(*few))
+    plain = np.abs(factor * base.ms(*features) / truth.ms(*features) - 1)[3:].mean()
+    assert error < 0.5 * plain

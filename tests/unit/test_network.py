@@ -1,0 +1,200 @@
+"""Supernets as networks: subnets, calibration, weights."""
+
+import urllib.error
+
+import numpy as np
+import pytest
+
+from supernet import network, spaces
+from supernet.data import ImageSet
+
+FAMILIES = ["ofa_mbv3_w1.0", "ofa_proxyless_w1.3", "ofa_resnet50", "ofa_small"]
+
+
+@pytest.fixture(scope="module")
+def torch():
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import ofa.imagenet_classification.elastic_nn.networks  # noqa: F401
+        import torch
+
+    torch.set_num_threads(1)
+    return torch
+
+
+def lively(torch, space, classes=None, pictures=4):
+    """A supernet whose outputs differ from picture to picture, as a trained one's: norms fit its signals."""
+    from ofa.utils.my_modules import init_models
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        module = network.supernet(space, classes)
+        init_models(module)
+        images = torch.randn(pictures, 3, 32, 32)
+    network.set_active(module, space, network.largest(space))
+    with torch.no_grad():
+        for _ in range(3):
+            module.train()(images)
+    return module.eval(), images
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_extracted_subnet_equals_the_supernet_in_subnet_mode(name, torch):
+    """20 random subnets: the same outputs to 1e-5 of their size, and different from those of the others."""
+    space = spaces.get(name)
+    module, images = lively(torch, space, classes=7, pictures=2)
+    genomes = space.sample(20, np.random.default_rng(1))
+    before = None
+    for i in range(len(genomes)):
+        genome = genomes[i : i + 1]
+        network.set_active(module, space, genome)
+        network.settle_norms(module, images)  # or the signals of random weights would fade to the same output
+        with torch.no_grad():
+            whole = module(images)
+            part = network.extract(module, space, genome)(images)
+        assert part.shape == (2, 7)
+        size = float(whole.abs().max())
+        assert size > 1e-3
+        assert float((whole - part).abs().max()) <= 1e-5 * size
+        assert before is None or float((whole - before).abs().max()) > 1e-3 * size
+        before = whole
+
+
+def test_small_network_has_the_layers_of_its_table(torch):
+    """MACs and parameters of 10 subnets by torch's own counter, at two sides and for 10 and 3 classes."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    space = spaces.get("ofa_small")
+    genomes = space.sample(10, np.random.default_rng(2))
+    table = space.layers(genomes)
+    for classes in (10, 3):
+        module = network.supernet(space, classes)
+        for i in range(len(genomes)):
+            subnet, r = network.extract(module, space, genomes[i : i + 1]), int(space.column(genomes, "r")[i])
+            with FlopCounterMode(display=False) as counter, torch.no_grad():
+                subnet(torch.zeros(1, 3, r, r))
+            assert counter.get_total_flops() == 2 * (table.macs()[i] - 512 * (10 - classes))
+            held = sum(p.numel() for p in subnet.parameters())
+            assert held == table.params()[i] - 513 * (10 - classes)
+    ends = np.concatenate([network.smallest(space), network.largest(space)])
+    ends[:, space.index["r"]] = space.axis("r").values.index(32) + 1
+    assert space.layers(ends).macs().tolist() == [902976, 3239040]
+
+
+def test_native_activations_change_nothing_in_training(torch):
+    """Same loss, and gradients to rounding."""
+    space = spaces.get("ofa_small")
+    (plain, images), (native, _) = lively(torch, space), lively(torch, space)
+    network.with_native_activations(native)
+    losses = []
+    for module in (plain, native):
+        network.set_active(module, space, network.largest(space))
+        loss = module.train()(images).square().sum()
+        loss.backward()
+        losses.append(loss.item())
+    assert losses[0] == pytest.approx(losses[1], rel=1e-6)
+    pairs = [(a.grad, b.grad) for a, b in zip(plain.parameters(), native.parameters(), strict=True)]
+    largest = max(float(a.abs().max()) for a, _ in pairs if a is not None)
+    for a, b in pairs:
+        assert (a is None) == (b is None)
+        assert a is None or torch.allclose(a, b, rtol=1e-3, atol=1e-5 * largest)
+
+
+def test_calibration_gives_the_statistics_of_ofas_own_function(torch):
+    """OFA's uses the biased variance, torch's the other: they agree to the number of values per channel."""
+    from ofa.imagenet_classification.elastic_nn.utils import set_running_statistics
+
+    space = spaces.get("ofa_small")
+    module, _ = lively(torch, space)
+    genome = network.smallest(space)
+    images = ImageSet(source="digits", resolution=(16, 16), val=200, calibration=300).load()
+    ours, theirs = (network.extract(module, space, genome) for _ in range(2))
+    batches = list(images.batches("calibration", 32, 100))
+    network.calibrate(ours, batches, images.frequencies)
+    set_running_statistics(theirs, batches)
+    checked = 0
+    for a, b in zip(ours.modules(), theirs.modules(), strict=True):
+        if isinstance(a, torch.nn.BatchNorm2d):
+            assert torch.allclose(a.running_mean, b.running_mean, rtol=1e-3, atol=1e-5)
+            assert torch.allclose(a.running_var, b.running_var, rtol=2e-2, atol=1e-6)
+            checked += 1
+    assert checked >= 12
+    order = np.argsort(images.labels[images.parts["calibration"]], kind="stable")
+    images.parts["calibration"] = images.parts["calibration"][order]
+    with pytest.raises(ValueError, match="shuffle"):
+        network.calibrate(ours, images.batches("calibration", 32, 100), images.frequencies)
+
+
+def test_supernet_file_round_trip_and_errors(torch, tmp_path):
+    space = spaces.get("ofa_small")
+    module, images = lively(torch, space, classes=4)
+    facts = {"space": "ofa_small", "classes": 4, "resolution": [16, 32]}
+    path = tmp_path / "supernet.safetensors"
+    network.save(path, module.state_dict(), network.KIND, facts)
+    trained = network.load(tmp_path)
+    assert trained.resolution == (16, 32)
+    assert trained.sha256 == network.load(path).sha256
+    network.set_active(trained.module, space, network.largest(space))
+    network.set_active(module, space, network.largest(space))
+    assert (trained.module.eval()(images) == module(images)).all()
+
+    with pytest.raises(ValueError, match="no finished supernet"):
+        network.load(tmp_path.parent)
+    with pytest.raises(ValueError, match="expected 'checkpoint'"):
+        network.read(path, "checkpoint")
+    network.save(path, module.state_dict(), network.KIND, {**facts, "classes": 5})
+    with pytest.raises(ValueError, match=r"of another network: .* classifier"):
+        network.load(path)
+    path.write_bytes(path.read_bytes()[:2000])
+    with pytest.raises(ValueError, match=r"supernet.safetensors is damaged"):
+        network.load(path)
+
+
+def test_published_weights_from_a_file(torch, tmp_path):
+    """A checkpoint in the authors' form: {"state_dict": ...} with their older key names."""
+    space = spaces.get("ofa_mbv3_w1.0")
+    module, images = lively(torch, space, pictures=2)
+    older = {name.replace(".conv.inverted", ".mobile_inverted_conv.inverted"): tensor
+             for name, tensor in module.state_dict().items()}  # fmt: skip
+    path = tmp_path / "ofa_mbv3_d234_e346_k357_w1.0"
+    torch.save({"state_dict": older}, path)
+    trained = network.published("ofa_mbv3_w1.0", path=path)
+    network.set_active(trained.module, space, network.smallest(space))
+    network.set_active(module, space, network.smallest(space))
+    with torch.no_grad():
+        assert (trained.module.eval()(images) == module(images)).all()
+    found = network.published("ofa_mbv3_w1.0", path=path, sha256=network.checksum(path))
+    assert found.resolution == (128, 224)
+    with pytest.raises(ValueError, match="SHA-256"):
+        network.published("ofa_mbv3_w1.0", path=path, sha256="0" * 64)
+    with pytest.raises(ValueError, match=r"not those of ofa_mbv3_w1\.2"):
+        network.published("ofa_mbv3_w1.2", path=path)
+    torch.save({"state_dict": dict(list(older.items())[:-2])}, path)
+    with pytest.raises(ValueError, match="another network"):
+        network.published("ofa_mbv3_w1.0", path=path)
+    torch.save({"state_dict": torch.nn.Linear(2, 2)}, path)  # a pickled object: could run anything
+    with pytest.raises(ValueError, match="read safely"):
+        network.published("ofa_mbv3_w1.0", path=path)
+    with pytest.raises(ValueError, match=r"Did you mean 'ofa_resnet50'"):
+        network.published("ofa_resnet5", path=path)
+
+
+def test_mirrors_are_tried_in_turn(tmp_path):
+    asked = []
+
+    def download(url, path, sha256, progress):
+        asked.append(url)
+        if "good" not in url:
+            raise urllib.error.URLError("no route to host")
+        with open(path, "w") as file:
+            file.write("weights")
+
+    mirrors = ["https://bad.example/w1.0", "https://good.example/w1.0"]
+    path = network.fetch(mirrors, folder=tmp_path, download=download)
+    assert path.read_text() == "weights"
+    assert network.fetch(mirrors, folder=tmp_path, download=download) == path
+    assert asked == mirrors  # once each: the second call found the file
+    with pytest.raises(ValueError, match=r"no mirror served w1.2(?s:.*)no route(?s:.*)give its path"):
+        network.fetch(["https://bad.example/w1.2"], folder=tmp_path, download=download)

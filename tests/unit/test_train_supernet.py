@@ -1,0 +1,205 @@
+"""Training: recipes, resuming, divergence, distillation."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+
+from supernet import network, spaces, train
+from supernet.recipes import Phase, ProgressiveShrinking, Sandwich, epochs_of
+
+
+class Stop:
+    """A sink that kills the training after an epoch."""
+
+    def __init__(self, after):
+        self.after = after
+
+    def start(self, facts, history): ...
+    def step(self, done, of, loss): ...
+    def finish(self, summary): ...
+    def close(self): ...
+
+    def epoch(self, row):
+        if row["epoch"] == self.after:
+            raise KeyboardInterrupt
+
+
+def test_progressive_shrinking_opens_the_space_as_published():
+    """Cai et al. (2020), section 4.1 and train_ofa_net.py: what is open, epochs, subnets of a step."""
+    space = spaces.get("ofa_mbv3_w1.0")
+    phases = ProgressiveShrinking().phases(space)
+    assert [(p.share, len(p.subnets), round(12 * p.rate)) for p in phases] == [
+        (180, 1, 12),
+        (120, 1, 12),
+        (25, 2, 1),
+        (120, 2, 3),
+        (25, 4, 1),
+        (120, 4, 3),
+    ]
+    kernels, depths, expands = [], [], []
+    for phase in phases:
+        values = phase.restricted(space).values(phase.restricted(space).sample(300, np.random.default_rng(0)))
+        kernels.append({*values[:, [space.index[f"ks{i}"] for i in range(20)]].ravel()} - {0})
+        depths.append({*values[:, [space.index[f"d{i}"] for i in range(5)]].ravel()})
+        expands.append({*values[:, [space.index[f"e{i}"] for i in range(20)]].ravel()} - {0})
+    assert kernels == [{7}] + 5 * [{3, 5, 7}]
+    assert depths == 2 * [{4}] + [{3, 4}] + 3 * [{2, 3, 4}]
+    assert expands == 4 * [{6}] + [{4, 6}, {3, 4, 6}]
+    assert [p.sort_channels for p in phases] == 4 * [False] + 2 * [True]
+    resnet = ProgressiveShrinking().phases(spaces.get("ofa_resnet50"))
+    assert [p.name for p in resnet] == [
+        "largest", "depth 1", "depth 2", "expand 1", "expand 2", "width 1", "width 2",
+    ]  # fmt: skip
+
+
+def test_epochs_follow_the_shares():
+    phases = ProgressiveShrinking().phases(spaces.get("ofa_mbv3_w1.0"))
+    assert epochs_of(phases, 590) == (180, 120, 25, 120, 25, 120)
+    for epochs in (6, 7, 13, 60):
+        counts = epochs_of(phases, epochs)
+        assert sum(counts) == epochs
+        assert min(counts) >= 1
+    with pytest.raises(ValueError, match="fewer than the 6 phases"):
+        epochs_of(phases, 5)
+    assert epochs_of(Sandwich().phases(spaces.get("ofa_small")), 100) == (35, 65)
+
+
+def test_subnets_of_a_step():
+    space = spaces.get("ofa_small")
+    phase = Sandwich(random=3).phases(space)[-1]
+    drawn = train.subnets(phase, phase.restricted(space), seed=1, epoch=2, step=3)
+    space.check(drawn)
+    assert (drawn[0] == network.largest(space)[0]).all()
+    assert (drawn[1] == network.smallest(space)[0]).all()
+    assert len(np.unique(drawn, axis=0)) == 5
+    again = train.subnets(phase, phase.restricted(space), seed=1, epoch=2, step=3)
+    assert (again == drawn).all()
+    other = train.subnets(phase, phase.restricted(space), seed=1, epoch=2, step=4)
+    assert (other[2:] != drawn[2:]).any(axis=1).all()
+
+
+def test_the_rate_rises_then_falls_as_a_cosine():
+    rates = [train.rate_at(step, 100) for step in range(100)]
+    assert rates[:4] == [0.25, 0.5, 0.75, 1.0]
+    assert rates[4] == 1.0
+    assert rates[52] == pytest.approx(0.5)
+    assert rates[99] == pytest.approx(0.5 * (1 + math.cos(math.pi * 95 / 96)))
+
+
+@pytest.mark.parametrize(
+    ("recipe", "options"),
+    [
+        (Sandwich(largest_first=0.34), {"ema": 0.9}),
+        (ProgressiveShrinking(), {"epochs": 6, "batch": 32}),
+    ],
+)
+def test_killed_training_resumes_to_the_same_bits(tmp_path, training, recipe, options):
+    """Killed in the middle, and for progressive shrinking again where a phase begins."""
+    whole = training(tmp_path / "whole", recipe, images=64, **options)
+    for after in (0, 3) if "epochs" in options else (1,):
+        with pytest.raises(KeyboardInterrupt):
+            training(tmp_path / "parts", recipe, images=64, sinks=[Stop(after)], **options)
+        assert (tmp_path / "parts" / "checkpoint.safetensors").exists()
+    parts = training(tmp_path / "parts", recipe, images=64, **options)
+    assert parts.sha256 == whole.sha256
+    assert not (tmp_path / "parts" / "checkpoint.safetensors").exists()
+    events = [json.loads(line) for line in (tmp_path / "parts" / "events.jsonl").read_text().splitlines()]
+    epochs = [event["epoch"] for event in events if event["event"] == "epoch"]
+    assert epochs == list(range(options.get("epochs", 3)))
+    with pytest.raises(train.FinishedTraining, match="left alone"):
+        training(tmp_path / "parts", recipe, images=64, **options)
+    other = training(tmp_path / "other", recipe, images=64, seed=1, **options)
+    assert other.sha256 != whole.sha256
+
+
+def test_divergence_keeps_the_last_good_checkpoint(tmp_path, training, monkeypatch):
+    good = train.rate_at
+    monkeypatch.setattr(train, "rate_at", lambda step, steps: good(step, steps) if step < 2 else 1e30)
+    with pytest.raises(train.DivergedError, match=r"step 2 of epoch 2 .* checkpoint of epoch 1 is kept"):
+        training(tmp_path / "run", Sandwich(), images=128)
+    tensors, facts = network.read(tmp_path / "run" / "checkpoint.safetensors", train.CHECKPOINT_KIND)
+    assert len(facts["history"]) == 1
+    assert all(tensor.isfinite().all() for tensor in tensors.values())
+    assert not (tmp_path / "run" / "supernet.safetensors").exists()
+    monkeypatch.setattr(train, "rate_at", lambda step, steps: good(step, steps) if step < 3 else np.inf)
+    with pytest.raises(train.DivergedError, match=r"step 2 of epoch 2 .* checkpoint of epoch 1 is kept"):
+        training(tmp_path / "run", Sandwich(), images=128)  # in the last step: the epoch counts for nothing
+    monkeypatch.undo()
+    with pytest.raises(ValueError, match=r"other settings \(rate\)"):
+        training(tmp_path / "run", Sandwich(), images=128, rate=0.01)
+    training(tmp_path / "run", Sandwich(), images=128)
+
+
+def test_wrong_settings_are_refused_before_training(tmp_path, training):
+    with pytest.raises(ValueError, match="forward_batch=24 must divide batch=64"):
+        training(tmp_path / "a", Sandwich(), forward_batch=24)
+    with pytest.raises(ValueError, match="more than the 64 training images"):
+        training(tmp_path / "b", Sandwich(), images=64, batch=128)
+    (tmp_path / "c").mkdir()
+    (tmp_path / "c" / "checkpoint.safetensors").write_bytes(b"nothing")
+    with pytest.raises(ValueError, match="damaged"):
+        training(tmp_path / "c", Sandwich())
+
+
+def test_subnets_learn_the_outputs_of_the_first(tmp_path, training):
+    """The losses of a step against the definition, from logits that are computed here."""
+    import torch
+    from torch.nn.functional import cross_entropy
+
+    from supernet.data import ImageSet
+
+    space = spaces.get("ofa_small")
+    images = ImageSet(source="digits", resolution=(16, 16), val=300, train_images=64).load()
+    phase = Sandwich(random=0, largest_first=0).phases(space)[0]
+    genomes = train.subnets(phase, space, seed=0, epoch=0, step=0)
+    pixels, labels = next(iter(images.batches("train", 16, 32)))
+    plan = train.Optimisation(epochs=1, batch=32, forward_batch=32, label_smoothing=0.1)
+    with train.processes() as group:
+        run = train._Run(space, images, Sandwich(random=0, largest_first=0), plan, 0, tmp_path, group)
+    run.module.train()
+    losses = run._pass(phase, genomes, pixels, labels, 1)
+    assert losses.shape == (2,)
+    gradient = {name: p.grad.clone() for name, p in run.module.named_parameters() if p.grad is not None}
+    run.module.zero_grad()
+    network.set_active(run.module, space, genomes[:1])
+    first = run.module(pixels)
+    network.set_active(run.module, space, genomes[1:])
+    second = run.module(pixels)
+    wanted = torch.full((32, 10), 0.1 / 10)
+    wanted[torch.arange(32), labels] += 0.9
+    hard = -(wanted * first.log_softmax(1)).sum(1).mean()
+    soft = -(first.detach().exp() / first.detach().exp().sum(1, keepdim=True) * second.log_softmax(1)).sum(1)
+    assert losses[0].item() == pytest.approx(hard.item(), rel=1e-5)
+    assert losses[1].item() == pytest.approx(soft.mean().item(), rel=1e-5)
+    assert losses[1].item() != pytest.approx(cross_entropy(second, labels).item(), rel=1e-3)
+    ((hard + soft.mean()) / 2).backward()  # the gradient is that of the mean loss
+    for name, parameter in run.module.named_parameters():
+        if parameter.grad is not None:
+            assert torch.allclose(parameter.grad, gradient[name], rtol=1e-3, atol=1e-5)
+
+
+def test_sorting_channels_leaves_the_largest_subnet_as_it_is(trained_folder):
+    import torch
+
+    trained = network.load(trained_folder)
+    space, module = trained.space, trained.module.eval()
+    picture = torch.randn(4, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        network.set_active(module, space, network.largest(space))
+        before = module(picture)
+        network.set_active(module, space, network.smallest(space))
+        small = module(picture)
+        module.re_organize_middle_weights(expand_ratio_stage=0)
+        other = module(picture)
+        network.set_active(module, space, network.largest(space))
+        after = module(picture)
+    assert torch.allclose(before, after, atol=1e-4 * float(before.abs().max()))
+    assert not torch.allclose(small, other, atol=1e-2 * float(small.abs().max()))
+
+
+def test_a_phase_needs_a_part_of_the_space():
+    space = spaces.get("ofa_small")
+    narrow = Phase("kernel", 1, {"k": 2}, ("random",)).restricted(space)
+    assert narrow.count() == 2**9 * 13 * 3
