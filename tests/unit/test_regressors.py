@@ -23,6 +23,8 @@ def test_every_model_learns_and_its_arrays_are_all_of_it(name, rng):
     x, y = smooth(rng)
     y += 0.05 * rng.normal(size=len(y))
     node = configs.load("regressor", name)
+    for package in node.pop("requires", ()):
+        pytest.importorskip(package)
     fitted = configs.build(node).fit(x[:120], y[:120], rng)
     said = fitted(x[120:])
     assert np.abs(said - y[120:]).mean() < 0.75 * np.abs(y[120:] - y[:120].mean()).mean()
