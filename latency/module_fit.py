@@ -156,8 +156,8 @@ def _learner(name: str) -> Any:
     """The model `configs/regressor/<name>.yaml`; ValueError that says what to install when it is missing."""
     if missing := _missing(name):
         raise ValueError(
-            f"regressor {name} needs {', '.join(missing)}, not installed here: pip install -e '.[boost]' (in a "
-            "clone: .venv/bin/pip)"
+            f"regressor {name} needs {', '.join(missing)}, not installed here: pip install -e '.[boost]' "
+            "(in a clone: .venv/bin/pip)"
         )
     node = configs.load("regressor", name)
     return configs.build({key: value for key, value in node.items() if key != "requires"})
