@@ -174,7 +174,7 @@ def test_scores_are_those_of_their_definitions():
 
 # ---------------------------------------------------------------------- measuring
 def test_modules_are_measured_once_and_read_back(tmp_path, monkeypatch):
-    monkeypatch.setattr(module_data, "ROUNDS", measure.Rounds(fewest=3, most=3))
+    monkeypatch.setattr(module_data, "ROUNDS", measure.Rounds(fewest=6, most=6))
     design = Design(
         types=("activation", "linear"), points=6, idle={1: 0.5}, loaded={1: 0.5}, utilisations=(0.5,)
     )
