@@ -105,7 +105,7 @@ def networks(engine: str, options: Mapping[str, str]) -> dict[str, Any]:
     parts = [_measured(engine, names, options, batch=batch) for batch in module_networks.BATCHES]
     found = {}
     for batch, part in zip(module_networks.BATCHES, parts, strict=True):
-        subnets = np.array([" r" in name for name in part.names])
+        subnets = np.array([not _is_classifier(name) for name in part.names])
         for what, rows in (("OFA subnets", subnets), ("torchvision", ~subnets)):
             for how, of in (("sum of modules", _bare(predictor)), ("corrected", predictor)):
                 found[f"{what}, batch {batch}, {how}"] = _scores(of, part.take(np.flatnonzero(rows)))
@@ -113,7 +113,7 @@ def networks(engine: str, options: Mapping[str, str]) -> dict[str, Any]:
     for batch, part in zip(module_networks.BATCHES, parts, strict=True):
         off = 100 * (predictor.network_ms(part.modules, part.conditions) / part.ms - 1)
         for name, percent, ms in zip(part.names, off, part.ms, strict=True):
-            if " r" not in name:
+            if _is_classifier(name):
                 print(f"{name:40} batch {batch}  {ms:8.2f} ms  {percent:+6.1f}%")
     return found
 
@@ -133,8 +133,8 @@ def load(engine: str, options: Mapping[str, str]) -> dict[str, Any]:
             given = part if how == "knows" else _without_utilisation(part)
             said = fits.models[name][fits.selection.models[name]].ms(given.rows, given.conditions)
             found.setdefault(f"modules, {how}", {})[name] = module_fit.accuracy(said, part.ms)
-    for how, of in list(found.items()):
-        print(f"{how}: mean accuracy {np.mean(list(of.values())):.2f}% of {len(of)} module types")
+    for how, by_type in found.items():
+        print(f"{how}: mean accuracy {np.mean(list(by_type.values())):.2f}% of {len(by_type)} module types")
     names = module_networks.subnets(SPACE, LOADED, TEST_SEED)
     measured = _measured(engine, names, options, utilisation=HALF)
     predictor = zoo.module_predictor(engine)
@@ -174,10 +174,15 @@ def _measured(
     path = zoo.FOLDER / "measured" / "modules" / f"test_networks_{engine}.csv"
     if "measure" not in options:
         every = module_networks.read_csv(path)
-        return every.take(np.flatnonzero((every.conditions == [batch, 1, utilisation]).all(axis=1)))
+        asked = [(name.split(" ")[1] if _is_classifier(name) else name) in names for name in every.names]
+        return every.take(np.flatnonzero(asked & (every.conditions == [batch, 1, utilisation]).all(axis=1)))
     with Store(options.get("store", "runs/measurements.sqlite")) as store:
         at = here(engine=engine, batch=batch, utilisation=utilisation)
         return module_networks.collect(at, names, store=store)
+
+
+def _is_classifier(name: str) -> bool:
+    return name.startswith(module_networks.CLASSIFIER)
 
 
 def _bare(predictor: ModulesLatency) -> ModulesLatency:

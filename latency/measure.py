@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -528,14 +529,21 @@ def undisturbed(threads: int) -> Iterator[dict[str, Any]]:
     """High priority where the system grants it (root), and this many PyTorch threads; both as before
     afterwards. Yields the priority that was granted."""
     before = os.getpriority(os.PRIO_PROCESS, 0)
-    with contextlib.suppress(PermissionError):
-        os.setpriority(os.PRIO_PROCESS, 0, -20)
+    _prioritise(-20)
     try:
         with _torch_threads(threads):
             yield {"priority": os.getpriority(os.PRIO_PROCESS, 0)}
     finally:
-        with contextlib.suppress(PermissionError):
-            os.setpriority(os.PRIO_PROCESS, 0, before)
+        _prioritise(before)
+
+
+def _prioritise(nice: int) -> None:
+    """The priority of this process, and of its session where Linux shares the processor by sessions first
+    (autogroups: a nice process in a session of its own gains nothing without)."""
+    with contextlib.suppress(PermissionError):
+        os.setpriority(os.PRIO_PROCESS, 0, nice)
+    with contextlib.suppress(OSError):
+        Path("/proc/self/autogroup").write_text(str(nice))
 
 
 @contextlib.contextmanager

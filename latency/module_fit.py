@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass as plain_dataclass
 from dataclasses import replace
+from importlib.util import find_spec
 from typing import Annotated, Any
 
 import numpy as np
@@ -96,7 +97,7 @@ class Fitting:
         """All models of all types; ValueError when a type has too few rows to be split."""
         begun = time.perf_counter()
         known = {name: _Type(of, self) for name, of in data.items()}
-        learners = {name: configs.build(configs.load("regressor", name)) for name in self._names()}
+        learners = {name: _learner(name) for name in self._names()}
         models: dict[str, dict[str, ModuleModel]] = {name: {} for name in known}
         validation: dict[str, dict[str, Score]] = {name: {} for name in known}
         test: dict[str, dict[str, Score]] = {name: {} for name in known}
@@ -123,11 +124,12 @@ class Fitting:
         return replace(partial, selection=chosen, rows=rows, seconds=time.perf_counter() - begun)
 
     def _names(self) -> list[str]:
+        """The models that were asked for, or all that are installed."""
         every = configs.names("regressor")
         for name in self.models:
             if name not in every:
                 raise configs.unknown_name("regressor", name, every)
-        return list(self.models) or every
+        return list(self.models) or [name for name in every if not _missing(name)]
 
     def _fit_all(
         self,
@@ -142,6 +144,23 @@ class Fitting:
         if isinstance(learner, Medn):
             return learner.fit_all(given, rng)
         return {name: learner.fit(x, y, rng) for name, (x, y) in given.items()}
+
+
+def _missing(name: str) -> list[str]:
+    return [
+        package for package in configs.load("regressor", name).get("requires", ()) if not find_spec(package)
+    ]
+
+
+def _learner(name: str) -> Any:
+    """The model `configs/regressor/<name>.yaml`; ValueError that says what to install when it is missing."""
+    if missing := _missing(name):
+        raise ValueError(
+            f"regressor {name} needs {', '.join(missing)}, not installed here: pip install -e '.[boost]' "
+            "(in a clone: .venv/bin/pip)"
+        )
+    node = configs.load("regressor", name)
+    return configs.build({key: value for key, value in node.items() if key != "requires"})
 
 
 class _Type:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+import configs
 from latency import classifiers, measure, module_rows, tracing
 from latency.measure import Job, Rounds, Watcher
 from latency.module_data import CONDITIONS
@@ -145,7 +146,7 @@ def modules_of(name: str) -> tuple[Module, ...]:
 
 
 def _is_network(name: str) -> bool:
-    return name.startswith(CLASSIFIER) or " r" in name
+    return name.split(" ")[0] in (CLASSIFIER, *configs.names("space"))
 
 
 def _jobs(target: Target, names: Sequence[str]) -> list[Job]:

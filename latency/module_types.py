@@ -221,7 +221,9 @@ def _linear(c: Columns) -> Work:
 
 
 def _pooling(c: Columns) -> Work:
-    zero, small = np.zeros(len(c["side"])), c["channels"] * _out(c["side"], c["stride"]) ** 2
+    padding = (c["kernel"] - 1) // 2
+    out = np.floor((c["side"] + 2 * padding - c["kernel"]) / c["stride"]) + 1
+    zero, small = np.zeros(len(out)), c["channels"] * out**2
     return Work(zero, zero, c["channels"] * c["side"] ** 2, small, small * c["kernel"] ** 2)
 
 
@@ -387,7 +389,7 @@ def _build_bottleneck(v: dict[str, int]) -> tuple[Any, tuple[int, ...]]:
             )
             if v["shortcut"] == 1:  # torchvision's: a strided convolution
                 self.side = _conv(v["cin"], v["cout"], 1, v["stride"], 1, NONE)
-            else:  # OFA's: an average, then a convolution
+            elif v["shortcut"]:  # OFA's: an average, then a convolution
                 pool = nn.AvgPool2d(v["stride"], v["stride"], ceil_mode=True)
                 self.side = nn.Sequential(pool, _conv(v["cin"], v["cout"], 1, 1, 1, NONE))
 

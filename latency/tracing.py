@@ -46,7 +46,7 @@ FREE = """
     feature_dropout fill_ flatten float getitem identity is_cuda is_floating_point is_nested is_sparse item
     layout log masked_fill max ndim ne new_empty new_zeros normalize numel ones_like requires_grad reshape
     shape size split squeeze stochastic_depth to tolist type unbind unflatten unsqueeze view zero_ zeros_like
-    T _is_view __get__ __getitem__ __len__ __set__ __setitem__
+    T _is_view eq __eq__ __get__ __getitem__ __len__ __ne__ __set__ __setitem__
 """
 MOVES = "cat concat flip fold pad permute repeat roll stack swapaxes transpose unfold"
 ACTIVATIONS = {

@@ -46,7 +46,7 @@ def task(config: dict[str, Any]) -> None:
             predictor=predictor,
             accuracy=accuracy.load(options.accuracy_file)
             if options.accuracy_file
-            else configs.build(options.accuracy),
+            else configs.build(options.evaluator or options.accuracy),
             training=configs.build(options.training),
             limits=options.all_limits(),
             confidence=options.confidence,
@@ -54,6 +54,8 @@ def task(config: dict[str, Any]) -> None:
             predictor_int8=zoo.find(options.int8_predictor) if options.int8_predictor else None,
             int8=int8_accuracy.load(options.int8_accuracy) if options.int8_accuracy else None,
         )
+        if asked.evaluator.measures:
+            print(f"accuracy is measured: {options.evaluations} evaluations, kept and never repeated")
         search(options, config, asked, out, store)
 
 
@@ -61,10 +63,10 @@ def search(
     options: Options, config: dict[str, Any], asked: problem.Problem, out: Path, store: Store | None
 ) -> None:
     """Run, or go on with, the search in `out` and print its front."""
-    reports: list[sinks.Sink] = [sinks.Bar(options.budget)]
+    reports: list[sinks.Sink] = [sinks.Bar(options.evaluations)]
     if options.wandb != "disabled":
         reports.append(sinks.Wandb(out, config, options.wandb))
-    plan: dict[str, Any] = {"budget": options.budget, "seed": options.seed}
+    plan: dict[str, Any] = {"budget": options.evaluations, "seed": options.seed}
     if store is not None and options.verify and asked.models.latency is not None:
         plan["verify"] = verify.verifier(store, options.verify)
     try:

@@ -3,6 +3,9 @@
 Letters: n architectures, m objectives.
 
 Inside a search every objective is a cost (lower is better). The sign flips here and in reports, nowhere else.
+
+An objective is either predicted, and may be asked for thousands of architectures, or measured: asking takes
+seconds per architecture, so only what a search proposes is asked, and two networks that fix the scale.
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +22,6 @@ from configs import unknown_name
 from latency.predictors import LatencyPredictor
 from search.efficiency import Axis, Normal, front_probability
 from supernet import footprint
-from supernet.accuracy import AccuracySurrogate
 from supernet.int8_accuracy import Int8Change
 from supernet.layers import BYTES_FP32
 from supernet.prediction import Prediction, exact
@@ -42,7 +45,8 @@ class Objective:
     """A quantity with its direction and, perhaps, a limit.
 
     The limit is tested on the calibrated bound at `confidence`, so that it holds when measured: the upper
-    bound of what is minimised, the lower bound of what is maximised.
+    bound of what is minimised, the lower bound of what is maximised. `measured` is None where `of` is a
+    prediction; else it names everything that a measured value depends on besides the genome.
     """
 
     name: str
@@ -51,6 +55,7 @@ class Objective:
     maximize: bool = False
     limit: float | None = None
     confidence: float = 0.90
+    measured: str | None = None
 
     def __post_init__(self) -> None:
         if not 0.5 <= self.confidence < 1:
@@ -106,10 +111,29 @@ class Evaluator:
         return np.sum(shares, axis=0) / draws
 
     def fingerprint(self, space: SearchSpace) -> str:
-        """SHA-256 of the names, costs and violations of 64 fixed subnets: another model gives another one."""
-        costs, violation = self(space.sample(64, np.random.default_rng(0)))
-        names = ",".join(objective.name for objective in (*self.objectives, *self.constraints))
-        return sha256(names.encode() + costs.tobytes() + violation.tobytes()).hexdigest()
+        """SHA-256 that another model changes: of the names, what is measured, and the costs and violations of
+        64 fixed subnets by what is predicted."""
+        everything = (*self.objectives, *self.constraints)
+        costs, violation = self.predicted(space.sample(64, np.random.default_rng(0)))
+        digest = sha256(",".join(objective.name for objective in everything).encode())
+        for objective in everything:
+            if objective.measured is not None:
+                digest.update(f"{objective.measured} {objective.limit} {objective.confidence}".encode())
+        digest.update(costs.tobytes() + violation.tobytes())
+        return digest.hexdigest()
+
+    @property
+    def predicted(self) -> Evaluator:
+        """Without what is measured: may be asked at will."""
+        return Evaluator(
+            tuple(objective for objective in self.objectives if objective.measured is None),
+            tuple(constraint for constraint in self.constraints if constraint.measured is None),
+        )
+
+    @property
+    def measures(self) -> bool:
+        """Whether an evaluation takes a measurement."""
+        return any(objective.measured is not None for objective in (*self.objectives, *self.constraints))
 
     @property
     def limited(self) -> tuple[Objective, ...]:
@@ -117,17 +141,23 @@ class Evaluator:
         return tuple(o for o in (*self.objectives, *self.constraints) if o.limit is not None)
 
     def reference(self, space: SearchSpace) -> tuple[Floats, Floats]:
-        """(m,), (m,) worst and best cost of 1,000 random subnets: the same for all runs with the same
-        objectives."""
-        costs, _ = self(space.sample(REFERENCE_SAMPLE, np.random.default_rng(0)))
-        return costs.max(axis=0), costs.min(axis=0)
+        """(m,), (m,) worst and best cost: the same for all runs with the same objectives.
+
+        Of 1,000 random subnets; of the smallest and the largest network for what is measured.
+        """
+        drawn, ends = space.sample(REFERENCE_SAMPLE, np.random.default_rng(0)), space.extremes()
+        worst, best = np.empty(len(self.objectives)), np.empty(len(self.objectives))
+        for j, objective in enumerate(self.objectives):
+            cost = objective.cost(objective.of(drawn if objective.measured is None else ends).mean)
+            worst[j], best[j] = cost.max(), cost.min()
+        return worst, best
 
     def check_limits(self, space: SearchSpace) -> None:
-        """InfeasibleError when a limit alone cannot be met.
+        """InfeasibleError when a limit alone cannot be met by what is predicted.
 
         Names the best subnet found by coordinate descent.
         """
-        for objective in self.limited:
+        for objective in self.predicted.limited:
             genome, value = extreme(objective, space, np.random.default_rng(0))
             if objective.cost(np.array(value)) > objective.cost(np.array(objective.limit)):
                 word, side = ("highest", "lower") if objective.maximize else ("lowest", "upper")
@@ -164,6 +194,20 @@ def _descend(objective: Objective, space: SearchSpace, genome: Genomes) -> tuple
     return genome, score
 
 
+class AccuracyModel(Protocol):
+    """What tells the accuracy of networks: a surrogate that predicts it, or a supernet that is evaluated."""
+
+    @property
+    def space(self) -> str: ...
+    @property
+    def resolutions(self) -> tuple[int, int]: ...
+    @property
+    def facts(self) -> Mapping[str, Any]: ...
+    @property
+    def measured(self) -> str | None: ...  # as Objective.measured
+    def predict(self, genomes: Genomes, space: SearchSpace | None = None) -> Prediction: ...
+
+
 @dataclass(frozen=True)
 class Models:
     """What objectives are computed from. `accuracy`, `latency` and `training` may be absent.
@@ -173,7 +217,7 @@ class Models:
     """
 
     space: SearchSpace
-    accuracy: AccuracySurrogate | None = None
+    accuracy: AccuracyModel | None = None
     latency: LatencyPredictor | None = None
     training: TrainingCost | None = None
     latency_int8: LatencyPredictor | None = None
@@ -268,10 +312,18 @@ def build(name: str, models: Models, *, limit: float | None = None, confidence: 
     if name not in METRICS:
         raise unknown_name("objective", name, METRICS)
     metric = METRICS[name]
+    measured = models.accuracy.measured if name == "accuracy" and models.accuracy is not None else None
     objective = Objective(
-        name, metric.unit, lambda genomes: metric.of(models, genomes), metric.maximize, limit, confidence
+        name,
+        metric.unit,
+        lambda genomes: metric.of(models, genomes),
+        metric.maximize,
+        limit,
+        confidence,
+        measured,
     )
-    objective.of(models.space.sample(1, np.random.default_rng(0)))  # fail now, not in the middle of a run
+    probe = models.space.sample(1, np.random.default_rng(0))
+    objective.of(probe if measured is None else probe[:0])  # fail now, not in the middle of a run
     return objective
 
 

@@ -8,6 +8,9 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
+BUDGET = 50_000
+MEASURED_BUDGET = 200
+
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class Options:
@@ -21,7 +24,7 @@ class Options:
     limits: dict[str, float | None]
     confidence: float
     resolution: int | tuple[int, int] | None
-    budget: int
+    budget: int | None
     seed: int
     out: Path | None
     predictor: str
@@ -37,6 +40,18 @@ class Options:
     target: dict[str, Any] | None = None
     space: dict[str, Any] | None = None
     accuracy: dict[str, Any] | None = None
+    evaluator: dict[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        if sum(one is not None for one in (self.evaluator, self.accuracy_file, self.accuracy)) > 1:
+            raise ValueError("evaluator=, accuracy_file= and accuracy= all say what tells accuracy: give one")
+
+    @property
+    def evaluations(self) -> int:
+        """The budget; where accuracy is measured it is smaller unless one is given."""
+        if self.budget is not None:
+            return self.budget
+        return BUDGET if self.evaluator is None else MEASURED_BUDGET
 
     @property
     def automatic(self) -> bool:

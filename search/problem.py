@@ -10,7 +10,7 @@ from latency import zoo
 from latency.predictors import AnyTarget, LatencyPredictor
 from latency.target import Target
 from search import objective
-from search.objective import Evaluator, Models
+from search.objective import AccuracyModel, Evaluator, Models
 from supernet import accuracy as surrogates
 from supernet import spaces
 from supernet.accuracy import AccuracySurrogate
@@ -36,7 +36,7 @@ def build(
     space: SearchSpace | None = None,
     target: Target | None = None,
     predictor: LatencyPredictor | None = None,
-    accuracy: AccuracySurrogate | None = None,
+    accuracy: AccuracyModel | None = None,
     training: TrainingCost | None = None,
     limits: Mapping[str, float] | None = None,
     confidence: float = 0.90,
@@ -47,12 +47,14 @@ def build(
     """Fill in what is not given, and refuse what does not fit together.
 
     Without target: the first of the zoo that fits the space (v100_b64 without space). Without space: that of
-    the target. Without accuracy: the surrogate that ships for the space. A width is never mixed with another:
-    ValueError.
+    the target, or of the accuracy. Without accuracy: the surrogate that ships for the space. A width is never
+    mixed with another: ValueError.
     """
     limits = dict(limits or {})
     if not objectives or len(set(objectives)) < len(objectives):
         raise ValueError(f"objectives={list(objectives)} must name each objective once, at least one")
+    if space is None and target is None and predictor is None and accuracy is not None:
+        space = spaces.get(accuracy.space)
     if predictor is None:
         predictor = _predictor(space, target)
     elif target is not None and target.key != predictor.target.key and isinstance(predictor, AnyTarget):
@@ -69,8 +71,9 @@ def build(
     if accuracy is None and "accuracy" in (*objectives, *limits):
         accuracy = _accuracy(space)
     if accuracy is not None and accuracy.space not in _names(space):
+        kind = " surrogate" if accuracy.measured is None else ""
         raise ValueError(
-            f"the accuracy surrogate is of {accuracy.space}, the space is {space.name}: accuracy and latency "
+            f"the accuracy{kind} is of {accuracy.space}, the space is {space.name}: accuracy and latency "
             f"must be of the same networks. Targets that fit {accuracy.space}: "
             f"{_listed(spaces.get(accuracy.space))}"
         )
@@ -86,10 +89,7 @@ def build(
         int8 or Int8Change(),
     )
     narrowed = _restrict(models, resolution)
-    matters = {"accuracy", "training_hours", "training_kwh", "training_usd"}
-    if "finetune_epochs" in space.index and not matters & {*objectives, *limits}:
-        narrowed = narrowed.restrict("finetune_epochs", 0, 0)  # else every network is there once per recipe
-    models = replace(models, space=narrowed)
+    models = replace(models, space=_one_recipe(narrowed, models, {*objectives, *limits}))
     evaluator = Evaluator(
         tuple(
             objective.build(name, models, limit=limits.get(name), confidence=confidence)
@@ -101,7 +101,7 @@ def build(
             if name not in objectives
         ),
     )
-    return Problem(narrowed, models, evaluator)
+    return Problem(models.space, models, evaluator)
 
 
 def _names(space: SearchSpace) -> list[str]:
@@ -159,6 +159,23 @@ def _accuracy(space: SearchSpace) -> AccuracySurrogate:
         "pass your own with accuracy_file=, or choose other objectives, for instance "
         "objectives=[macs,params]"
     )
+
+
+def _one_recipe(space: SearchSpace, models: Models, asked: set[str]) -> SearchSpace:
+    """The space with one recipe of fine-tuning where recipes would only list every network several times.
+
+    None where nothing depends on it. A measured accuracy is that before fine-tuning: what training costs is
+    then asked of the shortest recipe.
+    """
+    if "finetune_epochs" not in space.index:
+        return space
+    costs = bool(asked & {"training_hours", "training_kwh", "training_usd"})
+    measured = models.accuracy is not None and models.accuracy.measured is not None
+    if measured or not (costs or "accuracy" in asked):
+        recipes = space.axis("finetune_epochs").values
+        epochs = recipes[min(1, len(recipes) - 1)] if costs else recipes[0]
+        return space.restrict("finetune_epochs", epochs, epochs)
+    return space
 
 
 def _restrict(models: Models, resolution: tuple[int, int] | None) -> SearchSpace:

@@ -183,7 +183,8 @@ def _models(problem: Problem) -> str:
         }
         sections.append(("Latency", facts))
     if models.accuracy is not None:
-        facts = {"fitted for": models.accuracy.space, **models.accuracy.facts}
+        how = "fitted for" if models.accuracy.measured is None else "measured in the supernet"
+        facts = {how: models.accuracy.space, **models.accuracy.facts}
         if problem.space.name != models.accuracy.space:
             facts["caution"] = (
                 f"accuracy of the same subnets in the {models.accuracy.space} supernet, not "

@@ -31,7 +31,7 @@ from search.archive import Archive
 from search.front import FrontTable
 from search.objective import InfeasibleError
 from search.problem import Problem
-from search.searchers import Searcher
+from search.searchers import InformedSearcher, Searcher
 from search.sinks import Jsonl, Sink
 from search.verify import Verification, Verifier
 from supernet import artifact
@@ -106,6 +106,8 @@ def run(
         state = _State(
             Archive(problem.space, names, worst), np.random.default_rng(seed), [], 0.0, fingerprint
         )
+        if isinstance(searcher, InformedSearcher):
+            searcher.inform(problem.evaluator)
         if (out / "checkpoint.npz").exists():
             state = _resume(out / "checkpoint.npz", problem, searcher, fingerprint)
         everyone = [Jsonl(out / "events.jsonl"), *sinks]

@@ -73,6 +73,10 @@ class AccuracySurrogate:
             std[part] = np.sqrt(np.exp(2 * (self.log_std[0] + product[:, v + 1])) + product[:, v + 2])
         return Prediction(mean, std)
 
+    @property
+    def measured(self) -> None:
+        """Nothing: these are predictions."""
+
     def save(self, path: str | Path) -> None:
         arrays = {name: getattr(self, name).astype(np.float32) for name in ARRAYS}
         facts = {"space": self.space, "constant": self.constant, "resolutions": list(self.resolutions)}

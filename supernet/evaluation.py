@@ -164,6 +164,11 @@ class SupernetAccuracy:
             "torch": torch.__version__,
         }
 
+    @property
+    def measured(self) -> str:
+        """Names everything that an accuracy depends on besides the network: the setting in the store."""
+        return AccuracyStore.key(self.facts)
+
     def predict(self, genomes: Genomes, space: SearchSpace | None = None) -> Prediction:
         """Top-1 in [0, 1] of canonical genomes of `space` (default: the supernet's own), and the standard
         deviation of sampling so many images.

@@ -21,18 +21,23 @@ def to_onnx(network: torch.nn.Module, images: torch.Tensor, *, any_batch: bool =
     import torch
 
     file = io.BytesIO()
-    with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")  # the exporter calls itself deprecated, and traces shape arithmetic
-        torch.onnx.export(
-            network,
-            (images,),
-            file,  # type: ignore[arg-type]  # what it takes without dynamo is not in its signature
-            dynamo=False,
-            opset_version=OPSET,
-            input_names=[INPUT],
-            output_names=[OUTPUT],
-            dynamic_axes={INPUT: {0: "batch"}, OUTPUT: {0: "batch"}} if any_batch else None,
-        )
+    fused = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)  # the exporter does not know fused attention
+    try:
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")  # it calls itself deprecated, and traces shape arithmetic
+            torch.onnx.export(
+                network,
+                (images,),
+                file,  # type: ignore[arg-type]  # what it takes without dynamo is not in its signature
+                dynamo=False,
+                opset_version=OPSET,
+                input_names=[INPUT],
+                output_names=[OUTPUT],
+                dynamic_axes={INPUT: {0: "batch"}, OUTPUT: {0: "batch"}} if any_batch else None,
+            )
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fused)
     return file.getvalue()
 
 

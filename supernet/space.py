@@ -202,6 +202,11 @@ class SearchSpace:
         """(n, d) genomes, every gene uniform (as OFA samples: depths are uniform, so networks are not)."""
         return self.canonical(self._draw(n, rng))
 
+    def extremes(self) -> Genomes:
+        """(2, d) every gene at its lowest and at its highest level: the smallest and the largest network of
+        an OFA space."""
+        return self.canonical(self.allowed.T.astype(np.int8))
+
     def mutate(self, genomes: Genomes, rng: Rng, rate: float) -> Genomes:
         """(n, d) each gene redrawn with probability `rate`.
 

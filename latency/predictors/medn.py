@@ -80,7 +80,7 @@ class Medn:
                 missed = ((shown - x) ** 2).mean(dim=1) * known
                 loss = loss + self.reconstruction * missed.sum() / known.sum()
                 optimiser.zero_grad()
-                loss.backward()
+                loss.backward()  # type: ignore[no-untyped-call]  # torch's own
                 optimiser.step()
                 rate.step()
             if not torch.isfinite(loss):

@@ -306,28 +306,33 @@ class ModulesLatency:
         moved = self if data.target.key == self.target.key else self.at(data.target)
         ratio = data.ms / moved.predict(data.genomes, data.target).mean
         scale = float(np.median(ratio))
+        left_out = np.array([np.median(np.delete(ratio, i)) / ratio[i] - 1 for i in range(len(ratio))])
         factors = {name: scale * self.correction.factors.get(name, 1.0) for name in self.models}
         terms = scale * self.correction.terms
         return replace(
             moved,
             correction=Correction(factors, float(terms[0]), float(terms[1])),
-            relative_std=relative_std(1 - ratio / scale) if len(data) > 2 else self.relative_std,
-            facts={**self.facts, "adapted_with": len(data), "adapted_by": scale},
+            relative_std=relative_std(left_out),
+            facts={
+                **self.facts,
+                "samples": len(data),
+                "adapted_by": scale,
+                "left_out_mape": float(100 * np.abs(left_out).mean()),
+            },
         )
 
     def save(self, path: str | Path) -> None:
         arrays: dict[str, NDArray[Any]] = {}
         described = {}
         for name, model in self.models.items():
-            arrays |= {f"{name}/mean": model.mean, f"{name}/scale": model.scale}
-            arrays |= {f"{name}/model/{key}": array for key, array in model.fitted.arrays().items()}
+            arrays |= {f"{name}/{key}": getattr(model, key).astype(np.float32) for key in ("mean", "scale")}
+            arrays |= {f"{name}/model/{key}": array for key, array in regressors.stored(model.fitted).items()}
             described[name] = {
                 "kind": TypeAdapter(ModuleType).dump_python(model.kind, mode="json"),
                 "conditions": list(model.condition_names),
                 "name": model.name,
                 "form": regressors.form_of(model.fitted),
             }
-        arrays = {k: a.astype(np.float32) if a.dtype == np.float64 else a for k, a in arrays.items()}
         facts = dict(
             target=asdict(self.target),
             models=described,
@@ -381,15 +386,7 @@ class Modules:
         """The predictor of the target of these samples."""
         if not self.base:
             raise ValueError("please give learner.base=FILE.npz, a predictor of make modules")
-        known = load(Path(self.base))
-        found = known.adapt(data)
-        left_out = [
-            abs(known.adapt(data.take(kept)).predict(data.genomes[[i]], data.target).mean[0] / data.ms[i] - 1)
-            for i in range(len(data))
-            for kept in [np.delete(np.arange(len(data)), i)]
-        ]
-        error = float(100 * np.mean(left_out))
-        return replace(found, facts={**found.facts, "samples": len(data), "left_out_mape": error})
+        return load(Path(self.base)).adapt(data)
 
 
 def tabulate(space: SearchSpace, ms: Callable[[LayerTable], Floats], target: str) -> SlotTable:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from numpy.typing import NDArray
 
 from search.archive import Archive
+from search.objective import Evaluator
 from supernet.space import Floats, Genomes, Rng, SearchSpace
 
 
@@ -24,3 +25,12 @@ class Searcher(Protocol):
     def tell(self, genomes: Genomes, costs: Floats, violation: Floats) -> None: ...
     def state(self) -> dict[str, NDArray[Any]]: ...
     def restore(self, state: Mapping[str, NDArray[Any]]) -> None: ...
+
+
+@runtime_checkable
+class InformedSearcher(Searcher, Protocol):
+    """A searcher that may ask what is predicted by itself, to spend evaluations on what is measured."""
+
+    def inform(self, evaluator: Evaluator) -> None:
+        """Called before the first `ask`, also of a resumed search."""
+        ...

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_limits
 
 import configs
 from search.archive import Archive
@@ -11,6 +12,13 @@ from supernet import spaces
 
 ALL = configs.names("searcher")
 SPACE = spaces.get("nasbench201")
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """As the search loop does: threads of BLAS that wait for small matrices cost more than they save."""
+    with threadpool_limits(1):
+        yield
 
 
 def costs_of(genomes):

