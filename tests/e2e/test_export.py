@@ -14,17 +14,22 @@ FAMILIES = ["ofa_mbv3_w1.0", "ofa_proxyless_w1.3", "ofa_resnet50"]
 FREE_PROGRAM = """
 import runpy, sys
 import numpy, torch
-network = runpy.run_path(sys.argv[1] + "/load.py")["network"]
+for folder in sys.argv[1:]:
+    network = runpy.run_path(folder + "/load.py")["network"]
+    with torch.inference_mode():
+        found = network(torch.from_numpy(numpy.load(folder + "/images.npy")))
+    numpy.save(folder + "/logits.npy", found.numpy())
 assert not {name.split(".")[0] for name in sys.modules} & {"supernet", "latency", "search", "configs"}
-with torch.inference_mode():
-    found = network(torch.from_numpy(numpy.load(sys.argv[2])))
-numpy.save(sys.argv[3], found.numpy())
 """
 
 
 def small(name, count):
-    """One-line names of random subnets at the lowest resolution."""
-    space = spaces.get(name).restrict("r", 128, 128)
+    """One-line names of random subnets at the lowest resolution and depth."""
+    space = spaces.get(name)
+    space = space.restrict("r", space.axis("r").values[0], space.axis("r").values[0])
+    for axis in space.axes:
+        if axis.letter == "d":
+            space = space.restrict(axis.name, axis.values[0], axis.values[0])
     return space.format(space.network(space.sample(count, np.random.default_rng(5))))
 
 
@@ -60,21 +65,22 @@ def test_onnx_of_three_subnets_loads_and_agrees(name, tmp_path):
         assert written.file_bytes == written.path.stat().st_size
 
 
-@pytest.mark.parametrize("name", FAMILIES)
-def test_snippet_runs_in_a_fresh_process_without_us(name, tmp_path):
+def test_snippet_runs_in_a_fresh_process_without_us(tmp_path):
     """The snippet is ten lines long, needs `ofa` and nothing of this package, and gives the same logits."""
-    subnet = subnets.random(small(name, 1)[0])
-    export.export(subnet, tmp_path / "phone", ["state_dict"])
-    assert (tmp_path / "phone" / "load.py").read_text().count("\n") == 10
-    images = noise(subnet, 2)
-    np.save(tmp_path / "images.npy", images)
-    words = [tmp_path / "phone", tmp_path / "images.npy", tmp_path / "logits.npy"]
-    program = [sys.executable, "-I", "-c", FREE_PROGRAM, *map(str, words)]
+    found = {name: subnets.random(small(name, 1)[0]) for name in [*FAMILIES, "ofa_small"]}
+    for name, subnet in found.items():
+        export.export(subnet, tmp_path / name, ["state_dict"])
+        assert (tmp_path / name / "load.py").read_text().count("\n") == 10
+        np.save(tmp_path / name / "images.npy", noise(subnet, 2))
+    program = [sys.executable, "-I", "-c", FREE_PROGRAM, *(str(tmp_path / name) for name in found)]
     done = subprocess.run(program, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
-    expected = logits(subnet, images)
-    assert np.abs(np.load(words[2]) - expected).max() <= 1e-5 * np.abs(expected).max()
-    assert json.loads((tmp_path / "phone" / "subnet.json").read_text())["name"] == subnet.architecture
+    for name, subnet in found.items():
+        expected = logits(subnet, noise(subnet, 2))
+        got = np.load(tmp_path / name / "logits.npy")
+        assert np.abs(got - expected).max() <= 1e-5 * np.abs(expected).max()
+        facts = json.loads((tmp_path / name / "subnet.json").read_text())
+        assert facts["name"] == subnet.architecture
 
 
 @pytest.mark.filterwarnings("ignore")  # of torch.export and OpenVINO at import
@@ -85,7 +91,7 @@ def test_programs_carry_their_facts(tmp_path):
     pytest.importorskip("openvino")
     import openvino
 
-    subnet = subnets.random(small("ofa_mbv3_w1.0", 1)[0]).with_facts(latency={"ms": 2.5})
+    subnet = subnets.random(small("ofa_small", 1)[0]).with_facts(latency={"ms": 2.5})
     written = export.export(subnet, tmp_path, ["torch_export", "openvino"])
     files = {"name": "", "latency": ""}
     program = torch.export.load(written["torch_export"].path, extra_files=files)
@@ -98,7 +104,7 @@ def test_programs_carry_their_facts(tmp_path):
 
 
 def test_what_is_there_is_left_alone_and_unknown_formats_are_named(tmp_path):
-    subnet = subnets.random(small("ofa_mbv3_w1.0", 1)[0])
+    subnet = subnets.random(small("ofa_small", 1)[0])
     (tmp_path / "model.onnx").write_bytes(b"mine")
     with pytest.raises(ValueError, match="left alone"):
         export.export(subnet, tmp_path, ["onnx"])
@@ -110,7 +116,7 @@ def test_what_is_there_is_left_alone_and_unknown_formats_are_named(tmp_path):
 
 
 def test_a_file_that_computes_something_else_is_not_kept(tmp_path, monkeypatch):
-    subnet = subnets.random(small("ofa_mbv3_w1.0", 1)[0])
+    subnet = subnets.random(small("ofa_small", 1)[0])
     real = export.FORMATS["onnx"]
     wrong = {"onnx": export.Format(real.requires, "", real.write, lambda p, x: 1.01 * real.run(p, x))}
     monkeypatch.setattr(export, "FORMATS", wrong)
