@@ -178,7 +178,7 @@ def test_modules_are_measured_once_and_read_back(tmp_path, monkeypatch):
     design = Design(
         types=("activation", "linear"), points=6, idle={1: 0.5}, loaded={1: 0.5}, utilisations=(0.5,)
     )
-    target = here(engine="torch_eager")
+    target = here(space="ofa_small", engine="torch_eager")
     with Store(tmp_path / "store.sqlite") as store:
         module_data.collect(target, design, store=store)
         data = module_data.read(target, store)
