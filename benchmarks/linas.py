@@ -91,7 +91,7 @@ def task(space: SearchSpace, top1: Callable[[Genomes], Floats], box: Floats) -> 
 
 
 def imagenet() -> Task:
-    from sklearn.svm import SVR  # type: ignore[import-untyped]
+    from sklearn.svm import SVR
 
     space = at_224("ofa_mbv3_w1.0")
     rows = read_columns(data_dir() / "ofa_mbv3_accuracy.csv.gz")

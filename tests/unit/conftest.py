@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-DIGITS = {"_target_": "supernet.data.ImageSet", "source": "digits", "resolution": [16, 20], "val": 300}
+DIGITS = {"_target_": "supernet.data.ImageSet", "source": "digits", "resolution": [16, 20]}
 
 
 @pytest.fixture(scope="session")
@@ -26,9 +26,16 @@ def training():
     torch.set_num_threads(1)
 
     def run(
-        out: Path, recipe: Any, *, images: int = 128, sinks: Any = (), seed: int = 0, **options: Any
+        out: Path,
+        recipe: Any,
+        *,
+        images: int = 128,
+        val: int = 40,
+        sinks: Any = (),
+        seed: int = 0,
+        **options: Any,
     ) -> Any:
-        node = {**DIGITS, "train_images": images, "calibration": 128}
+        node = {**DIGITS, "train_images": images, "val": val, "calibration": min(images, 256)}
         given = {"epochs": 3, "batch": 64, "forward_batch": 32, "rate": 0.05, **options}
         return train.train(
             spaces.get("ofa_small"),
@@ -51,5 +58,5 @@ def trained_folder(training, tmp_path_factory) -> Path:
     from supernet.recipes import Sandwich
 
     out = tmp_path_factory.mktemp("trained") / "run"
-    training(out, Sandwich(largest_first=0.25), images=300, epochs=6, batch=32, forward_batch=32)
+    training(out, Sandwich(largest_first=0.25), images=300, val=300, epochs=6, batch=32, forward_batch=32)
     return out

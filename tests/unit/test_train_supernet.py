@@ -76,6 +76,8 @@ def test_subnets_of_a_step():
     assert len(np.unique(drawn, axis=0)) == 5
     again = train.subnets(phase, phase.restricted(space), seed=1, epoch=2, step=3)
     assert (again == drawn).all()
+    seeded = train.subnets(phase, phase.restricted(space), seed=2, epoch=2, step=3)
+    assert (seeded[2:] != drawn[2:]).any()
     other = train.subnets(phase, phase.restricted(space), seed=1, epoch=2, step=4)
     assert (other[2:] != drawn[2:]).any(axis=1).all()
 
@@ -110,8 +112,6 @@ def test_killed_training_resumes_to_the_same_bits(tmp_path, training, recipe, op
     assert epochs == list(range(options.get("epochs", 3)))
     with pytest.raises(train.FinishedTraining, match="left alone"):
         training(tmp_path / "parts", recipe, images=64, **options)
-    other = training(tmp_path / "other", recipe, images=64, seed=1, **options)
-    assert other.sha256 != whole.sha256
 
 
 def test_divergence_keeps_the_last_good_checkpoint(tmp_path, training, monkeypatch):
