@@ -5,7 +5,7 @@ BIN := .venv/bin
 export OMP_WAIT_POLICY := PASSIVE
 ARGS ?=
 
-.PHONY: search rank test score fit adapt measure lookup-table modules train accuracy-data finetune lint bench clean
+.PHONY: search rank test score fit adapt measure lookup-table modules train accuracy-data finetune export shrink lint bench clean
 
 search: .venv/.run
 	@$(BIN)/python -m scripts.run_search $(ARGS)
@@ -39,6 +39,12 @@ accuracy-data: .venv/.run
 
 finetune: .venv/.run
 	@$(BIN)/python -m scripts.finetune_subnet $(ARGS)
+
+export: .venv/.run
+	@$(BIN)/python -m scripts.export_subnet $(ARGS)
+
+shrink: .venv/.run
+	@$(BIN)/python -m scripts.shrink_subnet $(ARGS)
 
 test: .venv/.dev
 	$(BIN)/python -m pytest $(ARGS)

@@ -19,7 +19,7 @@ from latency.target import Target, is_here
 from scripts import command
 from search import problem, run, sinks, verify
 from search.options import Options
-from supernet import accuracy
+from supernet import accuracy, int8_accuracy
 
 
 def task(config: dict[str, Any]) -> None:
@@ -51,6 +51,8 @@ def task(config: dict[str, Any]) -> None:
             limits=options.all_limits(),
             confidence=options.confidence,
             resolution=options.resolution_range(),
+            predictor_int8=zoo.find(options.int8_predictor) if options.int8_predictor else None,
+            int8=int8_accuracy.load(options.int8_accuracy) if options.int8_accuracy else None,
         )
         if asked.evaluator.measures:
             print(f"accuracy is measured: {options.evaluations} evaluations, kept and never repeated")
@@ -86,6 +88,8 @@ def search(
 def _measures(options: Options, target: Target | None, predictor: LatencyPredictor | None) -> bool:
     """Whether this run times networks: to adapt to this machine, or to verify a front that is for it."""
     where = predictor.target if predictor is not None else target
+    if options.int8_predictor is not None:
+        return False  # a sitting has one precision: make measure target.precision=int8 times the others
     if where is None or "latency_ms" not in (*options.objectives, *options.all_limits()):
         return False
     wanted = options.verify > 0 or (predictor is None and where.method == "measured")

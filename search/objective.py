@@ -11,16 +11,18 @@ seconds per architecture, so only what a search proposes is asked, and two netwo
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from configs import unknown_name
 from latency.predictors import LatencyPredictor
 from search.efficiency import Axis, Normal, front_probability
 from supernet import footprint
+from supernet.int8_accuracy import Int8Change
 from supernet.layers import BYTES_FP32
 from supernet.prediction import Prediction, exact
 from supernet.space import Floats, Genomes, Ints, Rng, SearchSpace
@@ -212,26 +214,47 @@ class AccuracyModel(Protocol):
 
 @dataclass(frozen=True)
 class Models:
-    """What objectives are computed from. `accuracy`, `latency` and `training` may be absent."""
+    """What objectives are computed from. `accuracy`, `latency` and `training` may be absent.
+
+    In a space with a precision gene `latency` is that of fp32, `latency_int8` that of int8, and `int8` says
+    what int8 does to accuracy.
+    """
 
     space: SearchSpace
     accuracy: AccuracyModel | None = None
     latency: LatencyPredictor | None = None
     training: TrainingCost | None = None
+    latency_int8: LatencyPredictor | None = None
+    int8: Int8Change = field(default_factory=Int8Change)
+
+    def in_int8(self, genomes: Genomes) -> NDArray[np.bool_]:
+        """(n,) which networks are deployed in int8: none where precision is no gene."""
+        if "precision" not in self.space.index:
+            return np.zeros(len(genomes), bool)
+        return self.space.column(genomes, "precision") == 8
 
     def predict_accuracy(self, genomes: Genomes) -> Prediction:
         if self.accuracy is None:
             raise ValueError(
                 f"no accuracy surrogate for {self.space.name}: leave accuracy out of objectives= and limits="
             )
-        return self.accuracy.predict(genomes, self.space)
+        fp32 = self.accuracy.predict(genomes, self.space)
+        return _either(self.in_int8(genomes), fp32, self.int8.apply(fp32))
 
     def predict_latency(self, genomes: Genomes) -> Prediction:
         if self.latency is None:
             raise ValueError(
                 f"no target for {self.space.name}: leave latency_ms out of objectives= and limits="
             )
-        return self.latency.predict(self.space.embed(genomes, self.latency.target.space), self.latency.target)
+        fp32 = _latency(self.latency, self.space, genomes)
+        if "precision" not in self.space.index:
+            return fp32
+        if self.latency_int8 is None:
+            raise ValueError(
+                f"{self.space.name} needs int8_predictor= beside the predictor of fp32: a file of make fit, "
+                "or run:FOLDER of make adapt, for target.precision=int8"
+            )
+        return _either(self.in_int8(genomes), fp32, _latency(self.latency_int8, self.space, genomes))
 
     def predict_training(self, genomes: Genomes, quantity: str) -> Prediction:
         if self.training is None or "finetune_epochs" not in self.space.index:
@@ -244,8 +267,22 @@ class Models:
             "training_usd": self.training.usd,
         }[quantity](self.space, genomes)
 
-    def footprint(self, genomes: Genomes, metric: str, unit: float = 1) -> Prediction:
-        return exact(footprint.of(self.space, genomes, metric) * unit)
+    def footprint(self, genomes: Genomes, metric: str) -> Prediction:
+        return exact(footprint.of(self.space, genomes, metric))
+
+    def bytes_of(self, genomes: Genomes, metric: str) -> Prediction:
+        """Bytes of the values that a metric counts (`peak_bytes`: in fp32 bytes); an int8 value is one."""
+        bytes_per_value = np.where(self.in_int8(genomes), 1, BYTES_FP32)
+        unit = BYTES_FP32 if metric == "peak_bytes" else 1
+        return exact(footprint.of(self.space, genomes, metric) / unit * bytes_per_value)
+
+
+def _latency(predictor: LatencyPredictor, space: SearchSpace, genomes: Genomes) -> Prediction:
+    return predictor.predict(space.embed(genomes, predictor.target.space), predictor.target)
+
+
+def _either(int8: NDArray[np.bool_], fp32: Prediction, other: Prediction) -> Prediction:
+    return Prediction(np.where(int8, other.mean, fp32.mean), np.where(int8, other.std, fp32.std))
 
 
 @dataclass(frozen=True)
@@ -265,9 +302,9 @@ METRICS: Mapping[str, Metric] = {
     "training_usd": Metric("USD", lambda m, g: m.predict_training(g, "training_usd")),
     "macs": Metric("MACs", lambda m, g: m.footprint(g, "macs")),  # of one image, as all that follow
     "params": Metric("params", lambda m, g: m.footprint(g, "params")),
-    "weight_bytes": Metric("B", lambda m, g: m.footprint(g, "params", BYTES_FP32)),
-    "activation_bytes": Metric("B", lambda m, g: m.footprint(g, "activations", BYTES_FP32)),
-    "peak_bytes": Metric("B", lambda m, g: m.footprint(g, "peak_bytes")),
+    "weight_bytes": Metric("B", lambda m, g: m.bytes_of(g, "params")),
+    "activation_bytes": Metric("B", lambda m, g: m.bytes_of(g, "activations")),
+    "peak_bytes": Metric("B", lambda m, g: m.bytes_of(g, "peak_bytes")),
 }
 
 

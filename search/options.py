@@ -32,6 +32,8 @@ class Options:
     samples: Annotated[int, Field(ge=2)]
     verify: Annotated[int, Field(ge=0)]
     store: Path
+    int8_predictor: str | None
+    int8_accuracy: Path | None
     wandb: Literal["offline", "online", "disabled"]
     training: dict[str, Any]
     searcher: dict[str, Any]

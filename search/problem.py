@@ -14,6 +14,7 @@ from search.objective import AccuracyModel, Evaluator, Models
 from supernet import accuracy as surrogates
 from supernet import spaces
 from supernet.accuracy import AccuracySurrogate
+from supernet.int8_accuracy import Int8Change
 from supernet.space import SearchSpace
 from supernet.training_cost import TrainingCost
 
@@ -40,6 +41,8 @@ def build(
     limits: Mapping[str, float] | None = None,
     confidence: float = 0.90,
     resolution: tuple[int, int] | None = None,
+    predictor_int8: LatencyPredictor | None = None,
+    int8: Int8Change | None = None,
 ) -> Problem:
     """Fill in what is not given, and refuse what does not fit together.
 
@@ -75,7 +78,16 @@ def build(
             f"{_listed(spaces.get(accuracy.space))}"
         )
     needs_latency = "latency_ms" in (*objectives, *limits)
-    models = Models(space, accuracy, predictor if needs_latency else None, training)
+    if predictor_int8 is not None:
+        _check_int8(space, predictor, predictor_int8)
+    models = Models(
+        space,
+        accuracy,
+        predictor if needs_latency else None,
+        training,
+        predictor_int8 if needs_latency else None,
+        int8 or Int8Change(),
+    )
     narrowed = _restrict(models, resolution)
     models = replace(models, space=_one_recipe(narrowed, models, {*objectives, *limits}))
     evaluator = Evaluator(
@@ -123,6 +135,21 @@ def _check_target(space: SearchSpace, target: Target) -> None:
         )
 
 
+def _check_int8(space: SearchSpace, fp32: LatencyPredictor | None, int8: LatencyPredictor) -> None:
+    """ValueError unless the second predictor is that of the same machine in int8, and precision is a gene."""
+    if "precision" not in space.index:
+        raise ValueError(
+            f"{space.name} has no precision gene: leave int8_predictor= out or take another space="
+        )
+    _check_target(space, int8.target)
+    where = [(p.target.spec.name, p.target.engine, p.target.batch) for p in (fp32, int8) if p is not None]
+    if int8.target.precision != "int8" or len(set(where)) > 1:
+        raise ValueError(
+            f"int8_predictor is of {int8.target}: it must be int8 on the device, engine and batch of the "
+            f"other, {fp32.target if fp32 is not None else None}"
+        )
+
+
 def _accuracy(space: SearchSpace) -> AccuracySurrogate:
     for name in _names(space):
         if name in configs.names("accuracy"):
@@ -158,7 +185,11 @@ def _restrict(models: Models, resolution: tuple[int, int] | None) -> SearchSpace
         if resolution is not None:
             raise ValueError(f"{space.name} has no resolution to restrict: leave resolution= out")
         return space
-    ranges = [model.resolutions for model in (models.accuracy, models.latency) if model is not None]
+    ranges = [
+        model.resolutions
+        for model in (models.accuracy, models.latency, models.latency_int8)
+        if model is not None
+    ]
     low = max((low for low, _ in ranges), default=0)
     high = min((high for _, high in ranges), default=10**6)
     if resolution is not None:

@@ -70,7 +70,6 @@ def fine_tune(
 ) -> FineTuned:
     """Train the (1, d) genome's subnet by the recipe at its own resolution, on one process."""
     import torch
-    from torch.nn.functional import cross_entropy, softmax
 
     side = network.resolution(trained.space, genome)
     device = str(group.device)
@@ -90,6 +89,28 @@ def fine_tune(
         teacher = trained.extract(biggest).to(device=group.device, memory_format=last)  # type: ignore[call-overload]
         batches = images.batches("calibration", side, 256)
         network.calibrate(teacher, batches, images.frequencies, device=device)
+    seconds, loss = train_alone(subnet, images, side, recipe, group, teacher=teacher, watch=watch)
+    correct, total = evaluate(subnet, images, side, "test", group)
+    return FineTuned(subnet, before, correct / total, seconds, loss)
+
+
+def train_alone(
+    subnet: torch.nn.Module,
+    images: Images,
+    side: int,
+    recipe: FineTuning,
+    group: Processes,
+    *,
+    teacher: torch.nn.Module | None = None,
+    watch: Callable[[int, float], None] | None = None,
+) -> tuple[tuple[float, ...], float]:
+    """Train a network in place by the recipe, with the outputs of `teacher` as a second target.
+
+    Returns the seconds of each epoch and the loss of the last.
+    """
+    import torch
+    from torch.nn.functional import cross_entropy, softmax
+
     decayed = [p for p in subnet.parameters() if p.ndim > 1]
     plain = [p for p in subnet.parameters() if p.ndim == 1]
     optimiser = torch.optim.SGD(
@@ -133,5 +154,4 @@ def fine_tune(
         seconds.append(clock() - started)
         if watch is not None:
             watch(epoch + 1, loss_of_epoch)
-    correct, total = evaluate(subnet, images, side, "test", group)
-    return FineTuned(subnet, before, correct / total, tuple(seconds), loss_of_epoch)
+    return tuple(seconds), loss_of_epoch

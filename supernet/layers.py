@@ -127,10 +127,10 @@ class LayerTable:
     def peak_bytes(self, bytes_per_value: float = BYTES_FP32) -> Floats:
         """(n,) bytes of the activations alive at the worst layer, batch 1: input + output + held shortcut.
 
-        Ours; assumes norms folded into convolutions, activation functions in place and a memory planner
-        without waste. Storages that were really alive in eager PyTorch: 1.13-1.20 times as much for the
-        folded network, 1.8-1.95 times with separate norms and OFA's written-out hard-swish (8 subnets, see
-        tests/science).
+        Ours; what an inference engine needs: norms folded into convolutions, activations, sums and products
+        in place, every value dropped after its last use. The storages of such a run add up to exactly this
+        (tests/science); plain eager PyTorch keeps 1.5-1.8 times as much alive (20 subnets per OFA family):
+        separate norms write copies, and Python frames hold their arguments until they return.
         """
         return self.resident().max(axis=1) * float(bytes_per_value)
 

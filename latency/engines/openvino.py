@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-import logging
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
+from latency.descriptor import pairs_overflow
 from latency.engines import NotInstalledError
-from latency.engines.onnx_export import to_onnx
+from supernet.int8 import nncf_int8, random_batches
+from supernet.onnx_export import to_onnx
 
 if TYPE_CHECKING:
     import torch
@@ -45,7 +44,8 @@ class OpenVino:
         core = openvino.Core()
         model = core.read_model(to_onnx(network, images))
         if self.precision == "int8":
-            model = _quantised(model, images)
+            noise = random_batches(images, CALIBRATION_BATCHES)
+            model = nncf_int8(model, noise, narrow=pairs_overflow())
         options = {
             "INFERENCE_PRECISION_HINT": HINTS[self.precision],
             "INFERENCE_NUM_THREADS": self.threads,
@@ -58,23 +58,3 @@ class OpenVino:
 
     def run(self, session: tuple[Any, Any]) -> None:
         session[0].infer()
-
-
-def _quantised(model: Any, images: torch.Tensor) -> Any:
-    import nncf
-    import torch
-    from nncf.quantization.advanced_parameters import OverflowFix
-
-    from latency.descriptor import pairs_overflow
-
-    noise = torch.Generator().manual_seed(0)
-    batches = [torch.randn(images.shape, generator=noise).numpy() for _ in range(CALIBRATION_BATCHES)]
-    logging.getLogger("nncf").setLevel(logging.ERROR)
-    overflow = OverflowFix.ENABLE if pairs_overflow() else OverflowFix.FIRST_LAYER
-    with contextlib.redirect_stdout(io.StringIO()):  # two progress bars per network
-        return nncf.quantize(
-            model,
-            nncf.Dataset(batches),
-            subset_size=CALIBRATION_BATCHES,
-            advanced_parameters=nncf.AdvancedQuantizationParameters(overflow_fix=overflow),
-        )

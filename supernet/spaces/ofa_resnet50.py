@@ -81,17 +81,18 @@ def _layers(space: SearchSpace, genomes: Genomes) -> LayerTable:
             middle = make_divisible(np.round(cout * ratio))
             stride = 2 if block == 0 and stage > 0 else 1
             live = level[f"e{slot}"] > 0
-            held = cin * build.size**2
-            build.add(Kind.CONV, cin, middle, act=RELU, live=live, slot=slot)
-            before = build.size
-            deep: dict[str, Any] = dict(kernel=3, stride=stride, held=held, act=RELU, live=live, slot=slot)
+            # The package computes the shortcut first: its result waits beside the three convolutions.
+            before, after = build.size, -(-build.size // stride)
+            waits = cout * after**2 if block == 0 else cin * before**2
+            first = waits if block == 0 else 0  # otherwise the shortcut is the input itself
+            build.add(Kind.CONV, cin, middle, held=first, act=RELU, live=live, slot=slot)
+            deep: dict[str, Any] = dict(kernel=3, stride=stride, held=waits, act=RELU, live=live, slot=slot)
             build.add(Kind.CONV, middle, middle, **deep)
-            build.add(Kind.CONV, middle, cout, held=held, live=live, slot=slot)
-            if block == 0:  # the shortcut: average pool, then a convolution
-                held = cout * build.size**2
-                branch: dict[str, Any] = dict(held=held, live=live, slot=slot)
+            build.add(Kind.CONV, middle, cout, held=waits, live=live, slot=slot)
+            if block == 0:  # the shortcut: average pool, then a convolution, while the input waits
+                branch: dict[str, Any] = dict(live=live, slot=slot)
                 build.add(Kind.POOL, cin, cin, kernel=stride, stride=stride, norm=0, size=before, **branch)
-                build.add(Kind.CONV, cin, cout, size=build.size, **branch)
+                build.add(Kind.CONV, cin, cout, size=after, held=cin * before**2, **branch)
             cin = cout
             slot += 1
     build.add(Kind.GLOBAL_POOL, cin, cin, norm=0, slot=head)

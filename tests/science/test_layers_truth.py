@@ -50,73 +50,51 @@ def test_macs_and_params_equal_those_of_the_extracted_subnet(name, torch):
         assert sum(p.numel() for p in subnet.parameters()) == table.params()[i]
 
 
-def fold_for_inference(torch, subnet):
-    """What an inference engine does: batch norm folded into its convolution, activations in place.
+def test_live_peak_of_a_network_worked_out_by_hand(torch):
+    """Two convolutions and a shortcut, 8 channels of 4 x 4: input of the block, its hidden map twice as wide,
+    and the hidden map after ReLU, which is a copy in eager mode and none in the executor."""
+    from supernet.live_memory import executor, live_peak_bytes
 
-    Without it eager PyTorch keeps up to 1.8 times as much alive: batch norm writes a copy, and OFA writes
-    hard-swish out as x * relu6(x + 3) / 6.
-    """
-    from ofa.utils.pytorch_modules import Hsigmoid, Hswish
-
-    swap = {
-        Hswish: lambda: torch.nn.Hardswish(inplace=True),
-        Hsigmoid: lambda: torch.nn.Hardsigmoid(inplace=True),
-        torch.nn.BatchNorm2d: torch.nn.Identity,
-    }
-    for module in list(subnet.modules()):
-        for name, child in list(module.named_children()):
-            if type(child) in swap:
-                setattr(module, name, swap[type(child)]())
-
-
-def live_peak(torch, subnet, r):
-    """Bytes of live activations at the worst moment of a forward pass, seen from the storages that exist."""
-    import weakref
-
-    from torch.utils._python_dispatch import TorchDispatchMode
-
-    class Watch(TorchDispatchMode):
+    class Block(torch.nn.Module):
         def __init__(self):
             super().__init__()
-            self.alive, self.now, self.peak = {}, 0, 0
+            self.stem = torch.nn.Conv2d(3, 8, 1)
+            self.wide, self.act = torch.nn.Conv2d(8, 16, 1), torch.nn.ReLU()
+            self.narrow = torch.nn.Conv2d(16, 8, 1)
 
-        def _gone(self, key):
-            self.now -= self.alive.pop(key)
+        def forward(self, x):
+            x = self.stem(x)
+            return self.narrow(self.act(self.wide(x))) + x
 
-        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-            out = func(*args, **(kwargs or {}))
-            for tensor in out if isinstance(out, (tuple, list)) else (out,):
-                if isinstance(tensor, torch.Tensor):
-                    storage = tensor.untyped_storage()
-                    key = storage._cdata
-                    if key not in self.alive and key not in known:
-                        self.alive[key] = storage.nbytes()
-                        self.now += storage.nbytes()
-                        weakref.finalize(storage, self._gone, key)
-            self.peak = max(self.peak, self.now)
-            return out
-
-    image = torch.zeros(1, 3, r, r)
-    known = {p.untyped_storage()._cdata for p in [*subnet.parameters(), *subnet.buffers()]}
-    with torch.no_grad(), Watch() as watch:
-        subnet(image)
-    return watch.peak
+    block, images, map_bytes = Block().eval(), torch.zeros(1, 3, 4, 4), 8 * 16 * 4
+    assert live_peak_bytes(block, images) == (1 + 2 + 2) * map_bytes
+    assert live_peak_bytes(executor(block), images) == (1 + 2 + 1) * map_bytes
 
 
-def test_peak_memory_is_near_what_is_really_alive(torch):
-    """Analytic peak against the storages that really exist during a forward pass of the folded network."""
+@pytest.mark.parametrize(
+    ("name", "count", "off"),
+    [("ofa_mbv3_w1.0", 20, 1e-9), ("ofa_proxyless_w1.3", 6, 1e-9), ("ofa_resnet50", 6, 0.15)],
+)
+def test_peak_memory_is_what_is_really_alive(name, count, off, torch):
+    """Analytic peak against the storages that exist during a real forward pass: equal.
+
+    But for ResNets with a wide stem, up to 15% more: PyTorch's max pooling also makes the indices, which no
+    inference engine does.
+    """
     from supernet import network
+    from supernet.live_memory import executor, live_peak_bytes
 
-    space = spaces.get("ofa_mbv3_w1.0")
+    space = spaces.get(name)
     supernet = network.supernet(space)
-    genomes = space.sample(8, np.random.default_rng(2))
+    genomes = space.sample(count, np.random.default_rng(2))
     ratio = []
     for i, peak in enumerate(space.layers(genomes).peak_bytes()):
         subnet = network.extract(supernet, space, genomes[i : i + 1])
-        fold_for_inference(torch, subnet)
-        ratio.append(live_peak(torch, subnet, network.resolution(space, genomes[i : i + 1])) / peak)
-    assert min(ratio) >= 0.95
-    assert max(ratio) <= 1.25
+        r = network.resolution(space, genomes[i : i + 1])
+        ratio.append(live_peak_bytes(executor(subnet), torch.zeros(1, 3, r, r)) / peak)
+    assert min(ratio) >= 1 - 1e-9
+    assert max(ratio) <= 1 + off
+    assert np.median(ratio) == pytest.approx(1)
 
 
 def test_published_rows_have_the_same_macs_and_params(data):

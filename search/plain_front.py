@@ -1,0 +1,43 @@
+"""Plain subnets of a supernet trained here, as what a shrunk model has to beat."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from search.pareto import is_front
+from supernet import evaluation, footprint
+from supernet.evaluation import SupernetAccuracy
+
+COMPARED = ("top1", "file_bytes", "latency_ms")
+
+
+def plain_front(folder: Path, candidates: int, count: int, seed: int) -> list[str]:
+    """Names of `count` subnets, spread over the front of accuracy (validation images) and parameters of
+    `candidates` subnets of the supernet in `folder`: random ones, the largest and the smallest."""
+    if not count:
+        return []
+    accuracy = SupernetAccuracy(folder=folder, part="val")
+    space = accuracy.trained.space.restrict("r", *accuracy.resolutions)
+    genomes = evaluation.sample(space, candidates, seed)
+    params = footprint.of(space, genomes, "params")
+    front = np.flatnonzero(is_front(np.stack([-accuracy.predict(genomes).mean, params], axis=1)))
+    front = front[np.argsort(params[front], kind="stable")]
+    chosen = np.unique(np.linspace(0, len(front) - 1, min(count, len(front))).round().astype(int))
+    return space.format(genomes[front[chosen]])
+
+
+def dominated(cards: Mapping[str, Mapping[str, Any]], name: str, others: Sequence[str]) -> list[str]:
+    """Those of `others` that the card `name` is at least as good as in accuracy, bytes and (where both have
+    one) latency, and better in one of them."""
+    return [other for other in others if _dominates(cards[name], cards[other])]
+
+
+def _dominates(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    shared = [measure for measure in COMPARED if measure in one and measure in other]
+    signs = [-1 if footprint.MEASURES[measure].maximize else 1 for measure in shared]
+    gains = [sign * (other[m] - one[m]) for sign, m in zip(signs, shared, strict=True)]
+    return min(gains) >= 0 and max(gains) > 0

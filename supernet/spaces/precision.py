@@ -1,0 +1,42 @@
+"""A space with one more gene: the precision in which a network is deployed, 32 bits (fp32) or 8 (int8)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from supernet import spaces
+from supernet.layers import LayerTable
+from supernet.space import Axis, Genomes, SearchSpace
+
+BITS = (32, 8)
+
+
+def space(name: str, base: str) -> SearchSpace:
+    """The networks of the space `base`, each in both precisions; what was fitted for `base` applies here too.
+
+    In the one-line name precision is the last word, b32 or b8.
+    """
+    bare = spaces.get(base)
+    if bare.parent is not None:
+        raise ValueError(f"base={base} is itself part of {bare.parent.name}: take that as the base")
+
+    def layers(space: SearchSpace, genomes: Genomes) -> LayerTable:
+        return bare.layers(genomes[:, : bare.d])
+
+    def settings(space: SearchSpace, genomes: Genomes) -> list[dict[str, Any]]:
+        return bare.settings(genomes[:, : bare.d])
+
+    return SearchSpace(
+        name=name,
+        axes=(*bare.axes, Axis("precision", BITS, "b", deploy=True)),
+        gates=bare.gates,
+        slots=bare.slots,
+        make_layers=layers,
+        make_settings=None if bare.make_settings is None else settings,
+        parent=bare,
+        make_parent_genomes=_bare_genomes,
+    )
+
+
+def _bare_genomes(space: SearchSpace, genomes: Genomes) -> Genomes:
+    return genomes[:, :-1]

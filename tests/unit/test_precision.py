@@ -1,0 +1,126 @@
+"""Precision as a gene: what int8 changes is taken from the int8 models, everything else from fp32's."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from latency import zoo
+from search import pareto, problem
+from supernet import accuracy, int8_accuracy, spaces
+from supernet.prediction import Prediction
+from supernet.spaces import precision
+
+
+class Halved:
+    """The shipped predictor of the CPU as if its int8 target took half as long."""
+
+    def __init__(self, precision="int8"):
+        self.fp32 = zoo.predictor("epyc_ort")
+        self.target = replace(self.fp32.target, precision=precision, name="halved")
+        self.resolutions, self.facts = self.fp32.resolutions, {}
+
+    def predict(self, genomes, target):
+        found = self.fp32.predict(genomes, self.fp32.target)
+        return Prediction(found.mean / 2, found.std / 2)
+
+
+def build(*objectives, **options):
+    space = spaces.get("ofa_mbv3_w1.0_int8")
+    return problem.build(objectives, space=space, predictor=zoo.predictor("epyc_ort"), **options)
+
+
+def both(asked, rng):
+    """The same 50 networks in fp32 and in int8."""
+    fp32 = asked.space.network(asked.space.sample(50, rng))
+    int8 = fp32.copy()
+    int8[:, -1] = 2
+    return fp32, int8
+
+
+def test_each_precision_has_its_own_latency_accuracy_and_bytes(rng):
+    change = int8_accuracy.Int8Change(points=-0.5, std_points=0.3)
+    asked = build(
+        "accuracy", "latency_ms", "weight_bytes", "peak_bytes", predictor_int8=Halved(), int8=change
+    )
+    fp32, int8 = both(asked, rng)
+    mixed = np.concatenate([fp32, int8])
+    costs, _ = asked.evaluator(mixed)
+    bare = fp32[:, :-1]
+    top1 = accuracy.load("ofa_mbv3_w1.0").predict(bare)
+    ms = zoo.predictor("epyc_ort").predict(bare, zoo.target("epyc_ort")).mean
+    table = spaces.get("ofa_mbv3_w1.0").layers(bare)
+    assert np.allclose(
+        costs[:50], np.stack([-top1.mean, ms, table.weight_bytes(), table.peak_bytes()], axis=1)
+    )
+    expected = [0.005 - top1.mean, ms / 2, table.weight_bytes() / 4, table.peak_bytes() / 4]
+    assert np.allclose(costs[50:], np.stack(expected, axis=1))
+    std = asked.models.predict_accuracy(mixed).std
+    assert np.allclose(std[50:], np.hypot(top1.std, 0.003))
+    assert np.allclose(std[:50], top1.std)
+
+
+def test_names_end_with_the_bits_and_fp32_is_the_bare_network(rng):
+    space = spaces.get("ofa_mbv3_w1.0_int8")
+    genomes = space.sample(40, rng)
+    names = space.format(genomes)
+    assert {name.rpartition(" ")[2] for name in names} == {"b32", "b8"}
+    bare = spaces.get("ofa_mbv3_w1.0").format(space.embed(genomes, "ofa_mbv3_w1.0"))
+    expected = [name.replace("_int8", "").rpartition(" ")[0] for name in names]
+    assert bare == expected
+    assert (space.column(space.network(genomes), "precision") == 32).all()
+
+
+def test_a_search_over_both_precisions_finds_more_than_one_over_fp32(rng):
+    """With int8 twice as fast for half a point less, the joint front covers the front of fp32."""
+    change = int8_accuracy.Int8Change(points=-0.5, std_points=0.3)
+    asked = build("accuracy", "latency_ms", "weight_bytes", predictor_int8=Halved(), int8=change)
+    fp32, int8 = both(asked, rng)
+    few, many = asked.evaluator(fp32)[0], asked.evaluator(np.concatenate([fp32, int8]))[0]
+    reference = many.max(axis=0) * np.array([0.9, 1.1, 1.1])
+    assert pareto.hypervolume(many, reference) > 1.2 * pareto.hypervolume(few, reference)
+
+
+def test_what_does_not_fit_is_refused():
+    with pytest.raises(ValueError, match="needs int8_predictor="):
+        build("accuracy", "latency_ms")
+    with pytest.raises(ValueError, match="it must be int8"):
+        build("accuracy", "latency_ms", predictor_int8=Halved("fp32"))
+    with pytest.raises(ValueError, match="no precision gene"):
+        problem.build(["latency_ms"], predictor=zoo.predictor("epyc_ort"), predictor_int8=Halved())
+    with pytest.raises(ValueError, match="itself part of"):
+        precision.space("twice", "compofa_fixed")
+
+
+def test_the_change_is_measured_from_pairs(tmp_path):
+    path = tmp_path / "int8.json"
+    path.write_text(json.dumps([{"fp32": 0.80, "int8": 0.79}, {"fp32": 0.70, "int8": 0.70}]))
+    found = int8_accuracy.load(path)
+    assert found.points == pytest.approx(-0.5)
+    assert found.std_points == pytest.approx(np.std([-1, 0], ddof=1))
+    path.write_text("[]")
+    with pytest.raises(ValueError, match="no pairs"):
+        int8_accuracy.load(path)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_declared_change_is_that_of_torchvision():
+    """Its published top-1 of five mobile networks, quantised and not: mean and spread."""
+    from torchvision.models import quantization as q
+
+    weights = [
+        q.MobileNet_V2_QuantizedWeights,
+        q.MobileNet_V3_Large_QuantizedWeights,
+        q.ShuffleNet_V2_X1_0_QuantizedWeights,
+        q.ShuffleNet_V2_X1_5_QuantizedWeights,
+        q.ShuffleNet_V2_X2_0_QuantizedWeights,
+    ]
+    top1 = [
+        [one.meta["_metrics"]["ImageNet-1K"]["acc@1"] for one in (w.DEFAULT, w.DEFAULT.meta["unquantized"])]
+        for w in weights
+    ]
+    change = np.diff(np.array(top1)[:, ::-1], axis=1)
+    declared = int8_accuracy.Int8Change()
+    assert declared.points == pytest.approx(change.mean(), abs=0.1)
+    assert declared.std_points == pytest.approx(change.std(ddof=1), abs=0.1)
