@@ -9,10 +9,10 @@ always the same, as large as the regression's error on held-out networks. Hyperv
 that DyNAS-T's released runs span; its own figures are published in that box. `--validation` is where
 options were chosen: OFA's released predictor of w1.2 in a box of its own, other seeds.
 
-run: the supernet that `make train` left in RUN_FOLDER, evaluated for real; accuracy against MACs. The box is
-spanned by the smallest and the largest network. All searches share one store of evaluations, so a benchmark
-that was stopped goes on. LINAS makes 200 evaluations, NSGA-II 500, with a population of 20, the better one of
-`--validation`.
+run: the supernet that `make train` left in RUN_FOLDER, evaluated for real; accuracy against MACs. The box
+is spanned by the 95% intervals of the smallest and the largest network. All searches share one store of
+evaluations, so a benchmark that was stopped goes on. LINAS makes 200 evaluations, NSGA-II 500, with a
+population of 20, the better one of `--validation`.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def task(space: SearchSpace, top1: Callable[[Genomes], Floats], box: Floats) -> 
 
 
 def imagenet() -> Task:
-    from sklearn.svm import SVR  # type: ignore[import-untyped]
+    from sklearn.svm import SVR
 
     space = at_224("ofa_mbv3_w1.0")
     rows = read_columns(data_dir() / "ofa_mbv3_accuracy.csv.gz")

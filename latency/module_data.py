@@ -41,26 +41,23 @@ ROUNDS = Rounds(fewest=5, most=8, block=256, session_bytes=1e7)
 class Design:
     """What is measured of each module type: `configs/modules.yaml`.
 
-    `idle` and `loaded` are shares of the points by number of threads; those of `loaded` are spread evenly
-    over the `utilisations`. `declared` are numbers that the user holds constant while measuring (a clock, a
-    power limit); a later measuring with other values adds to the same store, and the predictor knows them as
+    `batches`, `threads` and `utilisations` are what conditions are drawn from; what is listed more often is
+    drawn more often. `declared` are numbers that the user holds constant while measuring (a clock, a power
+    limit); a later measuring with other values adds to the same store, and the predictor knows them as
     inputs.
     """
 
     types: tuple[str, ...] = ()
     batches: tuple[Annotated[int, Field(ge=1)], ...] = (1, 1, 2, 4, 8, 16)
-    idle: Mapping[int, float] = field(default_factory=lambda: {1: 0.52, 2: 0.16})
-    loaded: Mapping[int, float] = field(default_factory=lambda: {1: 0.20, 2: 0.12})
-    utilisations: tuple[float, ...] = (0.25, 0.5, 0.75, 1.0)
+    threads: tuple[Annotated[int, Field(ge=1)], ...] = (1, 1, 1, 2)
+    utilisations: tuple[Annotated[float, Field(ge=0, le=1)], ...] = (*[0.0] * 8, 0.25, 0.5, 0.75, 1.0)
     declared: Mapping[str, float] = field(default_factory=dict)
     points: int | None = None  # of each type; None: what its file says
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if abs(sum(self.idle.values()) + sum(self.loaded.values()) - 1) > 1e-6:
-            raise ValueError(
-                f"the shares idle={dict(self.idle)} and loaded={dict(self.loaded)} must add to 1"
-            )
+        if not (self.batches and self.threads and self.utilisations):
+            raise ValueError("batches, threads and utilisations need at least one value each")
         if clash := set(self.declared) & set(CONDITIONS):
             raise ValueError(f"declared={sorted(clash)}: these conditions are varied, not declared")
         for name in self.types:
@@ -78,10 +75,13 @@ class Design:
         return rows, batch, np.searchsorted(edges, order, side="right").clip(0, len(shares) - 1)
 
     def sittings(self) -> list[tuple[int, float, float]]:
-        """(threads, utilisation, share of the points) of every sitting."""
-        found = [(threads, 0.0, share) for threads, share in self.idle.items()]
-        each = len(self.utilisations)
-        return found + [(t, u, share / each) for t, share in self.loaded.items() for u in self.utilisations]
+        """(threads, utilisation, share of the points) of every sitting, those without load first."""
+        every = len(self.threads) * len(self.utilisations)
+        return [
+            (threads, utilisation, self.threads.count(threads) * self.utilisations.count(utilisation) / every)
+            for utilisation in sorted(set(self.utilisations))
+            for threads in sorted(set(self.threads))
+        ]
 
 
 @plain_dataclass(frozen=True, eq=False)

@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 
 import configs
@@ -47,10 +48,10 @@ def by_module(fits: Fits, chosen: Selection) -> str:
 def front(fits: Fits, cost: str, most: int = 8) -> str:
     """Selections that trade validation accuracy for time or size."""
     every = selection.front(fits.candidates(), cost)
-    shown = every[:: max(len(every) // most, 1)]
+    places = np.unique(np.linspace(0, len(every) - 1, most).astype(int))
     return "\n".join(
         f"  {each.accuracy:.2f}%  {each.ms:6.2f} ms  {each.bytes / 1e3:6.0f} KB"
-        for each in [*shown, every[-1]]
+        for each in (every[i] for i in places)
     )
 
 
@@ -63,11 +64,10 @@ def task(config: dict[str, Any]) -> None:
             module_data.collect(
                 target, design, store=store, seconds=config["seconds"], watch=watch, say=print
             )
-        data = (
-            module_data.read(target, store)
-            if config["data"] is None
-            else module_data.load(Path(config["data"]))[1]
-        )
+        if config["data"] is None:
+            data = module_data.read(target, store)
+        else:
+            target, data = module_data.load(Path(config["data"]))
         measured = None
         if config["networks"]:
             measured = module_networks.for_correction(
@@ -96,7 +96,8 @@ def _save(out: Path, found: ModulesLatency, fits: Fits) -> None:
     if "left_out_mape" in found.facts:
         error, count = found.facts["left_out_mape"], found.facts["networks"]
         print(f"\n{count} networks corrected it: {error:.2f}% off when left out")
-    print(f'\nsearch with it: make search ARGS="predictor={out}/predictor.npz target=here"')
+    words = f"target=here target.engine={found.target.engine} target.batch=8 target.utilisation=0.5"
+    print(f'\nsearch with it: make search ARGS="predictor={out}/predictor.npz"; for other conditions {words}')
 
 
 def main() -> None:

@@ -143,12 +143,16 @@ class Evaluator:
     def reference(self, space: SearchSpace) -> tuple[Floats, Floats]:
         """(m,), (m,) worst and best cost: the same for all runs with the same objectives.
 
-        Of 1,000 random subnets; of the smallest and the largest network for what is measured.
+        Of 1,000 random subnets; for what is measured, the ends of the 95% intervals of the smallest and the
+        largest network, which may differ by less than their measurements are uncertain.
         """
         drawn, ends = space.sample(REFERENCE_SAMPLE, np.random.default_rng(0)), space.extremes()
         worst, best = np.empty(len(self.objectives)), np.empty(len(self.objectives))
         for j, objective in enumerate(self.objectives):
-            cost = objective.cost(objective.of(drawn if objective.measured is None else ends).mean)
+            if objective.measured is None:
+                cost = objective.cost(objective.of(drawn).mean)
+            else:
+                cost = objective.cost(np.array(objective.of(ends).interval(0.95)))
             worst[j], best[j] = cost.max(), cost.min()
         return worst, best
 

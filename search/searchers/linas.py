@@ -43,6 +43,11 @@ class LINAS:
     of all that it saw are its candidates. Objectives that are predicted anyway are taken as they are,
     measured ones are predicted from the archive (all of them when the searcher was not told which are
     which, or none is measured).
+
+    Hypervolume after 50 and 200 evaluations (benchmarks/linas.py --validation, 6 seeds): .763, .869 (NSGA-II
+    has .617, .695, and .748 after 500); with a random first batch .726, .849; with MACs predicted too .754,
+    .851; choosing by expected costs in place of draws .759, .840; in batches of 5 or 50 .765, .853 or .705,
+    .832; with 20 generations .752, .845, with 100 .754, .855. Their standard errors are .004 to .011.
     """
 
     batch: Annotated[int, Field(ge=1)] = 10
