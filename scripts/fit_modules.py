@@ -60,14 +60,14 @@ def task(config: dict[str, Any]) -> None:
     out = Path(config["out"] or f"runs/modules-{target.name}-{time.strftime('%Y%m%d-%H%M%S')}")
     with Store(config["store"]) as store, Console().status("starting") as status:
         watch = command.watcher(status)
-        if config["measure"] and config["data"] is None:
+        if config["measure"] and config["measured"] is None:
             module_data.collect(
                 target, design, store=store, seconds=config["seconds"], watch=watch, say=print
             )
-        if config["data"] is None:
+        if config["measured"] is None:
             data = module_data.read(target, store)
         else:
-            target, data = module_data.load(Path(config["data"]))
+            target, data = module_data.load(Path(config["measured"]))
         measured = None
         if config["networks"]:
             measured = module_networks.for_correction(

@@ -13,7 +13,12 @@ ROOT = Path(__file__).parents[2]
 def test_make_modules_selects_and_saves_a_predictor(tmp_path, measured_modules):
     target = here(engine="torch_eager")
     module_data.save(tmp_path / "data.npz", target, measured_modules)
-    words = ["target.engine=torch_eager", f"data={tmp_path}/data.npz", "networks=0", f"out={tmp_path}/mine"]
+    words = [
+        "target.engine=torch_eager",
+        f"measured={tmp_path}/data.npz",
+        "networks=0",
+        f"out={tmp_path}/mine",
+    ]
     words += ["fitting.models=[ridge,polynomial]", f"store={tmp_path}/store.sqlite"]
     done = subprocess.run(
         [sys.executable, "-m", "scripts.fit_modules", *words], cwd=ROOT, text=True, capture_output=True
