@@ -147,7 +147,8 @@ def calibrate(
     """The subnet with batch norms set to the mean statistics of these batches of (images, labels), in eval
     mode. `frequencies` (c,) are the shares of the classes in the training set.
 
-    Without it a subnet of a supernet is next to useless (CIFAR-10: 33% instead of 56% in the median).
+    Without it subnets lose most (CIFAR-10, 30 subnets: median 51.0 instead of 66.7%, the smallest 10.9
+    instead of 63.9%; `python -m benchmarks.supernet judge`).
     ValueError for batches that are ordered by class, which cost 10 points.
     """
     import torch

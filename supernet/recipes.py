@@ -64,8 +64,8 @@ class Sandwich:
     """First the largest subnet alone for `largest_first` of the epochs, then each step the largest, the
     smallest and `random` others; one cosine for all.
 
-    Without the first part the largest subnet of a short training is far worse (CIFAR-10, 200 s: 36 instead of
-    49%).
+    Without the first part the largest subnet of a short training was far worse in a first try (CIFAR-10,
+    200 s; `python -m benchmarks.supernet recipes` compares).
     """
 
     random: Annotated[int, Field(ge=0)] = 1
