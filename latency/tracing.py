@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from latency.module_types import ADD, AVERAGE, BATCH, CONCAT, LAYER, MAX, SCALE, SHUFFLE
@@ -37,10 +37,10 @@ class _Call:
     inputs: dict[str, float]
     sources: tuple[int, ...]
     result: int
-    free: dict[str, Any] = field(default_factory=dict)
 
 
-# What only changes how a tensor is looked at, makes a new one, or does nothing in inference.
+# What only changes how a tensor is looked at, makes a new one, works on a few numbers, or does nothing in
+# inference.
 FREE = """
     alpha_dropout chunk clone contiguous detach device dim dropout dropout_ dtype exp expand expand_as
     feature_dropout fill_ flatten float getitem identity is_cuda is_floating_point is_nested is_sparse item
@@ -220,12 +220,11 @@ class _Maker:
         return _Call("global_pool", size, self.sources, id(self.result))
 
     def attention_core(self) -> _Call:
-        """Attention without projections, which are linear modules of their own."""
-        q = self.tensors[0]
-        size = dict(
-            channels=float(q.shape[-1] * q.shape[-3]), side=math.sqrt(q.shape[-2]), mode=float(SHUFFLE)
-        )
-        return _Call("movement", size, self.sources, id(self.result))
+        """Attention without its projections, which are linear modules of their own: two products in one."""
+        queries, keys = self.tensors[:2]
+        rows, width = queries.numel() / queries.shape[-1], queries.shape[-1]
+        inputs = dict(cin=float(width), cout=2.0 * keys.shape[-2], rows=float(rows))
+        return _Call("linear", inputs, self.sources, id(self.result))
 
 
 def _attention(args: Any, result: Any) -> _Call:

@@ -108,6 +108,15 @@ def test_attention_is_covered():
     assert found == ["norm", "movement", "attention", "movement"]
 
 
+def test_attention_by_its_parts_has_all_its_macs():
+    kind = module_types.of("attention")
+    module, tokens = kind.build(np.array([20.0, 1.0, 64.0, 4.0]), 1)
+    linear = module_types.of("linear")
+    found = [m for m in tracing.modules(module, tuple(tokens.shape[1:])) if m.type == "linear"]
+    rows = np.array([[m.inputs[name] for name in linear.inputs] for m in found])
+    assert linear.work(rows).macs.sum() == macs_of(module, tokens)
+
+
 class _Attention(torch.nn.Module):
     def __init__(self):
         super().__init__()
