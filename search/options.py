@@ -32,8 +32,6 @@ class Options:
     samples: Annotated[int, Field(ge=2)]
     verify: Annotated[int, Field(ge=0)]
     store: Path
-    int8_predictor: str | None
-    int8_accuracy: Path | None
     wandb: Literal["offline", "online", "disabled"]
     training: dict[str, Any]
     searcher: dict[str, Any]
@@ -41,6 +39,8 @@ class Options:
     space: dict[str, Any] | None = None
     accuracy: dict[str, Any] | None = None
     evaluator: dict[str, Any] | None = None
+    int8_predictor: str | None = None
+    int8_accuracy: Path | None = None
 
     def __post_init__(self) -> None:
         if sum(one is not None for one in (self.evaluator, self.accuracy_file, self.accuracy)) > 1:
