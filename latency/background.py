@@ -41,7 +41,8 @@ class Background:
         cores = sorted(os.sched_getaffinity(0))
         ready = context.Barrier(len(cores) + 1)
         self._workers: list[BaseProcess] = [
-            context.Process(target=work, args=(core, self.share, ready), daemon=True) for core in cores
+            context.Process(target=work, args=(core, self.share, ready, os.getpid()), daemon=True)
+            for core in cores
         ]
         for worker in self._workers:
             worker.start()
@@ -63,8 +64,8 @@ class Background:
             worker.join()
 
 
-def work(core: int, share: float, ready: object) -> None:
-    """What a worker does until it is terminated."""
+def work(core: int, share: float, ready: object, parent: int) -> None:
+    """What a worker does until it is terminated, or its parent is gone."""
     import numpy as np
     from threadpoolctl import threadpool_limits
 
@@ -74,7 +75,7 @@ def work(core: int, share: float, ready: object) -> None:
     buffer, copy = np.zeros(BUFFER_BYTES, np.uint8), np.zeros(BUFFER_BYTES, np.uint8)
     ready.wait()  # type: ignore[attr-defined]  # a barrier of another process
     with threadpool_limits(1):
-        while True:
+        while os.getppid() == parent:
             end = time.perf_counter() + share * PERIOD_SECONDS
             while time.perf_counter() < end:
                 matrix @ matrix

@@ -41,7 +41,7 @@ def latency(
             name: {"ms": float(q[1]), "spread_ms": float(q[2] - q[0]), "how": "measured", **about}
             for name, q in timed.quartiles_ms.items()
         }
-    predictor = zoo.predictor(target.name)
+    predictor, _ = zoo.automatic(target)
     found = {}
     for name, network in networks.items():
         if "pruned" in network.facts:

@@ -19,7 +19,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -328,9 +327,9 @@ class _Run:
         long = time.perf_counter() - begun > self.rounds.long_ms / 1000
         for _ in range(0 if long else WARM_UPS - 1):
             run(session)
-        wall, cpu = [], []
         if self.target.utilisation:
             return self._mean_run(session)
+        wall, cpu = [], []
         for _ in range(1 if long else BURST):
             start, start_cpu = time.perf_counter_ns(), time.process_time_ns()
             on_device = run(session)
@@ -529,21 +528,14 @@ def undisturbed(threads: int) -> Iterator[dict[str, Any]]:
     """High priority where the system grants it (root), and this many PyTorch threads; both as before
     afterwards. Yields the priority that was granted."""
     before = os.getpriority(os.PRIO_PROCESS, 0)
-    _prioritise(-20)
+    with contextlib.suppress(PermissionError):
+        os.setpriority(os.PRIO_PROCESS, 0, -20)
     try:
         with _torch_threads(threads):
             yield {"priority": os.getpriority(os.PRIO_PROCESS, 0)}
     finally:
-        _prioritise(before)
-
-
-def _prioritise(nice: int) -> None:
-    """The priority of this process, and of its session where Linux shares the processor by sessions first
-    (autogroups: a nice process in a session of its own gains nothing without)."""
-    with contextlib.suppress(PermissionError):
-        os.setpriority(os.PRIO_PROCESS, 0, nice)
-    with contextlib.suppress(OSError):
-        Path("/proc/self/autogroup").write_text(str(nice))
+        with contextlib.suppress(PermissionError):
+            os.setpriority(os.PRIO_PROCESS, 0, before)
 
 
 @contextlib.contextmanager

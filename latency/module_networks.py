@@ -48,12 +48,11 @@ def collect(
 
     What the store holds is not measured again; with a budget of `seconds` some may be missing.
     """
-    known = read(target, store)
-    jobs = [job for job in _jobs(target, names) if job.name not in known.names]
-    if jobs:
-        measure.time_jobs(target, jobs, store=store, seconds=seconds, watch=watch, rounds=ROUNDS)
+    known, jobs = read(target, store), _jobs(target, names)
+    if missing := [job for job in jobs if job.name not in known.names]:
+        measure.time_jobs(target, missing, store=store, seconds=seconds, watch=watch, rounds=ROUNDS)
         known = read(target, store)
-    asked = {job.name for job in _jobs(target, names)}
+    asked = {job.name for job in jobs}
     return known.take(np.array([name in asked for name in known.names], bool))
 
 

@@ -29,17 +29,7 @@ if TYPE_CHECKING:
 Columns = Mapping[str, Floats]  # (n,) values by input
 MAX_MACS = 4e8  # of one run, the batch included: some 20 ms on a core
 MAX_ELEMENTS = 6e6  # of the input or output of one run: beyond the caches of every core
-NONE, RELU, RELU6, SWISH, SILU, GELU = (
-    int(a)
-    for a in (
-        Activation.NONE,
-        Activation.RELU,
-        Activation.RELU6,
-        Activation.HARD_SWISH,
-        Activation.SILU,
-        Activation.GELU,
-    )
-)
+NONE, RELU, SILU = (int(act) for act in (Activation.NONE, Activation.RELU, Activation.SILU))
 MAX, AVERAGE = 0, 1  # modes of pooling
 BATCH, LAYER = 0, 1  # of norms
 ADD, SCALE = 0, 1  # of elementwise
@@ -167,7 +157,8 @@ class ModuleType:
 
 @plain_dataclass(frozen=True)
 class KindOfModule:
-    """`settle` rounds inputs to what exists and says which rows are sensible; `shape` is without batch."""
+    """`build` gives a module and the shape of its input without batch; `settle` rounds inputs to what exists
+    and says which rows are sensible."""
 
     inputs: tuple[str, ...]
     work: Callable[[Columns], Work]

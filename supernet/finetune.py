@@ -18,7 +18,7 @@ from supernet import network
 from supernet.data import Images, training_batches
 from supernet.network import Trained
 from supernet.space import Genomes
-from supernet.train import DivergedError, Processes, evaluate, rate_at
+from supernet.train import DivergedError, Processes, evaluate, rate_at, sgd
 
 if TYPE_CHECKING:
     import torch
@@ -111,14 +111,7 @@ def train_alone(
     import torch
     from torch.nn.functional import cross_entropy, softmax
 
-    decayed = [p for p in subnet.parameters() if p.ndim > 1]
-    plain = [p for p in subnet.parameters() if p.ndim == 1]
-    optimiser = torch.optim.SGD(
-        [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": plain, "weight_decay": 0.0}],
-        lr=recipe.rate,
-        momentum=recipe.momentum,
-        nesterov=recipe.momentum > 0,
-    )
+    optimiser = sgd(subnet, recipe.rate, recipe.momentum, recipe.weight_decay)
     clock = time.process_time if group.device.type == "cpu" else time.perf_counter
     seconds: list[float] = []
     loss_of_epoch = float("nan")

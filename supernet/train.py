@@ -211,6 +211,20 @@ def rate_at(step: int, steps: int) -> float:
     return 0.5 * (1 + float(np.cos(np.pi * (step - start) / max(1, steps - start))))
 
 
+def sgd(module: torch.nn.Module, rate: float, momentum: float, weight_decay: float) -> torch.optim.SGD:
+    """Nesterov SGD; biases and batch norms do not decay."""
+    import torch
+
+    decayed = [p for p in module.parameters() if p.ndim > 1]
+    plain = [p for p in module.parameters() if p.ndim == 1]
+    return torch.optim.SGD(
+        [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}],
+        lr=rate,
+        momentum=momentum,
+        nesterov=momentum > 0,
+    )
+
+
 class _Run:
     """The state of a training and what advances it."""
 
@@ -259,18 +273,9 @@ class _Run:
             )
 
     def _new_optimiser(self) -> None:
-        import torch
 
-        named = dict(self.module.named_parameters())
-        plain = [p for name, p in named.items() if p.ndim == 1]
-        decayed = [p for name, p in named.items() if p.ndim > 1]
-        decay = self.optimisation.weight_decay
-        self.optimiser = torch.optim.SGD(
-            [{"params": decayed, "weight_decay": decay}, {"params": plain, "weight_decay": 0.0}],
-            lr=self.optimisation.rate,
-            momentum=self.optimisation.momentum,
-            nesterov=self.optimisation.momentum > 0,
-        )
+        plan = self.optimisation
+        self.optimiser = sgd(self.module, plan.rate, plan.momentum, plan.weight_decay)
 
     def _amp_type(self) -> torch.dtype | None:
         import torch

@@ -1,8 +1,12 @@
 """Module predictors: sums of modules, their correction, their files; and the data they are fitted on."""
 
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
 from latency import measure, module_data, module_fit, module_networks, predictors, tracing, zoo
@@ -19,6 +23,7 @@ from supernet import network, spaces
 TARGET = Target(
     name="cpu", device="i7_8700k", space="ofa_mbv3_w1.0", engine="torch_eager", threads=1, method="modules"
 )
+ROOT = Path(__file__).parents[2]
 IDLE = np.array([[1.0, 1.0, 0.0]])
 
 
@@ -239,3 +244,21 @@ def test_declared_numbers_are_inputs_and_must_always_be_given(tmp_path):
         Design(declared={"batch": 2.0})
     with pytest.raises(ValueError, match="at least one value each"):
         Design(threads=())
+
+
+def test_a_background_load_ends_with_its_parent():
+    """Also with one that is killed and cannot clean up."""
+    code = (
+        "import time\nfrom latency.background import Background\n"
+        "if __name__ == '__main__':\n    with Background(0.1) as load:\n"
+        "        print(*(worker.pid for worker in load._workers), flush=True)\n        time.sleep(60)\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    with process:
+        workers = [int(pid) for pid in process.stdout.readline().split()]
+        process.kill()
+    assert workers
+    _, alive = psutil.wait_procs(
+        [psutil.Process(pid) for pid in workers if psutil.pid_exists(pid)], timeout=5
+    )
+    assert not [worker for worker in alive if worker.status() != psutil.STATUS_ZOMBIE]
