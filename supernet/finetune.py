@@ -111,6 +111,8 @@ def train_alone(
     import torch
     from torch.nn.functional import cross_entropy, softmax
 
+    from supernet.depthwise import SmallMaps
+
     optimiser = sgd(subnet, recipe.rate, recipe.momentum, recipe.weight_decay)
     clock = time.process_time if group.device.type == "cpu" else time.perf_counter
     seconds: list[float] = []
@@ -128,7 +130,8 @@ def train_alone(
             rate = recipe.rate * rate_at(epoch * len(loader) + step, recipe.epochs * len(loader))
             for settings in optimiser.param_groups:
                 settings["lr"] = rate
-            logits = subnet(pictures)
+            with SmallMaps():
+                logits = subnet(pictures)
             loss = cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
             if teacher is not None:
                 with torch.no_grad():

@@ -22,10 +22,10 @@ Subnet = Literal["largest", "smallest", "random"]
 
 @dataclass(frozen=True)
 class Phase:
-    """A stretch of epochs. The losses of the subnets of a step are averaged.
+    """A stretch of epochs.
 
     `distil`: none (all learn the labels), in_place (all but the first learn the first's outputs), or teacher
-    (all learn labels and the outputs of the network as it was when phase `teacher_from` ended).
+    (all learn labels and the outputs of the network as it was when the first such phase began).
     """
 
     name: str
@@ -34,6 +34,7 @@ class Phase:
     subnets: tuple[Subnet, ...]
     distil: Literal["none", "in_place", "teacher"] = "none"
     rate: float = 1.0  # times the learning rate of the run
+    summed: bool = False  # the gradients of the subnets of a step are added; else averaged
     restart: bool = True  # a new cosine and no momentum; else the cosine of the phase before goes on
     sort_channels: bool = False  # before it: most important channels of each block first
 
@@ -93,9 +94,11 @@ class ProgressiveShrinking:
     """As published for MobileNetV3: the largest network for 180 epochs, then elastic kernels for 120, depths
     for 25 + 120 and expansions for 25 + 120, each time with one more level, taught by the largest network.
 
-    A step trains 1 subnet in the kernel phase, 2 in the depth and 4 in the expansion phases, and the learning
-    rate of the phases is 1, 1/12 and 1/4 of that of the run (github mit-han-lab/once-for-all,
-    train_ofa_net.py). Epochs are shares of the run's. Of other spaces, letters with one level are left out.
+    A step trains 1 subnet in the kernel phase, 2 in the depth and 4 in the expansion phases and adds their
+    gradients up. Learning rates: 2.6 for the largest network, then .96, and .08 and .24 for the two phases of
+    a letter (Cai et al., appendix; subnets per step, sum and loss: github mit-han-lab/once-for-all,
+    train_ofa_net.py and progressive_shrinking.py). Epochs are shares of the run's, 2.6 is its `rate`. Letters
+    with one level are left out, and one with more than three has more phases of the first kind.
     """
 
     distil: bool = True
@@ -124,7 +127,8 @@ class ProgressiveShrinking:
                         opened,
                         tuple(drawn),
                         "teacher" if self.distil else "none",
-                        rate=1.0 if letter == "k" else 1 / 4 if last else 1 / 12,
+                        rate=(0.96 if letter == "k" else 0.24 if last else 0.08) / 2.6,
+                        summed=True,
                         sort_channels=letter == "e",
                     )
                 )

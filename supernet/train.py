@@ -392,6 +392,8 @@ class _Run:
         import torch
         from torch.nn.functional import cross_entropy, softmax
 
+        from supernet.depthwise import SmallMaps
+
         amp, kind = self._amp_type(), self.group.device.type
         autocast = nullcontext() if amp is None else torch.autocast(kind, dtype=amp)
         smoothing = self.optimisation.label_smoothing
@@ -402,7 +404,7 @@ class _Run:
                 soft = softmax(self.teacher.train()(pictures).float(), dim=1)
         for k in range(len(genomes)):
             network.set_active(self.module, self.space, genomes[k : k + 1])
-            with autocast:
+            with SmallMaps(), autocast:
                 logits = self.forward(pictures).float()
             if phase.distil == "in_place" and soft is not None:
                 loss = cross_entropy(logits, soft)
@@ -412,7 +414,8 @@ class _Run:
                     loss = loss + cross_entropy(logits, soft)  # type: ignore[arg-type]
             if phase.distil == "in_place" and soft is None:
                 soft = softmax(logits.detach(), dim=1)
-            self.scaler.scale(loss / (len(genomes) * passes)).backward()  # type: ignore[no-untyped-call]
+            share = loss / (passes if phase.summed else len(genomes) * passes)
+            self.scaler.scale(share).backward()  # type: ignore[no-untyped-call]
             found[k] = loss.detach().cpu().double() / passes
         return found
 

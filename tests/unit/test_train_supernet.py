@@ -27,17 +27,18 @@ class Stop:
 
 
 def test_progressive_shrinking_opens_the_space_as_published():
-    """Cai et al. (2020), section 4.1 and train_ofa_net.py: what is open, epochs, subnets of a step."""
+    """Cai et al. (2020), and train_ofa_net.py: what is open, epochs, subnets of a step, rates."""
     space = spaces.get("ofa_mbv3_w1.0")
     phases = ProgressiveShrinking().phases(space)
-    assert [(p.share, len(p.subnets), round(12 * p.rate)) for p in phases] == [
-        (180, 1, 12),
-        (120, 1, 12),
-        (25, 2, 1),
-        (120, 2, 3),
-        (25, 4, 1),
-        (120, 4, 3),
+    assert [(p.share, len(p.subnets), round(2.6 * p.rate, 6)) for p in phases] == [
+        (180, 1, 2.6),
+        (120, 1, 0.96),
+        (25, 2, 0.08),
+        (120, 2, 0.24),
+        (25, 4, 0.08),
+        (120, 4, 0.24),
     ]
+    assert [p.summed for p in phases] == [False] + 5 * [True]
     kernels, depths, expands = [], [], []
     for phase in phases:
         values = phase.restricted(space).values(phase.restricted(space).sample(300, np.random.default_rng(0)))
