@@ -1,12 +1,11 @@
 """What shrinking buys: `python -m benchmarks.shrink PART [key=value ...]`; prints Markdown and writes JSON.
 
     peak                       analytic peak memory against the storages of a real run, 20 subnets per family
-    int8 supernet=FOLDER       five members of a supernet's front in fp32 and int8: accuracy, bytes
+    int8 supernet=FOLDER       five members of a supernet's front in fp32 and int8: accuracy, bytes, latency
     table supernet=FOLDER      sizes x {plain, augmented, augmented + distilled} x {fp32, int8}, from scratch
     joint                      search over architecture x precision against fp32 only: hypervolume
 
-Options: seeds=3 out=runs/shrink budget=20000 epochs=20 aware=2 (epochs; 0: none) members=5 candidates=40
-openvino=1 (int8 by NNCF too).
+Options: seeds=3 out=runs/shrink budget=20000 epochs=20 aware=2 (epochs; 0: none) members=5 candidates=40.
 """
 
 from __future__ import annotations
@@ -57,41 +56,50 @@ def peak(options: Mapping[str, str]) -> list[dict[str, Any]]:
 
 
 def int8(options: Mapping[str, str]) -> list[dict[str, Any]]:
-    """Test accuracy and file of front members in both precisions, and what `int8_accuracy=` reads."""
+    """Test accuracy, file and latency of front members in both precisions, and what `int8_accuracy=` reads.
+
+    Per seed another front is drawn from other candidates. Latency is measured here, at batch 1.
+    """
+    from dataclasses import replace
+
+    from latency.deployed import add_latencies
+    from latency.store import Store
+    from latency.target import here
     from search.plain_front import plain_front
     from supernet import shrink
 
-    folder = Path(options["supernet"])
-    bench, rows = _bench(folder), []
+    folder, rows = Path(options["supernet"]), []
     epochs = int(options.get("aware", 2))
-    ways: dict[str, Any] = {"int8": shrink.Int8()}
+    ways: dict[str, tuple[str, Any]] = {
+        engine: (engine, shrink.Int8()) for engine in ("onnxruntime", "openvino")
+    }
     if epochs:
-        ways["int8 aware"] = shrink.Int8Aware(epochs=epochs)
-    names = plain_front(folder, int(options.get("candidates", 40)), int(options.get("members", 5)), seed=0)
-    with tempfile.TemporaryDirectory() as scratch:
-        for i, name in enumerate(names):
-            for way, step in ways.items():
-                stages = shrink.run(shrink.Recipe(steps=(step,)), name, bench, Path(scratch, f"{way}{i}"), {})
-                before, after = (stage.card for stage in stages)
-                rows.append(
-                    {
-                        "architecture": name,
-                        "way": way,
-                        "fp32": before["top1"],
-                        "int8": after["top1"],
-                        "fp32_ece": before["ece"],
-                        "int8_ece": after["ece"],
-                        "bytes_ratio": after["file_bytes"] / before["file_bytes"],
-                        "weight_bytes_ratio": after["weight_bytes"] / before["weight_bytes"],
-                    }
-                )
-            if options.get("openvino"):
-                ours = {
-                    "way": "openvino int8",
-                    "fp32": before["top1"],
-                    "int8": _openvino_top1(stages[0].subnet, bench),
-                }
-                rows.append({**rows[-1], **ours, "bytes_ratio": float("nan"), "int8_ece": float("nan")})
+        ways["onnxruntime, aware"] = ("onnxruntime", shrink.Int8Aware(epochs=epochs))
+    space = _bench(folder).trained.space.name
+    for seed in range(int(options.get("seeds", 3))):
+        names = plain_front(folder, int(options.get("candidates", 40)), int(options.get("members", 5)), seed)
+        for way, (engine, step) in ways.items():
+            bench = replace(_bench(folder, seed), engine=engine)
+            cards: dict[str, dict[str, Any]] = {}
+            subnets = {}
+            with tempfile.TemporaryDirectory() as scratch:
+                for name in names:
+                    recipe = shrink.Recipe(steps=(step,))
+                    stages = shrink.run(recipe, name, bench, Path(scratch, str(len(cards))), {})
+                    for stage in stages:
+                        title = f"{name} {stage.card['precision']}"
+                        cards[title], subnets[title] = dict(stage.card), stage.subnet
+                with Store(Path(scratch, "latency.sqlite")) as store:
+                    target = here(space, engine=engine)
+                    add_latencies(cards, subnets, target, store)
+            for name in names:
+                before, after = cards[f"{name} fp32"], cards[f"{name} int8"]
+                rows.append({"architecture": name, "way": way, "seed": seed})
+                rows[-1] |= {"fp32": before["top1"], "int8": after["top1"]}
+                rows[-1] |= {"fp32_ece": before["ece"], "int8_ece": after["ece"]}
+                for key in ("file_bytes", "weight_bytes", "latency_ms"):
+                    rows[-1][f"{key}_ratio"] = after[key] / before[key]
+                print(rows[-1], file=sys.stderr, flush=True)
     _print_means(rows, "way")
     return rows
 
@@ -181,22 +189,6 @@ def _bench(folder: Path, seed: int = 0) -> Any:
     return shrink.Bench(trained, images, alone, narrow=pairs_overflow(), seed=seed)
 
 
-def _openvino_top1(subnet: Any, bench: Any) -> float:
-    """Test accuracy of the subnet in int8 by NNCF, run by OpenVINO; the same calibration images."""
-    import openvino
-
-    from supernet import export, quality, shrink
-    from supernet.int8 import nncf_int8
-
-    core = openvino.Core()
-    batches = shrink.calibration(subnet, bench.images, 256)
-    model = nncf_int8(core.read_model(export.onnx_bytes(subnet)), batches, narrow=bench.narrow)
-    options = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1}
-    compiled = core.compile_model(model, "CPU", options)
-    pictures = bench.images.batches(bench.part, subnet.side, 250)
-    return quality.evaluate(lambda images: np.array(compiled(images)[0]), pictures).top1
-
-
 def _range(values: list[float]) -> str:
     return f"{min(values):.3f}-{max(values):.3f}"
 
@@ -205,10 +197,16 @@ def _print_means(rows: list[dict[str, Any]], by: str) -> None:
     for kind in dict.fromkeys(row[by] for row in rows):
         mine = [row for row in rows if row[by] == kind]
         change: Floats = np.array([100 * (row["int8"] - row["fp32"]) for row in mine])
-        size = np.array([row["bytes_ratio"] for row in mine])
+        per_seed = [
+            change[[row["seed"] == seed for row in mine]].mean() for seed in {r["seed"] for r in mine}
+        ]
+        size = np.array([row["file_bytes_ratio"] for row in mine])
+        faster = 1 / np.array([row["latency_ms_ratio"] for row in mine])
         print(
-            f"{kind}: {change.mean():+.2f} points mean ({change.min():+.2f} to {change.max():+.2f}), file "
-            f"{size.mean():.3f} of fp32 ({size.min():.3f} to {size.max():.3f}), {len(mine)} networks"
+            f"{kind}: {change.mean():+.2f} points mean (seeds {min(per_seed):+.2f} to {max(per_seed):+.2f}, "
+            f"networks {change.min():+.2f} to {change.max():+.2f}), file {size.mean():.3f} of fp32 "
+            f"({size.min():.3f} to {size.max():.3f}), {np.median(faster):.2f} times as fast "
+            f"({faster.min():.2f} to {faster.max():.2f}), {len(mine)} networks"
         )
 
 

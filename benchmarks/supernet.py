@@ -151,9 +151,9 @@ def _work_of_epoch(phase: Phase, space: SearchSpace) -> float:
 
 
 RECIPES: dict[str, Recipe] = {
-    "sandwich rule, in-place distillation": Sandwich(),
-    "sandwich rule, no distillation": Sandwich(distil=False),
-    "sandwich rule, distillation, no largest-first part": Sandwich(largest_first=0),
+    "sandwich rule, in-place distillation": Sandwich(distil=True),
+    "sandwich rule, no distillation": Sandwich(),
+    "sandwich rule, distillation, no largest-first part": Sandwich(largest_first=0, distil=True),
     "progressive shrinking, distillation": ProgressiveShrinking(),
     "progressive shrinking, no distillation": ProgressiveShrinking(distil=False),
 }

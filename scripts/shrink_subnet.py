@@ -13,9 +13,10 @@ import configs
 from latency.deployed import add_latencies
 from latency.descriptor import pairs_overflow
 from latency.store import Store
+from latency.target import Target
 from scripts import command
 from search.plain_front import dominated, plain_front
-from supernet import artifact, evaluation, network, shrink, train
+from supernet import artifact, deployed_model, evaluation, network, shrink, train
 
 
 def task(config: dict[str, Any]) -> None:
@@ -26,13 +27,17 @@ def task(config: dict[str, Any]) -> None:
     trained, images = network.load(folder), evaluation.images_of(folder)
     out = Path(config["out"] or folder / f"shrink-{HydraConfig.get().runtime.choices['shrink']}")
     recipe = configs.build(config["shrink"])
+    target = None if config.get("target") is None else configs.build(config["target"])
+    engine = config["engine"] or _engine_of(target)
     asked = {key: config[key] for key in ("supernet", "architecture", "shrink", "seed", "watts")}
+    asked["engine"] = engine
     with train.processes() as group, Console().status("loading") as status:
         bench = shrink.Bench(
             trained,
             images,
             group,
             narrow=pairs_overflow(),
+            engine=engine,
             seed=config["seed"],
             watts=config["watts"],
             watch=status.update,
@@ -43,8 +48,7 @@ def task(config: dict[str, Any]) -> None:
         rows = {f"{i} {stage.name}": stage for i, stage in enumerate(stages)}
         rows |= {f"plain {i}": stage for i, stage in enumerate(others)}
         cards = {title: dict(stage.card) for title, stage in rows.items()}
-        if config.get("target") is not None:
-            target = configs.build(config["target"])
+        if target is not None:
             with Store(config["store"]) as store:
                 subnets = {title: stage.subnet for title, stage in rows.items()}
                 add_latencies(cards, subnets, target, store, command.watcher(status))
@@ -53,7 +57,13 @@ def task(config: dict[str, Any]) -> None:
     text = f"{shrink.table(cards)}\n\n{last} dominates: {', '.join(beaten) or 'none'} of {len(others)} plain"
     artifact.write_text(out / "table.md", text + "\n")
     artifact.write_text(out / "table.json", json.dumps(cards, indent=1) + "\n")
-    print(f"{text}\n{stages[-1].folder / shrink.MODEL}")
+    print(f"{text}\n{deployed_model.path(stages[-1].folder)}")
+
+
+def _engine_of(target: Target | None) -> str:
+    """The engine that int8 models are made for: that of the target, where it has int8 models in files."""
+    known = target is not None and target.engine in deployed_model.ENGINES
+    return target.engine if target is not None and known else "onnxruntime"
 
 
 def main() -> None:

@@ -256,9 +256,15 @@ def _write_openvino(subnet: Subnet, folder: Path, facts: Mapping[str, Any]) -> t
     import openvino
 
     model = openvino.Core().read_model(onnx_bytes(subnet))
+    return save_openvino(model, folder / "model.xml", facts)
+
+
+def save_openvino(model: Any, path: Path, facts: Mapping[str, Any]) -> tuple[Path, Path]:
+    """Write an OpenVINO model with the facts in its `rt_info`; returns its two files."""
+    import openvino
+
     for key, text in _texts(facts).items():
         model.set_rt_info(text, [PREFIX.rstrip("."), key])
-    path = folder / "model.xml"
     openvino.save_model(model, path, compress_to_fp16=False)  # fp16 weights are its default
     return path, path.with_suffix(".bin")
 

@@ -11,6 +11,10 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from supernet.int8 import CLIP, value_range
+
 if TYPE_CHECKING:
     import torch
 
@@ -44,15 +48,14 @@ def fake_quantised(
 
 
 def input_ranges(network: torch.nn.Module, batches: Iterable[torch.Tensor]) -> dict[str, tuple[float, float]]:
-    """(lowest, highest) input of every convolution and linear layer over these batches, zero included."""
+    """`int8.value_range` of the inputs of every convolution and linear layer, mean over these batches."""
     import torch
 
-    found: dict[str, tuple[float, float]] = {}
+    found: dict[str, list[tuple[float, float]]] = {}
 
     def watch(place: str) -> Any:
         def hook(module: Any, inputs: tuple[torch.Tensor, ...]) -> None:
-            low, high = found.get(place, (0.0, 0.0))
-            found[place] = min(low, float(inputs[0].min())), max(high, float(inputs[0].max()))
+            found.setdefault(place, []).append(value_range(inputs[0].numpy(), CLIP))
 
         return hook
 
@@ -65,7 +68,8 @@ def input_ranges(network: torch.nn.Module, batches: Iterable[torch.Tensor]) -> d
             network(images)
     for hook in hooks:
         hook.remove()
-    return found
+    means = {place: np.mean(ranges, axis=0).tolist() for place, ranges in found.items()}
+    return {place: (low, high) for place, (low, high) in means.items()}
 
 
 def _layers(network: torch.nn.Module) -> list[tuple[str, Any, str, str | None]]:

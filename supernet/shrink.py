@@ -1,9 +1,9 @@
 """Shrinking one subnet of a supernet trained here: steps that prune, train, grow or quantise it, and recipes.
 
-A step takes a subnet and gives one. After each of them the model that would be deployed is written (ONNX, in
-the precision reached so far), and its footprint and quality are measured on that file. A run folder keeps
-every step, so an interrupted recipe goes on after the last finished one; the same config and seed give the
-same weights.
+A step takes a subnet and gives one. After each of them the model that would be deployed is written, in the
+precision reached so far (`supernet.deployed_model`), and its footprint and quality are measured on that file.
+A run folder keeps every step, so an interrupted recipe goes on after the last finished one; the same config
+and seed give the same weights.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ import yaml
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as checked_dataclass
 
-from supernet import artifact, export, fake_quant, footprint, network, pruning, quality
+from supernet import artifact, deployed_model, export, fake_quant, footprint, network, pruning, quality
 from supernet import subnet as subnets
 from supernet.data import Images, Part
+from supernet.deployed_model import Model
 from supernet.finetune import FineTuning, energy_kwh, train_alone
-from supernet.int8 import onnxruntime_int8
 from supernet.network import Trained
 from supernet.subnet import Subnet
 from supernet.train import Processes
@@ -34,23 +34,31 @@ from supernet.train import Processes
 if TYPE_CHECKING:
     import torch
 
-CARD, MODEL = "card.json", "model.onnx"
-CALIBRATION_BATCH = 32
+CARD = "card.json"
 Watch = Callable[[str], None]
 
 
 @dataclass(frozen=True, eq=False)
 class Bench:
-    """What the steps work with. `narrow`: int8 weights of 7 bits, for the processor that will run them."""
+    """What the steps work with. `narrow`: int8 weights of 7 bits, for the processor that will run them.
+    `engine`: of int8 models, onnxruntime or openvino."""
 
     trained: Trained
     images: Images
     group: Processes
     narrow: bool
+    engine: str = "onnxruntime"
     seed: int = 0
     watts: float = 65.0  # of the device that trains: nothing measures it
     part: Part = "test"  # the images that quality is measured on
     watch: Watch = lambda now: None
+
+    def __post_init__(self) -> None:
+        deployed_model.check_engine(self.engine)
+
+    def in_int8(self, subnet: Subnet, images: int) -> Subnet:
+        """The subnet, to be deployed in int8 with ranges from so many calibration images."""
+        return subnet.with_facts(precision="int8", int8_engine=self.engine, calibration_images=images)
 
     @cached_property
     def _teachers(self) -> dict[int, torch.nn.Module]:
@@ -142,12 +150,12 @@ class FineTune:
 
 @checked_dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class Int8:
-    """Post-training int8 by ONNX Runtime, ranges from so many calibration images."""
+    """Post-training int8, ranges from so many calibration images."""
 
     images: Annotated[int, Field(ge=1)] = 256
 
     def apply(self, subnet: Subnet, bench: Bench) -> Subnet:
-        return subnet.with_facts(precision="int8", calibration_images=self.images)
+        return bench.in_int8(subnet, self.images)
 
 
 @checked_dataclass(frozen=True, config=ConfigDict(extra="forbid"))
@@ -169,12 +177,12 @@ class Int8Aware:
         import torch
 
         trained = replace(subnet, module=copy.deepcopy(subnet.module))
-        batches = calibration(subnet, bench.images, self.images)
+        batches = deployed_model.calibration(subnet, bench.images, self.images)
         ranges = fake_quant.input_ranges(trained.module, map(torch.from_numpy, batches))
         with fake_quant.fake_quantised(trained.module, ranges, narrow=bench.narrow):
             hours = _train(trained, bench, self)
         trained.module.eval()
-        return _spent(trained, bench, hours).with_facts(precision="int8", calibration_images=self.images)
+        return bench.in_int8(_spent(trained, bench, hours), self.images)
 
 
 def _train(subnet: Subnet, bench: Bench, step: FineTune | Int8Aware) -> float:
@@ -203,26 +211,11 @@ def _spent(subnet: Subnet, bench: Bench, hours: float) -> Subnet:
 
 
 # ---------------------------------------------------------------------- what would be deployed
-def calibration(subnet: Subnet, images: Images, count: int) -> list[np.ndarray[Any, np.dtype[np.float32]]]:
-    """The first `count` calibration images at the subnet's side, in batches."""
-    batches = images.batches("calibration", subnet.side, CALIBRATION_BATCH, images=count)
-    return [pictures.contiguous().numpy() for pictures, _ in batches]
-
-
-def model_bytes(subnet: Subnet, images: Images, *, narrow: bool) -> bytes:
-    """The ONNX model in the subnet's precision."""
-    model = export.onnx_bytes(subnet)
-    if subnet.facts.get("precision", "fp32") == "fp32":
-        return model
-    batches = calibration(subnet, images, int(subnet.facts["calibration_images"]))
-    return onnxruntime_int8(model, batches, narrow=narrow)
-
-
-def card(subnet: Subnet, model: bytes, images: Images, part: Part) -> dict[str, Any]:
-    """Footprint and quality of the model; quality on a part of the images, by ONNX Runtime."""
+def card(subnet: Subnet, model: Model, images: Images, part: Part) -> dict[str, Any]:
+    """Footprint and quality of the model; quality on a part of the images, by the engine that runs it."""
     counted = footprint.of_subnet(subnet)
     batches = images.batches(part, subnet.side, subnets.BATCH)
-    found = quality.evaluate(export.onnx_runner(model), batches)
+    found = quality.evaluate(model.run, batches)
     precision = subnet.facts.get("precision", "fp32")
     return {
         "architecture": subnet.architecture,
@@ -230,7 +223,7 @@ def card(subnet: Subnet, model: bytes, images: Images, part: Part) -> dict[str, 
         "precision": precision,
         "params": counted["params"],
         "macs": counted["macs"],
-        "weight_bytes": export.weight_bytes(model),
+        "weight_bytes": model.weight_bytes,
         "peak_bytes": counted["peak_bytes"] / (4 if precision == "int8" else 1),  # a byte per value
         **{key: subnet.facts[key] for key in ("training_hours", "training_kwh") if key in subnet.facts},
         **asdict(found),
@@ -289,14 +282,16 @@ def run_plain(architecture: str, bench: Bench, folder: Path) -> Stage:
 
 def keep(subnet: Subnet, bench: Bench, folder: Path) -> dict[str, Any]:
     """Write the subnet, its model and, last, its card into a folder; returns the card."""
-    model = model_bytes(subnet, bench.images, narrow=bench.narrow)
+    model = deployed_model.of(subnet, bench.images, narrow=bench.narrow)
     found = card(subnet, model, bench.images, bench.part)
     told = {key: found[key] for key in ("top1", "top5", "loss", "ece", "images")}
     subnet = subnet.with_facts(accuracy={**told, "part": bench.part})
     subnet.save(folder / subnets.FILE)
-    model = export.with_metadata(model, export.facts_of(subnet))
-    (folder / MODEL).write_bytes(model)
-    found |= {"file_bytes": len(model), "packed_bytes": len(zlib.compress(model, 9))}
+    files = model.files(export.facts_of(subnet))
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+    packed = sum(len(zlib.compress(content, 9)) for content in files.values())
+    found |= {"file_bytes": sum(map(len, files.values())), "packed_bytes": packed}
     artifact.write_text(folder / CARD, json.dumps(found, indent=1) + "\n")
     return found
 

@@ -60,3 +60,24 @@ def trained_folder(training, tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("trained") / "run"
     training(out, Sandwich(largest_first=0.25), images=300, val=300, epochs=6, batch=32, forward_batch=32)
     return out
+
+
+@pytest.fixture(scope="session")
+def bench() -> Any:
+    """What steps of shrinking work with: an untrained small supernet and a few digits."""
+    import torch
+
+    import configs
+    from supernet import network, shrink, spaces, train
+
+    torch.set_num_threads(1)
+    node = configs.load("data", "digits") | {"train_images": 128, "calibration": 64, "test": 0.1}
+    images = configs.build(node).load()
+    space = spaces.get("ofa_small")
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        module = network.supernet(space, 10)
+    facts = {"classes": 10, "resolution": [16, 16], "mean": list(images.mean), "std": list(images.std)}
+    trained = network.Trained(space, module, facts, "none")
+    with train.processes() as group:
+        yield shrink.Bench(trained, images, group, narrow=False)

@@ -5,8 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-import configs
-from supernet import fake_quant, network, pruning, shrink, spaces, train
+from supernet import fake_quant, network, pruning, shrink, spaces
 from supernet import subnet as subnets
 
 
@@ -112,21 +111,6 @@ def test_fake_quantised_convolution_is_on_the_grid(torch):
     assert np.allclose(found.detach().numpy().ravel(), expected, atol=1e-5)
     assert module[0].weight.grad is not None
     assert torch.equal(module(images), plain)
-
-
-@pytest.fixture(scope="module")
-def bench(torch):
-    """An untrained small supernet and a few digits."""
-    node = configs.load("data", "digits") | {"train_images": 128, "calibration": 64, "test": 0.1}
-    images = configs.build(node).load()
-    space = spaces.get("ofa_small")
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        module = network.supernet(space, 10)
-    facts = {"classes": 10, "resolution": [16, 16], "mean": list(images.mean), "std": list(images.std)}
-    trained = network.Trained(space, module, facts, "none")
-    with train.processes() as group:
-        yield shrink.Bench(trained, images, group, narrow=False)
 
 
 RECIPE = shrink.Recipe(

@@ -94,7 +94,7 @@ def test_the_rate_rises_then_falls_as_a_cosine():
 @pytest.mark.parametrize(
     ("recipe", "options"),
     [
-        (Sandwich(largest_first=0.34), {"ema": 0.9}),
+        (Sandwich(largest_first=0.34, distil=True), {"ema": 0.9}),
         (ProgressiveShrinking(), {"epochs": 6, "batch": 32}),
     ],
 )
@@ -153,12 +153,13 @@ def test_subnets_learn_the_outputs_of_the_first(tmp_path, training):
 
     space = spaces.get("ofa_small")
     images = ImageSet(source="digits", resolution=(16, 16), val=300, train_images=64).load()
-    phase = Sandwich(random=0, largest_first=0).phases(space)[0]
+    recipe = Sandwich(random=0, largest_first=0, distil=True)
+    phase = recipe.phases(space)[0]
     genomes = train.subnets(phase, space, seed=0, epoch=0, step=0)
     pixels, labels = next(iter(images.batches("train", 16, 32)))
     plan = train.Optimisation(epochs=1, batch=32, forward_batch=32, label_smoothing=0.1)
     with train.processes() as group:
-        run = train._Run(space, images, Sandwich(random=0, largest_first=0), plan, 0, tmp_path, group)
+        run = train._Run(space, images, recipe, plan, 0, tmp_path, group)
     run.module.train()
     losses = run._pass(phase, genomes, pixels, labels, 1)
     assert losses.shape == (2,)

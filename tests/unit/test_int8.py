@@ -1,0 +1,73 @@
+"""Int8 models: the ranges of activations, and what both engines make of them."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from latency.descriptor import pairs_overflow
+from supernet import deployed_model, evaluation, export, int8, network, shrink, train
+from supernet.onnx_export import to_onnx
+
+SMALL = "ofa_small r16 d1-1-1 k3-3-3 e3-3-3 ft0"
+
+
+def test_value_range_drops_what_is_largest_in_magnitude():
+    values = np.arange(-1000, 1001, dtype=np.float32)
+    assert int8.value_range(values, 0.0) == (-1000, 1000)
+    assert int8.value_range(values, 0.1) == pytest.approx((-900, 900), abs=1)
+    assert int8.value_range(np.abs(values) - 1, 0.1) == pytest.approx((-1, 899), abs=1)  # as after hard-swish
+    assert int8.value_range(values[1500:], 0.0) == (0, 1000)  # zero is always on the grid
+
+
+def test_ranges_of_an_onnx_model_are_those_of_the_network():
+    """Every activation that PyTorch shows is there, mean of the ranges of two batches."""
+    import torch
+
+    layers = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU(), torch.nn.Conv2d(4, 2, 3)).eval()
+    batches = [torch.randn((4, 3, 8, 8), generator=torch.Generator().manual_seed(k)) for k in range(2)]
+    model = to_onnx(layers, batches[0])
+    found = int8.activation_ranges(model, [batch.numpy() for batch in batches], 0.05)
+    with torch.inference_mode():
+        inner = [[layers[:k](batch).numpy() for k in (2, 3)] for batch in batches]
+    for k in range(2):
+        wanted = np.mean([int8.value_range(inner[b][k], 0.05) for b in range(2)], axis=0)
+        assert any(np.allclose(got, wanted, rtol=1e-4, atol=1e-5) for got in found.values())
+
+
+@pytest.mark.filterwarnings("ignore")  # of ONNX Runtime's quantiser and of NNCF
+@pytest.mark.parametrize("engine", list(deployed_model.ENGINES))
+def test_int8_models_follow_the_network(engine, trained_folder, tmp_path):
+    """Logits of the int8 model against fp32, its files, and what they say about themselves."""
+    for package in deployed_model.ENGINES[engine]:
+        pytest.importorskip(package)
+    supernet, images = network.load(trained_folder), evaluation.images_of(trained_folder)
+    with train.processes() as group:
+        here = shrink.Bench(supernet, images, group, narrow=pairs_overflow(), engine=engine)
+        plain, small = shrink.run(shrink.Recipe(steps=(shrink.Int8(images=64),)), SMALL, here, tmp_path, {})
+    assert small.card["precision"] == "int8"
+    assert small.card["weight_bytes"] < 0.4 * plain.card["weight_bytes"]
+    path = deployed_model.path(small.folder)
+    assert path.name == {"onnxruntime": "model.onnx", "openvino": "model.xml"}[engine]
+    files = [path] if engine == "onnxruntime" else [path, path.with_suffix(".bin")]
+    assert small.card["file_bytes"] == sum(file.stat().st_size for file in files)
+    pictures, _ = next(iter(images.batches("val", 16, 64)))
+    fp32 = export.onnx_runner(deployed_model.path(plain.folder).read_bytes())(pictures.contiguous().numpy())
+    if engine == "onnxruntime":
+        found = export.onnx_runner(path.read_bytes())(pictures.contiguous().numpy())
+        assert export.read_metadata(path)["precision"] == "int8"
+    else:
+        import openvino
+
+        model = openvino.Core().read_model(path)
+        found = openvino.Core().compile_model(model, "CPU")(pictures.contiguous().numpy())[0]
+        assert model.get_rt_info(["ofa_frontier", "precision"]).astype(str) == "int8"
+    assert np.corrcoef(fp32.ravel(), found.ravel())[0, 1] > 0.75  # a hardly trained network: .83 and .88
+
+
+def test_unknown_or_missing_engine(bench, monkeypatch):
+    with pytest.raises(ValueError, match=r"tensorrt.*onnxruntime, openvino"):
+        dataclasses.replace(bench, engine="tensorrt")
+    monkeypatch.setattr(deployed_model, "find_spec", lambda name: None)
+    with pytest.raises(ValueError, match="needs openvino, nncf"):
+        dataclasses.replace(bench, engine="openvino")
