@@ -132,10 +132,9 @@ def known_or_adapt(
 
 
 def for_run(
-    target: Target, folder: Path, *, store: Store, samples: int, watch: Watcher | None = None
+    target: Target, kept: Path, *, store: Store, samples: int, watch: Watcher | None = None
 ) -> SlotLatency:
-    """The predictor that a run in `folder` was started with, or a new one, which is kept there."""
-    kept = folder / "predictor.npz"
+    """The predictor that a run was started with, in the file `kept`, or a new one, which is kept there."""
     if not kept.exists():
         known_or_adapt(target, store=store, samples=samples, watch=watch).save(kept)
     return slot_latency.load(

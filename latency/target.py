@@ -141,6 +141,14 @@ def modules(
     )
 
 
+def in_int8(target: Target) -> Target:
+    """This machine, as a target of `here`, in int8 instead of its precision."""
+    return here(
+        target.space, engine=target.engine, precision="int8", batch=target.batch, threads=target.threads or 1,
+        isa=target.isa, utilisation=target.utilisation,
+    )  # fmt: skip
+
+
 def is_here(target: Target) -> bool:
     """Whether this process can measure the target: its device, engine and instruction-set limit."""
     from latency import engines

@@ -15,7 +15,7 @@ import configs
 from latency import adaptation, zoo
 from latency.predictors import LatencyPredictor
 from latency.store import Store
-from latency.target import Target, is_here
+from latency.target import Target, in_int8, is_here
 from scripts import command
 from search import problem, run, sinks, verify
 from search.options import Options
@@ -26,22 +26,22 @@ def task(config: dict[str, Any]) -> None:
     options = Options(**config)
     target = configs.build(options.target)
     predictor = None if options.automatic else zoo.find(options.predictor)
+    space = configs.build(options.space)
+    eight = zoo.find(options.int8_predictor) if options.int8_predictor else None
     out = _folder(options, target, predictor)
     with Store(options.store) if _measures(options, target, predictor) else nullcontext() as store:
         if store is not None and predictor is None and target is not None and target.method == "measured":
             if not command.is_sweep():
                 run.check_folder(out, config)  # before a minute of measuring, and before anything is written
-            with Console().status("measuring") as status:
-                predictor = adaptation.for_run(
-                    target, out, store=store, samples=options.samples, watch=command.watcher(status)
-                )
-            print(f"latency of {target.name}: {predictor.facts['samples']} subnets timed here (transfer)")
+            predictor = _adapted(target, out / run.PREDICTORS[0], options, store)
+            if eight is None and space is not None and "precision" in space.index:
+                eight = _adapted(in_int8(target), out / run.PREDICTORS[1], options, store)
         elif predictor is None and target is not None and "latency_ms" in options.objectives:
             predictor, why = zoo.automatic(target)
             print(f"latency of {target.name}: {why}")
         asked = problem.build(
             options.objectives,
-            space=configs.build(options.space),
+            space=space,
             target=target,
             predictor=predictor,
             accuracy=accuracy.load(options.accuracy_file)
@@ -51,7 +51,7 @@ def task(config: dict[str, Any]) -> None:
             limits=options.all_limits(),
             confidence=options.confidence,
             resolution=options.resolution_range(),
-            predictor_int8=zoo.find(options.int8_predictor) if options.int8_predictor else None,
+            predictor_int8=eight,
             int8=int8_accuracy.load(options.int8_accuracy) if options.int8_accuracy else None,
         )
         if asked.evaluator.measures:
@@ -85,11 +85,17 @@ def search(
     print(found.describe(out))
 
 
+def _adapted(target: Target, kept: Path, options: Options, store: Store) -> LatencyPredictor:
+    with Console().status("measuring") as status:
+        watch = command.watcher(status)
+        predictor = adaptation.for_run(target, kept, store=store, samples=options.samples, watch=watch)
+    print(f"latency of {target.name}: {predictor.facts['samples']} subnets timed here (transfer)")
+    return predictor
+
+
 def _measures(options: Options, target: Target | None, predictor: LatencyPredictor | None) -> bool:
     """Whether this run times networks: to adapt to this machine, or to verify a front that is for it."""
     where = predictor.target if predictor is not None else target
-    if options.int8_predictor is not None:
-        return False  # a sitting has one precision: make measure target.precision=int8 times the others
     if where is None or "latency_ms" not in (*options.objectives, *options.all_limits()):
         return False
     wanted = options.verify > 0 or (predictor is None and where.method == "measured")

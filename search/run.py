@@ -37,7 +37,7 @@ from search.verify import Verification, Verifier
 from supernet import artifact
 
 KIND = "search checkpoint"
-PREDICTOR = "predictor.npz"  # what a run on this machine was adapted to, in its folder before the run starts
+PREDICTORS = ("predictor.npz", "predictor_int8.npz")  # what a run here was adapted to, there before it starts
 CHECKPOINT_SECONDS = 1.0
 REPORTING = {"wandb", "out", "verify", "store"}  # settings that do not change what is found
 PACKAGES = ("ofa-frontier", "numpy", "scipy", "moocore", "hydra-core", "pydantic", "plotly", "wandb")
@@ -288,7 +288,7 @@ def check_folder(out: Path, config: Mapping[str, Any]) -> None:
     kept = out / "config.yaml"
     if out.exists() and not out.is_dir():
         raise ValueError(f"out={out} is a file; name a folder")
-    foreign = out.is_dir() and any(path.name != PREDICTOR for path in out.iterdir())
+    foreign = out.is_dir() and any(path.name not in PREDICTORS for path in out.iterdir())
     if foreign and not kept.exists():
         raise ValueError(f"out={out} holds other files and no run; name a new or empty folder")
     if kept.exists():

@@ -184,9 +184,9 @@ def test_a_run_keeps_the_predictor_it_started_with(tmp_path, rng, monkeypatch):
     space = spaces.get(SPACE)
     fitted = Transfer().fit_from(known(space), measured(space, made_up(space, 8), 10, rng))
     monkeypatch.setattr(adaptation, "known_or_adapt", lambda target, **options: fitted)
-    first = adaptation.for_run(NEW, tmp_path / "run", store=None, samples=10)
+    first = adaptation.for_run(NEW, tmp_path / "run" / "predictor.npz", store=None, samples=10)
     monkeypatch.setattr(adaptation, "known_or_adapt", None)
-    second = adaptation.for_run(NEW, tmp_path / "run", store=None, samples=10)
+    second = adaptation.for_run(NEW, tmp_path / "run" / "predictor.npz", store=None, samples=10)
     genomes = space.sample(50, rng)
     assert (first.predict(genomes, NEW).mean == second.predict(genomes, NEW).mean).all()
     assert first.relative_std == second.relative_std
