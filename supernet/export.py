@@ -1,5 +1,5 @@
 """A subnet as files that other programs run: ONNX, torch.export, state dict with a loading snippet, OpenVINO
-IR. Each file is loaded again and compared with the network before it counts as written.
+IR, ExecuTorch. Each file is loaded again and compared with the network before it counts as written.
 
 All of them carry what is known of the network: name, resolution, preprocessing, accuracy, latency.
 """
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import torch
 
 TOLERANCE = 1e-4  # largest difference of a logit, relative to the largest logit
-CHECKED_BATCHES = (1, 3)  # none is the batch of 2 that exporters see: the batch must be free
+CHECKED_BATCHES = (1, 3)  # none is the batch of 2 that exporters see: where it is free, it must be
 PREFIX = "ofa_frontier."  # of keys in metadata that is shared with other programs
 
 SNIPPET = '''\
@@ -62,6 +62,7 @@ class Format:
     install: str  # what pip installs
     write: Callable[[Subnet, Path, Mapping[str, Any]], tuple[Path, ...]]
     run: Callable[[Path, NDArray[np.float32]], NDArray[np.float32]]
+    batches: tuple[int, ...] = CHECKED_BATCHES
 
 
 def facts_of(subnet: Subnet) -> dict[str, Any]:
@@ -113,7 +114,7 @@ def export(subnet: Subnet, folder: Path, formats: Sequence[str]) -> dict[str, Wr
 def _export(kind: Format, name: str, subnet: Subnet, folder: Path, facts: Mapping[str, Any]) -> Written:
     with tempfile.TemporaryDirectory(dir=folder) as aside:
         files = kind.write(subnet, Path(aside), facts)
-        apart = max(difference(subnet, lambda images: kind.run(files[0], images), b) for b in CHECKED_BATCHES)
+        apart = max(difference(subnet, lambda images: kind.run(files[0], images), b) for b in kind.batches)
         if not apart <= TOLERANCE:
             raise ValueError(
                 f"formats={name}: the logits of the file are off by {apart:.1e} of the largest, allowed is "
@@ -143,10 +144,10 @@ def difference(
     return float(np.abs(found - expected).max() / np.abs(expected).max())
 
 
-def _example(subnet: Subnet) -> torch.Tensor:
+def _example(subnet: Subnet, batch: int = 2) -> torch.Tensor:
     import torch
 
-    return torch.zeros((2, 3, subnet.side, subnet.side))
+    return torch.zeros((batch, 3, subnet.side, subnet.side))
 
 
 def _texts(facts: Mapping[str, Any]) -> dict[str, str]:
@@ -277,9 +278,37 @@ def _run_openvino(path: Path, images: NDArray[np.float32]) -> NDArray[np.float32
     return np.array(compiled(images)[0])
 
 
+# ---------------------------------------------------------------------- ExecuTorch
+def _write_executorch(subnet: Subnet, folder: Path, facts: Mapping[str, Any]) -> tuple[Path, ...]:
+    """A program for XNNPACK, one image at a time; its method `ofa_frontier` gives the facts as JSON."""
+    import torch
+    from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+    from executorch.exir import to_edge_transform_and_lower
+
+    with torch.no_grad():
+        program = torch.export.export(subnet.module, (_example(subnet, 1),))
+    lowered = to_edge_transform_and_lower(
+        program,
+        partitioner=[XnnpackPartitioner()],
+        constant_methods={PREFIX.rstrip("."): json.dumps(dict(facts))},
+    )
+    path = folder / "model.pte"
+    path.write_bytes(lowered.to_executorch().buffer)
+    return (path,)
+
+
+def _run_executorch(path: Path, images: NDArray[np.float32]) -> NDArray[np.float32]:
+    import torch
+    from executorch.runtime import Runtime
+
+    method = Runtime.get().load_program(path).load_method("forward")
+    return np.asarray(method.execute([torch.from_numpy(images)])[0])
+
+
 FORMATS: Mapping[str, Format] = {
     "onnx": Format(("onnx", "onnxruntime"), "'ofa-frontier[onnx]'", _write_onnx, _run_onnx),
     "torch_export": Format((), "torch", _write_torch_export, _run_torch_export),
     "state_dict": Format((), "torch", _write_state_dict, _run_state_dict),
     "openvino": Format(("openvino",), "'ofa-frontier[openvino]'", _write_openvino, _run_openvino),
+    "executorch": Format(("executorch",), "executorch", _write_executorch, _run_executorch, (1,)),
 }

@@ -103,6 +103,20 @@ def test_programs_carry_their_facts(tmp_path):
     assert model.get_rt_info(["ofa_frontier", "name"]).astype(str) == subnet.architecture
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_executorch_programs_carry_their_facts(tmp_path):
+    """Runs where executorch is installed (it was with 1.5.1, for the three families)."""
+    pytest.importorskip("executorch")
+    from executorch.runtime import Runtime
+
+    for family in ("ofa_small", "ofa_mbv3_w1.0", "ofa_proxyless_w1.3", "ofa_resnet50"):
+        subnet = subnets.random(small(family, 1)[0])
+        written = export.export(subnet, tmp_path / family, ["executorch"])["executorch"]
+        program = Runtime.get().load_program(written.path)
+        assert json.loads(program.load_method("ofa_frontier").execute([])[0])["name"] == subnet.architecture
+        assert written.difference <= export.TOLERANCE
+
+
 def test_what_is_there_is_left_alone_and_unknown_formats_are_named(tmp_path):
     subnet = subnets.random(small("ofa_small", 1)[0])
     (tmp_path / "model.onnx").write_bytes(b"mine")
