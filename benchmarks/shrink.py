@@ -5,7 +5,8 @@
     table supernet=FOLDER      sizes x {plain, augmented, augmented + distilled} x {fp32, int8}, from scratch
     joint                      search over architecture x precision against fp32 only: hypervolume
 
-Options: seeds=3 out=runs/shrink budget=20000 epochs=20 aware=2 (epochs; 0: none) members=5 candidates=40.
+Options: seeds=3 out=runs/shrink budget=20000 epochs=20 aware=2 (epochs; 0: none) members=5 candidates=40
+first=0 (seed of the table).
 """
 
 from __future__ import annotations
@@ -110,7 +111,7 @@ def table(options: Mapping[str, str]) -> list[dict[str, Any]]:
 
     folder, rows = Path(options["supernet"]), []
     epochs = int(options.get("epochs", 20))
-    for seed in range(int(options.get("seeds", 3))):
+    for seed in range(int(options.get("first", 0)), int(options.get("seeds", 3))):
         bench = _bench(folder, seed)
         space = bench.trained.space.restrict("r", *[bench.trained.resolution[1]] * 2)
         low, high = space.allowed.T

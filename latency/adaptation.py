@@ -134,12 +134,17 @@ def known_or_adapt(
 def for_run(
     target: Target, kept: Path, *, store: Store, samples: int, watch: Watcher | None = None
 ) -> SlotLatency:
-    """The predictor that a run was started with, in the file `kept`, or a new one, which is kept there."""
+    """The predictor that a run was started with, in the file `kept`, or a new one, which is kept there.
+
+    ValueError when that file is of another target.
+    """
     if not kept.exists():
         known_or_adapt(target, store=store, samples=samples, watch=watch).save(kept)
-    return slot_latency.load(
-        kept
-    )  # also the first time: files hold fewer digits, and a resumed run reads the file
+    # Read also the first time: a file holds fewer digits, and a resumed run reads it.
+    found = slot_latency.load(kept)
+    if found.target.key != target.key:
+        raise ValueError(f"{kept} is of {found.target}, not of {target}: choose another out=")
+    return found
 
 
 def _inside(space: SearchSpace, data: LatencyData) -> LatencyData:

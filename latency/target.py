@@ -142,7 +142,22 @@ def modules(
 
 
 def in_int8(target: Target) -> Target:
-    """This machine, as a target of `here`, in int8 instead of its precision."""
+    """This machine, as a target of `here`, in int8 instead of fp32; ValueError where that cannot be."""
+    from latency import engines
+
+    if target.precision != "fp32":
+        raise ValueError(
+            f"target.precision={target.precision}: a precision gene compares fp32 with int8, leave it out"
+        )
+    try:
+        engines.build(target.engine, precision="int8", threads=target.threads or 1)
+    except engines.NotInstalledError:
+        raise
+    except ValueError as error:
+        raise ValueError(
+            f"target.engine={target.engine} has no int8, which the precision gene needs: choose "
+            "target.engine=onnxruntime or openvino, or a space without the gene"
+        ) from error
     return here(
         target.space, engine=target.engine, precision="int8", batch=target.batch, threads=target.threads or 1,
         isa=target.isa, utilisation=target.utilisation,

@@ -33,9 +33,11 @@ def task(config: dict[str, Any]) -> None:
         if store is not None and predictor is None and target is not None and target.method == "measured":
             if not command.is_sweep():
                 run.check_folder(out, config)  # before a minute of measuring, and before anything is written
+            joint = eight is None and space is not None and "precision" in space.index
+            small = in_int8(target) if joint else None
             predictor = _adapted(target, out / run.PREDICTORS[0], options, store)
-            if eight is None and space is not None and "precision" in space.index:
-                eight = _adapted(in_int8(target), out / run.PREDICTORS[1], options, store)
+            if small is not None:
+                eight = _adapted(small, out / run.PREDICTORS[1], options, store)
         elif predictor is None and target is not None and "latency_ms" in options.objectives:
             predictor, why = zoo.automatic(target)
             print(f"latency of {target.name}: {why}")

@@ -26,9 +26,9 @@ def task(config: dict[str, Any]) -> None:
     folder = Path(config["supernet"])
     trained, images = network.load(folder), evaluation.images_of(folder)
     out = Path(config["out"] or folder / f"shrink-{HydraConfig.get().runtime.choices['shrink']}")
-    recipe = configs.build(config["shrink"])
     target = None if config.get("target") is None else configs.build(config["target"])
-    engine = config["engine"] or _engine_of(target)
+    recipe = configs.build(config["shrink"])
+    engine = _engine(config["engine"], target, recipe)
     asked = {key: config[key] for key in ("supernet", "architecture", "shrink", "seed", "watts")}
     asked["engine"] = engine
     with train.processes() as group, Console().status("loading") as status:
@@ -60,10 +60,16 @@ def task(config: dict[str, Any]) -> None:
     print(f"{text}\n{deployed_model.path(stages[-1].folder)}")
 
 
-def _engine_of(target: Target | None) -> str:
-    """The engine that int8 models are made for: that of the target, where it has int8 models in files."""
-    known = target is not None and target.engine in deployed_model.ENGINES
-    return target.engine if target is not None and known else "onnxruntime"
+def _engine(asked: str | None, target: Target | None, recipe: shrink.Recipe) -> str:
+    """The engine that int8 models are made for: the target's, or what is asked for where there is none."""
+    if target is None or not recipe.quantises:
+        return asked or "onnxruntime"
+    if target.engine not in deployed_model.ENGINES or asked not in (None, target.engine):
+        raise ValueError(
+            f"engine={asked} target.engine={target.engine}: int8 steps are timed on the engine that they are "
+            f"made for, target.engine={' or '.join(deployed_model.ENGINES)}"
+        )
+    return target.engine
 
 
 def main() -> None:

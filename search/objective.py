@@ -252,7 +252,7 @@ class Models:
         if self.latency_int8 is None:
             raise ValueError(
                 f"{self.space.name} needs int8_predictor= beside the predictor of fp32: a file of make fit, "
-                "or run:FOLDER of make adapt, for target.precision=int8"
+                "or run:FOLDER of make adapt, for target.precision=int8; target=here measures both"
             )
         return _either(self.in_int8(genomes), fp32, _latency(self.latency_int8, self.space, genomes))
 

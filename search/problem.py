@@ -142,11 +142,15 @@ def _check_int8(space: SearchSpace, fp32: LatencyPredictor | None, int8: Latency
             f"{space.name} has no precision gene: leave int8_predictor= out or take another space="
         )
     _check_target(space, int8.target)
-    where = [(p.target.spec.name, p.target.engine, p.target.batch) for p in (fp32, int8) if p is not None]
+    if fp32 is not None and fp32.target.precision != "fp32":
+        raise ValueError(
+            f"the predictor is of {fp32.target}: beside int8_predictor it must be of fp32, as b32 says"
+        )
+    where = [replace(p.target, precision="int8").key for p in (fp32, int8) if p is not None]
     if int8.target.precision != "int8" or len(set(where)) > 1:
         raise ValueError(
-            f"int8_predictor is of {int8.target}: it must be int8 on the device, engine and batch of the "
-            f"other, {fp32.target if fp32 is not None else None}"
+            f"int8_predictor is of {int8.target}: it must be int8 on the device, engine, batch and threads "
+            f"of the other, {fp32.target if fp32 is not None else None}"
         )
 
 

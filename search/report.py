@@ -182,6 +182,9 @@ def _models(problem: Problem) -> str:
             "relative deviation": f"{100 * models.latency.relative_std:.2f}% of a single measurement",
         }
         sections.append(("Latency", facts))
+    if models.latency_int8 is not None:
+        facts = {"target": f"{models.latency_int8.target.name}: {models.latency_int8.target}"}
+        sections.append(("Latency in int8", {**facts, **models.latency_int8.facts}))
     if models.accuracy is not None:
         how = "fitted for" if models.accuracy.measured is None else "measured in the supernet"
         facts = {how: models.accuracy.space, **models.accuracy.facts}

@@ -9,7 +9,7 @@ still belong to it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -70,13 +70,13 @@ Verifier = Callable[[Problem, Archive, FrontTable], Verification]
 
 
 def verifier(store: Store, count: int, watch: Watcher | None = None) -> Verifier:
-    """Measures `count` networks of a front, spread evenly over its latencies, extremes and knee included."""
+    """Measures about `count` networks of a front, at even ranks of latency, extremes and knee included."""
     if count < 1:
         raise ValueError(f"verify={count} must be at least 1 network; verify=0 turns it off")
 
     def verify(problem: Problem, archive: Archive, table: FrontTable) -> Verification:
         rows = archive.front()
-        parts = list(_parts(problem, archive.genomes[rows], table.knee, count, store, watch))
+        parts, failed = _parts(problem, archive.genomes[rows], table.knee, count, store, watch)
         ms = np.full(len(rows), np.nan)
         iqr = np.full(len(rows), np.nan)
         for part in parts:
@@ -91,7 +91,7 @@ def verifier(store: Store, count: int, watch: Watcher | None = None) -> Verifier
                 bool(on) if known else None for on, known in zip(on_front, np.isfinite(ms), strict=True)
             ],
         }
-        summary = _summary(parts) | {"verified_front": int(on_front.sum())}
+        summary = _summary(parts, failed) | {"verified_front": int(on_front.sum())}
         limit = _latency_limit(problem)
         if limit is not None:
             measured = np.concatenate([part.measured_ms for part in parts])
@@ -125,8 +125,13 @@ class _Part:
 
 def _parts(
     problem: Problem, genomes: Genomes, knee: int, count: int, store: Store, watch: Watcher | None
-) -> Iterator[_Part]:
-    """Measure `count` networks of the front, a sitting for each precision on it."""
+) -> tuple[list[_Part], dict[str, str]]:
+    """Measure about `count` networks of the front, at least one of each precision on it, which has its own
+    sitting. Returns what was measured and, by sitting or network, why the others failed.
+
+    ValueError when nothing could be measured.
+    """
+    parts, failed = [], {}
     models = problem.models
     if models.latency is None:
         raise ValueError("nothing to verify: no objective or limit is a latency")
@@ -142,14 +147,20 @@ def _parts(
         owner = owner.ravel()
         expected = predictor.predict(networks, predictor.target)
         share = max(1, round(count * len(rows) / len(genomes)))
-        must = owner[rows.searchsorted(knee)] if mine[knee] else owner[len(rows) // 2]
-        picked = _spread(expected.mean, share, must=int(must))
-        found = measure.measure(predictor.target, networks[picked], store=store, watch=watch)
+        must = int(owner[rows.searchsorted(knee)]) if mine[knee] else None
+        picked = _spread(expected.mean, share, must=must)
+        try:
+            found = measure.measure(predictor.target, networks[picked], store=store, watch=watch)
+        except ValueError as error:
+            failed[f"all of {predictor.target.precision}"] = str(error)
+            continue
+        precision = predictor.target.precision
+        failed |= {f"{name}, {precision}": why for name, why in found.failed.items()}
         place = {genome.tobytes(): i for i, genome in enumerate(networks)}
         at = np.array([place[genome.tobytes()] for genome in found.data.genomes])
         ms, iqr = np.full((2, len(networks)), np.nan)
         ms[at], iqr[at] = found.data.ms, found.data.spread_ms
-        yield _Part(
+        part = _Part(
             rows,
             ms[owner],
             iqr[owner],
@@ -159,14 +170,18 @@ def _parts(
             predictor.facts.get("engine", found.facts["engine"]),
             found,
         )
+        parts.append(part)
+    if not parts:
+        raise ValueError("; ".join(f"{name}: {why}" for name, why in failed.items()))
+    return parts, failed
 
 
-def _spread(latency: Floats, count: int, must: int) -> Ints:
-    """Rows at even ranks of latency, the fastest, the slowest and `must` among them."""
+def _spread(latency: Floats, count: int, must: int | None) -> Ints:
+    """Rows at even ranks of latency, from three on the fastest, the slowest and `must` among them."""
     order = np.argsort(latency, kind="stable")
     ranks = np.unique(np.linspace(0, len(order) - 1, min(count, len(order))).round().astype(int))
     rows = order[ranks]
-    if must not in rows:
+    if must is not None and must not in rows:
         inner = rows[1:-1] if len(rows) > 2 else rows
         nearest = inner[np.argmin(np.abs(latency[inner] - latency[must]))]
         rows[rows == nearest] = must
@@ -194,7 +209,7 @@ def _latency_limit(problem: Problem) -> float | None:
     return next((o.limit for o in problem.evaluator.limited if o.name == "latency_ms"), None)
 
 
-def _summary(parts: Sequence[_Part]) -> dict[str, Any]:
+def _summary(parts: Sequence[_Part], failed: Mapping[str, str]) -> dict[str, Any]:
     """Figures over all parts. The machine's drift since the sittings that the predictors were made from is no
     error of prediction; the limit and the verified front go by what was measured."""
     ms = np.concatenate([part.measured_ms for part in parts])
@@ -215,7 +230,7 @@ def _summary(parts: Sequence[_Part]) -> dict[str, Any]:
         "drift": round(drifted.scale, 4),
         "engine": changed.found.facts["engine"],
         "adapted_with": changed.adapted_with,
-        "failed": {name: why for part in parts for name, why in part.found.failed.items()},
+        "failed": dict(failed),
         "sittings": [part.found.facts["sitting"] for part in parts],
     }
 

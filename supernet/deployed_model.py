@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+import configs
 from configs import unknown_name
 from supernet import export
 from supernet.data import Images
@@ -22,10 +23,7 @@ if TYPE_CHECKING:
     from supernet.int8 import Images as Pixels
 
 CALIBRATION_BATCH = 32
-ENGINES: Mapping[str, tuple[str, ...]] = {  # of int8 models: what has to be installed
-    "onnxruntime": ("onnx", "onnxruntime"),
-    "openvino": ("openvino", "nncf"),
-}
+ENGINES = ("onnxruntime", "openvino")  # of int8 models
 FILES = ("model.onnx", "model.xml")  # one of them is in a folder
 
 
@@ -42,10 +40,11 @@ def check_engine(engine: str) -> None:
     """ValueError when no int8 model can be made for this engine here."""
     if engine not in ENGINES:
         raise unknown_name("engine of int8 models", engine, ENGINES)
-    if missing := [package for package in ENGINES[engine] if find_spec(package) is None]:
+    node = configs.load("engine", engine)
+    if missing := [package for package in node["requires"] if find_spec(package) is None]:
         raise ValueError(
             f"int8 for {engine} needs {', '.join(missing)}, not installed here: pip install "
-            f"{' '.join(missing)}, or choose another engine="
+            f"'ofa-frontier[{node['extra']}]', or choose another engine="
         )
 
 
@@ -69,8 +68,11 @@ def calibration(subnet: Subnet, images: Images, count: int) -> list[Pixels]:
 
 
 def path(folder: Path) -> Path:
-    """The model in a folder of `make shrink`."""
-    return next(folder / name for name in FILES if (folder / name).is_file())
+    """The model in a folder of `make shrink`; ValueError when there is none."""
+    found = [folder / name for name in FILES if (folder / name).is_file()]
+    if not found:
+        raise ValueError(f"{folder} holds neither {' nor '.join(FILES)}")
+    return found[0]
 
 
 def _onnx(model: bytes) -> Model:

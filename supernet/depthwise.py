@@ -1,13 +1,13 @@
 """Depthwise convolutions that train faster on a CPU: the gradient of their weights on maps smaller than the
 kernel.
 
-There oneDNN has no fast kernel (torch 2.14, AVX2): 96 channels of 64 images with 4 x 4 pixels take 4.7 ms
-for kernels of 5 x 5, and .8 ms as below (`python -m benchmarks.supernet depthwise`). The last stages of small
-supernets are such maps, and half of a training step went there.
+There oneDNN has no fast kernel (torch 2.14, AVX2). The last stages of small supernets are such maps, and half
+of a training step went there (`python -m benchmarks.supernet depthwise`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -23,33 +23,37 @@ class SmallMaps(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is conv2d and not kwargs and _pays(*args):
-            return _Depthwise.apply(args[0], args[1], _pair(args[3]))
+            x, weight, bias, stride = args[:4]
+            found = _Depthwise.apply(x, weight, _pair(stride))
+            return found if bias is None else found + bias.view(1, -1, 1, 1)
         return func(*args, **(kwargs or {}))
 
 
-def _pair(value: int | Pair) -> Pair:
-    return (value, value) if isinstance(value, int) else (value[0], value[1])
+def _pair(value: int | Sequence[int]) -> Pair:
+    both = (value, value) if isinstance(value, int) else tuple(value)
+    return both[0], both[-1]
 
 
 def _pays(
     x: torch.Tensor,
     weight: torch.Tensor,
     bias: torch.Tensor | None = None,
-    stride: int | Pair = 1,
-    padding: int | Pair | str = 0,
-    dilation: int | Pair = 1,
+    stride: int | Sequence[int] = 1,
+    padding: int | Sequence[int] | str = 0,
+    dilation: int | Sequence[int] = 1,
     groups: int = 1,
 ) -> bool:
     kernel = weight.shape[-1]
     return (
-        groups == x.shape[1] == weight.shape[0]
+        x.ndim == 4
+        and groups == x.shape[1] == weight.shape[0]
         and min(x.shape[2:]) < kernel == weight.shape[-2]
         and x.device.type == "cpu"
-        and bias is None
         and not isinstance(padding, str)
         and _pair(padding) == (kernel // 2, kernel // 2)
         and _pair(dilation) == (1, 1)
         and torch.is_grad_enabled()
+        and not torch.is_autocast_enabled("cpu")
     )
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import math
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -29,7 +30,7 @@ Images = NDArray[np.float32]  # (b, 3, r, r), normalised
 
 
 CLIP = 0.002
-SAMPLE = 2**16  # values of a batch that a quantile is taken of
+SAMPLE = 2**16  # about as many values of a batch are what a quantile is taken of
 
 
 def onnxruntime_int8(model: bytes, batches: Iterable[Images], *, narrow: bool, clip: float = 0.0) -> bytes:
@@ -76,7 +77,8 @@ def onnxruntime_int8(model: bytes, batches: Iterable[Images], *, narrow: bool, c
 
 
 def activation_ranges(model: bytes, batches: Iterable[Images], clip: float) -> dict[str, tuple[float, float]]:
-    """`value_range` of every activation inside the ONNX model, mean over the batches.
+    """`value_range` of every activation inside the ONNX model, mean over the batches; not of its input, and
+    not of its logits, whose largest decide.
 
     ONNX Runtime's own percentiles hold the activations of all batches in memory at once.
     """
@@ -84,17 +86,17 @@ def activation_ranges(model: bytes, batches: Iterable[Images], clip: float) -> d
     import onnxruntime
 
     parsed = onnx.shape_inference.infer_shapes(onnx.load_from_string(model))
-    known = {output.name for output in parsed.graph.output}
+    logits = {output.name for output in parsed.graph.output}
     parsed.graph.output.extend(
         value
         for value in parsed.graph.value_info
-        if value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT and value.name not in known
+        if value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT and value.name not in logits
     )
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = onnxruntime.InferenceSession(parsed.SerializeToString(), options, ["CPUExecutionProvider"])
-    names = [output.name for output in session.get_outputs()]
+    names = [output.name for output in session.get_outputs() if output.name not in logits]
     found = np.mean(
         [[value_range(a, clip) for a in session.run(names, {INPUT: images})] for images in batches], axis=0
     )
@@ -104,9 +106,12 @@ def activation_ranges(model: bytes, batches: Iterable[Images], clip: float) -> d
 def value_range(values: NDArray[np.float32], clip: float) -> tuple[float, float]:
     """(low, high) of values without the share `clip` that is largest in magnitude, zero included."""
     flat = values.reshape(-1)
-    flat = flat[:: (len(flat) // SAMPLE) | 1]  # an odd stride meets every channel and place
-    most = np.quantile(np.abs(flat), 1 - clip)
-    return max(min(0.0, float(flat.min())), -most), min(max(0.0, float(flat.max())), most)
+    low, high = min(0.0, float(flat.min())), max(0.0, float(flat.max()))
+    stride = max(1, len(flat) // SAMPLE)
+    while math.gcd(stride, len(flat)) > 1:  # else it could miss channels, or columns of the maps
+        stride += 1
+    most = float(np.quantile(np.abs(flat[::stride]), 1 - clip)) if clip else np.inf
+    return max(low, -most), min(high, most)
 
 
 def nncf_int8(model: Any, batches: Iterable[Images], *, narrow: bool, clip: float = 0.0) -> Any:

@@ -1,9 +1,9 @@
 """How a supernet is trained: phases, each with the part of the space that is open and the subnets of a step.
 
-Two recipes: the sandwich rule with in-place distillation (Yu and Huang, 2019; BigNAS, Yu et al., 2020) and
-OFA's progressive shrinking (Cai et al., 2020). A phase opens, per letter of the space's genes (k kernels, d
-depths, e expansions, w widths), the upper levels of all these genes; letters that it does not name stay at
-the largest.
+Two recipes: the sandwich rule, with or without in-place distillation (Yu and Huang, 2019; BigNAS, Yu et al.,
+2020) and OFA's progressive shrinking (Cai et al., 2020). A phase opens, per letter of the space's genes (k
+kernels, d depths, e expansions, w widths), the upper levels of all these genes; letters that it does not name
+stay at the largest.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 import json
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -52,9 +52,6 @@ class Bench:
     watts: float = 65.0  # of the device that trains: nothing measures it
     part: Part = "test"  # the images that quality is measured on
     watch: Watch = lambda now: None
-
-    def __post_init__(self) -> None:
-        deployed_model.check_engine(self.engine)
 
     def in_int8(self, subnet: Subnet, images: int) -> Subnet:
         """The subnet, to be deployed in int8 with ranges from so many calibration images."""
@@ -242,6 +239,11 @@ class Recipe:
         if wrong or not self.steps:
             raise ValueError(f"steps={wrong or '[]'}: a recipe is a list of steps of supernet.shrink")
 
+    @property
+    def quantises(self) -> bool:
+        """Whether it ends in int8."""
+        return any(isinstance(step, Int8 | Int8Aware) for step in self.steps)
+
 
 @dataclass(frozen=True, eq=False)
 class Stage:
@@ -255,6 +257,8 @@ class Stage:
 
 def run(recipe: Recipe, architecture: str, bench: Bench, out: Path, config: Mapping[str, Any]) -> list[Stage]:
     """The subnet as it comes out of the supernet, then after each step; goes on where `out` stopped."""
+    if recipe.quantises:
+        deployed_model.check_engine(bench.engine)
     _check_folder(out, config)
     subnet: Subnet | None = None
     stages: list[Stage] = []
@@ -304,11 +308,22 @@ def _check_folder(out: Path, config: Mapping[str, Any]) -> None:
         artifact.write_text(kept, yaml.safe_dump(plain, sort_keys=False))
         return
     before = yaml.safe_load(kept.read_text())
+    if new := sorted(plain.keys() - before.keys()):
+        raise ValueError(
+            f"{out} was made by an earlier version, which knew no {', '.join(new)}: choose another out="
+        )
     if differ := sorted(key for key in {*before, *plain} if before.get(key) != plain.get(key)):
         raise ValueError(
-            f"{out} was made with other settings ({', '.join(differ)}): repeat its command, or choose "
-            "another out="
+            f"{out} was made with other settings ({_changes(before, plain, differ)}): repeat its command, or "
+            "choose another out="
         )
+
+
+def _changes(before: Mapping[str, Any], now: Mapping[str, Any], keys: Sequence[str]) -> str:
+    return ", ".join(
+        key if isinstance(before.get(key), dict) else f"{key}={before.get(key)}, now {now.get(key)}"
+        for key in keys
+    )
 
 
 def table(rows: Mapping[str, Mapping[str, Any]]) -> str:

@@ -461,7 +461,10 @@ class _Run:
             "std": list(images.std),
             "data": images.facts(),
             "seed": self.seed,
-            "phases": [[p.name, n] for p, n in zip(self.phases, self.lengths, strict=True)],
+            "phases": [
+                [p.name, n, p.distil, p.rate, p.summed]
+                for p, n in zip(self.phases, self.lengths, strict=True)
+            ],
         }
 
     def summary(self) -> dict[str, Any]:

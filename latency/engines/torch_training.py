@@ -22,7 +22,7 @@ class TorchTraining:
     def version(self) -> str:
         import torch
 
-        return f"torch {torch.__version__} training, {torch.backends.cpu.get_cpu_capability()}"
+        return f"torch {torch.__version__} training, small maps, {torch.backends.cpu.get_cpu_capability()}"
 
     def prepare(self, network: torch.nn.Module, images: torch.Tensor) -> tuple[Any, ...]:
         """The network in training mode, its (batch, 3, side, side) images, labels and optimiser."""
@@ -38,7 +38,11 @@ class TorchTraining:
     def run(self, session: tuple[Any, ...]) -> None:
         import torch
 
+        from supernet.depthwise import SmallMaps
+
         network, images, labels, optimiser = session
         optimiser.zero_grad(set_to_none=True)
-        torch.nn.functional.cross_entropy(network(images), labels).backward()  # type: ignore[no-untyped-call]
+        with SmallMaps():  # as `make train` and `make finetune`
+            logits = network(images)
+        torch.nn.functional.cross_entropy(logits, labels).backward()  # type: ignore[no-untyped-call]
         optimiser.step()

@@ -88,6 +88,12 @@ def test_a_search_over_both_precisions_finds_more_than_one_over_fp32(rng):
 def test_what_does_not_fit_is_refused():
     with pytest.raises(ValueError, match="needs int8_predictor="):
         build("accuracy", "latency_ms")
+    fp32 = zoo.predictor("epyc_ort")
+    bf16 = replace(fp32, target=replace(fp32.target, precision="bf16", name="bf16"))
+    with pytest.raises(ValueError, match="as b32 says"):
+        problem.build(
+            ["latency_ms"], space=spaces.get("ofa_mbv3_w1.0_int8"), predictor=bf16, predictor_int8=Halved()
+        )
     with pytest.raises(ValueError, match="it must be int8"):
         build("accuracy", "latency_ms", predictor_int8=Halved("fp32"))
     with pytest.raises(ValueError, match="no precision gene"):
@@ -160,3 +166,25 @@ def test_each_precision_on_the_front_is_measured_in_its_own_sitting(rng, monkeyp
     assert np.allclose(ratio[known & ~in_int8], 1.0, rtol=1e-3)
     assert {True, False} == set(in_int8[known])
     assert np.isfinite(measured[table.knee])
+
+    def half(target, networks, *, store, watch=None):
+        if target.precision == "int8":
+            raise ValueError("nothing could be measured")
+        return fake(target, networks, store=store)
+
+    monkeypatch.setattr(measure, "measure", half)
+    found = verify.verifier(None, 12)(asked, archive, table)
+    assert found.summary["failed"] == {"all of int8": "nothing could be measured"}
+    known = np.isfinite(np.array(found.table.columns["latency_ms_measured"], float))
+    assert known.any()
+    assert not known[in_int8].any()
+
+
+def test_targets_that_have_no_int8():
+    from latency.target import here, in_int8
+
+    with pytest.raises(ValueError, match="engine=torch_eager has no int8"):
+        in_int8(here("ofa_small", engine="torch_eager"))
+    with pytest.raises(ValueError, match="precision=int8: a precision gene"):
+        in_int8(here("ofa_small", precision="int8"))
+    assert in_int8(here("ofa_small")).precision == "int8"

@@ -150,8 +150,10 @@ def test_recipe_is_resumable_and_gives_the_same_bytes(bench, tmp_path, torch):
     for one, other in zip(stages, again, strict=True):
         state, same = one.subnet.module.state_dict(), other.subnet.module.state_dict()
         assert all(torch.equal(state[key], same[key]) for key in state)
-    with pytest.raises(ValueError, match="other settings"):
+    with pytest.raises(ValueError, match=r"other settings \(seed=0, now 1\)"):
         shrink.run(RECIPE, SMALL, bench, tmp_path / "cut", {"seed": 1})
+    with pytest.raises(ValueError, match="earlier version, which knew no engine"):
+        shrink.run(RECIPE, SMALL, bench, tmp_path / "cut", {"seed": 0, "engine": "openvino"})
 
 
 def test_growing_takes_the_next_level_of_depth_and_expansion(bench):

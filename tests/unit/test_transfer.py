@@ -190,6 +190,8 @@ def test_a_run_keeps_the_predictor_it_started_with(tmp_path, rng, monkeypatch):
     genomes = space.sample(50, rng)
     assert (first.predict(genomes, NEW).mean == second.predict(genomes, NEW).mean).all()
     assert first.relative_std == second.relative_std
+    with pytest.raises(ValueError, match="choose another out="):
+        adaptation.for_run(replace(NEW, batch=4), tmp_path / "run" / "predictor.npz", store=None, samples=10)
 
 
 def test_latencies_go_through_csv(tmp_path, rng):
