@@ -213,7 +213,7 @@ def cost(options: dict[str, str]) -> None:
     few_images = {**data.parts, "train": data.parts["train"][:2048], "test": data.parts["test"][:256]}
     part = replace(data, parts=few_images)
     model = Trained(space, network.supernet(space, 10), {"resolution": [32, 32]}, "")
-    genomes = random_subnets(10, 32, seed=23)  # seed 11 was looked at when the form was chosen
+    genomes = random_subnets(10, 32, seed=31)  # 11 and 23 were looked at when the form was chosen
     recipe = FineTuning(epochs=1, batch=64, distil=False)
     rounds = np.empty((3, len(genomes)))
     with train.processes() as group:
@@ -224,13 +224,12 @@ def cost(options: dict[str, str]) -> None:
     seconds = rounds.min(axis=0)
     print(f"spread of the rounds: {100 * np.median(rounds.std(axis=0) / rounds.mean(axis=0)):.1f}%")
     activations, macs, params = (footprint.of(space, genomes, m) for m in training_cost.METRICS)
-    depthwise = footprint.of(space, genomes, training_cost.DEPTHWISE)
     ms = 1000 * seconds / 2048
     few = np.array([0, 1, 2])  # the largest, the smallest and a random one
     batch = np.full(len(ms), 64.0)
     base = training_cost.fitted()["mobile"]
-    columns = (activations, macs, params, batch, depthwise)
-    known = (activations[few], macs[few], params[few], depthwise[few], batch[few])
+    columns = (activations, macs, params, batch)
+    known = (activations[few], macs[few], params[few], batch[few])
     adapted = training_cost.adapt(base, *known, ms[few])
     predicted = adapted.ms(*columns)
     scale = float(np.median(ms[few] / base.ms(*columns)[few]))

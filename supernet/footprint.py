@@ -89,7 +89,6 @@ def of_subnet(subnet: Subnet) -> dict[str, float]:
 _COSTS: dict[str, tuple[Callable[[LayerTable], NDArray[Any]], bool]] = {
     "macs": (LayerTable.layer_macs, False),
     "params": (LayerTable.layer_params, False),
-    "depthwise_params": (LayerTable.layer_depthwise_params, False),
     "activations": (LayerTable.layer_activations, False),
     "peak_bytes": (LayerTable.resident, True),
 }
@@ -113,7 +112,7 @@ def table(space: SearchSpace, metric: str) -> SlotTable | None:
 
 
 def of(space: SearchSpace, genomes: Genomes, metric: str) -> Floats:
-    """(n,) `macs`, `params`, `depthwise_params`, `activations` (elements) or `peak_bytes` (fp32), one image.
+    """(n,) `macs`, `params`, `activations` (elements) or `peak_bytes` (fp32), one image.
 
     Equal to LayerTable's.
     """

@@ -94,10 +94,6 @@ class LayerTable:
         extra = self.cout.astype(np.int64) * (self.bias + 2 * self.norm)
         return self._weights() + np.where(self.live, extra, 0)
 
-    def layer_depthwise_params(self) -> Ints:
-        """(n, L) weights of depthwise convolutions, without biases and norms."""
-        return np.where((self.groups == self.cin) & (self.groups > 1), self._weights(), 0)
-
     def layer_activations(self) -> Ints:
         """(n, L) output elements of layers with weights, one image ("activations" of timm and RegNet)."""
         return np.where(self.kind <= Kind.LINEAR, self._outputs(), 0)

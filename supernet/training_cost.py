@@ -4,8 +4,7 @@ epochs.
 hours = epochs x images x seconds per image / 3600, seconds per image of a training step (forward, backward,
 update):
 
-    ms per image = a x activations + b x MACs + c x parameters / batch + d x depthwise weights + e
-                                                                                  (a, b, c, d, e >= 0; ours)
+    ms per image = a x activations + b x MACs + c x parameters / batch + d        (a, b, c, d >= 0; ours)
 
 fitted per family on measured training speeds (timm's results, RTX 3090, AMP, channels_last): memory traffic,
 arithmetic, weight update and a floor. For mobile networks the fit gives b = 0: on this GPU their training
@@ -37,7 +36,6 @@ from supernet.space import Floats, Genomes, SearchSpace
 FITTED = Path(__file__).parent / "fitted" / "training_cost.json"
 FITTED_ON = "rtx_3090"
 METRICS = ("activations", "macs", "params")
-DEPTHWISE = "depthwise_params"
 PULL = 0.03  # of the base in `adapt`
 SCALED_STD = 0.25  # added in quadrature (relative) when scaled to another GPU; see `speed_ratio`
 
@@ -69,23 +67,13 @@ class StepTime:
     per_mega_param_over_batch: float
     floor: float
     relative_std: float  # of a prediction for a family member of another lineage
-    per_mega_depthwise: float = 0.0  # weights; what `fit` has no data for, only `adapt` finds it
 
-    def ms(
-        self,
-        activations: Floats,
-        macs: Floats,
-        params: Floats,
-        batch: Floats | float,
-        depthwise: Floats | float = 0.0,
-    ) -> Floats:
-        """(n,) ms per image from elements, multiply-accumulates, parameters and depthwise weights of one
-        image."""
+    def ms(self, activations: Floats, macs: Floats, params: Floats, batch: Floats | float) -> Floats:
+        """(n,) ms per image from elements, multiply-accumulates and parameters of one image."""
         return (
             self.per_mega_activation * activations / 1e6
             + self.per_giga_mac * macs / 1e9
             + self.per_mega_param_over_batch * params / 1e6 / batch
-            + self.per_mega_depthwise * depthwise / 1e6
             + self.floor
         )
 
@@ -109,7 +97,6 @@ def adapt(
     activations: Floats,
     macs: Floats,
     params: Floats,
-    depthwise: Floats,
     batch: Floats,
     ms: Floats,
 ) -> StepTime:
@@ -117,31 +104,21 @@ def adapt(
 
     Non-negative least squares of the relative error, as `fit`, with a term per coefficient that holds it near
     the scaled base: a deviation of as much as the whole step from it weighs like an error of `PULL`.
-    Depthwise weights have their own term: on CPUs PyTorch's gradient of a depthwise filter takes as long for
-    a 2 x 2 feature map as the rest of the block (10 subnets of `ofa_small`: 3% off with it, 12% without).
     """
     from scipy.optimize import nnls
 
     one = np.ones(len(ms))
-    columns = [activations / 1e6, macs / 1e9, params / 1e6 / batch, depthwise / 1e6, one]
-    features = np.stack(columns, axis=1)
+    features = np.stack([activations / 1e6, macs / 1e9, params / 1e6 / batch, one], axis=1)
     weights = np.array(
-        [
-            base.per_mega_activation,
-            base.per_giga_mac,
-            base.per_mega_param_over_batch,
-            base.per_mega_depthwise,
-            base.floor,
-        ]
+        [base.per_mega_activation, base.per_giga_mac, base.per_mega_param_over_batch, base.floor]
     )
     scaled = weights * float(np.median(ms / (features @ weights)))
     pull = PULL * np.diag((features / ms[:, None]).mean(axis=0))
     rows = np.concatenate([features / ms[:, None], pull])
     found, _ = nnls(rows, np.concatenate([one, pull @ scaled]))
     residual = features @ found / ms - 1
-    activation, mac, param, filters, floor = (float(weight) for weight in found)
-    spread = float(np.sqrt(np.mean(residual**2)))
-    return StepTime(activation, mac, param, floor, relative_std=spread, per_mega_depthwise=filters)
+    activation, mac, param, floor = (float(weight) for weight in found)
+    return StepTime(activation, mac, param, floor, relative_std=float(np.sqrt(np.mean(residual**2))))
 
 
 @cache
@@ -219,9 +196,7 @@ class TrainingCost:
         if table is not None:
             return table.of(space, genomes)
         activations, macs, params = (footprint.of(space, genomes, metric) for metric in METRICS)
-        depthwise = footprint.of(space, genomes, DEPTHWISE)
-        ms = self._step(space).ms(activations, macs, params, float(self.batch), depthwise)
-        return self._hours(ms)
+        return self._hours(self._step(space).ms(activations, macs, params, float(self.batch)))
 
     def _step(self, space: SearchSpace) -> StepTime:
         return load_step(self.step_file) if self.step_file else fitted()[family_of_space(space)]
@@ -230,7 +205,7 @@ class TrainingCost:
         return ms * self.images / 3.6e6 / (1.0 if self.step_file else speed_ratio(self.gpu))
 
     def _tabulate(self, space: SearchSpace) -> SlotTable | None:
-        parts = [footprint.table(space, metric) for metric in (*METRICS, DEPTHWISE)]
+        parts = [footprint.table(space, metric) for metric in METRICS]
         if any(part is None for part in parts):
             return None
         step = self._step(space)
@@ -238,7 +213,6 @@ class TrainingCost:
             step.per_mega_activation / 1e6,
             step.per_giga_mac / 1e9,
             step.per_mega_param_over_batch / 1e6 / self.batch,
-            step.per_mega_depthwise / 1e6,
         )
         ms = slot_table.combine((w, part) for w, part in zip(weights, parts, strict=True) if part is not None)
         return SlotTable(self._hours(ms.cells), self._hours(ms.base + step.floor))

@@ -39,39 +39,23 @@ def test_fine_tuning_from_the_supernet_and_from_scratch(trained_folder):
 def test_adapting_step_times_from_three_measurements():
     """A machine whose steps are exactly scaled is found; one with other proportions is met halfway."""
     rng = np.random.default_rng(0)
-    low, high = np.array([5e5, 1e6, 2e5, 2e3]), np.array([2e6, 9e6, 5e5, 4e4])
-    activations, macs, params, depthwise = rng.uniform(low, high, (10, 4)).T
+    low, high = np.array([5e5, 1e6, 2e5]), np.array([2e6, 9e6, 5e5])
+    activations, macs, params = rng.uniform(low, high, (10, 3)).T
     batch = np.full(10, 64.0)
     base = StepTime(1.0, 40.0, 3.0, 0.2, relative_std=0.1)
 
     def ms(step, rows):
-        return step.ms(activations[rows], macs[rows], params[rows], batch[rows], depthwise[rows])
+        return step.ms(activations[rows], macs[rows], params[rows], batch[rows])
 
     def adapted(times, rows):
-        columns = (activations, macs, params, depthwise, batch)
+        columns = (activations, macs, params, batch)
         return training_cost.adapt(base, *(column[rows] for column in columns), times)
 
     few, rest = slice(3), slice(3, 10)
     same = adapted(7 * ms(base, few), few)
     assert ms(same, rest) == pytest.approx(7 * ms(base, rest), rel=1e-6)
-    truth = StepTime(1.0, 40.0, 3.0, 0.1, relative_std=0.0, per_mega_depthwise=40.0)
+    truth = StepTime(0.5, 200.0, 3.0, 0.1, relative_std=0.0)
     error = np.abs(ms(adapted(ms(truth, few), few), rest) / ms(truth, rest) - 1).mean()
     factor = np.median(ms(truth, few) / ms(base, few))
     plain = np.abs(factor * ms(base, rest) / ms(truth, rest) - 1).mean()
     assert error < 0.5 * plain
-
-
-def test_depthwise_weights_are_those_of_the_network():
-    """Counted from the modules of the extracted subnet."""
-    import torch
-
-    from supernet import footprint, spaces
-
-    space = spaces.get("ofa_small")
-    genomes = space.sample(5, np.random.default_rng(0))
-    module = network.supernet(space)
-    for i in range(len(genomes)):
-        subnet = network.extract(module, space, genomes[i : i + 1])
-        convolutions = [m for m in subnet.modules() if isinstance(m, torch.nn.Conv2d)]
-        counted = sum(m.weight.numel() for m in convolutions if m.groups == m.in_channels > 1)
-        assert footprint.of(space, genomes[i : i + 1], "depthwise_params")[0] == counted
