@@ -50,13 +50,15 @@ def task(config: dict[str, Any]) -> None:
     network.save(out / "subnet.safetensors", found.subnet.state_dict(), KIND, facts)
     artifact.write_text(out / "cost.json", json.dumps(cost, indent=1) + "\n")
     before, after = 100 * found.before, 100 * found.after
-    how = f"{recipe.epochs} epochs{' from scratch' if recipe.from_scratch else ''}"
+    how = f"{recipe.epochs} epoch{'s' * (recipe.epochs != 1)}{' from scratch' if recipe.from_scratch else ''}"
     print(f"test top-1 {before:.2f}% as it came out of the supernet, {after:.2f}% after {how}: {out}")
     kwh = cost["energy_kwh_model"]
     print(f"{found.hours:.4f} device-hours; {kwh:.5f} kWh at {config['watts']:g} W, which are assumed")
     if "predicted_hours" in cost:
         off = 100 * (cost["predicted_hours"] / found.hours - 1)
         print(f"predicted {cost['predicted_hours']:.4f} device-hours: off by {off:+.0f}%")
+    else:
+        print("no prediction: step_file= names a training step of this machine, of make adapt")
 
 
 def _epochs(config: dict[str, Any], of_recipe: np.int64) -> int:

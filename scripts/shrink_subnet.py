@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from rich.console import Console
+from rich.table import Table
 
 import configs
 from latency.deployed import add_latencies
@@ -15,8 +17,11 @@ from latency.descriptor import pairs_overflow
 from latency.store import Store
 from latency.target import Target
 from scripts import command
-from search.plain_front import dominated, plain_front
-from supernet import artifact, deployed_model, evaluation, network, shrink, train
+from search.plain_front import COMPARED, dominated, plain_front
+from supernet import artifact, deployed_model, evaluation, footprint, network, shrink, train
+from supernet import subnet as subnets
+
+SHOWN = ("file_bytes", "latency_ms", "top1", "ece", "training_hours", "macs")
 
 
 def task(config: dict[str, Any]) -> None:
@@ -28,9 +33,10 @@ def task(config: dict[str, Any]) -> None:
     out = Path(config["out"] or folder / f"shrink-{HydraConfig.get().runtime.choices['shrink']}")
     target = None if config.get("target") is None else configs.build(config["target"])
     recipe = configs.build(config["shrink"])
-    engine = _engine(config["engine"], target, recipe)
+    engine = _engine(config["int8_engine"], target, recipe)
     asked = {key: config[key] for key in ("supernet", "architecture", "shrink", "seed", "watts")}
-    asked["engine"] = engine
+    asked["int8_engine"] = engine
+    subnets.parse(config["architecture"])  # a typo is refused before anything is written
     with train.processes() as group, Console().status("loading") as status:
         bench = shrink.Bench(
             trained,
@@ -45,19 +51,40 @@ def task(config: dict[str, Any]) -> None:
         stages = shrink.run(recipe, config["architecture"], bench, out, asked)
         names = plain_front(folder, config["candidates"], config["plain"], config["seed"])
         others = [shrink.run_plain(name, bench, out / f"plain-{i}") for i, name in enumerate(names)]
-        rows = {f"{i} {stage.name}": stage for i, stage in enumerate(stages)}
-        rows |= {f"plain {i}": stage for i, stage in enumerate(others)}
+        rows = {f"{i} {stage.name if i else 'start'}": stage for i, stage in enumerate(stages)}
+        rows |= {f"rival {i}": stage for i, stage in enumerate(others, 1)}
         cards = {title: dict(stage.card) for title, stage in rows.items()}
         if target is not None:
             with Store(config["store"]) as store:
-                subnets = {title: stage.subnet for title, stage in rows.items()}
-                add_latencies(cards, subnets, target, store, command.watcher(status))
+                named = {title: stage.subnet for title, stage in rows.items()}
+                add_latencies(cards, named, target, store, command.watcher(status))
     last = list(cards)[len(stages) - 1]
-    beaten = dominated(cards, last, [title for title in cards if title.startswith("plain ")])
-    text = f"{shrink.table(cards)}\n\n{last} dominates: {', '.join(beaten) or 'none'} of {len(others)} plain"
-    artifact.write_text(out / "table.md", text + "\n")
+    beaten = dominated(cards, last, [title for title in cards if title.startswith("rival ")])
+    shared = [name for name in COMPARED if name in cards[last]]
+    text = (
+        f"{last} dominates in {', '.join(shared)} (none worse, one better): {', '.join(beaten) or 'none'} of "
+        f"{len(others)} plain subnets"
+    )
+    artifact.write_text(out / "table.md", f"{shrink.table(cards)}\n\n{text}\n")
     artifact.write_text(out / "table.json", json.dumps(cards, indent=1) + "\n")
-    print(f"{text}\n{deployed_model.path(stages[-1].folder)}")
+    _show(cards)
+    print(f"{text}\nall measures: {out / 'table.md'}; the model: {deployed_model.path(stages[-1].folder)}")
+    if target is None:
+        print(f"no latencies: target=here target.space={trained.space.name} times them")
+
+
+def _show(cards: Mapping[str, Mapping[str, Any]]) -> None:
+    """The measures that matter most, a row per step and rival."""
+    grid = Table(box=None, pad_edge=False, header_style="bold")
+    shown = [name for name in SHOWN if any(name in card for card in cards.values())]
+    grid.add_column("")
+    for name in ("precision", *(f"{name} ({footprint.MEASURES[name].shown})" for name in shown), "network"):
+        grid.add_column(name, justify="left" if name == "network" else "right", no_wrap=True)
+    for title, card in cards.items():
+        values = [f"{card[n] / footprint.MEASURES[n].scale:.4g}" if n in card else "" for n in shown]
+        pruned = "" if card["pruned"] == 1 else f"{card['pruned']:g} of "
+        grid.add_row(title, card["precision"], *values, pruned + card["architecture"])
+    Console(width=200, highlight=False).print(grid)
 
 
 def _engine(asked: str | None, target: Target | None, recipe: shrink.Recipe) -> str:
@@ -66,8 +93,8 @@ def _engine(asked: str | None, target: Target | None, recipe: shrink.Recipe) -> 
         return asked or "onnxruntime"
     if target.engine not in deployed_model.ENGINES or asked not in (None, target.engine):
         raise ValueError(
-            f"engine={asked} target.engine={target.engine}: int8 steps are timed on the engine that they are "
-            f"made for, target.engine={' or '.join(deployed_model.ENGINES)}"
+            f"int8 models run on {' or '.join(deployed_model.ENGINES)}, and are timed where they run: give "
+            f"target.engine= one of them (it is {target.engine}), or leave target= out and give int8_engine="
         )
     return target.engine
 

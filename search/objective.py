@@ -244,7 +244,8 @@ class Models:
     def predict_latency(self, genomes: Genomes) -> Prediction:
         if self.latency is None:
             raise ValueError(
-                f"no target for {self.space.name}: leave latency_ms out of objectives= and limits="
+                f"no target ships for {self.space.name}: target=here target.space={self.space.name} times "
+                "this machine; or search without latency, for instance objectives=[accuracy,macs]"
             )
         fp32 = _latency(self.latency, self.space, genomes)
         if "precision" not in self.space.index:

@@ -43,9 +43,7 @@ def render(
     where = problem.models.latency.target if problem.models.latency is not None else None
     parts = {
         "TITLE": html.escape(f"{problem.space.name} on {where.name}" if where else problem.space.name),
-        "SUBTITLE": html.escape(
-            str(where) if where else "no target: objectives follow from the architecture"
-        ),
+        "SUBTITLE": html.escape(str(where) if where else "no target: no latency was asked for"),
         "CARDS": _cards(summary, table),
         "LIMITS": _limits(table),
         "VERIFICATION": _verification(summary),
@@ -144,7 +142,7 @@ def _verification(summary: Mapping[str, Any]) -> str:
         return f"<p>The front could not be measured: {html.escape(summary['verification_failed'])}</p>"
     verified = summary.get("verification")
     if verified is None:
-        return "<p>Not measured: every latency in this report is a prediction.</p>"
+        return "<p>Not measured: latencies in this report, if any, are predictions.</p>"
     count = verified["networks"]
     lines = [
         f"{count} networks of the front were measured on the target in {verified['seconds']:.0f} s; "

@@ -39,12 +39,12 @@ class Model:
 def check_engine(engine: str) -> None:
     """ValueError when no int8 model can be made for this engine here."""
     if engine not in ENGINES:
-        raise unknown_name("engine of int8 models", engine, ENGINES)
+        raise unknown_name("int8_engine", engine, ENGINES)
     node = configs.load("engine", engine)
     if missing := [package for package in node["requires"] if find_spec(package) is None]:
         raise ValueError(
             f"int8 for {engine} needs {', '.join(missing)}, not installed here: pip install "
-            f"'ofa-frontier[{node['extra']}]', or choose another engine="
+            f"'ofa-frontier[{node['extra']}]', or choose another int8_engine="
         )
 
 

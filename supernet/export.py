@@ -103,8 +103,8 @@ def export(subnet: Subnet, folder: Path, formats: Sequence[str]) -> dict[str, Wr
             )
     if subnet.facts.get("precision", "fp32") != "fp32":
         raise ValueError(
-            "this subnet is deployed in int8, and its int8 model is model.onnx (or model.xml) beside its "
-            "weights; for other formats, which are fp32, export the step before"
+            "this subnet is deployed in int8, and its int8 model is model.onnx (model.xml of OpenVINO) in "
+            "the folder that weights= names; for other formats, which are fp32, export the step before"
         )
     facts = facts_of(subnet)
     folder.mkdir(parents=True, exist_ok=True)

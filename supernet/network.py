@@ -261,6 +261,8 @@ def load(path: str | Path) -> Trained:
         if not (path / "supernet.safetensors").is_file():
             raise ValueError(f'{path} holds no finished supernet: go on with make train ARGS="out={path}"')
         path = path / "supernet.safetensors"
+    elif not path.exists():
+        raise ValueError(f"there is no {path}: name the run folder of make train (out= of it)")
     tensors, facts = read(path, KIND)
     space = spaces.get(facts["space"])
     module = supernet(space, int(facts["classes"]))

@@ -135,7 +135,10 @@ def test_compofa_uses_the_models_of_its_parent(rng):
         (dict(objectives=[]), "at least one"),
         (dict(objectives=["macs", "macs"]), "each objective once"),
         (dict(objectives=["accuracy"], space=spaces.get("ofa_resnet50")), "no accuracy surrogate ships"),
-        (dict(objectives=["latency_ms"], space=spaces.get("ofa_resnet50")), "no target for ofa_resnet50"),
+        (
+            dict(objectives=["latency_ms"], space=spaces.get("ofa_resnet50")),
+            "no target ships for ofa_resnet50",
+        ),
         (
             dict(objectives=["training_hours"], space=spaces.get("fbnet"), training=TrainingCost()),
             "no training recipe",

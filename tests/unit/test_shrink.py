@@ -152,8 +152,8 @@ def test_recipe_is_resumable_and_gives_the_same_bytes(bench, tmp_path, torch):
         assert all(torch.equal(state[key], same[key]) for key in state)
     with pytest.raises(ValueError, match=r"other settings \(seed=0, now 1\)"):
         shrink.run(RECIPE, SMALL, bench, tmp_path / "cut", {"seed": 1})
-    with pytest.raises(ValueError, match="earlier version, which knew no engine"):
-        shrink.run(RECIPE, SMALL, bench, tmp_path / "cut", {"seed": 0, "engine": "openvino"})
+    with pytest.raises(ValueError, match="earlier version, which knew no int8_engine"):
+        shrink.run(RECIPE, SMALL, bench, tmp_path / "cut", {"seed": 0, "int8_engine": "openvino"})
 
 
 def test_growing_takes_the_next_level_of_depth_and_expansion(bench):
