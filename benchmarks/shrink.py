@@ -67,13 +67,11 @@ def int8(options: Mapping[str, str]) -> list[dict[str, Any]]:
     from latency.store import Store
     from latency.target import here
     from search.plain_front import plain_front
-    from supernet import shrink
+    from supernet import deployed_model, shrink
 
     folder, rows = Path(options["supernet"]), []
     epochs = int(options.get("aware", 2))
-    ways: dict[str, tuple[str, Any]] = {
-        engine: (engine, shrink.Int8()) for engine in ("onnxruntime", "openvino")
-    }
+    ways: dict[str, tuple[str, Any]] = {engine: (engine, shrink.Int8()) for engine in deployed_model.ENGINES}
     if epochs:
         ways["onnxruntime, aware"] = ("onnxruntime", shrink.Int8Aware(epochs=epochs))
     space = _bench(folder).trained.space.name

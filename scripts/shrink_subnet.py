@@ -59,11 +59,13 @@ def task(config: dict[str, Any]) -> None:
                 named = {title: stage.subnet for title, stage in rows.items()}
                 add_latencies(cards, named, target, store, command.watcher(status))
     last = list(cards)[len(stages) - 1]
-    beaten = dominated(cards, last, [title for title in cards if title.startswith("rival ")])
+    rivals = list(cards)[len(stages) :]
     shared = [name for name in COMPARED if name in cards[last]]
     text = (
-        f"{last} dominates in {', '.join(shared)} (none worse, one better): {', '.join(beaten) or 'none'} of "
-        f"{len(others)} plain subnets"
+        f"{last} dominates in {', '.join(shared)} (none worse, one better): "
+        f"{', '.join(dominated(cards, last, rivals)) or 'none'} of {len(rivals)} plain subnets"
+        if rivals
+        else f"{last} was compared with no other subnet (plain=0)"
     )
     artifact.write_text(out / "table.md", f"{shrink.table(cards)}\n\n{text}\n")
     artifact.write_text(out / "table.json", json.dumps(cards, indent=1) + "\n")

@@ -278,10 +278,13 @@ def run(recipe: Recipe, architecture: str, bench: Bench, out: Path, config: Mapp
 
 
 def run_plain(architecture: str, bench: Bench, folder: Path) -> Stage:
-    """Another subnet as it comes out of the supernet, kept like a step."""
-    if not (folder / CARD).is_file():
+    """Another subnet as it comes out of the supernet, kept like a step; made anew where the folder holds
+    another one."""
+    kept = folder / CARD
+    if not kept.is_file() or json.loads(kept.read_text())["architecture"] != architecture:
+        kept.unlink(missing_ok=True)  # the card comes last: an interruption must not leave that of another
         keep(subnets.of_supernet(bench.trained, bench.images, architecture), bench, folder)
-    return Stage("plain", subnets.load(folder), json.loads((folder / CARD).read_text()), folder)
+    return Stage("plain", subnets.load(folder), json.loads(kept.read_text()), folder)
 
 
 def keep(subnet: Subnet, bench: Bench, folder: Path) -> dict[str, Any]:

@@ -156,6 +156,15 @@ def test_recipe_is_resumable_and_gives_the_same_bytes(bench, tmp_path, torch):
         shrink.run(RECIPE, SMALL, bench, tmp_path / "cut", {"seed": 0, "int8_engine": "openvino"})
 
 
+@pytest.mark.filterwarnings("ignore")  # of the ONNX exporter
+def test_a_folder_of_another_rival_is_made_anew(bench, tmp_path):
+    first = shrink.run_plain(SMALL, bench, tmp_path)
+    assert shrink.run_plain(SMALL, bench, tmp_path).card == first.card
+    other = SMALL.replace("e3-3-3", "e2-2-2")
+    assert shrink.run_plain(other, bench, tmp_path).subnet.architecture == other
+    assert shrink.run_plain(other, bench, tmp_path).card["params"] < first.card["params"]
+
+
 def test_growing_takes_the_next_level_of_depth_and_expansion(bench):
     grown = shrink.Grow().apply(subnets.of_supernet(bench.trained, bench.images, SMALL), bench)
     assert grown.architecture == "ofa_small r16 d2-2-2 k33-33-33 e42-42-42 ft0"
