@@ -9,18 +9,19 @@ from __future__ import annotations
 import numpy as np
 from scipy.stats import kendalltau
 
-from latency import zoo
 from latency.predictors import lookup_table
-from supernet import accuracy, spaces, training_cost
-from supernet.ofa_predictor import OfaAccuracy
-from supernet.tidy import data_dir, read_columns
+from latency.zoo import catalogue
+from supernet.files.tables import data_dir, read_columns
+from supernet.space import get_space
+from supernet.surrogates import accuracy, training_cost
+from supernet.surrogates.ofa_predictor import OfaAccuracy
 
 
 def main() -> None:
     folder = data_dir()
     official = folder / "ofa_official"
     rows = read_columns(folder / "ofa_mbv3_accuracy.csv.gz")
-    space = spaces.get("ofa_mbv3_w1.2")
+    space = get_space("ofa_mbv3_w1.2")
     genomes = space.encode(rows)
     released = OfaAccuracy.read(official / "ofa_mbv3_w1.2_acc_predictor.pth").predict(genomes, space).mean
     kept = accuracy.load("ofa_mbv3_w1.2").predict(genomes).mean
@@ -29,11 +30,11 @@ def main() -> None:
         tau = kendalltau(top1, rows["top1"]).statistic
         print(f"{name} on the measured w1.0 networks: tau {tau:.3f}, {error.std():.3f} points off")
 
-    target = zoo.target("note10_lut")
+    target = catalogue.target("note10_lut")
     some = lookup_table.read(sorted(official.glob("note10*.yaml"))).predictor(target)
     drawn = space.restrict("r", 160, 224).sample(5000, np.random.default_rng(0))
     off = np.abs(
-        some.predict(drawn, target).mean / zoo.predictor("note10_lut").predict(drawn, target).mean - 1
+        some.predict(drawn, target).mean / catalogue.predictor("note10_lut").predict(drawn, target).mean - 1
     )
     print(
         f"OFA's five Note10 tables against the full one: {100 * off.mean():.2f}%, at most "

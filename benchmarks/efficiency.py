@@ -15,21 +15,22 @@ from typing import Any, Literal
 
 import numpy as np
 
-import configs
-from latency import zoo
 from latency.data import read_csv
-from latency.predictors.slot_latency import SlotLatency
+from latency.predictors.slots import SlotLatency
 from latency.target import Target
+from latency.zoo import catalogue
 from search import pareto
 from search.archive import Archive
-from search.efficiency import Axis, Efficiency, Models, Normal, efficiency
-from search.model_table import Table
-from search.ranking import LIKELY, rank, tau
+from search.ranking.efficiency import Axis, Efficiency, Models, Normal, efficiency
+from search.ranking.model_table import Table
+from search.ranking.rank import LIKELY, rank, tau
 from search.searchers.noisy_nsga2 import NoisyNSGA2
 from search.searchers.nsga2 import NSGA2
-from supernet import accuracy, spaces
-from supernet.space import Floats, Genomes, Ints, SearchSpace
-from supernet.tidy import data_dir, read_columns
+from supernet import registry
+from supernet.arrays import Floats, Genomes, Ints
+from supernet.files.tables import data_dir, read_columns
+from supernet.space import SearchSpace, get_space
+from supernet.surrogates import accuracy
 
 FOUR = ("top1", "rtx3090", "i9", "training")
 SELECTION = ("2080ti_b1", "2080ti_b32", "titan_xp_b1", "v100_b32")  # the noisy targets of HELP's data
@@ -39,7 +40,7 @@ VALIDATION = "--validation" in sys.argv  # where options were chosen: other rows
 
 
 def timm() -> Table:
-    table: Table = configs.build({**configs.load("table", "timm"), "data_dir": None})
+    table: Table = registry.build({**registry.load("table", "timm"), "data_dir": None})
     return table
 
 
@@ -178,7 +179,7 @@ def spreads() -> None:
 
 def residuals() -> None:
     """Whether predictors err alike on similar subnets: correlation of test residuals by equal genes."""
-    rows, space = read_columns(data_dir() / "ofa_mbv3_accuracy.csv.gz"), spaces.get("ofa_mbv3_w1.0")
+    rows, space = read_columns(data_dir() / "ofa_mbv3_accuracy.csv.gz"), get_space("ofa_mbv3_w1.0")
     genomes, top1 = space.encode(rows), rows["top1"] / 100
     order = np.random.default_rng(0).permutation(len(top1))
     train, test = order[:1000], order[1000:]
@@ -203,14 +204,14 @@ def selection() -> None:
     once.
     """
     first, seeds = (3000, range(100, 100 + SEEDS)) if VALIDATION else (3500, range(SEEDS))
-    space = spaces.get("ofa_mbv3_w1.2").restrict("r", 160, 224).restrict("finetune_epochs", 0, 0)
+    space = get_space("ofa_mbv3_w1.2").restrict("r", 160, 224).restrict("finetune_epochs", 0, 0)
     surrogate = accuracy.load("ofa_mbv3_w1.2")
     print(
         f"rows {first}-{first + 499}, seeds {seeds[0]}-{seeds[-1]}, {BUDGET} evaluations, population "
         f"{POPULATION}"
     )
     for name in SELECTION:
-        target, predictor = zoo.target(name), zoo.predictor(name)
+        target, predictor = catalogue.target(name), catalogue.predictor(name)
         data = read_csv(data_dir() / target.rows, target, target.column, slice(first, first + 500))
         errors = data.ms / predictor.predict(data.genomes, target).mean
         size = float(np.median(np.abs(np.log(errors))) / 0.6745)
@@ -285,7 +286,7 @@ def main() -> None:
     wanted = [word for word in sys.argv[1:] if not word.startswith("-")] or list(PARTS)
     for name in wanted:
         if name not in PARTS:
-            raise configs.unknown_name("part", name, PARTS)
+            raise registry.unknown_name("part", name, PARTS)
         print(f"\n## {name}")
         PARTS[name]()
 

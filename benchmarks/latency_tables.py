@@ -18,9 +18,9 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from benchmarks.protocols import Row, Setting, gpu_loo, help_ofa, help_ranks, maplex, nas_note10, s1
-from configs import unknown_name
-from supernet import artifact
-from supernet.tidy import data_dir
+from supernet.files import artifact
+from supernet.files.tables import data_dir
+from supernet.registry import unknown_name
 
 PROTOCOLS: dict[str, Callable[[Setting], Iterator[Row]]] = {
     **s1.PROTOCOLS,

@@ -32,15 +32,16 @@ from threadpoolctl import threadpool_limits
 from search import pareto, problem
 from search.archive import Archive
 from search.objective import Evaluator, Objective
-from search.searchers import InformedSearcher, Searcher
 from search.searchers.linas import LINAS
 from search.searchers.nsga2 import NSGA2
 from search.searchers.random import RandomSearch
-from supernet import footprint, spaces
-from supernet.ofa_predictor import OfaAccuracy
+from search.searchers.searcher import InformedSearcher, Searcher
+from supernet import footprint
+from supernet.arrays import Floats, Genomes
+from supernet.files.tables import data_dir, read_columns
 from supernet.prediction import exact
-from supernet.space import Floats, Genomes, SearchSpace
-from supernet.tidy import data_dir, read_columns
+from supernet.space import SearchSpace, get_space
+from supernet.surrogates.ofa_predictor import OfaAccuracy
 
 MARKS = (50, 100, 150, 200, 250, 350, 500)
 SEARCHERS: dict[str, Callable[[], Searcher]] = {
@@ -73,7 +74,7 @@ class Task:
 
 
 def at_224(name: str) -> SearchSpace:
-    return spaces.get(name).restrict("r", 224, 224).restrict("finetune_epochs", 0, 0)
+    return get_space(name).restrict("r", 224, 224).restrict("finetune_epochs", 0, 0)
 
 
 def deviation(genomes: Genomes, sd: float) -> Floats:
@@ -128,7 +129,7 @@ def validation() -> Task:
 
 
 def supernet(folder: Path, part: Literal["val", "test"]) -> Task:
-    from supernet.evaluation import SupernetAccuracy
+    from supernet.training.measured_accuracy import SupernetAccuracy
 
     asked = problem.build(["accuracy", "macs"], accuracy=SupernetAccuracy(folder=folder, part=part))
     return Task(asked.space, asked.evaluator, np.stack(asked.evaluator.reference(asked.space)))

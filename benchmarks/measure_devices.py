@@ -15,15 +15,16 @@ from pathlib import Path
 
 import numpy as np
 
-from latency import instruction_sets, measure, operators, sampling
 from latency.data import write_csv
-from latency.instruction_sets import Limit
-from latency.measure import Rounds
-from latency.store import Store
+from latency.measuring import instruction_sets, operators, session
+from latency.measuring.instruction_sets import Limit
+from latency.measuring.session import Rounds
+from latency.measuring.store import Store
+from latency.predictors import sampling
 from latency.target import Target, here
 from latency.zoo import devices
-from supernet import spaces
-from supernet.space import Genomes
+from supernet.arrays import Genomes
+from supernet.space import get_space
 
 SPACE = "ofa_mbv3_w1.0"
 MANY, FEW = 72, 60  # subnets; few where preparing (int8) or running (batch 8) one takes long
@@ -55,7 +56,7 @@ def target(name: str) -> Target:
 
 def subnets() -> Genomes:
     """(MANY, d) subnets, half uniform and half tilted; the first of them are as mixed as all."""
-    rng, space = np.random.default_rng(20226), spaces.get(SPACE)
+    rng, space = np.random.default_rng(20226), get_space(SPACE)
     low = round(LOW_SHARE * MANY / 2)
     parts = []
     for count, sides in ((low, (128, 156)), (MANY // 2 - low, (160, 224))):
@@ -70,7 +71,7 @@ def one(name: str, store: Path) -> None:
     this, csv = target(name), devices.FOLDER / f"{name}.csv.gz"
     if not csv.is_file():
         with Store(store) as opened:
-            found = measure.measure(this, subnets()[: DEVICES[name][-1]], store=opened, rounds=ROUNDS)
+            found = session.measure(this, subnets()[: DEVICES[name][-1]], store=opened, rounds=ROUNDS)
         write_csv(csv, found.data)
         spread = float(np.median(found.data.spread_ms / found.data.ms))
         print(f"{name}: {len(found.data)} subnets, {found.seconds:.0f} s, spread {spread:.1%}", flush=True)

@@ -24,18 +24,20 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from configs import unknown_name
-from latency import module_data, module_fit, module_networks, zoo
-from latency.module_data import ModuleData
-from latency.module_fit import Fits, Fitting
-from latency.predictors import selection
-from latency.predictors.modules import Correction, ModulesLatency, Networks
+from latency.measuring.store import Store
+from latency.modules import design, fit, selection
+from latency.modules import networks as module_networks
+from latency.modules.design import ModuleData
+from latency.modules.fit import Fits, Fitting
+from latency.modules.predictor import Correction, ModulesLatency, Networks
 from latency.scores import markdown, scores
-from latency.store import Store
 from latency.target import Target, here
-from scripts import fit_modules
-from supernet import artifact, spaces
+from latency.zoo import catalogue
+from search.commands import modules as fit_modules
+from supernet.files import artifact
 from supernet.prediction import Prediction
+from supernet.registry import unknown_name
+from supernet.space import get_space
 
 TEST_CLASSIFIERS = (
     "mobilenet_v2",
@@ -60,7 +62,7 @@ SPEED = 200_000  # subnets
 
 
 def data_of(engine: str) -> tuple[Target, dict[str, ModuleData]]:
-    return module_data.load(zoo.FOLDER / "measured" / "modules" / f"{engine}.npz")
+    return design.load(catalogue.FOLDER / "measured" / "modules" / f"{engine}.npz")
 
 
 def modules(engine: str, options: Mapping[str, str]) -> dict[str, Any]:
@@ -100,7 +102,7 @@ def against_single(fits: Fits) -> str:
 
 def networks(engine: str, options: Mapping[str, str]) -> dict[str, Any]:
     """Unseen networks at batch 1 and 8."""
-    predictor = zoo.module_predictor(engine)
+    predictor = catalogue.module_predictor(engine)
     names = [*module_networks.subnets(SPACE, SUBNETS, TEST_SEED), *TEST_CLASSIFIERS]
     parts = [_measured(engine, names, options, batch=batch) for batch in module_networks.BATCHES]
     found = {}
@@ -126,18 +128,18 @@ def load(engine: str, options: Mapping[str, str]) -> dict[str, Any]:
     knows, ignores = fitting.fit(data), fitting.fit(blind)
     found: dict[str, dict[str, float]] = {}
     for name, of in data.items():
-        rows = module_fit.test_rows(of, fitting)
+        rows = fit.test_rows(of, fitting)
         rows = rows[np.abs(of.conditions[rows, 2] - HALF) < 0.15]
         part = of.take(rows)
         for how, fits in (("knows", knows), ("does not", ignores)):
             given = part if how == "knows" else _without_utilisation(part)
             said = fits.models[name][fits.selection.models[name]].ms(given.rows, given.conditions)
-            found.setdefault(f"modules, {how}", {})[name] = module_fit.accuracy(said, part.ms)
+            found.setdefault(f"modules, {how}", {})[name] = fit.accuracy(said, part.ms)
     for how, by_type in found.items():
         print(f"{how}: mean accuracy {np.mean(list(by_type.values())):.2f}% of {len(by_type)} module types")
     names = module_networks.subnets(SPACE, LOADED, TEST_SEED)
     measured = _measured(engine, names, options, utilisation=HALF)
-    predictor = zoo.module_predictor(engine)
+    predictor = catalogue.module_predictor(engine)
     idle = measured.conditions.copy()
     idle[:, 2] = 0.0
     table = {
@@ -150,8 +152,8 @@ def load(engine: str, options: Mapping[str, str]) -> dict[str, Any]:
 
 def speed(engine: str, options: Mapping[str, str]) -> dict[str, Any]:
     """Subnets per second: the first call builds the table, later ones gather."""
-    shipped = zoo.module_predictor(engine)
-    space = spaces.get(SPACE)
+    shipped = catalogue.module_predictor(engine)
+    space = get_space(SPACE)
     genomes = space.sample(SPEED, np.random.default_rng(0))
     found = {}
     for again in range(3):
@@ -171,7 +173,7 @@ def _measured(
     engine: str, names: Sequence[str], options: Mapping[str, str], *, batch: int = 1, utilisation: float = 0.0
 ) -> Networks:
     """The test networks under these conditions: those that ship, or measured now."""
-    path = zoo.FOLDER / "measured" / "modules" / f"test_networks_{engine}.csv"
+    path = catalogue.FOLDER / "measured" / "modules" / f"test_networks_{engine}.csv"
     if "measure" not in options:
         every = module_networks.read_csv(path)
         asked = [(name.split(" ")[1] if _is_classifier(name) else name) in names for name in every.names]
@@ -211,7 +213,7 @@ def main() -> None:
     for name, known in [*((part, PARTS) for part in parts), *((option, OPTIONS) for option in options)]:
         if name not in known:
             raise SystemExit(str(unknown_name("part or option", name, known)))
-    engines = [options["engine"]] if "engine" in options else list(zoo.module_engines())
+    engines = [options["engine"]] if "engine" in options else list(catalogue.module_engines())
     folder = Path(options.get("out", "runs/module-tables"))
     folder.mkdir(parents=True, exist_ok=True)
     with threadpool_limits(1):

@@ -23,17 +23,16 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from latency import zoo
 from latency.predictors import lookup_table
+from latency.zoo import catalogue
 from search.archive import Archive
 from search.objective import Evaluator, Objective
 from search.searchers.nsga2 import NSGA2
-from supernet import spaces
-from supernet.ofa_predictor import RESOLUTIONS, OfaAccuracy
+from supernet.files.tables import data_dir
 from supernet.prediction import exact
 from supernet.slot_table import SlotTable
-from supernet.space import SearchSpace
-from supernet.tidy import data_dir
+from supernet.space import SearchSpace, get_space
+from supernet.surrogates.ofa_predictor import RESOLUTIONS, OfaAccuracy
 
 LIMITS = (15.0, 20.0, 25.0, 30.0, 33.0)
 BUDGET = 50_000
@@ -46,7 +45,7 @@ OURS = {
 
 def subspace() -> SearchSpace:
     """OFA-MobileNetV3 w1.2 with the five resolutions that the finder knows, and no fine-tuning."""
-    space = spaces.get("ofa_mbv3_w1.2")
+    space = get_space("ofa_mbv3_w1.2")
     resolution, *genes, recipe = space.axes
     axes = (replace(resolution, values=RESOLUTIONS), *genes, replace(recipe, values=(0,)))
     return replace(space, name="ofa_mbv3_w1.2_note10", axes=axes)
@@ -140,7 +139,7 @@ def main() -> None:
     space = subspace()
     accuracy = OfaAccuracy.read(folder / "ofa_mbv3_w1.2_acc_predictor.pth")
     table = lookup_table.read(sorted(folder.glob("note10_w1.2_*_lookup_table.yaml")))
-    latency = table.predictor(zoo.target("note10_lut"), space).table
+    latency = table.predictor(catalogue.target("note10_lut"), space).table
     peer = None if options.only_ours else Peer(folder)
     rows: list[dict[str, Any]] = []
     for seed in range(options.seeds):

@@ -13,14 +13,15 @@ from pathlib import Path
 
 import numpy as np
 
-from latency import zoo
 from latency.data import LatencyData, read_csv
 from latency.predictors.additive import Additive
 from latency.scores import scores
-from supernet import footprint, spaces
+from latency.zoo import catalogue
+from supernet import footprint
+from supernet.arrays import Floats
+from supernet.files.tables import data_dir
 from supernet.prediction import Prediction
-from supernet.space import Floats
-from supernet.tidy import data_dir
+from supernet.space import get_space
 
 S1_MAE = {
     "2080ti_b64_w1.0": 0.386,
@@ -30,7 +31,7 @@ S1_MAE = {
 
 def macs_line(train: LatencyData, test: LatencyData) -> Floats:
     """a + b MACs, least squares of the relative error."""
-    space = spaces.get(train.target.space)
+    space = get_space(train.target.space)
 
     def design(data: LatencyData) -> Floats:
         return np.stack([np.ones(len(data)), footprint.of(space, data.genomes, "macs") / 1e8], axis=1)
@@ -45,8 +46,8 @@ def main() -> None:
         "| target | MAE ms | MAPE % | median % | within 5% | Spearman | 90% covers | MACs line % | mean % |"
     )
     print("|---|---:|---:|---:|---:|---:|---:|---:|---:|")
-    for name in zoo.names():
-        target = zoo.target(name)
+    for name in catalogue.names():
+        target = catalogue.target(name)
         if target.method != "additive":
             continue
         data = read_csv(folder / target.rows, target, target.column)

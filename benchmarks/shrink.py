@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from supernet.space import Floats
+from supernet.arrays import Floats
 
 SIZES = {"small": 0.0, "half": 0.5, "large": 1.0}  # place between the smallest and the largest subnet
 WAYS: Mapping[str, dict[str, Any]] = {
@@ -36,12 +36,13 @@ def peak(options: Mapping[str, str]) -> list[dict[str, Any]]:
     """Ratios of the storages alive in a real forward pass to the analytic peak."""
     import torch
 
-    from supernet import network, spaces
-    from supernet.live_memory import executor, live_peak_bytes
+    from supernet.space import get_space
+    from supernet.weights import network
+    from supernet.weights.live_memory import executor, live_peak_bytes
 
     rows = []
     for name in FAMILIES:
-        space = spaces.get(name)
+        space = get_space(name)
         supernet, genomes = network.supernet(space), space.sample(20, np.random.default_rng(2))
         analytic = space.layers(genomes).peak_bytes()
         found: dict[str, list[float]] = {"engine": [], "eager": []}
@@ -64,14 +65,14 @@ def int8(options: Mapping[str, str]) -> list[dict[str, Any]]:
     from dataclasses import replace
 
     from latency.deployed import add_latencies
-    from latency.store import Store
+    from latency.measuring.store import Store
     from latency.target import here
     from search.plain_front import plain_front
-    from supernet import deployed_model, shrink
+    from supernet.deploy import model, shrink
 
     folder, rows = Path(options["supernet"]), []
     epochs = int(options.get("aware", 2))
-    ways: dict[str, tuple[str, Any]] = {engine: (engine, shrink.Int8()) for engine in deployed_model.ENGINES}
+    ways: dict[str, tuple[str, Any]] = {engine: (engine, shrink.Int8()) for engine in model.ENGINES}
     if epochs:
         ways["onnxruntime, aware"] = ("onnxruntime", shrink.Int8Aware(epochs=epochs))
     space = _bench(folder).trained.space.name
@@ -105,7 +106,7 @@ def int8(options: Mapping[str, str]) -> list[dict[str, Any]]:
 
 def table(options: Mapping[str, str]) -> list[dict[str, Any]]:
     """The form of S4's experiment: sizes trained from scratch in three ways, deployed in two precisions."""
-    from supernet import shrink
+    from supernet.deploy import shrink
 
     folder, rows = Path(options["supernet"]), []
     epochs = int(options.get("epochs", 20))
@@ -140,12 +141,12 @@ def joint(options: Mapping[str, str]) -> list[dict[str, Any]]:
     from search import problem, run
     from search.pareto import hypervolume
     from search.searchers.nsga2 import NSGA2
-    from supernet import spaces
-    from supernet.int8_accuracy import Int8Change
+    from supernet.space import get_space
+    from supernet.surrogates.int8_change import Int8Change
 
     fits = Transfer(resolutions=(128, 224))
     fp32, eight = (fits.fit(devices.load(name)[0]) for name in ("ort_fp32_b1", "ort_int8_b1"))
-    space = spaces.get("ofa_mbv3_w1.0_int8")
+    space = get_space("ofa_mbv3_w1.0_int8")
     rows = []
     for points in CHANGES:
         for seed in range(int(options.get("seeds", 3))):
@@ -178,13 +179,15 @@ def joint(options: Mapping[str, str]) -> list[dict[str, Any]]:
 def _bench(folder: Path, seed: int = 0) -> Any:
     import torch
 
-    from latency.descriptor import pairs_overflow
-    from supernet import evaluation, network, shrink
-    from supernet.train import Processes
+    from latency.measuring.machine import pairs_overflow
+    from supernet.deploy import shrink
+    from supernet.training import measured_accuracy
+    from supernet.training.train import Processes
+    from supernet.weights import network
 
     torch.set_num_threads(1)
     alone = Processes(0, 1, torch.device("cpu"))
-    trained, images = network.load(folder), evaluation.images_of(folder)
+    trained, images = network.load(folder), measured_accuracy.images_of(folder)
     return shrink.Bench(trained, images, alone, narrow=pairs_overflow(), seed=seed)
 
 

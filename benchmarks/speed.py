@@ -20,7 +20,7 @@ from threadpoolctl import threadpool_limits
 
 from search import problem, run
 from search.searchers.nsga2 import NSGA2
-from supernet.training_cost import TrainingCost
+from supernet.surrogates.training_cost import TrainingCost
 
 N = 100_000
 PEER_N = 1_000

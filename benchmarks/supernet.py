@@ -19,14 +19,19 @@ import numpy as np
 import torch
 from scipy.stats import spearmanr
 
-from supernet import artifact, evaluation, footprint, network, spaces, train, training_cost
-from supernet.data import Images, ImageSet
-from supernet.evaluation import SupernetAccuracy
-from supernet.finetune import FineTuning, fine_tune
-from supernet.network import Trained
-from supernet.recipes import Phase, ProgressiveShrinking, Recipe, Sandwich
-from supernet.space import Genomes, SearchSpace
-from supernet.train import Optimisation
+from supernet import footprint
+from supernet.arrays import Genomes
+from supernet.files import artifact
+from supernet.space import SearchSpace, get_space
+from supernet.surrogates import training_cost
+from supernet.training import measured_accuracy, train
+from supernet.training.finetune import FineTuning, fine_tune
+from supernet.training.measured_accuracy import SupernetAccuracy
+from supernet.training.recipes import Phase, ProgressiveShrinking, Recipe, Sandwich
+from supernet.training.train import Optimisation
+from supernet.weights import network
+from supernet.weights.images import Images, ImageSet
+from supernet.weights.network import Trained
 
 SPACE = "ofa_small"
 SUBNETS = 30  # for spread and split-half reliability
@@ -46,10 +51,10 @@ def trained(
 ) -> dict[str, Any]:
     """Train unless `out` holds the finished run; its summary."""
     if not (out / train.SUMMARY).exists():
-        node = {"_target_": "supernet.data.ImageSet", **_plain(images)}
+        node = {"_target_": "supernet.weights.images.ImageSet", **_plain(images)}
         config = {"data": node, "seed": seed, **_plain(optimisation), "recipe": repr(recipe)}
         train.train(
-            spaces.get(SPACE), images.load(), recipe, optimisation, seed=seed, out=out, config=config,
+            get_space(SPACE), images.load(), recipe, optimisation, seed=seed, out=out, config=config,
             validate_every=10,
         )  # fmt: skip
     found: dict[str, Any] = json.loads((out / train.SUMMARY).read_text())
@@ -70,7 +75,7 @@ def at_side(space: SearchSpace, genomes: Genomes, side: int) -> Genomes:
 
 def random_subnets(count: int, side: int, seed: int = 7) -> Genomes:
     """(count, d) the largest, the smallest and random ones, at one side."""
-    return evaluation.sample(spaces.get(SPACE).restrict("r", side, side), count, seed)
+    return measured_accuracy.sample(get_space(SPACE).restrict("r", side, side), count, seed)
 
 
 def split_half(accuracy: SupernetAccuracy, genomes: Genomes) -> float:
@@ -117,7 +122,7 @@ def judge(options: dict[str, str]) -> None:
     accuracy = SupernetAccuracy(folder=folder, part="test")
     genomes = random_subnets(SUBNETS, 32)
     predicted = accuracy.predict(genomes)
-    top1, macs = 100 * predicted.mean, footprint.of(spaces.get(SPACE), genomes, "macs")
+    top1, macs = 100 * predicted.mean, footprint.of(get_space(SPACE), genomes, "macs")
     print(f"{took['epochs']} epochs, {took['cpu_seconds']:.0f} s of CPU, seed 0")
     print(f"largest {top1[0]:.2f}%, smallest {top1[1]:.2f}%")
     print(f"{SUBNETS} subnets {top1.min():.2f} to {top1.max():.2f}%")
@@ -134,9 +139,9 @@ def judge(options: dict[str, str]) -> None:
 def work(recipe: Recipe, epochs: int, side: int = 32) -> float:
     """Multiply-accumulates of a training per training image: three times the forward pass of each subnet, and
     once that of a teacher."""
-    from supernet.recipes import epochs_of
+    from supernet.training.recipes import epochs_of
 
-    space = spaces.get(SPACE).restrict("r", side, side)
+    space = get_space(SPACE).restrict("r", side, side)
     phases, total = recipe.phases(space), 0.0
     for phase, count in zip(phases, epochs_of(phases, epochs), strict=True):
         total += count * _work_of_epoch(phase, space)
@@ -167,7 +172,7 @@ def recipes(options: dict[str, str]) -> None:
         "| recipe | epochs | CPU s | largest % | smallest % | mean of 12 % |\n|---|---:|---:|---:|---:|---:|"
     )
     for name, recipe in RECIPES.items():
-        fewest = len(recipe.phases(spaces.get(SPACE)))
+        fewest = len(recipe.phases(get_space(SPACE)))
         epochs = min(range(fewest, 400), key=lambda n: abs(work(recipe, n) - budget))
         folder = Path(options["out"]) / ("recipe-" + name.replace(",", "").replace(" ", "-"))
         took = trained(folder, cifar(options["images"]), recipe, replace(JUDGE, epochs=epochs))
@@ -188,7 +193,7 @@ def stand_alone(options: dict[str, str]) -> None:
         epochs=int(options["epochs"]), from_scratch=True, distil=False, batch=JUDGE.batch, rate=JUDGE.rate,
         weight_decay=JUDGE.weight_decay,
     )  # fmt: skip
-    names = spaces.get(SPACE).format(genomes)
+    names = get_space(SPACE).format(genomes)
     with train.processes() as group:
         for i, name in enumerate(names):
             if name not in known:
@@ -209,7 +214,7 @@ def cost(options: dict[str, str]) -> None:
     2,048 images; the subnets take turns in 3 rounds, the least time counts. Weights are random: they do not
     change the time.
     """
-    space, data = spaces.get(SPACE), cifar(options["images"]).load()
+    space, data = get_space(SPACE), cifar(options["images"]).load()
     few_images = {**data.parts, "train": data.parts["train"][:2048], "test": data.parts["test"][:256]}
     part = replace(data, parts=few_images)
     model = Trained(space, network.supernet(space, 10), {"resolution": [32, 32]}, "")
@@ -242,10 +247,10 @@ def cost(options: dict[str, str]) -> None:
 
 
 def depthwise(options: dict[str, str]) -> None:
-    """Forward and backward passes of 128 images with and without `supernet.depthwise`, taking turns."""
-    from supernet.depthwise import SmallMaps
+    """Forward and backward passes of 128 images with and without `training.depthwise`, taking turns."""
+    from supernet.training.depthwise import SmallMaps
 
-    space = spaces.get(SPACE)
+    space = get_space(SPACE)
     module = network.with_native_activations(network.supernet(space, 10)).to(
         memory_format=torch.channels_last
     )

@@ -1,5 +1,5 @@
-"""How long a subnet takes on a target, measured or predicted.
+"""How long a subnet takes on a target, measured or predicted. May import `supernet`.
 
-from latency import zoo
-zoo.predictor("v100_b64").predict(genomes, zoo.target("v100_b64"))
+from latency.zoo import catalogue
+catalogue.predictor("v100_b64").predict(genomes, catalogue.target("v100_b64"))
 """

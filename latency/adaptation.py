@@ -13,20 +13,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from latency import measure, sampling
 from latency.conformal import relative_std
 from latency.data import LatencyData
-from latency.measure import Measured, Watcher
-from latency.predictors import slot_latency, transfer, with_facts
-from latency.predictors.slot_latency import SlotLatency
+from latency.measuring import session
+from latency.measuring.session import Measured, Watcher
+from latency.measuring.store import Store
+from latency.predictors import sampling, slots, transfer
+from latency.predictors.interface import with_facts
+from latency.predictors.slots import SlotLatency
 from latency.predictors.transfer import Source, Transfer
 from latency.scores import scores
-from latency.store import Store
 from latency.target import Target
-from supernet import footprint, spaces, training_cost
+from supernet import footprint
+from supernet.arrays import Genomes
 from supernet.prediction import Prediction
-from supernet.space import Genomes, SearchSpace
-from supernet.training_cost import StepTime
+from supernet.space import SearchSpace, get_space
+from supernet.surrogates import training_cost
+from supernet.surrogates.training_cost import StepTime
 
 MIN_STEPS = 5  # training steps; one is left out of the fit of four coefficients
 SAMPLE_COUNTS = (3, 5, 10, 20, 50, 100)  # rows of the table of scores
@@ -48,7 +51,7 @@ def plan(
     target: Target, learner: Transfer, resolution: tuple[int, int] | None
 ) -> tuple[SearchSpace, list[Source]]:
     """The space to sample, restricted to what all sources know (and to `resolution`), and the sources."""
-    space = spaces.get(target.space)
+    space = get_space(target.space)
     known = learner.sources(space)
     if "r" not in space.index:
         return space, known
@@ -95,7 +98,7 @@ def adapt(
     if samples:
         picked = sampling.choose(space, samples, rng, known) if chosen else sampling.draw(space, samples, rng)
     others = _tests(space, tests, np.random.default_rng((seed, 1)), picked)
-    found = measure.measure(
+    found = session.measure(
         target, np.concatenate([picked, others]), store=store, seconds=seconds, watch=watch
     )
     sampled, tested = _rows_of(found.data, picked), _rows_of(found.data, others)
@@ -120,13 +123,13 @@ def known_or_adapt(
 ) -> SlotLatency:
     """The predictor of this machine from everything the store holds for it; measures first if that is less
     than `samples` subnets."""
-    engine = measure.engine_of(target)
+    engine = session.engine_of(target)
     learner = learner or Transfer()
     space, known = plan(target, learner, None)
-    data, anchors = measure.known(store, target, engine.version)
+    data, anchors = session.known(store, target, engine.version)
     if len(_inside(space, data)) < samples:
         adapt(target, store=store, samples=samples, learner=learner, watch=watch)
-        data, anchors = measure.known(store, target, engine.version)
+        data, anchors = session.known(store, target, engine.version)
     facts = {"engine": engine.version, "anchors_ms": anchors}
     return with_facts(learner.fit_from(known, _inside(space, data)), facts)
 
@@ -141,7 +144,7 @@ def for_run(
     if not kept.exists():
         known_or_adapt(target, store=store, samples=samples, watch=watch).save(kept)
     # Read also the first time: a file holds fewer digits, and a resumed run reads it.
-    found = slot_latency.load(kept)
+    found = slots.load(kept)
     if found.target.key != target.key:
         raise ValueError(f"{kept} is of {found.target}, not of {target}: choose another out=")
     return found
@@ -207,7 +210,7 @@ def _table(
 def baselines(known: Sequence[Source], samples: LatencyData, genomes: Genomes) -> dict[str, Prediction]:
     """What ours has to beat, from the same samples: a line in multiply-accumulates, and the closest known
     device times one factor."""
-    space = spaces.get(samples.target.space)
+    space = get_space(samples.target.space)
     found = {"MACs line": _line(space, samples, genomes)}
     if any(source.target is not None for source in known):
         nearest = closest(known, samples)
@@ -219,7 +222,7 @@ def baselines(known: Sequence[Source], samples: LatencyData, genomes: Genomes) -
 
 def closest(known: Sequence[Source], samples: LatencyData) -> Source:
     """The known device whose latencies are most nearly proportional to the samples."""
-    space = spaces.get(samples.target.space)
+    space = get_space(samples.target.space)
     devices = [source for source in known if source.target is not None]
     spreads = [np.std(np.log(samples.ms / source.table.of(space, samples.genomes))) for source in devices]
     return devices[int(np.argmin(spreads))]
@@ -242,7 +245,7 @@ def step_time(data: LatencyData) -> StepTime:
     """
     if len(data) < MIN_STEPS:
         raise ValueError(f"{len(data)} training steps are too few to fit; measure at least {MIN_STEPS}")
-    space, batch = spaces.get(data.target.space), data.target.batch
+    space, batch = get_space(data.target.space), data.target.batch
     activations, macs, params = (
         footprint.of(space, data.genomes, metric).astype(float) for metric in training_cost.METRICS
     )

@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import yaml
 
-from latency import measure
-from latency.measure import Job, Watcher
+from latency.measuring import session
+from latency.measuring.session import Job, Watcher
+from latency.measuring.store import Store
 from latency.predictors.lookup_table import Entry, LookupTable, block_entry, fixed_entries
-from latency.store import Store
 from latency.target import Target
-from supernet import slot_table, spaces
-from supernet.space import Genomes, SearchSpace
+from supernet import slot_table
+from supernet.arrays import Genomes
+from supernet.space import SearchSpace, get_space
 
 if TYPE_CHECKING:
     import torch
@@ -138,7 +139,7 @@ class BuiltTable:
     def save(self, folder: Path) -> list[Path]:
         """`<target>_<r>_lookup_table.yaml` per resolution in OFA's form, and `predictor.npz`; returns the
         YAML files."""
-        space, written = spaces.get(self.target.space), []
+        space, written = get_space(self.target.space), []
         by_entry = {block.entry: name for name, block in self.blocks.items() if name in self.quartiles_ms}
         for r in sorted({block.resolution for block in self.blocks.values()}):
             content = {}
@@ -168,13 +169,13 @@ def build(
     watch: Watcher | None = None,
 ) -> BuiltTable:
     """Time every different block of `target.space` at these input sides in one sitting."""
-    space = spaces.get(target.space)
+    space = get_space(target.space)
     if unknown := [r for r in resolutions if r not in space.axis("r").values]:
         raise ValueError(
             f"resolutions={unknown}: {space.name} has {', '.join(map(str, space.axis('r').values))}"
         )
     needed = {block.name: block for block in blocks(space, resolutions)}
-    timed = measure.time_jobs(target, _jobs(target, needed.values()), store=store, watch=watch)
+    timed = session.time_jobs(target, _jobs(target, needed.values()), store=store, watch=watch)
     if timed.failed:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in timed.failed.items())
         raise ValueError(
@@ -184,9 +185,9 @@ def build(
 
 
 def _jobs(target: Target, needed: Any) -> list[Job]:
-    from supernet import network
+    from supernet.weights import network
 
-    space = spaces.get(target.space)
+    space = get_space(target.space)
     weights: list[Any] = []
 
     def build_block(block: Block) -> tuple[torch.nn.Module, torch.Tensor]:

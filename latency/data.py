@@ -12,10 +12,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from configs import unknown_name
 from latency.target import Target
-from supernet import spaces, tidy
-from supernet.space import Floats, Genomes
+from supernet.arrays import Floats, Genomes
+from supernet.files import tables
+from supernet.registry import unknown_name
+from supernet.space import get_space
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,7 +29,7 @@ class LatencyData:
     spread_ms: Floats  # (n,)
 
     def __post_init__(self) -> None:
-        spaces.get(self.target.space).check(self.genomes)
+        get_space(self.target.space).check(self.genomes)
         if not (np.isfinite(self.ms) & (self.ms > 0)).all():
             row = int(np.argmin(np.isfinite(self.ms) & (self.ms > 0)))
             raise ValueError(
@@ -48,24 +49,24 @@ def read_csv(path: str | Path, target: Target, column: str, rows: slice = slice(
 
     Of the given rows, those without a measurement are left out.
     """
-    columns = tidy.read_columns(path)
+    columns = tables.read_columns(path)
     if column not in columns:
         raise unknown_name(
             f"column of {path}",
             column,
-            [name for name in columns if name not in spaces.get(target.space).index],
+            [name for name in columns if name not in get_space(target.space).index],
         )
     if columns[column].dtype.kind != "f":
         raise ValueError(f"column {column} of {path} holds text, not milliseconds")
-    columns = tidy.select(columns, rows)
-    columns = tidy.select(columns, np.isfinite(columns[column]))
+    columns = tables.select(columns, rows)
+    columns = tables.select(columns, np.isfinite(columns[column]))
     ms = columns[column]
-    return LatencyData(target, spaces.get(target.space).encode(columns), ms, np.full(len(ms), np.nan))
+    return LatencyData(target, get_space(target.space).encode(columns), ms, np.full(len(ms), np.nan))
 
 
 def write_csv(path: str | Path, data: LatencyData) -> None:
     """The tidy table that `read_csv` reads: a column per gene, `lat_ms` and `spread_ms`; gzip for `.gz`."""
-    space = spaces.get(data.target.space)
+    space = get_space(data.target.space)
     genes = [j for j, axis in enumerate(space.axes) if not axis.deploy]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")

@@ -8,13 +8,13 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from latency import zoo
-from latency.measure import Job, Watcher, time_jobs
-from latency.store import Store
+from latency.measuring.session import Job, Watcher, time_jobs
+from latency.measuring.store import Store
 from latency.target import Target, is_here
+from latency.zoo import catalogue
 from supernet import footprint
-from supernet import subnet as subnets
-from supernet.subnet import Subnet
+from supernet.weights import subnet as subnets
+from supernet.weights.subnet import Subnet
 
 if TYPE_CHECKING:
     import torch
@@ -41,7 +41,7 @@ def latency(
             name: {"ms": float(q[1]), "spread_ms": float(q[2] - q[0]), "how": "measured", **about}
             for name, q in timed.quartiles_ms.items()
         }
-    predictor, _ = zoo.automatic(target)
+    predictor, _ = catalogue.automatic(target)
     found = {}
     for name, network in networks.items():
         if "pruned" in network.facts:

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from supernet.arrays import Floats
 from supernet.prediction import Prediction
-from supernet.space import Floats
 
 KEYS = (
     "n",

@@ -8,12 +8,13 @@ from typing import Annotated
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
-from configs import names
-from latency import instruction_sets
-from latency.instruction_sets import Limit
-from supernet import device, spaces
+from latency.measuring import instruction_sets
+from latency.measuring.instruction_sets import Limit
+from supernet import device
 from supernet.device import Device
 from supernet.device import get as data_sheet
+from supernet.registry import names
+from supernet.space import get_space
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
@@ -49,7 +50,7 @@ class Target:
         if isinstance(self.device, str):
             device.get(self.device)
         if self.space not in names("space"):
-            spaces.get(self.space)
+            get_space(self.space)
 
     @property
     def spec(self) -> Device:
@@ -85,8 +86,8 @@ def here(
     `isa` None takes the limit this process runs under, for an engine that minds it. ValueError when the
     engine is not installed or does not know the precision, or when this process does not run under `isa`.
     """
-    from latency import engines
-    from latency.descriptor import specification
+    from latency.measuring import engine as engines
+    from latency.measuring.machine import specification
 
     engines.build(engine, precision=precision, threads=threads)
     if isa is not None:
@@ -143,7 +144,7 @@ def modules(
 
 def in_int8(target: Target) -> Target:
     """This machine, as a target of `here`, in int8 instead of fp32; ValueError where that cannot be."""
-    from latency import engines
+    from latency.measuring import engine as engines
 
     if target.precision != "fp32":
         raise ValueError(
@@ -166,8 +167,8 @@ def in_int8(target: Target) -> Target:
 
 def is_here(target: Target) -> bool:
     """Whether this process can measure the target: its device, engine and instruction-set limit."""
-    from latency import engines
-    from latency.descriptor import specification
+    from latency.measuring import engine as engines
+    from latency.measuring.machine import specification
 
     if target.threads is None or target.engine not in names("engine"):
         return False

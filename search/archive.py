@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from search import pareto
 from search.objective import Evaluator
-from supernet import artifact
-from supernet.space import Floats, Genomes, Ints, SearchSpace
+from supernet.arrays import Floats, Genomes, Ints
+from supernet.files import artifact
+from supernet.space import SearchSpace
 
 KIND = "search archive"
 RIVALS = 2000  # rows behind the front that may take its places

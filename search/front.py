@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from search.archive import Archive
 from search.objective import Evaluator
 from supernet import footprint
-from supernet.space import Ints
+from supernet.arrays import Ints
 
 SHOWN = 12  # rows in the terminal
 

@@ -11,7 +11,7 @@ marginal likelihood times a prior that matters below some 100 rows.
 
 On OFA's released accuracy predictor (w1.2, 224 px, networks of all sizes) the RMSE in points of top-1
 after 50, 100, 200, 400 networks is .24, .21, .19, .16; without MACs and parameters .29, .24, .20, .17;
-with a group per letter and stage .25, .22, .19, .17; the kernel of `supernet.accuracy`, made for 1,000
+with a group per letter and stage .25, .22, .19, .17; the kernel of `surrogates.accuracy`, made for 1,000
 rows, has .36, .24, .21, .19. Ordinal features beside the one-hot change nothing.
 """
 
@@ -22,8 +22,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from supernet import footprint
+from supernet.arrays import Floats, Genomes, Ints
 from supernet.prediction import Prediction
-from supernet.space import Floats, Genomes, Ints, SearchSpace
+from supernet.space import SearchSpace
 
 MOST_FITTED = 200  # rows that hyper-parameters are fitted on; all rows are known to the predictions
 ITERATIONS = 30

@@ -18,15 +18,16 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from configs import unknown_name
-from latency.predictors import LatencyPredictor
-from search.efficiency import Axis, Normal, front_probability
+from latency.predictors.interface import LatencyPredictor
+from search.ranking.efficiency import Axis, Normal, front_probability
 from supernet import footprint
-from supernet.int8_accuracy import Int8Change
+from supernet.arrays import Floats, Genomes, Ints, Rng
 from supernet.layers import BYTES_FP32
 from supernet.prediction import Prediction, exact
-from supernet.space import Floats, Genomes, Ints, Rng, SearchSpace
-from supernet.training_cost import TrainingCost
+from supernet.registry import unknown_name
+from supernet.space import SearchSpace
+from supernet.surrogates.int8_change import Int8Change
+from supernet.surrogates.training_cost import TrainingCost
 
 REFERENCE_SAMPLE = 1000  # random subnets that fix the reference point of the hypervolume
 DESCENT_SAMPLE = 2000

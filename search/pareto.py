@@ -9,7 +9,7 @@ import moocore
 import numpy as np
 from numpy.typing import NDArray
 
-from supernet.space import Floats, Ints
+from supernet.arrays import Floats, Ints
 
 Mask = NDArray[np.bool_]
 

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from search.pareto import is_front
-from supernet import evaluation, footprint
-from supernet.evaluation import SupernetAccuracy
+from supernet import footprint
+from supernet.training import measured_accuracy
+from supernet.training.measured_accuracy import SupernetAccuracy
 
 COMPARED = ("top1", "file_bytes", "latency_ms")
 
@@ -22,7 +23,7 @@ def plain_front(folder: Path, candidates: int, count: int, seed: int) -> list[st
         return []
     accuracy = SupernetAccuracy(folder=folder, part="val")
     space = accuracy.trained.space.restrict("r", *accuracy.resolutions)
-    genomes = evaluation.sample(space, candidates, seed)
+    genomes = measured_accuracy.sample(space, candidates, seed)
     params = footprint.of(space, genomes, "params")
     front = np.flatnonzero(is_front(np.stack([-accuracy.predict(genomes).mean, params], axis=1)))
     front = front[np.argsort(params[front], kind="stable")]

@@ -5,18 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-import configs
-from latency import zoo
-from latency.predictors import AnyTarget, LatencyPredictor
+from latency.predictors.interface import AnyTarget, LatencyPredictor
 from latency.target import Target
+from latency.zoo import catalogue
 from search import objective
 from search.objective import AccuracyModel, Evaluator, Models
-from supernet import accuracy as surrogates
-from supernet import spaces
-from supernet.accuracy import AccuracySurrogate
-from supernet.int8_accuracy import Int8Change
-from supernet.space import SearchSpace
-from supernet.training_cost import TrainingCost
+from supernet import registry
+from supernet.space import SearchSpace, get_space
+from supernet.surrogates import accuracy as surrogates
+from supernet.surrogates.accuracy import AccuracySurrogate
+from supernet.surrogates.int8_change import Int8Change
+from supernet.surrogates.training_cost import TrainingCost
 
 DEFAULT_TARGET = "v100_b64"
 
@@ -54,7 +53,7 @@ def build(
     if not objectives or len(set(objectives)) < len(objectives):
         raise ValueError(f"objectives={list(objectives)} must name each objective once, at least one")
     if space is None and target is None and predictor is None and accuracy is not None:
-        space = spaces.get(accuracy.space)
+        space = get_space(accuracy.space)
     if predictor is None:
         predictor = _predictor(space, target)
     elif target is not None and target.key != predictor.target.key and isinstance(predictor, AnyTarget):
@@ -65,7 +64,7 @@ def build(
         )
     if space is None:
         assert predictor is not None
-        space = spaces.get(predictor.target.space)
+        space = get_space(predictor.target.space)
     if predictor is not None:
         _check_target(space, predictor.target)
     if accuracy is None and "accuracy" in (*objectives, *limits):
@@ -75,7 +74,7 @@ def build(
         raise ValueError(
             f"the accuracy{kind} is of {accuracy.space}, the space is {space.name}: accuracy and latency "
             f"must be of the same networks. Targets that fit {accuracy.space}: "
-            f"{_listed(spaces.get(accuracy.space))}"
+            f"{_listed(get_space(accuracy.space))}"
         )
     needs_latency = "latency_ms" in (*objectives, *limits)
     if predictor_int8 is not None:
@@ -109,7 +108,7 @@ def _names(space: SearchSpace) -> list[str]:
 
 
 def _fitting_targets(space: SearchSpace) -> list[str]:
-    return [name for owner in _names(space) for name in zoo.targets_of(owner)]
+    return [name for owner in _names(space) for name in catalogue.targets_of(owner)]
 
 
 def _listed(space: SearchSpace) -> str:
@@ -120,11 +119,11 @@ def _predictor(space: SearchSpace | None, target: Target | None) -> LatencyPredi
     if target is not None:
         if space is not None:
             _check_target(space, target)
-        return zoo.automatic(target)[0]
+        return catalogue.automatic(target)[0]
     if space is None:
-        return zoo.predictor(DEFAULT_TARGET)
+        return catalogue.predictor(DEFAULT_TARGET)
     fitting = _fitting_targets(space)
-    return zoo.predictor(fitting[0]) if fitting else None
+    return catalogue.predictor(fitting[0]) if fitting else None
 
 
 def _check_target(space: SearchSpace, target: Target) -> None:
@@ -156,10 +155,10 @@ def _check_int8(space: SearchSpace, fp32: LatencyPredictor | None, int8: Latency
 
 def _accuracy(space: SearchSpace) -> AccuracySurrogate:
     for name in _names(space):
-        if name in configs.names("accuracy"):
+        if name in registry.names("accuracy"):
             return surrogates.load(name)
     raise ValueError(
-        f"no accuracy surrogate ships for {space.name} (there are: {', '.join(configs.names('accuracy'))}); "
+        f"no accuracy surrogate ships for {space.name} (there are: {', '.join(registry.names('accuracy'))}); "
         "pass your own with accuracy_file=, or choose other objectives, for instance "
         "objectives=[macs,params]"
     )

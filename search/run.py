@@ -26,15 +26,16 @@ import numpy as np
 import yaml
 from threadpoolctl import threadpool_limits
 
-from search import front, report
+from search import front
 from search.archive import Archive
 from search.front import FrontTable
 from search.objective import InfeasibleError
 from search.problem import Problem
-from search.searchers import InformedSearcher, Searcher
+from search.report import search_report
+from search.searchers.searcher import InformedSearcher, Searcher
 from search.sinks import Jsonl, Sink
 from search.verify import Verification, Verifier
-from supernet import artifact
+from supernet.files import artifact
 
 KIND = "search checkpoint"
 PREDICTORS = ("predictor.npz", "predictor_int8.npz")  # what a run here was adapted to, there before it starts
@@ -277,7 +278,7 @@ def _write(
     environment = json.loads((out / "env.json").read_text())
     artifact.write_text(
         out / "report.html",
-        report.render(problem, state.archive, table, state.history, summary, config, environment),
+        search_report.render(problem, state.archive, table, state.history, summary, config, environment),
     )
     state.archive.save(out / "archive.npz")
     (out / "checkpoint.npz").unlink(missing_ok=True)

@@ -16,16 +16,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from latency import measure
-from latency.measure import Watcher
-from latency.store import Store
+from latency.measuring import session
+from latency.measuring.session import Watcher
+from latency.measuring.store import Store
 from search import pareto
 from search.archive import Archive
 from search.front import FrontTable
 from search.problem import Problem
-from supernet import spaces
+from supernet.arrays import Floats, Genomes, Ints
 from supernet.prediction import Prediction
-from supernet.space import Floats, Genomes, Ints
+from supernet.space import get_space
 
 NOTABLE_DRIFT = 0.02  # between sittings
 CONFIDENCE = 0.90  # of the intervals that are compared with the measurements
@@ -120,7 +120,7 @@ class _Part:
     measured_ms: Floats  # (v,)
     scale: float  # the machine's drift since the predictor was made
     adapted_with: str
-    found: measure.Measured
+    found: session.Measured
 
 
 def _parts(
@@ -140,7 +140,7 @@ def _parts(
         if predictor is None or not mine.any():
             continue
         rows = np.flatnonzero(mine)
-        space = spaces.get(predictor.target.space)
+        space = get_space(predictor.target.space)
         networks, owner = np.unique(
             space.network(problem.space.embed(genomes[rows], space.name)), axis=0, return_inverse=True
         )
@@ -150,7 +150,7 @@ def _parts(
         must = int(owner[rows.searchsorted(knee)]) if mine[knee] else None
         picked = _spread(expected.mean, share, must=must)
         try:
-            found = measure.measure(predictor.target, networks[picked], store=store, watch=watch)
+            found = session.measure(predictor.target, networks[picked], store=store, watch=watch)
         except ValueError as error:
             failed[f"all of {predictor.target.precision}"] = str(error)
             continue
@@ -166,7 +166,7 @@ def _parts(
             iqr[owner],
             Prediction(expected.mean[at], expected.std[at]),
             ms[at],
-            measure.relative_scale(found.anchors_ms, predictor.facts.get("anchors_ms", {})),
+            session.relative_scale(found.anchors_ms, predictor.facts.get("anchors_ms", {})),
             predictor.facts.get("engine", found.facts["engine"]),
             found,
         )

@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 
-import configs
+from supernet import registry
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
@@ -36,6 +36,6 @@ class Device:
 @cache
 def get(name: str) -> Device:
     """The device `name`; ValueError with the known names and the nearest spelling otherwise."""
-    device = configs.build(configs.load("device", name))
+    device = registry.build(registry.load("device", name))
     assert isinstance(device, Device)
     return device

@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from configs import unknown_name
 from supernet import slot_table
+from supernet.arrays import Floats, Genomes
 from supernet.layers import BYTES_FP32, LayerTable
+from supernet.registry import unknown_name
 from supernet.slot_table import SlotTable
-from supernet.space import Floats, Genomes, SearchSpace
+from supernet.space import SearchSpace
 
 if TYPE_CHECKING:
-    from supernet.subnet import Subnet
+    from supernet.weights.subnet import Subnet
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ def of_subnet(subnet: Subnet) -> dict[str, float]:
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
-    from supernet.live_memory import executor, live_peak_bytes
+    from supernet.weights.live_memory import executor, live_peak_bytes
 
     image = torch.zeros((1, 3, subnet.side, subnet.side))
     with FlopCounterMode(display=False) as counter, torch.no_grad():

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from supernet.space import Floats, Ints
+    from supernet.arrays import Floats, Ints
 
 BYTES_FP32 = 4
 

@@ -7,7 +7,7 @@ from statistics import NormalDist
 
 import numpy as np
 
-from supernet.space import Floats
+from supernet.arrays import Floats
 
 QUANTILE = NormalDist().inv_cdf  # of the standard normal distribution; scipy's takes .2 s to import
 

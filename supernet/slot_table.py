@@ -18,8 +18,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from supernet.arrays import Floats, Genomes
 from supernet.layers import LayerTable
-from supernet.space import Floats, Genomes, SearchSpace
+from supernet.space import SearchSpace
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,22 +12,19 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from configs import unknown_name
+from supernet import registry
+from supernet.arrays import Genomes, Ints, Rng
+from supernet.registry import unknown_name
 
 if TYPE_CHECKING:
     from supernet.layers import LayerTable
-
-Genomes = NDArray[np.int8]
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
-Rng = np.random.Generator
 
 MAX_ENUMERATION = 10_000_000  # genomes; more are sampled, not listed
 
@@ -59,7 +56,7 @@ class Gate:
 
 @dataclass(frozen=True, eq=False)
 class SearchSpace:
-    """A space of networks. Build one with `supernet.spaces.get(name)`.
+    """A space of networks. Build one with `supernet.get_space(name)`.
 
     `slots` are the groups of genes that act together on one place of the network (kernel and width of one
     block); an additive cost is a sum over slots at given resolution. `parent` is a larger space that contains
@@ -427,3 +424,14 @@ class SearchSpace:
     def _bad_name(self, name: str, reason: str) -> ValueError:
         example = self.format(self.canonical(np.ones((1, self.d), np.int8)))[0]
         return ValueError(f"cannot read the architecture {name!r}: {reason}; an example: {example!r}")
+
+
+@cache
+def get_space(name: str) -> SearchSpace:
+    """The space `name` of `configs/space`; ValueError with the nearest spelling for an unknown name.
+
+    >>> get_space("ofa_mbv3_w1.0").format(get_space("ofa_mbv3_w1.0").sample(1, np.random.default_rng(0)))
+    """
+    space = registry.build(registry.load("space", name))
+    assert isinstance(space, SearchSpace)
+    return space

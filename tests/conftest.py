@@ -7,14 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from supernet import tidy
+from supernet.files import tables
 
 
 @pytest.fixture(scope="session")
 def data() -> Path:
     """The folder of public tables; tests that need it are skipped where it is absent."""
     try:
-        return tidy.data_dir()
+        return tables.data_dir()
     except ValueError as error:
         pytest.skip(str(error))
 
@@ -27,13 +27,13 @@ def rng() -> np.random.Generator:
 @pytest.fixture(scope="session")
 def measured_modules():
     """Modules of every type whose latency is known: work at fixed rates, twice that when half utilised."""
-    import configs
-    from latency import module_types
-    from latency.module_data import CONDITIONS, ModuleData
+    from latency.modules import kinds
+    from latency.modules.design import CONDITIONS, ModuleData
+    from supernet import registry
 
     found = {}
-    for name in configs.names("module"):
-        kind = module_types.of(name)
+    for name in registry.names("module"):
+        kind = kinds.of(name)
         rows, batch = kind.draw(60, (1, 2, 8), seed=1)
         draw = np.random.default_rng(2)
         conditions = np.stack([batch, draw.choice([1.0, 2.0], 60), draw.choice([0.0, 0.5], 60)], axis=1)
@@ -47,8 +47,8 @@ def measured_modules():
 @pytest.fixture(scope="session")
 def modules_of(measured_modules):
     """A module predictor of any target, fitted on those."""
-    from latency import module_fit
-    from latency.module_fit import Fitting
+    from latency.modules import fit
+    from latency.modules.fit import Fitting
 
     fits = Fitting(models=("ridge",)).fit(measured_modules)
-    return lambda target: module_fit.predictor(target, fits)
+    return lambda target: fit.predictor(target, fits)

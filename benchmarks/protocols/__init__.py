@@ -19,13 +19,14 @@ from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
 from latency.data import LatencyData
-from latency.predictors import LatencyPredictor
+from latency.predictors.interface import LatencyPredictor
 from latency.scores import scores
 from latency.target import Target
-from supernet import spaces, tidy
+from supernet.arrays import Floats, Genomes, Ints
 from supernet.device import Device
+from supernet.files import tables
 from supernet.prediction import Prediction, exact
-from supernet.space import Floats, Genomes, Ints
+from supernet.space import get_space
 
 MIDDLE = (0.1, 0.9)  # HELP drops the fastest and the slowest tenth of each device's rows
 PARTS = ("all", "middle 80%")
@@ -93,15 +94,15 @@ class Table:
 def read(data: Path, file: str | Path, space: str) -> Table:
     """A table of the shared data, or a further one with the same columns (a path)."""
     path = Path(file) if Path(file).is_file() else data / file
-    found = tidy.read_columns(path)
+    found = tables.read_columns(path)
     latencies = {name.removeprefix("lat_"): v for name, v in found.items() if name.startswith("lat_")}
     targets = {name: _target(data, name, space) for name in latencies}
-    return Table(path.name, space, spaces.get(space).encode(found), latencies, targets)
+    return Table(path.name, space, get_space(space).encode(found), latencies, targets)
 
 
 def _target(data: Path, name: str, space: str) -> Target:
     """The target of a column, its device from `hardware.csv`; a further column is DEVICE or DEVICE_BATCH."""
-    listed = tidy.read_columns(data / "columns.csv")
+    listed = tables.read_columns(data / "columns.csv")
     at = np.flatnonzero(listed["column"] == f"lat_{name}")
     if len(at):
         device, batch = str(listed["device_id"][at[0]]), listed["batch_size"][at[0]]
@@ -113,7 +114,7 @@ def _target(data: Path, name: str, space: str) -> Target:
 
 def _device(data: Path, name: str) -> Device:
     """What `hardware.csv` says of a device; a device that it does not list has a name only."""
-    listed = tidy.read_columns(data / "hardware.csv")
+    listed = tables.read_columns(data / "hardware.csv")
     plain = [str(known).replace("_", "") for known in listed["device_id"]]
     near = [i for i, known in enumerate(plain) if known.endswith(name.replace("_", ""))]
     at = np.flatnonzero(listed["device_id"] == name) if name in listed["device_id"] else near

@@ -25,8 +25,8 @@ from latency.predictors.mlp import Training
 from latency.predictors.neural import Neural, NeuralLatency
 from latency.predictors.transfer import Source, Transfer
 from latency.target import Target
+from supernet.arrays import Floats, Genomes
 from supernet.prediction import Prediction
-from supernet.space import Floats, Genomes
 
 HELP, S1 = "ofa_mbv3_gpu_latency.csv.gz", "s1_ofa_latency.csv.gz"
 FITTED, NETWORK_ROWS = 3000, 300

@@ -14,15 +14,16 @@ from functools import cache, partial
 import numpy as np
 
 from benchmarks.protocols import Fit, Row, Setting, draws, fitting, judged_parts, names_of, read, split
-from latency import adaptation, sampling
+from latency import adaptation
 from latency.data import LatencyData
+from latency.predictors import sampling
 from latency.predictors.additive import Additive
 from latency.predictors.mlp import Training
 from latency.predictors.neural import FineTune, Neural, NeuralLatency
 from latency.predictors.transfer import Source, Transfer, sources
-from supernet import spaces
+from supernet.arrays import Floats, Genomes
 from supernet.prediction import Prediction
-from supernet.space import Floats, Genomes
+from supernet.space import get_space
 
 FILE, SPACE = "ofa_mbv3_gpu_latency.csv.gz", "ofa_mbv3_w1.2"
 FITTED, POOL = 3000, 600
@@ -45,7 +46,7 @@ def gpu(name: str) -> str:
 def _chosen(pool: LatencyData, known: list[Source], n: int, rng: np.random.Generator) -> LatencyData:
     """n samples among a random part of the pool, by the rule of `sampling.choose`."""
     some = rng.choice(len(pool), min(POOL, len(pool)), replace=False)
-    kernel = sampling.kernel(spaces.get(SPACE), pool.genomes[some], known)
+    kernel = sampling.kernel(get_space(SPACE), pool.genomes[some], known)
     return pool.take(some[sampling.greedy(kernel, n)])
 
 
@@ -60,7 +61,7 @@ def run(setting: Setting) -> Iterator[Row]:
     for name in table.columns:
         predictor = Additive(validation=(2500, FITTED)).fit(table.data(name, slice(0, FITTED)))
         fitted[name] = Source(name, predictor.table, predictor.resolutions, table.targets[name])
-    zoo = sources(spaces.get(SPACE), without=["note10_lut"])
+    zoo = sources(get_space(SPACE), without=["note10_lut"])
     further = [s for s in zoo if s.target is None or s.target.spec.kind != "gpu"]
 
     @cache
@@ -98,7 +99,7 @@ def run(setting: Setting) -> Iterator[Row]:
 
 def _scratch(samples: LatencyData) -> Callable[[Genomes], Floats]:
     """An additive fit of the samples alone, beyond the resolutions they have too."""
-    table, space = Additive(ridge=0.1).fit(samples).table, spaces.get(SPACE)
+    table, space = Additive(ridge=0.1).fit(samples).table, get_space(SPACE)
     return partial(table.of, space)
 
 

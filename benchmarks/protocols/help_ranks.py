@@ -30,9 +30,10 @@ from benchmarks.protocols import Row, Setting, Table, draws, judged, middle, rea
 from latency.data import LatencyData
 from latency.predictors.ensemble import Ensemble, denoised
 from latency.predictors.transfer import Source
-from supernet import footprint, spaces
+from supernet import footprint
+from supernet.arrays import Floats, Genomes
 from supernet.prediction import Prediction
-from supernet.space import Floats, Genomes
+from supernet.space import get_space
 
 FILES = {"nasbench201": "nasbench201_latency.csv.gz", "fbnet": "fbnet_latency.csv.gz"}
 RIDGES = (0.01, 0.1, 1.0, 10.0, 100.0)
@@ -173,7 +174,7 @@ def _rows(
 
 def _compare(row: Row, known: Sequence[Source], drawn: LatencyData, scored: LatencyData) -> Iterator[Row]:
     """Ours and the baselines."""
-    space = spaces.get(scored.target.space)
+    space = get_space(scored.target.space)
     chosen = drawn.take(Ensemble().choose(space, known, drawn.genomes, row.n))
     test = _without(scored, chosen)
     for method, fit in _methods(known, chosen).items():
@@ -198,7 +199,7 @@ def _ours(known: Sequence[Source], samples: LatencyData) -> Callable[[], Predict
 
 
 def _methods(known: Sequence[Source], samples: LatencyData) -> Mapping[str, Callable[[], Predict]]:
-    space = spaces.get(samples.target.space)
+    space = get_space(samples.target.space)
 
     def of(genomes: Genomes) -> Floats:
         return np.stack([source.table.of(space, genomes) for source in known], axis=1)

@@ -41,9 +41,10 @@ from latency.predictors.ensemble import Ensemble, denoised
 from latency.predictors.maple import Known, Maple, MaplePredictor, Strengths, likeliest, specification
 from latency.predictors.transfer import Source, Transfer
 from latency.zoo import devices
-from supernet import footprint, spaces
+from supernet import footprint
+from supernet.arrays import Floats, Genomes
 from supernet.prediction import Prediction
-from supernet.space import Floats, Genomes
+from supernet.space import get_space
 
 NAME = "maplex_ablation"
 VALIDATION = ("ort_fp32_b1", "ov_fp32_avx_b1", "ov_int8_b1", "eager_fp32_b8")
@@ -81,10 +82,10 @@ def _few(setting: Setting, part: str) -> Setting:
 
 def _has(setting: Setting, column: str) -> bool:
     """Whether the table of `test_rows` is of the space that has this column."""
-    from supernet import tidy
+    from supernet.files import tables
 
     assert setting.test_rows is not None
-    return column in tidy.read_columns(setting.test_rows)
+    return column in tables.read_columns(setting.test_rows)
 
 
 # ---------------------------------------------------------------------- (a)
@@ -93,9 +94,9 @@ def _own(setting: Setting) -> Iterator[Row]:
     found = {name: devices.load(name) for name in devices.names()}
     known = {name: Known(data, operators.vector()) for name, (data, operators) in found.items()}
     space = next(iter(found.values()))[0].target.space
-    sides = spaces.get(space).column(np.concatenate([data.genomes for data, _ in found.values()]), "r")
+    sides = get_space(space).column(np.concatenate([data.genomes for data, _ in found.values()]), "r")
     transfer = Transfer(resolutions=(int(sides.min()), int(sides.max())))
-    shipped = transfer.sources(spaces.get(space))
+    shipped = transfer.sources(get_space(space))
     fitted = {}
     for name, (data, _) in found.items():
         predictor = transfer.fit_from(shipped, data)
@@ -147,7 +148,7 @@ def _unexplained(row: Row, fit: Fit, data: LatencyData, test: LatencyData) -> Ro
     """The judged row, with the scores of what a log-log line in MACs leaves of the device's rows."""
     from scipy.stats import spearmanr
 
-    space = spaces.get(data.target.space)
+    space = get_space(data.target.space)
     line = np.poly1d(np.polyfit(np.log(footprint.of(space, data.genomes, "macs")), np.log(data.ms), 1))
     fitted: list[Callable[[Genomes], Prediction | Floats]] = []
 

@@ -20,18 +20,18 @@ import numpy as np
 from benchmarks.ofa_search import BUDGET, subspace
 from benchmarks.protocols import Row, Setting, draws, read
 from benchmarks.protocols.s1 import FILE, SPACE, learner, source
-from latency import zoo
-from latency.predictors import LatencyPredictor
+from latency.predictors.interface import LatencyPredictor
 from latency.predictors.neural import FineTune
 from latency.predictors.transfer import Transfer, sources
+from latency.zoo import catalogue
 from search import pareto
 from search.archive import Archive
 from search.objective import Evaluator, Objective
 from search.searchers.nsga2 import NSGA2
-from supernet import spaces
-from supernet.ofa_predictor import OfaAccuracy
+from supernet.arrays import Floats, Genomes
 from supernet.prediction import exact
-from supernet.space import Floats, Genomes, SearchSpace
+from supernet.space import SearchSpace, get_space
+from supernet.surrogates.ofa_predictor import OfaAccuracy
 
 LIMITS = (15.0, 20.0, 25.0, 30.0, 35.0)
 COUNTS = (10, 100, 700)
@@ -61,13 +61,13 @@ def search(
 
 def run(setting: Setting) -> Iterator[Row]:
     space = subspace()
-    whole = spaces.get("ofa_mbv3_w1.2")
+    whole = get_space("ofa_mbv3_w1.2")
     released = OfaAccuracy.read(setting.data / "ofa_official" / "ofa_mbv3_w1.2_acc_predictor.pth")
-    table = zoo.predictor("note10_lut").table
+    table = catalogue.predictor("note10_lut").table
     measured = read(setting.data, FILE, SPACE)
     fit = slice(0, 7000)
     near = source(measured, "rtx2080ti_64", fit)
-    footprints = [known for known in sources(spaces.get(SPACE)) if known.target is None]
+    footprints = [known for known in sources(get_space(SPACE)) if known.target is None]
     base = learner("neural", validation=(5950, 7000)).fit(measured.data("rtx2080ti_64", fit))
 
     def true(genomes: Genomes) -> Floats:

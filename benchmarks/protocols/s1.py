@@ -11,15 +11,15 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
-import configs
 from benchmarks.protocols import Row, Setting, Table, draws, fitting, judged, names_of, read, split
 from latency.data import LatencyData
-from latency.predictors import LatencyPredictor, Learner
 from latency.predictors.additive import Additive
+from latency.predictors.interface import LatencyPredictor, Learner
 from latency.predictors.mlp import Training
 from latency.predictors.neural import FineTune, NeuralLatency
 from latency.predictors.transfer import Source, Transfer, sources
-from supernet import spaces
+from supernet import registry
+from supernet.space import get_space
 
 FILE, SPACE, BASE = "s1_ofa_latency.csv.gz", "ofa_mbv3_w1.0", "note10_lut"
 COUNTS = (10, 20, 50, 100, 200, 700)
@@ -49,7 +49,7 @@ PUBLISHED = {  # their released models on these rows; what they print as RMSE is
 
 def learner(name: str, **options: Any) -> Any:
     """The learner `configs/learner/<name>.yaml` with some options changed."""
-    return configs.build(configs.load("learner", name) | options)
+    return registry.build(registry.load("learner", name) | options)
 
 
 def source(table: Table, name: str, rows: slice) -> Source:
@@ -66,7 +66,7 @@ def run(setting: Setting) -> Iterator[Row]:
     for (method, target, n), scores in PUBLISHED.items():
         yield Row("s1", method, target, n, None, "all", scores, published=True)
     others = {name: source(table, name, fit) for name in table.columns}
-    known = sources(spaces.get(SPACE))
+    known = sources(get_space(SPACE))
     footprints = [source for source in known if source.target is None]
     cpus = [source for source in known if source.target is not None and source.target.spec.kind == "cpu"]
     bases: dict[str, NeuralLatency] = {

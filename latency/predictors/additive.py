@@ -19,10 +19,11 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
 from latency.data import LatencyData
-from latency.predictors.slot_latency import SlotLatency
-from supernet import slot_table, spaces
+from latency.predictors.slots import SlotLatency
+from supernet import slot_table
+from supernet.arrays import Floats
 from supernet.slot_table import SlotTable
-from supernet.space import Floats, SearchSpace
+from supernet.space import SearchSpace, get_space
 
 RIDGES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 FOLDS = 5
@@ -46,7 +47,7 @@ class Additive:
                 f"{len(data)} measurements are too few to fit; give at least {2 * FOLDS}, or adapt a "
                 "predictor"
             )
-        space = spaces.get(data.target.space)
+        space = get_space(data.target.space)
         basis = _Basis.build(space, data)
         design = basis.rows(space, data)
         ridge = self._choose(design, data.ms) if self.ridge is None else self.ridge

@@ -10,10 +10,11 @@ from __future__ import annotations
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 
-from latency import zoo
 from latency.data import LatencyData
-from latency.predictors import LatencyPredictor, Learner, additive, neural, transfer, with_facts
-from supernet import spaces
+from latency.predictors import additive, neural, transfer
+from latency.predictors.interface import LatencyPredictor, Learner, with_facts
+from latency.zoo import catalogue
+from supernet.space import get_space
 
 FEW, MOST = 4, 800  # rows: of fewer a data sheet makes more; the process of a mix takes a minute beyond
 ADDITIVE, NETWORK = 50, 1000  # rows from which these can be better than what is known of other devices
@@ -25,9 +26,9 @@ class Automatic:
 
     def fit(self, data: LatencyData) -> LatencyPredictor:
         """The predictor of the target of these rows; ValueError where no method can start from so few."""
-        is_gpu = data.target.spec.kind == "gpu" and data.target.space in zoo.gpu_model().resolutions
+        is_gpu = data.target.spec.kind == "gpu" and data.target.space in catalogue.gpu_model().resolutions
         if is_gpu and len(data) < FEW:
-            adapted = zoo.gpu_model().predictor(data.target).adapt(data)
+            adapted = catalogue.gpu_model().predictor(data.target).adapt(data)
             return with_facts(adapted, {"why": f"data sheet and anchors: only {len(data)} rows"})
         found = {name: learner.fit(data) for name, learner in _candidates(data).items()}
         if not found:
@@ -44,7 +45,7 @@ class Automatic:
 def _candidates(data: LatencyData) -> dict[str, Learner]:
     """The learners that can start from so many rows."""
     found: dict[str, Learner] = {}
-    space = spaces.get(data.target.space)
+    space = get_space(data.target.space)
     sides = space.column(data.genomes, "r") if "r" in space.index else None
     if len(data) <= MOST and transfer.sources(space, needed=False):
         covered = None if sides is None else (int(sides.min()), int(sides.max()))

@@ -8,9 +8,10 @@ from pydantic.dataclasses import dataclass
 
 from latency.conformal import relative_std
 from latency.data import LatencyData
-from latency.predictors.slot_latency import SlotLatency
-from supernet import slot_table, spaces
+from latency.predictors.slots import SlotLatency
+from supernet import slot_table
 from supernet.slot_table import SlotTable
+from supernet.space import get_space
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
@@ -19,7 +20,7 @@ class Constant:
 
     def fit(self, data: LatencyData) -> SlotLatency:
         """The predictor of the mean; ValueError for fewer than 2 measurements."""
-        space = spaces.get(data.target.space)
+        space = get_space(data.target.space)
         resolutions, mean = slot_table.resolution_count(space), float(data.ms.mean())
         shape = (resolutions, len(space.slots), space.slot_radix[1])
         sides = space.axis("r").values if "r" in space.index else (0,)

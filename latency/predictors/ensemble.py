@@ -37,15 +37,18 @@ import numpy as np
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
-from latency import conformal, sampling
+from latency import conformal
 from latency.data import LatencyData
-from latency.predictors import space_of, transfer
+from latency.predictors import sampling, transfer
+from latency.predictors.interface import space_of
 from latency.predictors.transfer import FOLDS, Source, common_resolutions
 from latency.target import Target
-from supernet import artifact, footprint, slot_table, spaces
+from supernet import footprint, slot_table
+from supernet.arrays import Floats, Genomes, Ints
+from supernet.files import artifact
 from supernet.prediction import Prediction
 from supernet.slot_table import SlotTable
-from supernet.space import Floats, Genomes, Ints, SearchSpace
+from supernet.space import SearchSpace, get_space
 
 KIND = "ensemble latency predictor"
 MIN_SAMPLES = 3  # one is left out of the fit, and two still have a spread
@@ -108,7 +111,7 @@ def load(path: Path) -> EnsembleLatency:
         target, (low, high) = Target(**facts["target"]), facts["resolutions"]
         loaded = EnsembleLatency(
             target=target,
-            table=slot_table.restored(spaces.get(target.space), arrays),
+            table=slot_table.restored(get_space(target.space), arrays),
             std_ms=float(facts["std_ms"]),
             floor_ms=float(facts["floor_ms"]),
             relative_std=float(facts["relative_std"]),
@@ -146,7 +149,7 @@ class Ensemble:
 
     def fit(self, data: LatencyData) -> EnsembleLatency:
         """The predictor of the target of these samples, 3 or more."""
-        return self.fit_from(self.sources(spaces.get(data.target.space)), data)
+        return self.fit_from(self.sources(get_space(data.target.space)), data)
 
     def fit_from(self, known: Sequence[Source], data: LatencyData) -> EnsembleLatency:
         """The same with other sources; their resolutions in common are those of the result."""
@@ -155,7 +158,7 @@ class Ensemble:
                 f"{len(data)} samples, but an ensemble is fitted on {MIN_SAMPLES} to {MAX_SAMPLES}: measure "
                 "more, or use learner=additive"
             )
-        features = Features.build(spaces.get(data.target.space), known)
+        features = Features.build(get_space(data.target.space), known)
         features.space.check_resolutions(
             data.genomes, features.resolutions, "the mix of " + ", ".join(source.name for source in known)
         )
@@ -365,7 +368,7 @@ def denoised(data: LatencyData) -> Source:
     .002 and .006 of Spearman are lost on the query rows of HELP's training and validation devices (mean over
     13 devices of NAS-Bench-201, of FBNet).
     """
-    space = spaces.get(data.target.space)
+    space = get_space(data.target.space)
     if "r" in space.index:
         raise ValueError(f"{space.name} has resolutions: fit its devices with learner=additive")
     if len(data) < MIN_ROWS:

@@ -44,14 +44,16 @@ from pydantic.dataclasses import dataclass
 
 from latency.conformal import relative_std
 from latency.data import LatencyData
-from latency.predictors import space_of
+from latency.predictors.interface import space_of
 from latency.target import Target
-from supernet import artifact, slot_table, spaces
+from supernet import slot_table
+from supernet.arrays import Floats, Genomes
 from supernet.device import Device
+from supernet.files import artifact
 from supernet.layers import BYTES_FP32, Kind, LayerTable
 from supernet.prediction import Prediction
 from supernet.slot_table import SlotTable
-from supernet.space import Floats, Genomes
+from supernet.space import get_space
 
 KIND = "gpu data-sheet predictor"
 MODEL_KIND = "gpu data-sheet model"
@@ -186,7 +188,7 @@ class GpuSpecLatency:
 
     def parts(self, genomes: Genomes) -> tuple[Floats, Floats]:
         """(n,), (n,) ms of the GPU and of its host, without the factors."""
-        space = spaces.get(self.target.space)
+        space = get_space(self.target.space)
         launch = self.parameters.launch_ms(host(self.target))
         key = tuple(sorted(self.parameters.values.items()))
         tables = _tables(key, self.target.spec, self.target.batch, space.name, self.study)
@@ -281,8 +283,8 @@ def _tables(
 ) -> tuple[SlotTable, SlotTable] | None:
     """Device time and number of layers as slot tables; None where layers do not belong to slots."""
     known = Parameters(dict(parameters))
-    device = slot_table.tabulate(spaces.get(space), lambda t: known.device(_work(t, batch), spec, study))
-    layers = slot_table.tabulate(spaces.get(space), lambda t: t.live)
+    device = slot_table.tabulate(get_space(space), lambda t: known.device(_work(t, batch), spec, study))
+    layers = slot_table.tabulate(get_space(space), lambda t: t.live)
     return None if device is None or layers is None else (device, layers)
 
 
@@ -375,7 +377,7 @@ class GpuSpec:
         parts = []
         for data in used:
             sheet(data.target.spec)
-            layers = spaces.get(data.target.space).layers(data.genomes)
+            layers = get_space(data.target.space).layers(data.genomes)
             parts.append((_work(layers, data.target.batch), layers.live.sum(axis=1), data))
         prior = _prior([data.target for data in used])
         names = list(prior)
@@ -402,7 +404,7 @@ class GpuSpec:
 def _resolutions(known: Sequence[LatencyData]) -> dict[str, tuple[int, int]]:
     found: dict[str, tuple[int, int]] = {}
     for data in known:
-        space = spaces.get(data.target.space)
+        space = get_space(data.target.space)
         r = space.column(data.genomes, "r") if "r" in space.index else np.zeros(1, np.int64)
         low, high = found.get(space.name, (10**6, 0))
         found[space.name] = (min(low, int(r.min())), max(high, int(r.max())))

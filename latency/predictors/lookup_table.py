@@ -17,12 +17,13 @@ from typing import Any
 import numpy as np
 import yaml
 
-from latency.predictors.slot_latency import SlotLatency
+from latency.predictors.slots import SlotLatency
 from latency.target import Target
-from supernet import slot_table, spaces, tidy
+from supernet import slot_table
+from supernet.files import tables
 from supernet.layers import Kind, LayerTable, make_divisible
 from supernet.slot_table import SlotTable
-from supernet.space import SearchSpace
+from supernet.space import SearchSpace, get_space
 
 # (role, input side, input channels, output side, output channels, expanded channels, kernel, stride,
 # shortcut, se)
@@ -70,7 +71,7 @@ class LookupTable:
 
         ValueError where the table covers no resolution of the space; it names the first missing block.
         """
-        space = space or spaces.get(target.space)
+        space = space or get_space(target.space)
         if space.name.split("_w")[0] not in ("ofa_mbv3", "ofa_proxyless"):
             raise ValueError(f"lookup tables of blocks serve the OFA mobile spaces, not {space.name}")
         resolutions = list(space.axis("r").values)
@@ -207,7 +208,7 @@ def _read_yaml(path: Path) -> dict[Entry, float]:
 
 
 def _read_csv(path: Path) -> Iterable[tuple[int | None, Entry, float]]:
-    columns = tidy.read_columns(path)
+    columns = tables.read_columns(path)
     need = ("layer", "in_h", "in_c", "out_h", "out_c", "kernel", "stride", "idskip", "se", "mean_ms")
     if missing := [name for name in need if name not in columns]:
         raise ValueError(f"{path} is no lookup table: missing the columns {', '.join(missing)}")

@@ -13,9 +13,9 @@ the papers' formulas are not public, so these are **ours**:
   mean square difference of the standardised descriptors and the unit of `width` is the median distance
   between known devices; 1e-3 at least, and 1 for the most similar device.
 
-A descriptor is whatever tells devices apart: operators timed on the target (`latency.operators`), or the log
-latencies of reference architectures (`references`; here the samples themselves, which count as such), with
-data-sheet figures (`specification`).
+A descriptor is whatever tells devices apart: operators timed on the target (`measuring.operators`), or the
+log latencies of reference architectures (`references`; here the samples themselves, which count as such),
+with data-sheet figures (`specification`).
 
 Two forms of the regression. `form=network` is the papers': an MLP on architecture and descriptor, the samples
 among its training rows. `form=gp`, the default (ours), is a Gaussian process with the covariance
@@ -44,15 +44,18 @@ from pydantic.dataclasses import dataclass
 
 from latency.conformal import relative_std
 from latency.data import LatencyData
-from latency.predictors import mlp, space_of
+from latency.predictors import mlp
+from latency.predictors.interface import space_of
 from latency.predictors.mlp import Mlp, Training
 from latency.target import Target
-from supernet import artifact, slot_table, spaces
+from supernet import slot_table
+from supernet.arrays import Floats, Genomes
 from supernet.device import Device
+from supernet.files import artifact
 from supernet.layers import Kind, LayerTable
 from supernet.prediction import Prediction
 from supernet.slot_table import SlotTable
-from supernet.space import Floats, Genomes, SearchSpace
+from supernet.space import SearchSpace, get_space
 
 KIND = "maple predictor"
 LEAST_IMPORTANCE = 1e-3
@@ -204,11 +207,11 @@ class Known:
         """(n,) log latencies by a robust ridge on the features: of rows with noise and outliers the better
         half."""
         scale, weights, middle = self._fit
-        return np.asarray(middle + scale(features(spaces.get(self.data.target.space), genomes)) @ weights)
+        return np.asarray(middle + scale(features(get_space(self.data.target.space), genomes)) @ weights)
 
     @cached_property
     def _fit(self) -> tuple[_Scale, Floats, float]:
-        raw = features(spaces.get(self.data.target.space), self.data.genomes)
+        raw = features(get_space(self.data.target.space), self.data.genomes)
         scale = _scale_of(raw)
         x, y = scale(raw), np.log(self.data.ms)
         trust, middle = np.ones(len(y)), float(np.median(y))
@@ -304,7 +307,7 @@ class Maple:
                 f"{len(known)} known device(s) and {len(data)} sample(s) are too few: MAPLE learns from at "
                 "least 2 devices and adapts with at least 2 samples"
             )
-        space = spaces.get(data.target.space)
+        space = get_space(data.target.space)
         scaled = self._described(known, data, descriptor)
         rows, line, scale = self._rows(space, known, data, scaled)
         function: _Kernel | _Network
@@ -507,7 +510,7 @@ def likeliest(
     known: Sequence[Known], *, smooth: bool = False, with_references: bool = True, seed: int = 0
 ) -> Strengths:
     """The strengths of largest marginal likelihood on some rows of the known devices, each in turn."""
-    space = spaces.get(known[0].data.target.space)
+    space = get_space(known[0].data.target.space)
     each = max(STRENGTH_ROWS // len(known), 5)
     rng = np.random.default_rng(seed)
     parts = [one.data.take(rng.permutation(len(one.data))[:each]) for one in known]
@@ -634,7 +637,7 @@ def load(path: Path) -> MaplePredictor:
         else:
             function = _Network(Mlp.of(arrays), arrays["descriptor"], float(arrays["unit"][0]))
             width = function.net.layers[0][0].shape[0] - len(function.descriptor)
-        space = spaces.get(facts["target"]["space"])
+        space = get_space(facts["target"]["space"])
         needed = features(space, space.sample(1, np.random.default_rng(0))).shape[1]
         if not width == needed == len(arrays["middle"]) == len(arrays["spread"]):
             raise ValueError(f"{space.name} has {needed} features, the file {width}")

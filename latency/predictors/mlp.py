@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from pydantic import ConfigDict, Field
 from pydantic import dataclasses as pydantic
 
-from supernet.space import Floats
+from supernet.arrays import Floats
 
 if TYPE_CHECKING:
     import torch

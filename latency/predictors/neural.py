@@ -29,12 +29,13 @@ from pydantic.dataclasses import dataclass
 
 from latency.conformal import relative_std
 from latency.data import LatencyData
-from latency.predictors import mlp, space_of
+from latency.predictors import mlp
+from latency.predictors.interface import space_of
 from latency.predictors.mlp import Mlp, Training
 from latency.target import Target
-from supernet import spaces
+from supernet.arrays import Floats, Genomes, Ints
 from supernet.prediction import Prediction
-from supernet.space import Floats, Genomes, Ints, SearchSpace
+from supernet.space import SearchSpace, get_space
 
 KIND = "neural latency predictor"
 VERSION = 1
@@ -120,7 +121,7 @@ class NeuralLatency:
 
     def inputs(self, genomes: Genomes) -> NDArray[np.float32]:
         """(n, p + c) what the network sees."""
-        x = encode(spaces.get(self.target.space), genomes, self.encoding)
+        x = encode(get_space(self.target.space), genomes, self.encoding)
         known = np.broadcast_to(self.context.astype(np.float32), (len(x), len(self.context)))
         return np.concatenate([x, known], axis=1)
 
@@ -178,7 +179,7 @@ def load(path: Path) -> NeuralLatency:
             resolutions=(low, high),
             **{key: facts[key] for key in ("encoding", "log", "scale", "offset", "relative_std", "facts")},
         )
-        space = spaces.get(loaded.target.space)
+        space = get_space(loaded.target.space)
         probe = space.restrict("r", low, low) if "r" in space.index else space
         inputs = loaded.inputs(probe.sample(1, np.random.default_rng(0)))
         if inputs.shape[1] != len(loaded.network.layers[0][0]):
@@ -375,6 +376,6 @@ def _mean(networks: Sequence[Mlp]) -> Mlp:
 
 
 def _sides(data: LatencyData) -> tuple[int, int]:
-    space = spaces.get(data.target.space)
+    space = get_space(data.target.space)
     r: Ints = space.column(data.genomes, "r") if "r" in space.index else np.zeros(1, np.int64)
     return int(r.min()), int(r.max())

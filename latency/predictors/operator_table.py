@@ -16,10 +16,11 @@ from pydantic.dataclasses import dataclass
 
 from latency.conformal import relative_std
 from latency.data import LatencyData
-from latency.predictors.slot_latency import SlotLatency
-from supernet import slot_table, spaces
+from latency.predictors.slots import SlotLatency
+from supernet import slot_table
+from supernet.arrays import Floats
 from supernet.slot_table import SlotTable
-from supernet.space import Floats
+from supernet.space import get_space
 
 FOLDS = 5
 
@@ -35,7 +36,7 @@ class OperatorTable:
         if len(data) < FOLDS:
             raise ValueError(f"{len(data)} measurements are too few for a table; give at least {FOLDS}")
         fold = np.random.default_rng(0).permutation(len(data)) % FOLDS
-        space = spaces.get(data.target.space)
+        space = get_space(data.target.space)
         left_out = np.empty(len(data))
         for k in range(FOLDS):
             table = self._table(data.take(np.flatnonzero(fold != k)))
@@ -53,7 +54,7 @@ class OperatorTable:
     def _table(self, data: LatencyData) -> SlotTable:
         from scipy.optimize import nnls
 
-        space = spaces.get(data.target.space)
+        space = get_space(data.target.space)
         area = slot_table.sides(space) ** 2  # (R, S)
         codes, level = space.slot_codes(data.genomes), slot_table.resolution_level(space, data.genomes)
         slots, variants = len(space.slots), space.slot_radix[1]

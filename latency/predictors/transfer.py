@@ -28,11 +28,12 @@ from pydantic.dataclasses import dataclass
 
 from latency.conformal import relative_std
 from latency.data import LatencyData
-from latency.predictors.slot_latency import SlotLatency
+from latency.predictors.slots import SlotLatency
 from latency.target import Target
-from supernet import footprint, slot_table, spaces
+from supernet import footprint, slot_table
+from supernet.arrays import Floats
 from supernet.slot_table import SlotTable
-from supernet.space import Floats, SearchSpace
+from supernet.space import SearchSpace, get_space
 
 SPREAD_FLOOR = 0.004  # relative; fits of few samples can be perfect by chance
 RATIO_SPREAD = (
@@ -66,16 +67,16 @@ def sources(space: SearchSpace, without: Collection[str] = (), *, needed: bool =
     join them. ValueError for a name in `without` that is none of them, and where nothing is known unless not
     `needed`.
     """
-    from latency import zoo
+    from latency.zoo import catalogue
 
-    names = [*zoo.targets_of(space.name), "macs", "layers", "activations", "params"]
+    names = [*catalogue.targets_of(space.name), "macs", "layers", "activations", "params"]
     if unknown := [name for name in without if name not in names]:
         raise ValueError(f"without={unknown}: no such source; there are {', '.join(names)}")
     known = []
-    for name in zoo.targets_of(space.name):
+    for name in catalogue.targets_of(space.name):
         if name in without:
             continue
-        predictor = zoo.predictor(name)
+        predictor = catalogue.predictor(name)
         known.append(Source(name, predictor.table, predictor.resolutions, predictor.target))
     sides = space.axis("r").values if "r" in space.index else (0,)
     tables = {"macs": footprint.table(space, "macs"), "layers": slot_table.tabulate(space, lambda t: t.live)}
@@ -119,13 +120,13 @@ class Transfer:
 
     def fit(self, data: LatencyData) -> SlotLatency:
         """The predictor of the target of these samples, 2 or more."""
-        return self.fit_from(self.sources(spaces.get(data.target.space)), data)
+        return self.fit_from(self.sources(get_space(data.target.space)), data)
 
     def fit_from(self, known: Sequence[Source], data: LatencyData) -> SlotLatency:
         """The same with other sources; their resolutions in common are those of the result."""
         if len(data) < 2:
             raise ValueError(f"{len(data)} sample(s) are too few to adapt: measure at least 2 subnets")
-        space = spaces.get(data.target.space)
+        space = get_space(data.target.space)
         low, high = common_resolutions(known)
         space.check_resolutions(data.genomes, (low, high), "the mix of " + ", ".join(s.name for s in known))
         seen = np.stack([source.table.of(space, data.genomes) for source in known], axis=1)
@@ -184,7 +185,7 @@ class Transfer:
         Similar: same kind of device, device, engine and precision before batch size before year. Scaled by
         memory bandwidth, where both are known.
         """
-        return self.specification_from(self.sources(spaces.get(target.space)), target)
+        return self.specification_from(self.sources(get_space(target.space)), target)
 
     def specification_from(self, known: Sequence[Source], target: Target) -> SlotLatency:
         """The same with other sources."""

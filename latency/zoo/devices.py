@@ -13,13 +13,14 @@ from pathlib import Path
 
 import numpy as np
 
-from latency import zoo
 from latency.data import LatencyData, read_csv
-from latency.operators import Operators, describe
+from latency.measuring.operators import Operators, describe
 from latency.predictors.maple import Known, specification
 from latency.target import Target
-from supernet import artifact, spaces
-from supernet.space import Floats, Rng
+from latency.zoo import catalogue
+from supernet.arrays import Floats, Rng
+from supernet.files import artifact
+from supernet.space import get_space
 
 FOLDER = Path(__file__).parent / "measured" / "maple"
 POOL = 200  # random subnets whose latencies stand for a shipped predictor
@@ -66,13 +67,13 @@ def by_operators(target: Target) -> tuple[list[Known], Floats]:
 def by_specification(target: Target, rng: Rng) -> tuple[list[Known], Floats]:
     """The shipped predictors of the target's space, each by its latencies of the same random subnets, and
     the data sheet of the target."""
-    found = [zoo.predictor(name) for name in zoo.targets_of(target.space)]
+    found = [catalogue.predictor(name) for name in catalogue.targets_of(target.space)]
     found = [predictor for predictor in found if predictor.target.key != target.key]
     if len(found) < 2:
         raise ValueError(
             f"{len(found)} shipped device(s) have timed {target.space}, MAPLE learns from 2 or more"
         )
-    space = spaces.get(target.space)
+    space = get_space(target.space)
     if "r" in space.index:
         low = max(predictor.resolutions[0] for predictor in found)
         space = space.restrict("r", low, min(predictor.resolutions[1] for predictor in found))

@@ -26,8 +26,9 @@ from search.gaussian_process import GaussianProcess
 from search.objective import Evaluator, Objective
 from search.searchers.nsga2 import NSGA2, constrained_ranks
 from supernet import footprint
+from supernet.arrays import Floats, Genomes, Ints, Rng
 from supernet.prediction import Prediction
-from supernet.space import Floats, Genomes, Ints, Rng, SearchSpace
+from supernet.space import SearchSpace
 
 MOST_KNOWN = 600  # rows that predictors are fitted on: the front and what lies next to it
 DRAWN_PER_FIRST = 50  # networks that the first batch is chosen from, per member

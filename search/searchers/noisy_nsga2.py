@@ -14,9 +14,10 @@ from pydantic.dataclasses import dataclass
 
 from search import pareto
 from search.archive import Archive
-from search.efficiency import front_probability
+from search.ranking.efficiency import front_probability
 from search.searchers.nsga2 import NSGA2, constrained_ranks
-from supernet.space import Floats, Genomes, Ints, Rng, SearchSpace
+from supernet.arrays import Floats, Genomes, Ints, Rng
+from supernet.space import SearchSpace
 
 HISTORY = 5000  # latest evaluations that the additive model is fitted on
 RIDGE = 1.0

@@ -15,7 +15,8 @@ from pydantic.dataclasses import dataclass
 
 from search import pareto
 from search.archive import Archive
-from supernet.space import Floats, Genomes, Ints, Rng, SearchSpace
+from supernet.arrays import Floats, Genomes, Ints, Rng
+from supernet.space import SearchSpace
 
 ROUNDS = (
     10  # of variation before random draws fill up an offspring batch, and again before the space is exhausted

@@ -11,7 +11,8 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
 from search.archive import Archive
-from supernet.space import Floats, Genomes, Rng, SearchSpace
+from supernet.arrays import Floats, Genomes, Rng
+from supernet.space import SearchSpace
 
 ROUNDS = 20  # draws of a batch before the space counts as exhausted
 

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from supernet.arrays import Genomes
 from supernet.layers import LayerTable
-from supernet.space import Axis, Gate, Genomes, SearchSpace
+from supernet.space import Axis, Gate, SearchSpace
 from supernet.spaces import mobile, ofa_mbv3
 
 FIXED_KERNELS = (3,) * 4 + (5,) * 4 + (3,) * 8 + (5,) * 4  # MobileNetV3-Large's, per block

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from supernet.arrays import Genomes, Ints
 from supernet.layers import Activation, Kind, LayerBuilder, LayerTable, make_divisible
-from supernet.space import Axis, Gate, Genomes, Ints, SearchSpace
+from supernet.space import Axis, Gate, SearchSpace
 
 STAGES, BLOCKS = 5, 4  # elastic stages, and blocks per stage at full depth
 KERNELS = (3, 5, 7)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from supernet.arrays import Genomes
 from supernet.layers import Activation, Kind, LayerBuilder, LayerTable, make_divisible
-from supernet.space import Genomes, SearchSpace
+from supernet.space import SearchSpace
 from supernet.spaces import mobile
 
 WIDTHS = (16, 16, 24, 40, 80, 112, 160, 960, 1280)

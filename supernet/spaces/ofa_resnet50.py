@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from supernet.arrays import Genomes, Ints
 from supernet.layers import Activation, Kind, LayerBuilder, LayerTable, make_divisible
-from supernet.space import Axis, Gate, Genomes, Ints, SearchSpace
+from supernet.space import Axis, Gate, SearchSpace
 from supernet.spaces import mobile
 
 BASE_DEPTHS = (2, 2, 4, 2)  # blocks per stage at depth 0

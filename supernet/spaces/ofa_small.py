@@ -1,6 +1,6 @@
 """A small OFA-MobileNetV3 for images of 16-64 px (ours): three stages of 1-3 blocks, about 3 M MACs at 32 px.
 
-The network behind it is `supernet.small_mobilenet`; the design is that of OFA-MobileNetV3 (Cai et al., 2020)
+The network behind it is `weights.small_mobilenet`; the design is that of OFA-MobileNetV3 (Cai et al., 2020)
 with fewer and narrower stages.
 """
 
@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from supernet.arrays import Genomes
 from supernet.layers import Activation, Kind, LayerBuilder, LayerTable, make_divisible
-from supernet.space import Axis, Gate, Genomes, SearchSpace
+from supernet.space import Axis, Gate, SearchSpace
 from supernet.spaces import mobile
 
 STEM = 16  # channels of the stem and of the first block, which is always there

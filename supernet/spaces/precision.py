@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from supernet import spaces
+from supernet.arrays import Genomes
 from supernet.layers import LayerTable
-from supernet.space import Axis, Genomes, SearchSpace
+from supernet.space import Axis, SearchSpace, get_space
 
 BITS = (32, 8)
 
@@ -16,7 +16,7 @@ def space(name: str, base: str) -> SearchSpace:
 
     In the one-line name precision is the last word, b32 or b8.
     """
-    bare = spaces.get(base)
+    bare = get_space(base)
     if bare.parent is not None:
         raise ValueError(f"base={base} is itself part of {bare.parent.name}: take that as the base")
 

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from threadpoolctl import threadpool_limits
 
-import configs
 from search.archive import Archive
-from supernet import spaces
+from supernet import registry
+from supernet.space import get_space
 
-ALL = configs.names("searcher")
-SPACE = spaces.get("nasbench201")
+ALL = registry.names("searcher")
+SPACE = get_space("nasbench201")
 
 
 @pytest.fixture(autouse=True)
@@ -42,9 +42,9 @@ def steps(searcher, archive, rng, count):
 
 
 def build(name):
-    node = configs.load("searcher", name)
+    node = registry.load("searcher", name)
     small = {"population": 20, "batch": 20}
-    return configs.build({key: small.get(key, value) for key, value in node.items()})
+    return registry.build({key: small.get(key, value) for key, value in node.items()})
 
 
 @pytest.mark.parametrize("name", ALL)

@@ -5,12 +5,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import configs
-from supernet import footprint, spaces
+from supernet import footprint, registry
+from supernet.space import get_space
 from supernet.spaces import ofa_mbv3
-from supernet.training_cost import TrainingCost
+from supernet.surrogates.training_cost import TrainingCost
 
-ALL = configs.names("space")
+ALL = registry.names("space")
 seeds = st.integers(0, 2**32 - 1)
 sizes = st.integers(1, 40)
 few = settings(max_examples=15, deadline=None)
@@ -30,7 +30,7 @@ def independent_is_canonical(space, row):
 @few
 @given(seed=seeds, n=sizes)
 def test_operators_stay_canonical(name, seed, n):
-    space, rng = spaces.get(name), np.random.default_rng(seed)
+    space, rng = get_space(name), np.random.default_rng(seed)
     a, b = space.sample(n, rng), space.sample(n, rng)
     for batch in (a, space.mutate(a, rng, 0.3), space.crossover(a, b, rng), space.neighbours(a[:1])):
         assert batch.dtype == np.int8
@@ -42,7 +42,7 @@ def test_operators_stay_canonical(name, seed, n):
 @few
 @given(seed=seeds)
 def test_canonical_is_a_projection(name, seed):
-    space, rng = spaces.get(name), np.random.default_rng(seed)
+    space, rng = get_space(name), np.random.default_rng(seed)
     anything = rng.integers(0, space.levels + 1, size=(20, space.d)).astype(np.int8)
     once = space.canonical(anything)
     assert space.is_canonical(once)
@@ -53,7 +53,7 @@ def test_canonical_is_a_projection(name, seed):
 @few
 @given(seed=seeds, n=sizes)
 def test_names_round_trip(name, seed, n):
-    space = spaces.get(name)
+    space = get_space(name)
     genomes = space.sample(n, np.random.default_rng(seed))
     names = space.format(genomes)
     assert (space.parse(names) == genomes).all()
@@ -65,7 +65,7 @@ def test_names_round_trip(name, seed, n):
 @few
 @given(seed=seeds, n=sizes)
 def test_columns_round_trip_whatever_stands_in_absent_places(name, seed, n):
-    space, rng = spaces.get(name), np.random.default_rng(seed)
+    space, rng = get_space(name), np.random.default_rng(seed)
     genomes = space.sample(n, rng)
     values = space.values(genomes)
     filler = np.array([axis.values[rng.integers(len(axis.values))] for axis in space.axes])
@@ -79,7 +79,7 @@ def test_columns_round_trip_whatever_stands_in_absent_places(name, seed, n):
 @few
 @given(seed=seeds)
 def test_crossover_takes_every_gene_from_a_parent(name, seed):
-    space, rng = spaces.get(name), np.random.default_rng(seed)
+    space, rng = get_space(name), np.random.default_rng(seed)
     a, b = space.sample(30, rng), space.sample(30, rng)
     child = space.crossover(a, b, rng)
     assert ((child == a) | (child == b) | (child == 0)).all()
@@ -88,7 +88,7 @@ def test_crossover_takes_every_gene_from_a_parent(name, seed):
 
 @pytest.mark.parametrize("name", ALL)
 def test_mutation_rate_bounds(name, rng):
-    space = spaces.get(name)
+    space = get_space(name)
     genomes = space.sample(50, rng)
     assert (space.mutate(genomes, rng, 0.0) == genomes).all()
     assert (space.mutate(genomes, rng, 1.0) != genomes).any(axis=1).mean() > 0.9
@@ -96,7 +96,7 @@ def test_mutation_rate_bounds(name, rng):
 
 @pytest.mark.parametrize("name", ALL)
 def test_neighbours_differ_in_one_decision(name, rng):
-    space = spaces.get(name)
+    space = get_space(name)
     genome = space.sample(1, rng)
     around = space.neighbours(genome)
     assert len(np.unique(around, axis=0)) == len(around)
@@ -106,7 +106,7 @@ def test_neighbours_differ_in_one_decision(name, rng):
 
 @pytest.mark.parametrize("name", ALL)
 def test_one_hot_has_one_column_per_live_gene(name, rng):
-    space = spaces.get(name)
+    space = get_space(name)
     genomes = space.sample(20, rng)
     hot = space.one_hot(genomes)
     assert hot.shape == (20, space.one_hot_width)
@@ -116,7 +116,7 @@ def test_one_hot_has_one_column_per_live_gene(name, rng):
 
 @pytest.mark.parametrize("name", ALL)
 def test_footprint_tables_equal_the_layers(name, rng):
-    space = spaces.get(name)
+    space = get_space(name)
     genomes = space.sample(300, rng)
     table = space.layers(genomes)
     assert (footprint.of(space, genomes, "macs") == table.macs()).all()
@@ -127,7 +127,7 @@ def test_footprint_tables_equal_the_layers(name, rng):
 
 @pytest.mark.parametrize("name", ["compofa_fixed", "nasbench201"])
 def test_count_equals_what_can_be_listed(name):
-    space = spaces.get(name)
+    space = get_space(name)
     listed = space.enumerate()
     assert len(listed) == space.count()
     assert len(np.unique(listed, axis=0)) == len(listed)
@@ -136,12 +136,12 @@ def test_count_equals_what_can_be_listed(name):
 
 def test_count_of_ofa_is_the_published_one():
     """Cai et al. (2020): ((3x3)^2 + (3x3)^3 + (3x3)^4)^5 subnets, about 2 x 10^19."""
-    space = spaces.get("ofa_mbv3_w1.0")
+    space = get_space("ofa_mbv3_w1.0")
     assert space.count() == (9**2 + 9**3 + 9**4) ** 5 * 25 * 3
 
 
 def test_restriction_limits_sampling_and_keeps_genomes(rng):
-    space = spaces.get("ofa_mbv3_w1.0")
+    space = get_space("ofa_mbv3_w1.0")
     narrow = space.restrict("r", 160, 192)
     r = narrow.column(narrow.mutate(narrow.sample(500, rng), rng, 0.5), "r")
     assert set(r) == set(range(160, 193, 4))
@@ -165,11 +165,11 @@ def test_restriction_limits_sampling_and_keeps_genomes(rng):
 )
 def test_bad_names_say_what_is_wrong(name, reason):
     with pytest.raises(ValueError, match=reason):
-        spaces.get("ofa_mbv3_w1.0").parse([name])
+        get_space("ofa_mbv3_w1.0").parse([name])
 
 
 def test_bad_columns_say_what_is_wrong(rng):
-    space = spaces.get("ofa_mbv3_w1.0")
+    space = get_space("ofa_mbv3_w1.0")
     genomes = space.sample(3, rng)
     columns = {axis.name: space.column(genomes, axis.name) for axis in space.axes}
     with pytest.raises(ValueError, match="missing: ks3"):
@@ -186,14 +186,14 @@ def test_spaces_outside_the_registry_have_a_footprint(rng):
     """Same name, other layers: the tables of the registered space must not be used."""
     other = ofa_mbv3.space("ofa_mbv3_w1.0", 1.2)
     genomes = other.sample(20, rng)
-    wide = spaces.get("ofa_mbv3_w1.2")
+    wide = get_space("ofa_mbv3_w1.2")
     assert (footprint.of(other, genomes, "macs") == wide.layers(genomes).macs()).all()
     cost = TrainingCost()
     assert (cost.hours(other, genomes).mean == cost.hours(wide, genomes).mean).all()
 
 
 def test_compofa_is_part_of_ofa(rng):
-    space, parent = spaces.get("compofa_elastic"), spaces.get("ofa_mbv3_w1.0")
+    space, parent = get_space("compofa_elastic"), get_space("ofa_mbv3_w1.0")
     genomes = space.sample(50, rng)
     inside = space.embed(genomes, "ofa_mbv3_w1.0")
     assert parent.is_canonical(inside)
@@ -206,4 +206,4 @@ def test_compofa_is_part_of_ofa(rng):
 
 def test_unknown_space_offers_the_nearest():
     with pytest.raises(ValueError, match=r"Did you mean 'ofa_mbv3_w1.0'\?"):
-        spaces.get("ofa_mbv3_w10")
+        get_space("ofa_mbv3_w10")

@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from latency import zoo
 from latency.data import LatencyData, write_csv
-from supernet import spaces
+from latency.zoo import catalogue
+from supernet.space import get_space
 
 ROOT = Path(__file__).parents[2]
 
@@ -47,7 +47,7 @@ def test_search_prints_a_front_and_writes_a_report(tmp_path):
     assert code == 0, err
     names = re.findall(r"ofa_mbv3_w1\.2 r\d+ d\S+ k\S+ e\S+ ft\d+", out)
     assert len(names) >= 10
-    assert spaces.get("ofa_mbv3_w1.2").is_canonical(spaces.get("ofa_mbv3_w1.2").parse(names))
+    assert get_space("ofa_mbv3_w1.2").is_canonical(get_space("ofa_mbv3_w1.2").parse(names))
     assert re.search(r"latency_ms limit 25 ms: holds for (\d+) of \1 at 90% confidence", out)
     files = {path.name for path in (tmp_path / "run").iterdir()}
     assert {
@@ -150,9 +150,9 @@ def test_errors_are_one_line_and_no_traceback(tmp_path, words, message):
 
 def test_own_measurements_from_csv_to_search(tmp_path):
     """Fit on a user's table, score on other rows, search with the result."""
-    space = spaces.get("ofa_mbv3_w1.2")
+    space = get_space("ofa_mbv3_w1.2")
     genomes = space.sample(600, np.random.default_rng(0))
-    ms = zoo.predictor("v100_b64").predict(genomes, zoo.target("v100_b64")).mean * 2
+    ms = catalogue.predictor("v100_b64").predict(genomes, catalogue.target("v100_b64")).mean * 2
     names = [axis.name for axis in space.axes if not axis.deploy]
     with (tmp_path / "mine.csv").open("w") as file:
         writer = csv.writer(file)
@@ -174,10 +174,10 @@ def test_own_measurements_from_csv_to_search(tmp_path):
 
 
 def test_ten_rows_are_enough_with_transfer(tmp_path):
-    space = spaces.get("ofa_mbv3_w1.2").restrict("r", 160, 224)
+    space = get_space("ofa_mbv3_w1.2").restrict("r", 160, 224)
     genomes = space.network(space.sample(10, np.random.default_rng(0)))
-    target = replace(zoo.target("v100_b64"), name="mine")
-    ms = 2 * zoo.predictor("v100_b64").predict(genomes, zoo.target("v100_b64")).mean
+    target = replace(catalogue.target("v100_b64"), name="mine")
+    ms = 2 * catalogue.predictor("v100_b64").predict(genomes, catalogue.target("v100_b64")).mean
     write_csv(tmp_path / "ten.csv", LatencyData(target, genomes, ms, np.full(10, np.nan)))
     words = [
         "learner=transfer",
@@ -189,9 +189,9 @@ def test_ten_rows_are_enough_with_transfer(tmp_path):
     ]
     out, err = command("scripts.fit_predictor", *words, "out=ten.npz", cwd=tmp_path).communicate(timeout=60)
     assert "left-out MAPE" in out, err
-    found = zoo.find(str(tmp_path / "ten.npz"))
+    found = catalogue.find(str(tmp_path / "ten.npz"))
     test = space.sample(50, np.random.default_rng(1))
-    truth = 2 * zoo.predictor("v100_b64").predict(test, zoo.target("v100_b64")).mean
+    truth = 2 * catalogue.predictor("v100_b64").predict(test, catalogue.target("v100_b64")).mean
     assert np.abs(found.predict(test, found.target).mean / truth - 1).mean() < 0.02
 
 
@@ -221,10 +221,10 @@ def test_search_for_a_gpu_known_by_its_data_sheet(tmp_path):
 
 
 def test_a_sweep_of_fits_ranks_its_options_and_a_network_searches(tmp_path):
-    target = zoo.target("v100_b64")
-    space = spaces.get(target.space).restrict("r", 160, 224)
+    target = catalogue.target("v100_b64")
+    space = get_space(target.space).restrict("r", 160, 224)
     genomes = space.network(space.sample(60, np.random.default_rng(0)))
-    ms = zoo.predictor("v100_b64").predict(genomes, target).mean
+    ms = catalogue.predictor("v100_b64").predict(genomes, target).mean
     write_csv(tmp_path / "mine.csv", LatencyData(target, genomes, ms, np.full(60, np.nan)))
     words = ["-m", "learner=neural", "space=ofa_mbv3_w1.2", "device=v100", "batch=64", "rows=mine.csv"]
     words += ["column=lat_ms", "learner.hidden=[16]", "learner.training.epochs=2,40", "hydra.sweep.dir=sweep"]

@@ -7,8 +7,9 @@ import sys
 import numpy as np
 import pytest
 
-from supernet import export, spaces
-from supernet import subnet as subnets
+from supernet.deploy import export
+from supernet.space import get_space
+from supernet.weights import subnet as subnets
 
 FAMILIES = ["ofa_mbv3_w1.0", "ofa_proxyless_w1.3", "ofa_resnet50"]
 FREE_PROGRAM = """
@@ -25,7 +26,7 @@ assert not {name.split(".")[0] for name in sys.modules} & {"supernet", "latency"
 
 def small(name, count):
     """One-line names of random subnets at the lowest resolution and depth."""
-    space = spaces.get(name)
+    space = get_space(name)
     space = space.restrict("r", space.axis("r").values[0], space.axis("r").values[0])
     for axis in space.axes:
         if axis.letter == "d":
@@ -144,16 +145,16 @@ def test_published_weights_are_calibrated_on_the_images_that_are_given(name, tmp
     """Weights of the supernet, norms of the images: without images there is nothing to calibrate on."""
     import torch
 
-    import configs
-    from supernet import network
+    from supernet import registry
+    from supernet.weights import network
 
-    owner = spaces.get("ofa_mbv3_w1.0")
+    owner = get_space("ofa_mbv3_w1.0")
     supernet = network.supernet(owner)
     torch.save({"state_dict": supernet.state_dict()}, tmp_path / "ofa.pth")
     architecture = small(name, 1)[0]
     with pytest.raises(ValueError, match="needs data="):
         subnets.find(str(tmp_path / "ofa.pth"), architecture)
-    digits = configs.build(configs.load("data", "digits") | {"calibration": 64})
+    digits = registry.build(registry.load("data", "digits") | {"calibration": 64})
     found = subnets.find(str(tmp_path / "ofa.pth"), architecture, digits)
     first, stem = found.module.first_conv, supernet.first_conv.conv.weight
     assert (first.conv.weight == stem).all()

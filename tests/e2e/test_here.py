@@ -14,11 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from latency import zoo
-from latency.descriptor import cpu_flags
-from latency.store import Store
+from latency.measuring.machine import cpu_flags
+from latency.measuring.store import Store
 from latency.target import here
-from supernet import spaces
+from latency.zoo import catalogue
+from supernet.space import get_space
 from tests.e2e.test_commands import ROOT, command
 
 EAGER = "target.engine=torch_eager"
@@ -49,7 +49,7 @@ def test_adapt_scores_saves_and_says_what_is_next(adapted):
     ):
         assert row in out
     assert 'next: make search ARGS="predictor=run:mine latency_limit_ms=..."' in out
-    predictor = zoo.find(f"run:{folder / 'mine'}")
+    predictor = catalogue.find(f"run:{folder / 'mine'}")
     assert predictor.target.key == here(engine="torch_eager").key
     assert predictor.facts["samples"] == 5
     with (folder / "mine" / "samples.csv").open() as file:
@@ -199,15 +199,15 @@ def test_lookup_table_is_built_and_read_back(tmp_path):
 
     (path,) = (tmp_path / "lut").glob("*_128_lookup_table.yaml")
     target = here("ofa_proxyless_w1.3", engine="torch_eager")
-    ours = zoo.find(f"run:{tmp_path / 'lut'}")
+    ours = catalogue.find(f"run:{tmp_path / 'lut'}")
     read = lookup_table.read([path]).predictor(target)
-    space = spaces.get(target.space).restrict("r", 128, 128)
+    space = get_space(target.space).restrict("r", 128, 128)
     genomes = space.canonical(space.levels.astype("int8")[None])
     genomes[:, space.index["r"]] = 1
     assert read.predict(genomes, target).mean == pytest.approx(ours.predict(genomes, target).mean, rel=1e-4)
 
 
 def test_measuring_modules_import_without_torch():
-    modules = "latency.measure, latency.adaptation, search.verify"
+    modules = "latency.measuring.session, latency.adaptation, search.verify"
     code = f"import sys, {modules}; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(ROOT))

@@ -4,7 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from latency import module_data, predictors
+from latency.modules import design
+from latency.predictors import interface
 from latency.target import here
 
 ROOT = Path(__file__).parents[2]
@@ -12,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 
 def test_make_modules_selects_and_saves_a_predictor(tmp_path, measured_modules):
     target = here(engine="torch_eager")
-    module_data.save(tmp_path / "data.npz", target, measured_modules)
+    design.save(tmp_path / "data.npz", target, measured_modules)
     words = [
         "target.engine=torch_eager",
         f"measured={tmp_path}/data.npz",
@@ -26,7 +27,7 @@ def test_make_modules_selects_and_saves_a_predictor(tmp_path, measured_modules):
     assert done.returncode == 0, done.stderr
     assert "| auto-selection |" in done.stdout
     assert f"predictor={tmp_path}/mine/predictor.npz" in done.stdout
-    found = predictors.load(tmp_path / "mine" / "predictor.npz")
+    found = interface.load(tmp_path / "mine" / "predictor.npz")
     assert found.target == target
     assert set(found.models) == set(measured_modules)
     again = subprocess.run(

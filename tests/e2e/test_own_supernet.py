@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from scripts import build_accuracy_data, finetune_subnet, fit_predictor, train_supernet
-from supernet import accuracy, spaces, training_cost
-from supernet.training_cost import StepTime
+from search.commands import accuracy_data, finetune, fit, train
+from supernet.space import get_space
+from supernet.surrogates import accuracy, training_cost
+from supernet.surrogates.training_cost import StepTime
 
 ROOT = Path(__file__).parents[2]
 TINY = ["data.train_images=128", "data.calibration=128", "epochs=2", "batch=64", "forward_batch=32"]
@@ -41,23 +42,23 @@ def losses(folder):
 
 
 def test_train_measure_fit_and_fine_tune(run, tmp_path):
-    out = run(train_supernet, *TINY, "wandb=offline", "out=mine")
+    out = run(train, *TINY, "wandb=offline", "out=mine")
     assert "largest subnet (1.04 M MACs)" in out
     assert list((tmp_path / "mine" / "wandb").glob("offline-run-*/*.wandb"))
-    out = run(build_accuracy_data, "supernet=mine", "subnets=16")
+    out = run(accuracy_data, "supernet=mine", "subnets=16")
     assert "16 subnets of this supernet are in" in out
     rows = tmp_path / "mine" / "accuracies-val.csv"
     words = ["what=accuracy", "space=ofa_small", f"rows={rows}", "column=top1", "curve=[12]", "out=mine.npz"]
-    assert "12 rows: Kendall" in run(fit_predictor, *words)
+    assert "12 rows: Kendall" in run(fit, *words)
     assert accuracy.load(tmp_path / "mine.npz").space == "ofa_small"
     name = rows.read_text().splitlines()[2].rsplit(",", 1)[1]
     step = StepTime(1.0, 9.0, 1.0, 1.0, relative_std=0.1)
     training_cost.save_step(tmp_path / "step.json", step)
     words = ["supernet=mine", f"architecture='{name}'", "epochs=1", "step_file=step.json"]
-    assert "off by" in run(finetune_subnet, *words)
+    assert "off by" in run(finetune, *words)
     cost = json.loads((tmp_path / "mine" / "subnet" / "cost.json").read_text())
     assert cost["energy_kwh_model"] == pytest.approx(cost["device_hours"] * 0.065)
-    space = spaces.get("ofa_small")
+    space = get_space("ofa_small")
     table = space.layers(space.parse([name]))
     ms = step.ms(table.layer_activations().sum(), table.macs()[0], table.params()[0], 64)
     assert cost["predicted_hours"] == pytest.approx(ms * 128 / 3.6e6, rel=1e-6)
@@ -66,7 +67,7 @@ def test_train_measure_fit_and_fine_tune(run, tmp_path):
 def test_two_processes_have_the_loss_curve_of_one(run, tmp_path):
     """Same global batch: equal to rounding."""
     words = [*TINY, "wandb=disabled"]
-    run(train_supernet, *words, "out=one")
+    run(train, *words, "out=one")
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     done = subprocess.run(
@@ -96,4 +97,4 @@ def test_two_processes_have_the_loss_curve_of_one(run, tmp_path):
 )
 def test_wrong_words_are_one_line(run, words, reason):
     with pytest.raises(SystemExit, match=reason):
-        run(train_supernet, *words, "wandb=disabled", "out=mine")
+        run(train, *words, "wandb=disabled", "out=mine")

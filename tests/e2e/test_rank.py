@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-import configs
-from latency.store import Store
-from search import ranking
-from search.timed_models import Timing, Torchvision
+from latency.measuring.store import Store
+from search.ranking import rank as ranking
+from search.ranking.timed_models import Timing, Torchvision
+from supernet import registry
 from tests.e2e.test_commands import command, search
 from tests.e2e.test_report import CATCH, CHROMIUM
 
@@ -137,7 +137,7 @@ def test_classifiers_are_timed_here(tmp_path):
 
 
 def test_timm_table_has_its_models(data):
-    table = configs.build({**configs.load("table", "timm"), "data_dir": str(data)})
+    table = registry.build({**registry.load("table", "timm"), "data_dir": str(data)})
     models = table.models()
     assert 700 < len(models) <= 712
     assert len(set(models.names)) == len(models)

@@ -10,7 +10,7 @@ import pytest
 
 from search import problem, run
 from search.searchers.nsga2 import NSGA2
-from supernet.training_cost import TrainingCost
+from supernet.surrogates.training_cost import TrainingCost
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 

@@ -3,14 +3,15 @@
 import numpy as np
 import pytest
 
-from latency import adaptation, zoo
+from latency import adaptation
 from latency.data import read_csv
 from latency.predictors.transfer import Transfer, sources
 from latency.scores import scores
-from supernet import spaces
+from latency.zoo import catalogue
+from supernet.space import get_space
 
-GPUS = [name for name in zoo.targets_of("ofa_mbv3_w1.2") if "lut" not in name]
-OURS = [name for name in zoo.names() if zoo.target(name).method == "measured"]
+GPUS = [name for name in catalogue.targets_of("ofa_mbv3_w1.2") if "lut" not in name]
+OURS = [name for name in catalogue.names() if catalogue.target(name).method == "measured"]
 
 
 def test_ten_samples_of_a_gpu_that_no_source_has(data):
@@ -21,10 +22,10 @@ def test_ten_samples_of_a_gpu_that_no_source_has(data):
     """
     error, line = {}, {}
     for name in GPUS:
-        target = zoo.target(name)
+        target = catalogue.target(name)
         gpu = name.rsplit("_b", 1)[0]
         siblings = [other for other in GPUS if other.rsplit("_b", 1)[0] == gpu]
-        known = sources(spaces.get(target.space), without=[*siblings, "note10_lut"])
+        known = sources(get_space(target.space), without=[*siblings, "note10_lut"])
         table = read_csv(data / target.rows, target, target.column)
         test = table.take(slice(3500, 4000))
         for seed in (0, 1):
@@ -46,9 +47,9 @@ def test_ten_of_our_own_measurements_adapt_the_other_engines(name):
     On 200 other rows, from the smallest to the largest networks: at most 4% off, better than a line in MACs,
     and 90% intervals that cover 80-99%.
     """
-    target = zoo.target(name)
-    measured = read_csv(zoo.FOLDER / "measured" / f"{name}.csv.gz", target, "lat_ms")
-    r = spaces.get(target.space).column(measured.genomes, "r")
+    target = catalogue.target(name)
+    measured = read_csv(catalogue.FOLDER / "measured" / f"{name}.csv.gz", target, "lat_ms")
+    r = get_space(target.space).column(measured.genomes, "r")
     measured = measured.take(np.flatnonzero(r >= 160))
     learner = Transfer(without=(name,))
     found, line = [], []
@@ -56,7 +57,7 @@ def test_ten_of_our_own_measurements_adapt_the_other_engines(name):
         order = np.random.default_rng(seed).permutation(len(measured))
         samples, test = measured.take(order[:10]), measured.take(order[10:210])
         found.append(scores(learner.fit(samples).predict(test.genomes, target), test.ms))
-        known = learner.sources(spaces.get(target.space))
+        known = learner.sources(get_space(target.space))
         simple = adaptation.baselines(known, samples, test.genomes)["MACs line"]
         line.append(scores(simple, test.ms)["mape"])
     mape = np.mean([row["mape"] for row in found])
@@ -67,8 +68,8 @@ def test_ten_of_our_own_measurements_adapt_the_other_engines(name):
 
 @pytest.mark.parametrize("name", OURS)
 def test_shipped_predictors_follow_the_measurements_they_were_fitted_on(name):
-    target = zoo.target(name)
-    measured = read_csv(zoo.FOLDER / "measured" / f"{name}.csv.gz", target, "lat_ms")
+    target = catalogue.target(name)
+    measured = read_csv(catalogue.FOLDER / "measured" / f"{name}.csv.gz", target, "lat_ms")
     assert len(measured) >= 500
-    found = scores(zoo.predictor(name).predict(measured.genomes, target), measured.ms)
-    assert found["mape"] < zoo.predictor(name).facts["left_out_mape"] < 3
+    found = scores(catalogue.predictor(name).predict(measured.genomes, target), measured.ms)
+    assert found["mape"] < catalogue.predictor(name).facts["left_out_mape"] < 3

@@ -5,8 +5,8 @@ import numpy as np
 from benchmarks.protocols import middle, read
 from latency.predictors.ensemble import Ensemble, denoised
 from latency.scores import scores
-from supernet import spaces
 from supernet.prediction import exact
+from supernet.space import get_space
 
 TRAIN = ("1080ti_1", "silver_4210r", "samsung_a50", "pixel3")  # of HELP's nine
 
@@ -17,7 +17,7 @@ def test_ten_samples_rank_a_device_that_no_source_is_like(data):
     Spearman at least .97 (HELP: .940 from 20 measurements and nine sources) where no single source reaches
     .9, and 90% intervals that cover at least 80%.
     """
-    space, table = spaces.get("nasbench201"), read(data, "nasbench201_latency.csv.gz", "nasbench201")
+    space, table = get_space("nasbench201"), read(data, "nasbench201_latency.csv.gz", "nasbench201")
     known = [denoised(table.data(name, slice(0, 900))) for name in TRAIN]
     ms = table.columns["eyeriss"]
     pool, query = np.arange(900), np.arange(900, 1900)

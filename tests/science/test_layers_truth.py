@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from supernet import spaces
-from supernet.tidy import read_columns
+from supernet.files.tables import read_columns
+from supernet.space import get_space
 
 OFA = [
     "ofa_mbv3_w1.0",
@@ -35,9 +35,9 @@ def test_macs_and_params_equal_those_of_the_extracted_subnet(name, torch):
     """20 random subnets per space: torch's flop counter (2 per MAC) and numel, to the last digit."""
     from torch.utils.flop_counter import FlopCounterMode
 
-    from supernet import network
+    from supernet.weights import network
 
-    space = spaces.get(name)
+    space = get_space(name)
     supernet = network.supernet(space)
     genomes = space.sample(20, np.random.default_rng(1))
     table = space.layers(genomes)
@@ -53,7 +53,7 @@ def test_macs_and_params_equal_those_of_the_extracted_subnet(name, torch):
 def test_live_peak_of_a_network_worked_out_by_hand(torch):
     """Two convolutions and a shortcut, 8 channels of 4 x 4: input of the block, its hidden map twice as wide,
     and the hidden map after ReLU, which is a copy in eager mode and none in the executor."""
-    from supernet.live_memory import executor, live_peak_bytes
+    from supernet.weights.live_memory import executor, live_peak_bytes
 
     class Block(torch.nn.Module):
         def __init__(self):
@@ -81,10 +81,10 @@ def test_peak_memory_is_what_is_really_alive(name, count, off, torch):
     But for ResNets with a wide stem, up to 15% more: PyTorch's max pooling also makes the indices, which no
     inference engine does.
     """
-    from supernet import network
-    from supernet.live_memory import executor, live_peak_bytes
+    from supernet.weights import network
+    from supernet.weights.live_memory import executor, live_peak_bytes
 
-    space = spaces.get(name)
+    space = get_space(name)
     supernet = network.supernet(space)
     genomes = space.sample(count, np.random.default_rng(2))
     ratio = []
@@ -100,7 +100,7 @@ def test_peak_memory_is_what_is_really_alive(name, count, off, torch):
 def test_published_rows_have_the_same_macs_and_params(data):
     """All 1,513 rows of DyNAS-T's evaluations of OFA-MobileNetV3 w1.0."""
     rows = read_columns(data / "ofa_mbv3_accuracy.csv.gz")
-    space = spaces.get("ofa_mbv3_w1.0")
+    space = get_space("ofa_mbv3_w1.0")
     table = space.layers(space.encode(rows))
     assert (table.macs() == rows["macs"]).all()
     assert (table.params() == rows["params"]).all()

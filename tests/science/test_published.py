@@ -3,16 +3,17 @@
 import numpy as np
 import pytest
 
-from latency import zoo
 from latency.data import read_csv
 from latency.predictors.additive import Additive
 from latency.scores import scores
+from latency.zoo import catalogue
 from search import pareto
 from search.archive import Archive
 from search.searchers.nsga2 import NSGA2
-from supernet import accuracy, spaces, training_cost
-from supernet.ofa_predictor import OfaAccuracy
-from supernet.tidy import read_columns
+from supernet.files.tables import read_columns
+from supernet.space import get_space
+from supernet.surrogates import accuracy, training_cost
+from supernet.surrogates.ofa_predictor import OfaAccuracy
 
 
 @pytest.mark.parametrize(
@@ -21,7 +22,7 @@ from supernet.tidy import read_columns
 def test_additive_predictors_on_help_data(data, name, limit):
     """Fitted on rows 0-3499 with ridge 1e-3, MAPE on rows 3500-3999 (HELP's checkpoint on titan_rtx_64:
     3.7%)."""
-    target = zoo.target(name)
+    target = catalogue.target(name)
     rows = read_csv(data / target.rows, target, target.column)
     fitted = Additive(ridge=1e-3).fit(rows.take(slice(0, 3500)))
     held_out = rows.take(slice(3500, 4000))
@@ -31,7 +32,7 @@ def test_additive_predictors_on_help_data(data, name, limit):
 @pytest.mark.parametrize(("name", "s1"), [("2080ti_b64_w1.0", 0.386), ("p40_b64_w1.0", 1.18)])
 def test_additive_predictors_beat_the_mlp_of_s1(data, name, s1):
     """S1 (arXiv 2101.00732), their released MLP on the same protocol: MAE .386 and 1.18 ms."""
-    target = zoo.target(name)
+    target = catalogue.target(name)
     rows = read_csv(data / target.rows, target, target.column)
     fitted = Additive(ridge=1e-2).fit(rows.take(slice(0, 7000)))
     held_out = rows.take(slice(7000, 8500))
@@ -40,16 +41,16 @@ def test_additive_predictors_beat_the_mlp_of_s1(data, name, s1):
 
 def test_note10_table_reproduces_the_sums_of_s1(data):
     """S1's Note10 column is the sum of the table's entries; 6 significant digits were kept."""
-    target = zoo.target("note10_lut")
+    target = catalogue.target("note10_lut")
     rows = read_csv(data / "s1_ofa_latency.csv.gz", target, "lat_note10_lut")
-    predicted = zoo.predictor("note10_lut").predict(rows.genomes, target).mean
+    predicted = catalogue.predictor("note10_lut").predict(rows.genomes, target).mean
     assert np.abs(predicted / rows.ms - 1).max() < 1e-5
 
 
 def test_accuracy_surrogate_on_measured_networks(data):
     """Half the rows, one seed (RESEARCH, 1,000 rows: SVR .066 points, tau .963; ridge .170, .919)."""
     rows = read_columns(data / "ofa_mbv3_accuracy.csv.gz")
-    space = spaces.get("ofa_mbv3_w1.0")
+    space = get_space("ofa_mbv3_w1.0")
     genomes, top1 = space.encode(rows), rows["top1"] / 100
     order = np.random.default_rng(0).permutation(len(top1))
     train, test = order[:500], order[500:]
@@ -66,7 +67,7 @@ def test_ofas_predictor_in_batches_equals_its_own_code(data, rng):
 
     path = data / "ofa_official" / "ofa_mbv3_w1.2_acc_predictor.pth"
     ours = OfaAccuracy.read(path)
-    space = spaces.get("ofa_mbv3_w1.2").restrict("r", 176, 176)
+    space = get_space("ofa_mbv3_w1.2").restrict("r", 176, 176)
     genomes = space.sample(50, rng)
     sizes = (128, 400, 400, 400, 1)
     layers = [m for i in range(4) for m in (torch.nn.Linear(sizes[i], sizes[i + 1]), torch.nn.ReLU())][:-1]
@@ -82,7 +83,7 @@ def test_ofas_predictor_in_batches_equals_its_own_code(data, rng):
     with torch.no_grad():
         expected = network(torch.tensor(x))[:, 0].numpy()
     assert np.allclose(ours.predict(genomes, space).mean, expected, atol=1e-6)
-    wide = spaces.get("ofa_mbv3_w1.2").restrict("r", 164, 164)
+    wide = get_space("ofa_mbv3_w1.2").restrict("r", 164, 164)
     with pytest.raises(ValueError, match=r"not \[164\]"):
         ours.predict(wide.sample(3, rng), wide)
 
@@ -103,7 +104,7 @@ def test_training_step_times(data):
 @pytest.fixture(scope="module")
 def nasbench201(data):
     """All 15,625 cells: cost (-accuracy, latency) in the order of the genomes."""
-    space = spaces.get("nasbench201")
+    space = get_space("nasbench201")
     latencies = read_columns(data / "nasbench201_latency.csv.gz")
     tests = read_columns(data / "nasbench201_accuracy_12ep.csv.gz")
     assert (latencies["arch_id"] == tests["arch_id"]).all()

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-DIGITS = {"_target_": "supernet.data.ImageSet", "source": "digits", "resolution": [16, 20]}
+DIGITS = {"_target_": "supernet.weights.images.ImageSet", "source": "digits", "resolution": [16, 20]}
 
 
 @pytest.fixture(scope="session")
@@ -20,8 +20,9 @@ def training():
         import ofa.imagenet_classification.elastic_nn.networks  # noqa: F401
         import torch
 
-    import configs
-    from supernet import spaces, train
+    from supernet import registry
+    from supernet.space import get_space
+    from supernet.training import train
 
     torch.set_num_threads(1)
 
@@ -38,8 +39,8 @@ def training():
         node = {**DIGITS, "train_images": images, "val": val, "calibration": min(images, 256)}
         given = {"epochs": 3, "batch": 64, "forward_batch": 32, "rate": 0.05, **options}
         return train.train(
-            spaces.get("ofa_small"),
-            configs.build(node).load(),
+            get_space("ofa_small"),
+            registry.build(node).load(),
             recipe,
             train.Optimisation(**given),
             seed=seed,
@@ -55,7 +56,7 @@ def training():
 @pytest.fixture(scope="session")
 def trained_folder(training, tmp_path_factory) -> Path:
     """A run folder of six epochs on 300 digits: its subnets are right about half of the time."""
-    from supernet.recipes import Sandwich
+    from supernet.training.recipes import Sandwich
 
     out = tmp_path_factory.mktemp("trained") / "run"
     training(out, Sandwich(largest_first=0.25), images=300, val=300, epochs=6, batch=32, forward_batch=32)
@@ -67,13 +68,16 @@ def bench() -> Any:
     """What steps of shrinking work with: an untrained small supernet and a few digits."""
     import torch
 
-    import configs
-    from supernet import network, shrink, spaces, train
+    from supernet import registry
+    from supernet.deploy import shrink
+    from supernet.space import get_space
+    from supernet.training import train
+    from supernet.weights import network
 
     torch.set_num_threads(1)
-    node = configs.load("data", "digits") | {"train_images": 128, "calibration": 64, "test": 0.1}
-    images = configs.build(node).load()
-    space = spaces.get("ofa_small")
+    node = registry.load("data", "digits") | {"train_images": 128, "calibration": 64, "test": 0.1}
+    images = registry.build(node).load()
+    space = get_space("ofa_small")
     with torch.random.fork_rng():
         torch.manual_seed(0)
         module = network.supernet(space, 10)

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
-from supernet import accuracy, spaces
+from supernet.space import get_space
+from supernet.surrogates import accuracy
 
-SPACE = spaces.get("ofa_mbv3_w1.0").restrict("r", 224, 224).restrict("finetune_epochs", 0, 0)
+SPACE = get_space("ofa_mbv3_w1.0").restrict("r", 224, 224).restrict("finetune_epochs", 0, 0)
 
 
 @pytest.fixture(scope="module")
@@ -100,11 +101,11 @@ def test_finetuning_adds_its_gain_and_its_doubt(made_up, fitted):
 
 
 def test_resolutions_it_does_not_know_are_refused(fitted):
-    wide = spaces.get("ofa_mbv3_w1.0").sample(50, np.random.default_rng(0))
+    wide = get_space("ofa_mbv3_w1.0").sample(50, np.random.default_rng(0))
     with pytest.raises(ValueError, match=r"resolutions 224 to 224, not for \d+ to \d+; restrict"):
         fitted.predict(wide)
     with pytest.raises(ValueError, match="not part of"):
-        fitted.predict(wide, spaces.get("ofa_mbv3_w1.2"))
+        fitted.predict(wide, get_space("ofa_mbv3_w1.2"))
     with pytest.raises(ValueError, match="too few"):
         accuracy.fit(SPACE, wide[:5], np.ones(5))
 
@@ -115,7 +116,7 @@ def test_shipped_surrogates_are_sensible(name):
 
     The largest subnet is the best of its neighbourhood.
     """
-    space = spaces.get(name)
+    space = get_space(name)
     surrogate = accuracy.load(name)
     largest = space.levels.astype(np.int8)[None, :]
     smallest = space.canonical(np.ones((1, space.d), np.int8))

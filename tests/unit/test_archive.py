@@ -5,9 +5,9 @@ import pytest
 
 from search import pareto
 from search.archive import Archive
-from supernet import spaces
+from supernet.space import get_space
 
-SPACE = spaces.get("nasbench201")
+SPACE = get_space("nasbench201")
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def test_save_and_load_keep_everything(filled, tmp_path):
     assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
     assert (loaded.front() == filled.front()).all()
     with pytest.raises(ValueError, match="of nasbench201, not of fbnet"):
-        Archive.load(tmp_path / "a.npz", spaces.get("fbnet"))
+        Archive.load(tmp_path / "a.npz", get_space("fbnet"))
 
 
 def test_nothing_feasible_has_no_knee():

@@ -5,10 +5,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from latency import deployed, zoo
+from latency import deployed
 from latency.target import Target
-from supernet import spaces
-from supernet.subnet import Subnet
+from latency.zoo import catalogue
+from supernet.space import get_space
+from supernet.weights.subnet import Subnet
 
 NAME = "ofa_mbv3_w1.0 r160 d2-2-2-2-2 k33-33-33-33-33 e33-33-33-33-33 ft0"
 
@@ -18,9 +19,9 @@ def subnet(**facts):
 
 
 def test_other_machines_are_predicted():
-    target = zoo.target("p40_b64_w1.0")
+    target = catalogue.target("p40_b64_w1.0")
     found = deployed.latency(target, {"mine": subnet()}, store=None)["mine"]
-    expected = zoo.predictor(target.name).predict(spaces.get(target.space).parse([NAME]), target)
+    expected = catalogue.predictor(target.name).predict(get_space(target.space).parse([NAME]), target)
     assert found["ms"] == pytest.approx(expected.mean[0])
     assert (found["how"], found["batch"]) == ("predicted", 64)
     with pytest.raises(ValueError, match="is pruned, which"):

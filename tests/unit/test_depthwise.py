@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch.nn.functional import conv2d
 
-from supernet import depthwise
-from supernet.depthwise import SmallMaps
+from supernet.training import depthwise
+from supernet.training.depthwise import SmallMaps
 
 
 def passes(mode, height, width, kernel, stride):

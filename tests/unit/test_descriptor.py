@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from latency import descriptor
+from latency.measuring import machine
 
 
 def test_rates_are_those_of_the_machine():
@@ -11,7 +11,7 @@ def test_rates_are_those_of_the_machine():
 
     from threadpoolctl import threadpool_limits
 
-    found = descriptor.micro_benchmark(seconds_per_probe=0.06)
+    found = machine.micro_benchmark(seconds_per_probe=0.06)
     assert found.seconds < 10
     assert all(rate > 0 for rate in found.rates.values())
     assert found.vector().shape == (len(found.rates),)
@@ -27,7 +27,7 @@ def test_rates_are_those_of_the_machine():
 
 
 def test_specification_describes_this_machine():
-    spec = descriptor.specification()
+    spec = machine.specification()
     assert spec.kind == "cpu"
     assert spec.cores >= 1
     assert spec.ram_gb > 0.5

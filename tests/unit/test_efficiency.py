@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from search import pareto
-from search.efficiency import (
+from search.ranking.efficiency import (
     Axis,
     Models,
     Normal,

@@ -2,7 +2,7 @@
 
 import pytest
 
-from latency import engines
+from latency.measuring import engine as engines
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -5,14 +5,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-import configs
 from latency.data import LatencyData
 from latency.predictors import ensemble
 from latency.predictors.ensemble import Ensemble, Features, denoised
 from latency.predictors.transfer import Source
 from latency.target import Target
-from supernet import slot_table, spaces
+from supernet import registry, slot_table
 from supernet.slot_table import SlotTable
+from supernet.space import get_space
 
 SPACES = ("nasbench201", "fbnet", "ofa_mbv3_w1.2")
 
@@ -45,7 +45,7 @@ def measured(space, table, n, rng, noise=0.0):
 
 @pytest.mark.parametrize("name", SPACES)
 def test_a_mix_of_the_sources_is_found(name, rng):
-    space = spaces.get(name)
+    space = get_space(name)
     sources = known(space)
     truth = slot_table.combine([(0.7, sources[0].table), (0.5, sources[2].table)])
     fitted = Ensemble().fit_from(sources, measured(space, truth, 10, rng))
@@ -57,7 +57,7 @@ def test_a_mix_of_the_sources_is_found(name, rng):
 
 def test_what_no_source_knows_is_learnt_from_op_counts(rng):
     """A device that pays for 3x3 convolutions alone: the mix of sources cannot say so, thirty samples can."""
-    space = spaces.get("nasbench201")
+    space = get_space("nasbench201")
     genomes = space.sample(230, rng)
     ms = 2.0 + (genomes == 4).sum(axis=1)
     data = LatencyData(target(space.name), genomes, ms, np.full(230, np.nan))
@@ -71,7 +71,7 @@ def test_what_no_source_knows_is_learnt_from_op_counts(rng):
 
 def test_the_slot_table_is_the_process(rng):
     """The collapsed table against the plain formula: kernel to the samples times their pulls."""
-    space = spaces.get("nasbench201")
+    space = get_space("nasbench201")
     sources = known(space)
     samples, genomes = measured(space, device(space, 9), 12, rng, noise=0.3), space.sample(40, rng)
     features = Features.build(space, sources)
@@ -82,7 +82,7 @@ def test_the_slot_table_is_the_process(rng):
 
 
 def test_one_strength_and_one_noise_are_plain_gaussian_process_regression(rng, monkeypatch):
-    space = spaces.get("nasbench201")
+    space = get_space("nasbench201")
     samples, genomes = measured(space, device(space, 9), 12, rng, noise=0.3), space.sample(40, rng)
     features = Features.build(space, known(space))
     values = features.of(samples.genomes)
@@ -98,7 +98,7 @@ def test_one_strength_and_one_noise_are_plain_gaussian_process_regression(rng, m
 
 
 def test_one_wild_sample_does_not_spoil_it(rng):
-    space = spaces.get("nasbench201")
+    space = get_space("nasbench201")
     sources = known(space)
     samples = measured(space, sources[1].table, 20, rng, noise=0.05)
     wild = replace(samples, ms=np.where(np.arange(20) == 4, 3 * samples.ms, samples.ms))
@@ -113,7 +113,7 @@ def test_one_wild_sample_does_not_spoil_it(rng):
 
 
 def test_counts_are_counts(rng):
-    space = spaces.get("nasbench201")
+    space = get_space("nasbench201")
     genomes = space.sample(50, rng)
     tables = ensemble._counts(space)
     found = np.stack([table.of(space, genomes) for table in tables], axis=1)
@@ -122,7 +122,7 @@ def test_counts_are_counts(rng):
 
 def test_intervals_cover(rng):
     """90% intervals from 10 samples, over 30 made-up devices: near 90% on average."""
-    space = spaces.get("nasbench201")
+    space = get_space("nasbench201")
     sources, covered = known(space), []
     for seed in range(30):
         mine = np.random.default_rng(seed)
@@ -137,7 +137,7 @@ def test_intervals_cover(rng):
 @pytest.mark.parametrize("name", SPACES)
 def test_contract(name, rng, tmp_path):
     """A permutation permutes, adapting leaves the predictor alone, and a saved one predicts the same."""
-    space = spaces.get(name)
+    space = get_space(name)
     fitted = Ensemble().fit_from(known(space), measured(space, device(space, 9), 10, rng, noise=0.1))
     genomes, order = space.sample(60, rng), rng.permutation(60)
     before = fitted.predict(genomes, fitted.target)
@@ -158,7 +158,7 @@ def test_contract(name, rng, tmp_path):
 
 def test_denoising_sees_through_noise_and_outliers(rng, monkeypatch):
     """Closer to the truth than a measurement is, and one row in twenty that is twice off does no harm."""
-    space = spaces.get("nasbench201")
+    space = get_space("nasbench201")
     truth, genomes = device(space, 4), space.sample(300, rng)
     data = measured(space, truth, 900, rng, noise=2.0)
     wild = replace(data, ms=np.where(np.arange(900) % 20 == 0, 2, 1) * data.ms)
@@ -174,7 +174,7 @@ def test_denoising_sees_through_noise_and_outliers(rng, monkeypatch):
 
 def test_chosen_rows_are_the_greedy_best(rng):
     """The first one lowers the summed posterior variance as no other row would: brute force."""
-    space = spaces.get("nasbench201")
+    space = get_space("nasbench201")
     sources, pool = known(space), space.sample(25, rng)
     values = Features.build(space, sources).of(pool)
     prior = 1.0 + np.tensordot(np.array(ensemble.CHOICE), values.grams(values), 1)
@@ -188,7 +188,7 @@ def test_chosen_rows_are_the_greedy_best(rng):
 
 
 def test_errors_say_what_to_do(rng):
-    space = spaces.get("nasbench201")
+    space = get_space("nasbench201")
     data = measured(space, device(space, 9), 10, rng)
     fitted = Ensemble().fit_from(known(space), data)
     with pytest.raises(ValueError, match="3 to 2000"):
@@ -196,16 +196,16 @@ def test_errors_say_what_to_do(rng):
     with pytest.raises(ValueError, match="fitted for new"):
         fitted.predict(data.genomes, target(space.name, "other"))
     with pytest.raises(ValueError, match="cannot adapt"):
-        fitted.adapt(measured(spaces.get("fbnet"), device(spaces.get("fbnet"), 1), 5, rng))
+        fitted.adapt(measured(get_space("fbnet"), device(get_space("fbnet"), 1), 5, rng))
     with pytest.raises(ValueError, match="ask for 1 to 10"):
         Ensemble().choose(space, known(space), data.genomes, 11)
     with pytest.raises(ValueError, match="at least 50"):
         denoised(data)
-    ofa = spaces.get("ofa_mbv3_w1.2")
+    ofa = get_space("ofa_mbv3_w1.2")
     with pytest.raises(ValueError, match="learner=additive"):
         denoised(measured(ofa, device(ofa, 1), 60, rng))
     with pytest.raises(Exception, match="countz"):
-        configs.build({"_target_": "latency.predictors.ensemble.Ensemble", "countz": [1]})
+        registry.build({"_target_": "latency.predictors.ensemble.Ensemble", "countz": [1]})
 
 
 def test_damaged_files_are_refused(rng, tmp_path):

@@ -6,8 +6,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from supernet import accuracy, evaluation, network, tidy
-from supernet.evaluation import AccuracyStore, Measured, SupernetAccuracy
+from supernet.files import tables
+from supernet.surrogates import accuracy
+from supernet.training import measured_accuracy
+from supernet.training.measured_accuracy import AccuracyStore, Measured, SupernetAccuracy
+from supernet.weights import network
 
 
 @pytest.fixture(scope="module")
@@ -17,7 +20,7 @@ def measured(trained_folder, tmp_path_factory):
 
 
 def genomes_of(measured, count=4):
-    return evaluation.sample(measured.trained.space.restrict("r", 16, 20), count, seed=1)
+    return measured_accuracy.sample(measured.trained.space.restrict("r", 16, 20), count, seed=1)
 
 
 def test_accuracy_is_that_of_the_calibrated_subnet(measured):
@@ -75,7 +78,7 @@ def test_foreign_genomes_are_refused(measured):
     with pytest.raises(ValueError, match="known for resolutions 16 to 20"):
         measured.predict(network.largest(space))
     with pytest.raises(ValueError, match="no run folder"):
-        evaluation.images_of(measured.folder.parent)
+        measured_accuracy.images_of(measured.folder.parent)
 
 
 def test_the_store_only_grows(tmp_path):
@@ -98,8 +101,8 @@ def test_the_store_only_grows(tmp_path):
 def test_csv_is_what_a_surrogate_is_fitted_on(measured, tmp_path):
     genomes = genomes_of(measured)
     counts = measured.measure(genomes)
-    assert evaluation.write_csv(tmp_path / "rows.csv", measured) >= 4
-    columns = tidy.read_columns(tmp_path / "rows.csv")
+    assert measured_accuracy.write_csv(tmp_path / "rows.csv", measured) >= 4
+    columns = tables.read_columns(tmp_path / "rows.csv")
     space = measured.trained.space
     read = space.encode(columns)
     for genome, count in zip(genomes, counts, strict=True):
@@ -109,14 +112,14 @@ def test_csv_is_what_a_surrogate_is_fitted_on(measured, tmp_path):
 
 
 def test_sample_has_the_ends_and_no_network_twice():
-    from supernet import spaces
+    from supernet.space import get_space
 
-    space = spaces.get("ofa_small").restrict("r", 16, 16)
-    found = evaluation.sample(space, 50, seed=3)
+    space = get_space("ofa_small").restrict("r", 16, 16)
+    found = measured_accuracy.sample(space, 50, seed=3)
     assert len(np.unique(found, axis=0)) == 50
     assert (found[0] == network.largest(space)[0]).all()
     assert (found[1] == network.smallest(space)[0]).all()
-    assert (evaluation.sample(space, 20, seed=3) == found[:20]).all()
+    assert (measured_accuracy.sample(space, 20, seed=3) == found[:20]).all()
 
 
 def test_workers_give_the_same_values(measured, tmp_path):
@@ -128,10 +131,10 @@ def test_workers_give_the_same_values(measured, tmp_path):
 
 def test_sample_curve_predicts_rows_left_out(rng):
     """Top-1 that is linear in the genes, with known noise: more rows, better ranks; intervals cover."""
-    from supernet import spaces
+    from supernet.space import get_space
 
-    space = spaces.get("ofa_small").restrict("r", 16, 16)
-    genomes = evaluation.sample(space, 150, seed=0)
+    space = get_space("ofa_small").restrict("r", 16, 16)
+    genomes = measured_accuracy.sample(space, 150, seed=0)
     hot = space.one_hot(genomes)
     top1 = 0.7 + hot @ rng.normal(0, 0.01, hot.shape[1]) + rng.normal(0, 0.002, len(hot))
     curve = accuracy.sample_curve(space, genomes, top1, [15, 100], seeds=2)

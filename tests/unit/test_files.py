@@ -6,9 +6,10 @@ import json
 import numpy as np
 import pytest
 
-from latency import zoo
-from latency.predictors import slot_latency
-from supernet import accuracy, artifact, tidy
+from latency.predictors import slots
+from latency.zoo import catalogue
+from supernet.files import artifact, tables
+from supernet.surrogates import accuracy
 
 
 def test_same_content_same_bytes(tmp_path):
@@ -25,7 +26,7 @@ def test_same_content_same_bytes(tmp_path):
 def test_damaged_files_are_named_and_left_alone(tmp_path, content):
     path = tmp_path / "broken.npz"
     path.write_bytes(content)
-    for load in (slot_latency.load, accuracy.load):
+    for load in (slots.load, accuracy.load):
         with pytest.raises(ValueError, match=r"broken\.npz is damaged"):
             load(path)
     assert path.read_bytes() == content
@@ -34,24 +35,24 @@ def test_damaged_files_are_named_and_left_alone(tmp_path, content):
 def test_foreign_files_are_refused(tmp_path):
     np.savez(tmp_path / "foreign.npz", x=np.arange(3))
     with pytest.raises(ValueError, match=r"foreign\.npz is damaged or not a file of ofa-frontier"):
-        slot_latency.load(tmp_path / "foreign.npz")
+        slots.load(tmp_path / "foreign.npz")
     artifact.save(tmp_path / "other.npz", "something else", {}, {})
     with pytest.raises(ValueError, match="holds something else, expected latency predictor"):
-        slot_latency.load(tmp_path / "other.npz")
+        slots.load(tmp_path / "other.npz")
     with pytest.raises(ValueError, match="no file"):
-        slot_latency.load(tmp_path / "absent.npz")
+        slots.load(tmp_path / "absent.npz")
 
 
 def test_objects_in_an_npz_are_never_unpickled(tmp_path):
     facts = json.dumps({"kind": "latency predictor", "version": 1})
     np.savez(tmp_path / "evil.npz", facts=np.array(facts), cells=np.array([{"a": 1}], dtype=object))
     with pytest.raises(ValueError, match="damaged"):
-        slot_latency.load(tmp_path / "evil.npz")
+        slots.load(tmp_path / "evil.npz")
 
 
 def test_no_flipped_byte_gives_a_traceback(tmp_path):
     """Any damage is a ValueError that names the file, or does not matter (time stamps inside the zip)."""
-    content = (zoo.FOLDER / "v100_b64.npz").read_bytes()
+    content = (catalogue.FOLDER / "v100_b64.npz").read_bytes()
     rng = np.random.default_rng(0)
     path = tmp_path / "v100_b64.npz"
     refused = [place for place in rng.integers(0, len(content), 150) if not survives(path, content, place)]
@@ -62,7 +63,7 @@ def survives(path, content, place):
     """Whether the file loads with one byte flipped; a refusal must name it."""
     path.write_bytes(content[:place] + bytes([content[place] ^ 0xFF]) + content[place + 1 :])
     try:
-        slot_latency.load(path)
+        slots.load(path)
     except ValueError as error:
         return path.name not in str(error)
     return True
@@ -71,7 +72,7 @@ def survives(path, content, place):
 def test_right_kind_with_wrong_content_is_refused(tmp_path):
     artifact.save(tmp_path / "p.npz", "latency predictor", {"cells": np.ones(3)}, {"target": {}})
     with pytest.raises(ValueError, match=r"p\.npz is no usable latency predictor"):
-        slot_latency.load(tmp_path / "p.npz")
+        slots.load(tmp_path / "p.npz")
     artifact.save(tmp_path / "a.npz", "accuracy surrogate", {}, {"space": "fbnet"})
     with pytest.raises(ValueError, match=r"a\.npz is no usable accuracy surrogate"):
         accuracy.load(tmp_path / "a.npz")
@@ -90,7 +91,7 @@ def test_tables_plain_and_compressed(tmp_path):
     with gzip.open(tmp_path / "t.csv.gz", "wt") as file:
         file.write(text)
     for name in ("t.csv", "t.csv.gz"):
-        columns = tidy.read_columns(tmp_path / name)
+        columns = tables.read_columns(tmp_path / name)
         assert columns["name"].tolist() == ["a", "b"]
         assert columns["ms"][0] == 1.5
         assert np.isnan(columns["ms"][1])
@@ -100,22 +101,22 @@ def test_tables_plain_and_compressed(tmp_path):
 def test_broken_tables_say_where(tmp_path, text, message):
     (tmp_path / "t.csv").write_text(text)
     with pytest.raises(ValueError, match=message):
-        tidy.read_columns(tmp_path / "t.csv")
+        tables.read_columns(tmp_path / "t.csv")
     with pytest.raises(ValueError, match="no table"):
-        tidy.read_columns(tmp_path / "absent.csv")
+        tables.read_columns(tmp_path / "absent.csv")
     (tmp_path / "t.csv.gz").write_bytes(b"not compressed")
     with pytest.raises(ValueError, match=r"t\.csv\.gz cannot be read"):
-        tidy.read_columns(tmp_path / "t.csv.gz")
+        tables.read_columns(tmp_path / "t.csv.gz")
 
 
 def test_percent_or_fraction():
-    assert tidy.percent(np.array([0.5, 0.76])).tolist() == [50.0, 76.0]
-    assert tidy.percent(np.array([50.0, 76.0])).tolist() == [50.0, 76.0]
+    assert tables.percent(np.array([0.5, 0.76])).tolist() == [50.0, 76.0]
+    assert tables.percent(np.array([50.0, 76.0])).tolist() == [50.0, 76.0]
     with pytest.raises(ValueError, match="top-1"):
-        tidy.percent(np.array([0.5, np.nan]))
+        tables.percent(np.array([0.5, np.nan]))
 
 
 def test_data_folder_that_is_not_there(monkeypatch):
     monkeypatch.setenv("OFA_FRONTIER_DATA", "/nowhere")
     with pytest.raises(ValueError, match="/nowhere"):
-        tidy.data_dir()
+        tables.data_dir()

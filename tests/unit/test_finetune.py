@@ -3,14 +3,16 @@
 import numpy as np
 import pytest
 
-from supernet import evaluation, network, training_cost
-from supernet.finetune import FineTuning, energy_kwh, fine_tune
-from supernet.train import processes
-from supernet.training_cost import StepTime
+from supernet.surrogates import training_cost
+from supernet.surrogates.training_cost import StepTime
+from supernet.training import measured_accuracy
+from supernet.training.finetune import FineTuning, energy_kwh, fine_tune
+from supernet.training.train import processes
+from supernet.weights import network
 
 
 def test_fine_tuning_from_the_supernet_and_from_scratch(trained_folder):
-    trained, images = network.load(trained_folder), evaluation.images_of(trained_folder)
+    trained, images = network.load(trained_folder), measured_accuracy.images_of(trained_folder)
     genome = network.smallest(trained.space)
     with processes() as group:
         none = fine_tune(trained, images, genome, FineTuning(epochs=0), group)

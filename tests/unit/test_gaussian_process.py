@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from search import gaussian_process
-from supernet import footprint, spaces
+from supernet import footprint
+from supernet.space import get_space
 
-SPACE = spaces.get("ofa_mbv3_w1.0").restrict("r", 160, 224).restrict("finetune_epochs", 0, 0)
+SPACE = get_space("ofa_mbv3_w1.0").restrict("r", 160, 224).restrict("finetune_epochs", 0, 0)
 
 
 @pytest.fixture(scope="module")

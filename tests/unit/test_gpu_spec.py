@@ -5,16 +5,18 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from latency import predictors, target, zoo
+from latency import target
 from latency.data import LatencyData
-from latency.predictors import gpu_spec
+from latency.predictors import gpu_spec, interface
 from latency.predictors.gpu_spec import GpuModel, GpuSpec, Parameters
-from supernet import device, spaces
-from supernet.space import Genomes
+from latency.zoo import catalogue
+from supernet import device
+from supernet.arrays import Genomes
+from supernet.space import get_space
 
 
 def genomes(n: int, seed: int = 0) -> Genomes:
-    space = spaces.get("ofa_mbv3_w1.2").restrict("r", 160, 224)
+    space = get_space("ofa_mbv3_w1.2").restrict("r", 160, 224)
     return space.network(space.sample(n, np.random.default_rng(seed)))
 
 
@@ -26,18 +28,18 @@ def made_up(model: GpuModel, name: str, batch: int, rows: Genomes) -> LatencyDat
 
 
 def test_tables_equal_the_sum_over_layers():
-    model, rows = zoo.gpu_model(), genomes(50)
+    model, rows = catalogue.gpu_model(), genomes(50)
     where = target.gpu("rtx_4090", batch=16)
     predictor = model.predictor(where)
     device_ms, host_ms = predictor.parts(rows)
-    layers = spaces.get(where.space).layers(rows)
+    layers = get_space(where.space).layers(rows)
     each = model.parameters.device(gpu_spec._work(layers, 16), where.spec, "")
     assert np.allclose(device_ms, each.sum(axis=1), rtol=1e-9)
     assert np.allclose(host_ms, predictor.parameters.launch_ms("nobody") * layers.live.sum(axis=1))
 
 
 def test_a_memory_bound_network_follows_bandwidth_and_a_host_bound_one_nothing():
-    model, rows = zoo.gpu_model(), genomes(20)
+    model, rows = catalogue.gpu_model(), genomes(20)
     slow = device.get("rtx_2080ti")
     fast = replace(
         slow, name="fast", bandwidth_gbs=10 * slow.bandwidth_gbs, fp32_tflops=10 * slow.fp32_tflops
@@ -57,10 +59,10 @@ def test_the_fit_finds_what_made_the_data():
 
     The zoo's shares are further off.
     """
-    values = dict(zoo.gpu_model().parameters.values)
+    values = dict(catalogue.gpu_model().parameters.values)
     values |= {"bandwidth.pointwise": np.log(0.3), "rate.depthwise": np.log(0.1), "launch": np.log(0.05)}
     values = {k: v for k, v in values.items() if not k.startswith(("study", "generation", "family"))}
-    truth = replace(zoo.gpu_model(), parameters=Parameters(values))
+    truth = replace(catalogue.gpu_model(), parameters=Parameters(values))
     rows = genomes(20)
     known = [
         made_up(truth, name, batch, rows)
@@ -73,7 +75,7 @@ def test_the_fit_finds_what_made_the_data():
         np.abs(
             model.predictor(unseen.target).predict(unseen.genomes, unseen.target).mean / unseen.ms - 1
         ).mean()
-        for model in (fitted, zoo.gpu_model())
+        for model in (fitted, catalogue.gpu_model())
     ]
     assert off[0] < 0.12
     assert off[1] > 1.3 * off[0]
@@ -81,7 +83,7 @@ def test_the_fit_finds_what_made_the_data():
 
 
 def test_one_anchor_removes_most_of_a_wrong_factor_and_narrows_the_interval():
-    model, rows = zoo.gpu_model(), genomes(200)
+    model, rows = catalogue.gpu_model(), genomes(200)
     where = target.gpu("rtx_3090", batch=64)
     before = model.predictor(where)
     ms = 1.3 * before.predict(rows, where).mean
@@ -98,14 +100,14 @@ def test_one_anchor_removes_most_of_a_wrong_factor_and_narrows_the_interval():
 
 def test_files(tmp_path):
     where = target.gpu("t4", batch=8)
-    predictor = zoo.gpu_model().predictor(where)
+    predictor = catalogue.gpu_model().predictor(where)
     predictor.save(tmp_path / "t4.npz")
-    loaded = predictors.load(tmp_path / "t4.npz")
+    loaded = interface.load(tmp_path / "t4.npz")
     rows = genomes(10)
     assert np.allclose(loaded.predict(rows, where).mean, predictor.predict(rows, where).mean)
     assert np.allclose(loaded.predict(rows, where).std, predictor.predict(rows, where).std)
-    zoo.gpu_model().save(tmp_path / "model.json")
-    assert gpu_spec.load_model(tmp_path / "model.json").parameters == zoo.gpu_model().parameters
+    catalogue.gpu_model().save(tmp_path / "model.json")
+    assert gpu_spec.load_model(tmp_path / "model.json").parameters == catalogue.gpu_model().parameters
     (tmp_path / "other.json").write_text("{}")
     with pytest.raises(ValueError, match="holds no"):
         gpu_spec.load_model(tmp_path / "other.json")
@@ -118,17 +120,17 @@ def test_what_is_no_gpu_or_unknown_is_refused():
     with pytest.raises(ValueError, match="no bandwidth_gbs"):
         gpu_spec.sheet(bare)
     with pytest.raises(ValueError, match="no known GPU has timed"):
-        zoo.gpu_model().predictor(target.gpu("v100", space="ofa_resnet50"))
+        catalogue.gpu_model().predictor(target.gpu("v100", space="ofa_resnet50"))
     with pytest.raises(ValueError, match="no GPU to learn from"):
         GpuSpec().fit([])
 
 
 def test_automatic_names_its_reason():
-    own, why = zoo.automatic(zoo.target("v100_b64"))
+    own, why = catalogue.automatic(catalogue.target("v100_b64"))
     assert own.facts["method"] == "additive"
     assert "4,000 measurements" in why
-    sheet, why = zoo.automatic(target.gpu("rtx_4090"))
+    sheet, why = catalogue.automatic(target.gpu("rtx_4090"))
     assert sheet.facts["samples"] == 0
     assert "nothing was measured" in why
     with pytest.raises(ValueError, match="no predictor was fitted"):
-        zoo.automatic(replace(zoo.target("note10_lut"), name="mine", batch=2))
+        catalogue.automatic(replace(catalogue.target("note10_lut"), name="mine", batch=2))

@@ -5,7 +5,7 @@ import pytest
 import torchvision  # noqa: F401  # its import-time warnings, if any, belong to no test
 from PIL import Image
 
-from supernet.data import ImageSet, check_mixed, training_batches
+from supernet.weights.images import ImageSet, check_mixed, training_batches
 
 DIGITS = {"source": "digits", "resolution": (16, 24), "val": 200}
 

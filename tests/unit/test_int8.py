@@ -5,10 +5,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-import configs
-from latency.descriptor import pairs_overflow
-from supernet import deployed_model, evaluation, export, int8, network, shrink, train
-from supernet.onnx_export import to_onnx
+from latency.measuring.machine import pairs_overflow
+from supernet import registry
+from supernet.deploy import export, int8, shrink
+from supernet.deploy import model as deployed_model
+from supernet.deploy.onnx import to_onnx
+from supernet.training import measured_accuracy, train
+from supernet.weights import network
 
 SMALL = "ofa_small r16 d1-1-1 k3-3-3 e3-3-3 ft0"
 
@@ -48,9 +51,9 @@ def test_logits_are_not_clipped():
 @pytest.mark.parametrize("engine", list(deployed_model.ENGINES))
 def test_int8_models_follow_the_network(engine, trained_folder, tmp_path):
     """Logits of the int8 model against fp32, its files, and what they say about themselves."""
-    for package in configs.load("engine", engine)["requires"]:
+    for package in registry.load("engine", engine)["requires"]:
         pytest.importorskip(package)
-    supernet, images = network.load(trained_folder), evaluation.images_of(trained_folder)
+    supernet, images = network.load(trained_folder), measured_accuracy.images_of(trained_folder)
     with train.processes() as group:
         here = shrink.Bench(supernet, images, group, narrow=pairs_overflow(), engine=engine)
         plain, small = shrink.run(shrink.Recipe(steps=(shrink.Int8(images=64),)), SMALL, here, tmp_path, {})

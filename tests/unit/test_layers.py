@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from supernet import spaces
 from supernet.layers import Kind, LayerBuilder, make_divisible
+from supernet.space import get_space
 
 
 def test_two_layers_by_hand():
@@ -41,7 +41,7 @@ def test_channels_are_divisible_by_8_and_not_below_90_percent(wish, channels):
 def test_nasbench201_extremes():
     """Dong and Yang (2020): six 3x3 convolutions have 220.12 M multiply-accumulates and 1,531,546
     parameters."""
-    space = spaces.get("nasbench201")
+    space = get_space("nasbench201")
     table = space.layers(space.encode({edge: np.array([3, 0]) for edge in (a.name for a in space.axes)}))
     assert table.macs()[0] == 220_119_680
     assert table.params().tolist() == [1_531_546, 73_306]

@@ -5,21 +5,24 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-import configs
-from latency import predictors, zoo
 from latency.data import LatencyData
+from latency.predictors import interface
 from latency.predictors.automatic import Automatic
 from latency.predictors.constant import Constant
 from latency.predictors.operator_table import OperatorTable
 from latency.scores import scores
-from supernet import spaces
+from latency.zoo import catalogue
+from supernet import registry
+from supernet.space import get_space
 
 
 def measured(name: str, n: int, seed: int = 0) -> LatencyData:
-    target = zoo.target(name)
-    space = spaces.get(target.space).restrict("r", 160, 224)
+    target = catalogue.target(name)
+    space = get_space(target.space).restrict("r", 160, 224)
     genomes = space.network(space.sample(n, np.random.default_rng(seed)))
-    return LatencyData(target, genomes, zoo.predictor(name).predict(genomes, target).mean, np.full(n, np.nan))
+    return LatencyData(
+        target, genomes, catalogue.predictor(name).predict(genomes, target).mean, np.full(n, np.nan)
+    )
 
 
 def test_constant_is_the_mean_and_its_error_that_of_left_out_rows():
@@ -54,7 +57,7 @@ def test_automatic_takes_what_the_rows_allow(n, method):
 def test_automatic_keeps_the_smallest_error_on_rows_left_out():
     """Latencies that no known device explains, as a table of operators makes them, go to the additive fit."""
     data = measured("v100_b64", 80)
-    ops = spaces.get(data.target.space).slot_codes(data.genomes)
+    ops = get_space(data.target.space).slot_codes(data.genomes)
     odd = replace(data, ms=5 + (ops * np.random.default_rng(0).random((1, ops.shape[1]))).sum(axis=1))
     fitted = Automatic().fit(odd)
     errors = {
@@ -69,10 +72,10 @@ def test_automatic_keeps_the_smallest_error_on_rows_left_out():
 @pytest.mark.parametrize("name", ["additive", "constant", "operator_table", "transfer"])
 def test_any_file_is_loaded_by_its_kind(name, tmp_path):
     data = measured("v100_b64", 20)
-    fitted = configs.build(configs.load("learner", name)).fit(data)
-    path = tmp_path / f"mine{predictors.suffix(fitted)}"
+    fitted = registry.build(registry.load("learner", name)).fit(data)
+    path = tmp_path / f"mine{interface.suffix(fitted)}"
     fitted.save(path)
-    loaded = predictors.load(path)
+    loaded = interface.load(path)
     assert np.allclose(
         loaded.predict(data.genomes, data.target).mean,
         fitted.predict(data.genomes, data.target).mean,

@@ -10,10 +10,11 @@ from search.archive import Archive
 from search.objective import Evaluator, Objective
 from search.searchers.linas import LINAS, choose, spread
 from search.searchers.nsga2 import NSGA2
-from supernet import footprint, spaces
+from supernet import footprint
 from supernet.prediction import Prediction, exact
+from supernet.space import get_space
 
-SPACE = spaces.get("ofa_mbv3_w1.0").restrict("r", 224, 224).restrict("finetune_epochs", 0, 0)
+SPACE = get_space("ofa_mbv3_w1.0").restrict("r", 224, 224).restrict("finetune_epochs", 0, 0)
 SMALL = dict(population=40, generations=8)
 
 

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from benchmarks.protocols import maplex
-from latency import instruction_sets, operators, predictors
 from latency.data import LatencyData
-from latency.operators import Operators
+from latency.measuring import instruction_sets, operators
+from latency.measuring.operators import Operators
+from latency.predictors import interface
 from latency.predictors.maple import (
     Known,
     Maple,
@@ -26,9 +27,10 @@ from latency.predictors.maple import (
 from latency.predictors.mlp import Training
 from latency.target import Target
 from latency.zoo import devices
-from supernet import footprint, spaces
+from supernet import footprint
+from supernet.space import get_space
 
-SPACE = spaces.get("ofa_mbv3_w1.0")
+SPACE = get_space("ofa_mbv3_w1.0")
 QUICK = Training(epochs=4, batch=64)
 
 
@@ -81,7 +83,7 @@ def test_saved_predictors_are_the_same_and_broken_ones_refused(family, form, tmp
     known, new = family
     fitted = Maple(form=form, training=QUICK).fit_from(known, new.data.take(slice(0, 5)), new.descriptor)
     fitted.save(tmp_path / "p.npz")
-    loaded = predictors.load(tmp_path / "p.npz")
+    loaded = interface.load(tmp_path / "p.npz")
     genomes = new.data.genomes
     expected = fitted.predict(genomes, fitted.target)
     assert np.allclose(loaded.predict(genomes, fitted.target).mean, expected.mean, rtol=1e-12)
@@ -92,7 +94,7 @@ def test_saved_predictors_are_the_same_and_broken_ones_refused(family, form, tmp
     spoilt = replace(fitted, scale=replace(fitted.scale, middle=fitted.scale.middle[:-1]))
     spoilt.save(tmp_path / "q.npz")
     with pytest.raises(ValueError, match="no usable maple predictor"):
-        predictors.load(tmp_path / "q.npz")
+        interface.load(tmp_path / "q.npz")
 
 
 def test_kernel_mean_is_that_of_the_gaussian_process(family):
@@ -256,7 +258,7 @@ def test_limits_follow_from_the_environment(monkeypatch):
         instruction_sets.current({"ONEDNN_MAX_CPU_ISA": "AVX2"})
     with pytest.raises(ValueError, match="takes no instruction-set limit"):
         instruction_sets.check("sse41", "onnxruntime")
-    monkeypatch.setattr("latency.descriptor.cpu_flags", lambda: {"sse4_1"})
+    monkeypatch.setattr("latency.measuring.machine.cpu_flags", lambda: {"sse4_1"})
     with pytest.raises(ValueError, match="start it with ONEDNN_MAX_CPU_ISA=SSE41"):
         instruction_sets.check("sse41", "torch_eager")
     with pytest.raises(ValueError, match="no avx512f"):

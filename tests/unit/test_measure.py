@@ -6,12 +6,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-import configs
-from latency import engines, measure
-from latency.measure import Job
-from latency.store import Store, Visit
+from latency.measuring import engine as engines
+from latency.measuring import session as measure
+from latency.measuring.session import Job
+from latency.measuring.store import Store, Visit
 from latency.target import Target, here, is_here
-from supernet import spaces
+from supernet import registry
+from supernet.space import get_space
 
 CPU = Target(
     name="cpu",
@@ -70,7 +71,7 @@ def test_measurements_that_were_cut_short_or_broke_down_do_not_count(rng):
 
 
 def test_a_sitting_that_was_killed_at_once_is_not_known(tmp_path, rng):
-    space = spaces.get(CPU.space)
+    space = get_space(CPU.space)
     true = dict(zip(space.format(space.network(space.sample(6, rng))), np.linspace(2, 6, 6), strict=True))
     with Store(tmp_path / "s.sqlite") as store:
         for rounds in (12, 1):
@@ -107,7 +108,7 @@ def test_visits_on_a_busy_machine_count_with_one_thread_only():
 
 
 def test_sittings_are_brought_to_one_scale(tmp_path, rng):
-    space = spaces.get(CPU.space)
+    space = get_space(CPU.space)
     names = space.format(space.network(space.sample(6, rng)))
     true = dict(zip(names, np.linspace(2, 6, 6), strict=True))
     with Store(tmp_path / "s.sqlite") as store:
@@ -188,13 +189,13 @@ def test_several_threads_are_refused_on_a_busy_machine(tmp_path, monkeypatch):
     monkeypatch.setattr(measure, "BUSY", -1.0)  # any machine is busier than that
     two = replace(CPU, threads=2)
     with Store(tmp_path / "s.sqlite") as store, pytest.raises(ValueError, match="threads=1"):
-        measure.measure(two, spaces.get(two.space).sample(1, np.random.default_rng(0)), store=store)
+        measure.measure(two, get_space(two.space).sample(1, np.random.default_rng(0)), store=store)
 
 
 def test_targets_that_do_not_say_their_threads_cannot_be_measured(tmp_path, rng):
     target = replace(CPU, threads=None)
     with Store(tmp_path / "s.sqlite") as store, pytest.raises(ValueError, match="not this machine"):
-        measure.measure(target, spaces.get(target.space).sample(1, rng), store=store)
+        measure.measure(target, get_space(target.space).sample(1, rng), store=store)
 
 
 ENGINES = [
@@ -215,9 +216,9 @@ def test_real_engines_run_what_pytorch_runs(engine, precision, rng):
         built = engines.build(engine, precision=precision, threads=1)
     except engines.NotInstalledError as error:
         pytest.skip(str(error))
-    from supernet import network
+    from supernet.weights import network
 
-    space = spaces.get("ofa_mbv3_w1.0").restrict("r", 128, 128)
+    space = get_space("ofa_mbv3_w1.0").restrict("r", 128, 128)
     genome = space.sample(1, rng)
     written_out = network.extract(network.supernet(space), space, genome)
     images = torch.randn((2, 3, 128, 128), generator=torch.Generator().manual_seed(0))
@@ -248,7 +249,7 @@ def test_engines_name_what_is_missing(monkeypatch):
         engines.build("onnxruntime")
 
 
-@pytest.mark.parametrize("name", configs.names("engine"))
+@pytest.mark.parametrize("name", registry.names("engine"))
 def test_unknown_precisions_are_refused_with_the_known_ones(name):
     with pytest.raises(ValueError, match=r"fp32|CUDA"):
         engines.build(name, precision="fp7")

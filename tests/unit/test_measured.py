@@ -10,15 +10,16 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import pytest
 
-import configs
 from search import problem, run
+from search.commands.search_options import BUDGET, MEASURED_BUDGET, Options
 from search.objective import InfeasibleError
-from search.options import BUDGET, MEASURED_BUDGET, Options
 from search.searchers.linas import LINAS
-from supernet import accuracy, footprint, spaces
-from supernet.evaluation import AccuracyStore, SupernetAccuracy
+from supernet import footprint, registry
 from supernet.prediction import Prediction
-from supernet.training_cost import TrainingCost
+from supernet.space import get_space
+from supernet.surrogates import accuracy
+from supernet.surrogates.training_cost import TrainingCost
+from supernet.training.measured_accuracy import AccuracyStore, SupernetAccuracy
 
 
 @dataclass
@@ -34,7 +35,7 @@ class Evaluated:
     evaluations: int = 0
 
     def predict(self, genomes, space=None):
-        own = spaces.get(self.space)
+        own = get_space(self.space)
         for row in own.network(genomes):
             if row.tobytes() not in self.known:
                 if self.evaluations == self.patience:
@@ -59,7 +60,7 @@ def test_only_what_is_searched_and_two_more_are_measured(tmp_path):
     model = Evaluated()
     found = go(model, tmp_path / "a")
     assert len(found.archive) == 30
-    own = spaces.get(model.space)
+    own = get_space(model.space)
     ends = {row.tobytes() for row in own.network(found.archive.space.extremes())}
     assert set(model.known) == {row.tobytes() for row in found.archive.genomes} | ends
     worst, best = (model.predict(end).mean[0] for end in np.split(found.archive.space.extremes(), 2))
@@ -170,7 +171,7 @@ def test_killed_command_goes_on_to_the_same_bytes(trained_folder, tmp_path):
         return subprocess.Popen(
             [sys.executable, "-m", "scripts.run_search", *words],
             cwd=tmp_path,
-            env={**os.environ, "PYTHONPATH": str(configs.FOLDER.parent), "OMP_NUM_THREADS": "1"},
+            env={**os.environ, "PYTHONPATH": str(registry.FOLDER.parent), "OMP_NUM_THREADS": "1"},
             text=True,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

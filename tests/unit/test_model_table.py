@@ -5,8 +5,8 @@ import csv
 import numpy as np
 import pytest
 
-from search.efficiency import Normal, Repeats
-from search.model_table import AxisColumns, Runs, Table
+from search.ranking.efficiency import Normal, Repeats
+from search.ranking.model_table import AxisColumns, Runs, Table
 
 ROWS = [
     ["model", "family", "top1", "a", "b", "c", "sd"],

@@ -7,12 +7,14 @@ from pydantic import ValidationError
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-import configs
-from latency import classifiers, module_rows, module_types, tracing
-from latency.module_types import Choice, ModuleType, Span
-from supernet import network, spaces
+from latency.modules import classifiers, kinds, tracing
+from latency.modules import places as module_rows
+from latency.modules.kinds import Choice, ModuleType, Span
+from supernet import registry
+from supernet.space import get_space
+from supernet.weights import network
 
-NAMES = configs.names("module")
+NAMES = registry.names("module")
 
 
 def macs_of(module, images):
@@ -24,7 +26,7 @@ def macs_of(module, images):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_work_on_paper_is_that_of_the_built_module(name):
-    kind = module_types.of(name)
+    kind = kinds.of(name)
     rows, _ = kind.draw(6, (1,), seed=3)
     work = kind.work(rows)
     for i, row in enumerate(rows):
@@ -42,7 +44,7 @@ def test_work_on_paper_is_that_of_the_built_module(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_designs_fill_their_ranges_and_repeat(name):
-    kind = module_types.of(name)
+    kind = kinds.of(name)
     rows, batch = kind.draw(120, (1, 8), seed=0)
     again, batches = kind.draw(120, (1, 8), seed=0)
     assert (rows == again).all()
@@ -57,7 +59,7 @@ def test_designs_fill_their_ranges_and_repeat(name):
 
 
 def test_batches_have_as_many_images():
-    kind = module_types.of("mbconv_se")
+    kind = kinds.of("mbconv_se")
     module, images = kind.build(kind.draw(1, (1,), seed=0)[0][0], 8)
     assert len(module(images)) == len(images) == 8
 
@@ -77,7 +79,7 @@ def test_wrong_ranges_are_refused():
 
 @pytest.mark.parametrize("name", ["ofa_mbv3_w1.0", "ofa_proxyless_w1.3", "ofa_resnet50"])
 def test_layers_of_a_space_and_its_real_networks_have_the_same_modules(name, rng):
-    space = spaces.get(name)
+    space = get_space(name)
     genomes = space.network(space.sample(3, rng))
     places = module_rows.places(space.layers(genomes))
     supernet = network.supernet(space)
@@ -96,7 +98,7 @@ def test_modules_of_a_classifier_have_all_its_macs(name):
     model, images = classifiers.network(classifiers.known()[name], 1)
     total = 0.0
     for module in tracing.modules(model, tuple(images.shape[1:])):
-        kind = module_types.of(module.type)
+        kind = kinds.of(module.type)
         total += float(kind.work(np.array([[module.inputs[of] for of in kind.inputs]])).macs[0])
     assert total == pytest.approx(macs_of(model, images), rel=1e-9)
 
@@ -109,9 +111,9 @@ def test_attention_is_covered():
 
 
 def test_attention_by_its_parts_has_all_its_macs():
-    kind = module_types.of("attention")
+    kind = kinds.of("attention")
     module, tokens = kind.build(np.array([20.0, 1.0, 64.0, 4.0]), 1)
-    linear = module_types.of("linear")
+    linear = kinds.of("linear")
     found = [m for m in tracing.modules(module, tuple(tokens.shape[1:])) if m.type == "linear"]
     rows = np.array([[m.inputs[name] for name in linear.inputs] for m in found])
     assert linear.work(rows).macs.sum() == macs_of(module, tokens)

@@ -9,16 +9,20 @@ import numpy as np
 import psutil
 import pytest
 
-from latency import measure, module_data, module_fit, module_networks, predictors, tracing, zoo
 from latency.data import LatencyData
-from latency.module_data import Design
-from latency.module_fit import Fitting
-from latency.predictors import modules
-from latency.predictors.modules import Correction, Networks
-from latency.store import Sitting, Store, Visit
+from latency.measuring import session
+from latency.measuring.store import Sitting, Store, Visit
+from latency.modules import design as module_data
+from latency.modules import fit, networks, predictor, tracing
+from latency.modules.design import Design
+from latency.modules.fit import Fitting
+from latency.modules.predictor import Correction, Networks
+from latency.predictors import interface
 from latency.target import Target, here
+from latency.zoo import catalogue
 from search import problem
-from supernet import network, spaces
+from supernet.space import get_space
+from supernet.weights import network
 
 TARGET = Target(
     name="cpu", device="i7_8700k", space="ofa_mbv3_w1.0", engine="torch_eager", threads=1, method="modules"
@@ -28,7 +32,7 @@ IDLE = np.array([[1.0, 1.0, 0.0]])
 
 
 def test_a_genome_costs_what_its_traced_network_costs(modules_of, rng):
-    space = spaces.get(TARGET.space)
+    space = get_space(TARGET.space)
     genomes = space.sample(4, rng)
     found = replace(modules_of(TARGET), correction=Correction({"mbconv": 0.8}, 0.02, 1e-7))
     said = found.predict(genomes, TARGET)
@@ -43,12 +47,12 @@ def test_a_genome_costs_what_its_traced_network_costs(modules_of, rng):
 @pytest.mark.parametrize("space", ["ofa_proxyless_w1.3", "ofa_resnet50", "compofa_fixed"])
 def test_it_answers_for_every_ofa_space_and_condition(modules_of, space, rng):
     found = modules_of(TARGET)
-    genomes = spaces.get(space).sample(20, rng)
-    owner = spaces.get(space).parent.name if spaces.get(space).parent else space
-    base = found.predict(spaces.get(space).embed(genomes, owner), replace(TARGET, space=owner)).mean
+    genomes = get_space(space).sample(20, rng)
+    owner = get_space(space).parent.name if get_space(space).parent else space
+    base = found.predict(get_space(space).embed(genomes, owner), replace(TARGET, space=owner)).mean
     for change, factor in ((dict(batch=8), 4), (dict(utilisation=0.5), 1.5)):
         other = replace(TARGET, space=owner, **change)
-        slower = found.at(other).predict(spaces.get(space).embed(genomes, owner), other).mean
+        slower = found.at(other).predict(get_space(space).embed(genomes, owner), other).mean
         assert (slower > factor * base).all()
 
 
@@ -66,15 +70,15 @@ def test_other_devices_engines_and_spaces_are_refused(modules_of, rng):
         found.at(replace(TARGET, threads=None))
     fbnet = replace(TARGET, space="fbnet")
     with pytest.raises(ValueError, match="serve the OFA spaces, not fbnet"):
-        found.predict(spaces.get("fbnet").sample(2, rng), fbnet)
+        found.predict(get_space("fbnet").sample(2, rng), fbnet)
     few = replace(found, models={"mbconv": found.models["mbconv"]})
     with pytest.raises(ValueError, match="knows no module of type"):
-        few.predict(spaces.get(TARGET.space).sample(2, rng), TARGET)
+        few.predict(get_space(TARGET.space).sample(2, rng), TARGET)
 
 
 def networks_of(found, count, rng, factor):
-    names = module_networks.subnets(TARGET.space, count, int(rng.integers(100)))
-    parts = tuple(module_networks.modules_of(name) for name in names)
+    names = networks.subnets(TARGET.space, count, int(rng.integers(100)))
+    parts = tuple(networks.modules_of(name) for name in names)
     conditions = np.tile(IDLE, (count, 1))
     true = replace(found, correction=factor)
     ms = true.network_ms(parts, conditions) * np.exp(0.01 * rng.normal(size=count))
@@ -101,7 +105,7 @@ def test_a_correction_that_is_there_is_found(modules_of, rng):
 
 def test_a_drift_is_adapted_to(modules_of, rng):
     found = modules_of(TARGET)
-    genomes = spaces.get(TARGET.space).sample(6, rng)
+    genomes = get_space(TARGET.space).sample(6, rng)
     before = found.predict(genomes, TARGET).mean
     today = replace(TARGET, batch=8)
     data = LatencyData(today, genomes, 1.3 * found.at(today).predict(genomes, today).mean, np.full(6, np.nan))
@@ -115,13 +119,13 @@ def test_a_drift_is_adapted_to(modules_of, rng):
 def test_its_file_is_all_of_it(modules_of, rng, tmp_path):
     found = replace(modules_of(TARGET), correction=Correction({"mbconv": 0.9}, 0.01, 1e-8))
     found.save(tmp_path / "mine.npz")
-    again = predictors.load(tmp_path / "mine.npz")
-    genomes = spaces.get(TARGET.space).sample(5, rng)
+    again = interface.load(tmp_path / "mine.npz")
+    genomes = get_space(TARGET.space).sample(5, rng)
     assert np.allclose(again.predict(genomes, TARGET).mean, found.predict(genomes, TARGET).mean, rtol=1e-4)
     assert again.correction == found.correction
     (tmp_path / "broken.npz").write_bytes((tmp_path / "mine.npz").read_bytes()[:2000])
     with pytest.raises(ValueError, match=r"broken.npz is damaged"):
-        modules.load(tmp_path / "broken.npz")
+        predictor.load(tmp_path / "broken.npz")
 
 
 def test_a_search_takes_it_for_any_condition(modules_of):
@@ -133,15 +137,15 @@ def test_a_search_takes_it_for_any_condition(modules_of):
         problem.build(["macs", "latency_ms"], predictor=found, target=replace(other, device="note10"))
 
 
-@pytest.mark.parametrize("engine", zoo.module_engines())
+@pytest.mark.parametrize("engine", catalogue.module_engines())
 def test_shipped_module_predictors_say_what_they_are(engine, rng):
-    found = zoo.module_predictor(engine)
+    found = catalogue.module_predictor(engine)
     assert found.target.engine == engine
     assert len(found.models) >= 8
     assert found.facts["rows"] >= 300 * len(found.models)
-    genomes = spaces.get(TARGET.space).sample(5, rng)
+    genomes = get_space(TARGET.space).sample(5, rng)
     wanted = replace(found.target, batch=8, utilisation=0.5)
-    said, why = zoo.automatic(replace(wanted, method="modules"))
+    said, why = catalogue.automatic(replace(wanted, method="modules"))
     assert "measured ones" in why
     assert (said.predict(genomes, wanted).mean > 8 * found.predict(genomes, found.target).mean / 2).all()
 
@@ -157,7 +161,7 @@ def test_test_rows_are_never_fitted_and_modules_stay_together(measured_modules):
         ms=np.repeat(data.ms, 2),
         spread_ms=np.repeat(data.spread_ms, 2),
     )
-    test = module_fit.test_rows(twice, how)
+    test = fit.test_rows(twice, how)
     assert 0.1 < len(test) / len(twice) < 0.3
     assert (np.bincount(test // 2, minlength=len(data)) != 1).all()
     spoilt = replace(twice, ms=np.where(np.isin(np.arange(len(twice)), test), 1e3, 1.0) * twice.ms)
@@ -171,7 +175,7 @@ def test_test_rows_are_never_fitted_and_modules_stay_together(measured_modules):
 
 def test_scores_are_those_of_their_definitions():
     said, measured = np.array([1.0, 3.0, 10.0]), np.array([1.0, 2.0, 4.0])
-    found = module_fit.score(said, measured, 0.1, 8)
+    found = fit.score(said, measured, 0.1, 8)
     assert found.accuracy == pytest.approx(100 * (1 + 0.5 + 0) / 3)
     assert found.mape == pytest.approx(100 * (0 + 0.5 + 1.5) / 3)
     assert found.r2 == pytest.approx(1 - 37 / (np.var(measured) * 3))
@@ -179,7 +183,7 @@ def test_scores_are_those_of_their_definitions():
 
 # ---------------------------------------------------------------------- measuring
 def test_modules_are_measured_once_and_read_back(tmp_path, monkeypatch):
-    monkeypatch.setattr(module_data, "ROUNDS", measure.Rounds(fewest=6, most=6))
+    monkeypatch.setattr(module_data, "ROUNDS", session.Rounds(fewest=6, most=6))
     design = Design(types=("activation", "linear"), points=6, threads=(1,), utilisations=(0.0, 0.5))
     target = here(space="ofa_small", engine="torch_eager")
     with Store(tmp_path / "store.sqlite") as store:
@@ -212,10 +216,10 @@ def test_a_name_says_everything():
 def test_latency_beside_a_load_is_wall_time():
     busy = replace(TARGET, utilisation=0.5)
     visit = Visit("s", 0.0, "a", "candidate", 1, 1, (4.0,), (2.0,), 0.9)
-    assert measure.burst_ms(visit, busy) == 4.0
-    assert measure.burst_ms(visit, TARGET) == 2.0
-    assert measure.counts(visit, replace(busy, threads=2))
-    assert not measure.counts(visit, replace(TARGET, threads=2))
+    assert session.burst_ms(visit, busy) == 4.0
+    assert session.burst_ms(visit, TARGET) == 2.0
+    assert session.counts(visit, replace(busy, threads=2))
+    assert not session.counts(visit, replace(TARGET, threads=2))
     assert busy.key != TARGET.key
     assert "50% utilised by others" in str(busy)
 
@@ -226,7 +230,7 @@ def test_declared_numbers_are_inputs_and_must_always_be_given(tmp_path):
     with Store(tmp_path / "store.sqlite") as store:
         for clock in (1000.0, 2000.0):
             facts = {"declared": {"clock_mhz": clock}}
-            sitting = Sitting.begin(target, measure.engine_of(target).version, facts)
+            sitting = Sitting.begin(target, session.engine_of(target).version, facts)
             for number in range(4):
                 for name in names:
                     role = "anchor" if name == "anchor" else "candidate"
@@ -236,7 +240,7 @@ def test_declared_numbers_are_inputs_and_must_always_be_given(tmp_path):
         found = module_data.read(target, store)["linear"]
         assert found.condition_names[-1] == "clock_mhz"
         assert sorted(found.conditions[:, -1]) == [1000.0, 2000.0]
-        bare = Sitting.begin(target, measure.engine_of(target).version, {"declared": {}})
+        bare = Sitting.begin(target, session.engine_of(target).version, {"declared": {}})
         store.add(bare, Visit(bare.id, 0.0, names[0], "candidate", 1, 1, (1.0,), (1.0,), 0.0))
         with pytest.raises(ValueError, match=r"without declared.clock_mhz"):
             module_data.read(target, store)
@@ -249,7 +253,7 @@ def test_declared_numbers_are_inputs_and_must_always_be_given(tmp_path):
 def test_a_background_load_ends_with_its_parent():
     """Also with one that is killed and cannot clean up."""
     code = (
-        "import time\nfrom latency.background import Background\n"
+        "import time\nfrom latency.measuring.background import Background\n"
         "if __name__ == '__main__':\n    with Background(0.1) as load:\n"
         "        print(*(worker.pid for worker in load._workers), flush=True)\n        time.sleep(60)\n"
     )

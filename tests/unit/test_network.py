@@ -5,8 +5,9 @@ import urllib.error
 import numpy as np
 import pytest
 
-from supernet import network, spaces
-from supernet.data import ImageSet
+from supernet.space import get_space
+from supernet.weights import network
+from supernet.weights.images import ImageSet
 
 FAMILIES = ["ofa_mbv3_w1.0", "ofa_proxyless_w1.3", "ofa_resnet50", "ofa_small"]
 
@@ -43,7 +44,7 @@ def lively(torch, space, classes=None, pictures=4):
 @pytest.mark.parametrize("name", FAMILIES)
 def test_extracted_subnet_equals_the_supernet_in_subnet_mode(name, torch):
     """20 random subnets: the same outputs to 1e-5 of their size, and different from those of the others."""
-    space = spaces.get(name)
+    space = get_space(name)
     module, images = lively(torch, space, classes=7, pictures=2)
     genomes = space.sample(20, np.random.default_rng(1))
     before = None
@@ -66,7 +67,7 @@ def test_small_network_has_the_layers_of_its_table(torch):
     """MACs and parameters of 10 subnets by torch's own counter, at two sides and for 10 and 3 classes."""
     from torch.utils.flop_counter import FlopCounterMode
 
-    space = spaces.get("ofa_small")
+    space = get_space("ofa_small")
     genomes = space.sample(10, np.random.default_rng(2))
     table = space.layers(genomes)
     for classes in (10, 3):
@@ -85,7 +86,7 @@ def test_small_network_has_the_layers_of_its_table(torch):
 
 def test_native_activations_change_nothing_in_training(torch):
     """Same loss, and gradients to rounding."""
-    space = spaces.get("ofa_small")
+    space = get_space("ofa_small")
     (plain, images), (native, _) = lively(torch, space), lively(torch, space)
     network.with_native_activations(native)
     losses = []
@@ -106,7 +107,7 @@ def test_calibration_gives_the_statistics_of_ofas_own_function(torch):
     """OFA's uses the biased variance, torch's the other: they agree to the number of values per channel."""
     from ofa.imagenet_classification.elastic_nn.utils import set_running_statistics
 
-    space = spaces.get("ofa_small")
+    space = get_space("ofa_small")
     module, _ = lively(torch, space)
     genome = network.smallest(space)
     images = ImageSet(source="digits", resolution=(16, 16), val=200, calibration=300).load()
@@ -128,7 +129,7 @@ def test_calibration_gives_the_statistics_of_ofas_own_function(torch):
 
 
 def test_supernet_file_round_trip_and_errors(torch, tmp_path):
-    space = spaces.get("ofa_small")
+    space = get_space("ofa_small")
     module, images = lively(torch, space, classes=4)
     facts = {"space": "ofa_small", "classes": 4, "resolution": [16, 32]}
     path = tmp_path / "supernet.safetensors"
@@ -154,7 +155,7 @@ def test_supernet_file_round_trip_and_errors(torch, tmp_path):
 
 def test_published_weights_from_a_file(torch, tmp_path):
     """A checkpoint in the authors' form: {"state_dict": ...} with their older key names."""
-    space = spaces.get("ofa_mbv3_w1.0")
+    space = get_space("ofa_mbv3_w1.0")
     module, images = lively(torch, space, pictures=2)
     older = {name.replace(".conv.inverted", ".mobile_inverted_conv.inverted"): tensor
              for name, tensor in module.state_dict().items()}  # fmt: skip

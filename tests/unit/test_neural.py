@@ -5,15 +5,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-import configs
-from latency import predictors, zoo
 from latency.data import LatencyData
-from latency.predictors import mlp, neural
+from latency.predictors import interface, mlp, neural
 from latency.predictors.mlp import Mlp, Training
 from latency.predictors.neural import FineTune, Neural
 from latency.scores import scores
-from supernet import spaces
-from supernet.space import SearchSpace
+from latency.zoo import catalogue
+from supernet import registry
+from supernet.space import SearchSpace, get_space
 
 SHORT = Training(epochs=15, batch=32, learning_rate=4e-3)
 SMALL = Neural(hidden=(32, 32), training=SHORT)
@@ -21,15 +20,15 @@ SMALL = Neural(hidden=(32, 32), training=SHORT)
 
 def measured(n: int, name: str = "2080ti_b64_w1.0", seed: int = 0) -> LatencyData:
     """n latencies of a shipped target at S1's resolutions."""
-    target = zoo.target(name)
+    target = catalogue.target(name)
     genomes = s1_space().sample(n, np.random.default_rng(seed))
-    ms = zoo.predictor(name).predict(genomes, target).mean
+    ms = catalogue.predictor(name).predict(genomes, target).mean
     return LatencyData(target, genomes, ms, np.full(n, np.nan))
 
 
 def s1_space() -> SearchSpace:
     """One of S1's resolutions."""
-    return spaces.get("ofa_mbv3_w1.0").restrict("r", 224, 224)
+    return get_space("ofa_mbv3_w1.0").restrict("r", 224, 224)
 
 
 def test_forward_pass_is_that_of_torch(rng):
@@ -96,13 +95,13 @@ def test_s1_encoding_is_128_inputs_with_zeros_for_absent_blocks():
     assert x.shape == (1, 128)
     assert x[0, :60].sum() == x[0, 60:120].sum() == blocks
     assert x[0, 120:].argmax() == (224 - 112) // 16
-    between = spaces.get("ofa_mbv3_w1.0").restrict("r", 164, 164).sample(1, np.random.default_rng(0))
+    between = get_space("ofa_mbv3_w1.0").restrict("r", 164, 164).sample(1, np.random.default_rng(0))
     with pytest.raises(ValueError, match="112, 128"):
         neural.encode(space, between, "s1")
 
 
 def test_resolutions_between_knots_are_interpolated():
-    space = spaces.get("ofa_mbv3_w1.0")
+    space = get_space("ofa_mbv3_w1.0")
     genome = space.restrict("r", 160, 160).sample(1, np.random.default_rng(0))
     moved = np.repeat(genome, 3, axis=0)
     moved[:, space.index["r"]] = [space.axis("r").values.index(r) + 1 for r in (160, 168, 176)]
@@ -119,7 +118,7 @@ def test_fit_predicts_better_than_the_mean_and_reports_honest_intervals():
         found["mape"]
         < 0.5
         * scores(
-            configs.build(configs.load("learner", "constant")).fit(data).predict(test.genomes, test.target),
+            registry.build(registry.load("learner", "constant")).fit(data).predict(test.genomes, test.target),
             test.ms,
         )["mape"]
     )
@@ -133,15 +132,15 @@ def test_fit_predicts_better_than_the_mean_and_reports_honest_intervals():
 def test_save_and_load_give_the_same_predictions(tmp_path):
     fitted = replace(SMALL.fit(measured(100)), context=np.empty(0))
     fitted.save(tmp_path / "net.safetensors")
-    loaded = predictors.load(tmp_path / "net.safetensors")
+    loaded = interface.load(tmp_path / "net.safetensors")
     genomes = measured(50, seed=2).genomes
     assert (loaded.predict(genomes, fitted.target).mean == fitted.predict(genomes, fitted.target).mean).all()
     assert loaded.relative_std == fitted.relative_std
-    assert predictors.suffix(loaded) == ".safetensors"
+    assert interface.suffix(loaded) == ".safetensors"
     damaged = tmp_path / "damaged.safetensors"
     damaged.write_bytes((tmp_path / "net.safetensors").read_bytes()[:-100])
     with pytest.raises(ValueError, match="left as it is"):
-        predictors.load(damaged)
+        interface.load(damaged)
 
 
 def test_too_few_rows_and_other_targets_are_refused():
@@ -149,8 +148,8 @@ def test_too_few_rows_and_other_targets_are_refused():
         SMALL.fit(measured(10))
     fitted = SMALL.fit(measured(60))
     with pytest.raises(ValueError, match="was fitted for"):
-        fitted.predict(measured(3).genomes, zoo.target("p40_b64_w1.0"))
-    other = spaces.get("ofa_mbv3_w1.0").restrict("r", 128, 128).sample(2, np.random.default_rng(0))
+        fitted.predict(measured(3).genomes, catalogue.target("p40_b64_w1.0"))
+    other = get_space("ofa_mbv3_w1.0").restrict("r", 128, 128).sample(2, np.random.default_rng(0))
     with pytest.raises(ValueError, match="is known for resolutions"):
         fitted.predict(other, fitted.target)
 

@@ -5,14 +5,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from latency import zoo
+from latency.zoo import catalogue
 from search import objective, problem
 from search.objective import Evaluator, InfeasibleError, Objective
-from supernet import accuracy, spaces
 from supernet.prediction import Prediction
-from supernet.training_cost import TrainingCost
+from supernet.space import get_space
+from supernet.surrogates import accuracy
+from supernet.surrogates.training_cost import TrainingCost
 
-SPACE = spaces.get("compofa_fixed")
+SPACE = get_space("compofa_fixed")
 
 
 def depth(genomes):
@@ -45,8 +46,8 @@ def test_extremes_are_found(rng):
 
 def test_extreme_of_a_latency_is_the_exact_minimum(rng):
     """Against the smallest sum of table cells, found slot by slot."""
-    predictor = zoo.predictor("titan_rtx_b64")
-    space = spaces.get("ofa_mbv3_w1.2")
+    predictor = catalogue.predictor("titan_rtx_b64")
+    space = get_space("ofa_mbv3_w1.2")
     latency = Objective("latency_ms", "ms", lambda g: predictor.predict(g, predictor.target), confidence=0.5)
     _, found = objective.extreme(latency, space, rng)
     cells = np.where(predictor.table.cells == 0, np.inf, predictor.table.cells).min(axis=2)
@@ -83,14 +84,14 @@ def test_widths_are_never_mixed():
     with pytest.raises(
         ValueError, match=r"timed on ofa_mbv3_w1.2 .* Targets that fit ofa_mbv3_w1.0: 2080ti_b64_w1.0, "
     ):
-        problem.build(["latency_ms"], space=spaces.get("ofa_mbv3_w1.0"), target=zoo.target("v100_b64"))
+        problem.build(["latency_ms"], space=get_space("ofa_mbv3_w1.0"), target=catalogue.target("v100_b64"))
     with pytest.raises(
         ValueError, match=r"accuracy surrogate is of ofa_mbv3_w1.0, the space is ofa_mbv3_w1.2"
     ):
         problem.build(
             ["accuracy", "latency_ms"],
             accuracy=accuracy.load("ofa_mbv3_w1.0"),
-            target=zoo.target("v100_b64"),
+            target=catalogue.target("v100_b64"),
         )
 
 
@@ -101,7 +102,7 @@ def test_accuracy_alone_says_which_space_is_searched():
 
 def test_targets_that_were_changed_are_refused():
     with pytest.raises(ValueError, match="no predictor was fitted for"):
-        problem.build(["latency_ms"], target=replace(zoo.target("v100_b64"), batch=1))
+        problem.build(["latency_ms"], target=replace(catalogue.target("v100_b64"), batch=1))
 
 
 def test_recipes_are_searched_only_where_they_matter(rng):
@@ -114,17 +115,17 @@ def test_recipes_are_searched_only_where_they_matter(rng):
 def test_fingerprint_tells_models_apart():
     one = problem.build(["latency_ms", "params"])
     same = problem.build(["latency_ms", "params"])
-    other = problem.build(["latency_ms", "params"], target=zoo.target("titan_rtx_b64"))
+    other = problem.build(["latency_ms", "params"], target=catalogue.target("titan_rtx_b64"))
     found = [p.evaluator.fingerprint(p.space) for p in (one, same, other)]
     assert found[0] == found[1] != found[2]
 
 
 def test_compofa_uses_the_models_of_its_parent(rng):
-    found = problem.build(["accuracy", "latency_ms"], space=SPACE, target=zoo.target("p40_b64_w1.0"))
+    found = problem.build(["accuracy", "latency_ms"], space=SPACE, target=catalogue.target("p40_b64_w1.0"))
     genomes = found.space.sample(20, rng)
     costs, _ = found.evaluator(genomes)
     inside = SPACE.embed(genomes, "ofa_mbv3_w1.0")
-    predictor = zoo.predictor("p40_b64_w1.0")
+    predictor = catalogue.predictor("p40_b64_w1.0")
     assert (costs[:, 1] == predictor.predict(inside, predictor.target).mean).all()
 
 
@@ -134,18 +135,18 @@ def test_compofa_uses_the_models_of_its_parent(rng):
         (dict(objectives=["latency"]), "Did you mean 'latency_ms'"),
         (dict(objectives=[]), "at least one"),
         (dict(objectives=["macs", "macs"]), "each objective once"),
-        (dict(objectives=["accuracy"], space=spaces.get("ofa_resnet50")), "no accuracy surrogate ships"),
+        (dict(objectives=["accuracy"], space=get_space("ofa_resnet50")), "no accuracy surrogate ships"),
         (
-            dict(objectives=["latency_ms"], space=spaces.get("ofa_resnet50")),
+            dict(objectives=["latency_ms"], space=get_space("ofa_resnet50")),
             "no target ships for ofa_resnet50",
         ),
         (
-            dict(objectives=["training_hours"], space=spaces.get("fbnet"), training=TrainingCost()),
+            dict(objectives=["training_hours"], space=get_space("fbnet"), training=TrainingCost()),
             "no training recipe",
         ),
         (dict(objectives=["latency_ms"], resolution=(100, 130)), "beyond what the models were fitted on"),
         (dict(objectives=["latency_ms"], resolution=(192, 160)), "lower side first"),
-        (dict(objectives=["macs"], space=spaces.get("fbnet"), resolution=(32, 32)), "has no resolution"),
+        (dict(objectives=["macs"], space=get_space("fbnet"), resolution=(32, 32)), "has no resolution"),
         (dict(objectives=["macs"], limits={"parms": 3e6}), "Did you mean 'params'"),
     ],
 )
@@ -156,7 +157,7 @@ def test_what_does_not_work_says_why(arguments, message):
 
 def test_footprint_objectives_work_for_every_space(rng):
     found = problem.build(
-        ["macs", "params", "peak_bytes"], space=spaces.get("ofa_resnet50"), limits={"params": 2e7}
+        ["macs", "params", "peak_bytes"], space=get_space("ofa_resnet50"), limits={"params": 2e7}
     )
     genomes = found.space.sample(20, rng)
     costs, violation = found.evaluator(genomes)

@@ -2,9 +2,9 @@
 
 import pytest
 
-import configs
 from search.plain_front import dominated
-from supernet import shrink
+from supernet import registry
+from supernet.deploy import shrink
 
 
 def test_dominance_needs_every_quantity_and_one_gain():
@@ -24,8 +24,8 @@ def test_without_latencies_the_others_decide():
     assert dominated(cards, "a", ["b"]) == ["b"]
 
 
-@pytest.mark.parametrize("name", configs.names("shrink"))
+@pytest.mark.parametrize("name", registry.names("shrink"))
 def test_recipes_build(name):
-    recipe = configs.build(configs.load("shrink", name))
+    recipe = registry.build(registry.load("shrink", name))
     assert isinstance(recipe, shrink.Recipe)
     assert recipe.steps

@@ -7,20 +7,22 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from latency import measure, zoo
 from latency.data import LatencyData
+from latency.measuring import session
+from latency.zoo import catalogue
 from search import front, pareto, problem, verify
 from search.archive import Archive
-from supernet import accuracy, int8_accuracy, spaces
 from supernet.prediction import Prediction
+from supernet.space import get_space
 from supernet.spaces import precision
+from supernet.surrogates import accuracy, int8_change
 
 
 class Halved:
     """The shipped predictor of the CPU as if its int8 target took half as long."""
 
     def __init__(self, precision="int8"):
-        self.fp32 = zoo.predictor("epyc_ort")
+        self.fp32 = catalogue.predictor("epyc_ort")
         self.target = replace(self.fp32.target, precision=precision, name="halved")
         self.resolutions, self.facts = self.fp32.resolutions, {}
 
@@ -30,8 +32,8 @@ class Halved:
 
 
 def build(*objectives, **options):
-    space = spaces.get("ofa_mbv3_w1.0_int8")
-    return problem.build(objectives, space=space, predictor=zoo.predictor("epyc_ort"), **options)
+    space = get_space("ofa_mbv3_w1.0_int8")
+    return problem.build(objectives, space=space, predictor=catalogue.predictor("epyc_ort"), **options)
 
 
 def both(asked, rng):
@@ -43,7 +45,7 @@ def both(asked, rng):
 
 
 def test_each_precision_has_its_own_latency_accuracy_and_bytes(rng):
-    change = int8_accuracy.Int8Change(points=-0.5, std_points=0.3)
+    change = int8_change.Int8Change(points=-0.5, std_points=0.3)
     asked = build(
         "accuracy", "latency_ms", "weight_bytes", "peak_bytes", predictor_int8=Halved(), int8=change
     )
@@ -52,8 +54,8 @@ def test_each_precision_has_its_own_latency_accuracy_and_bytes(rng):
     costs, _ = asked.evaluator(mixed)
     bare = fp32[:, :-1]
     top1 = accuracy.load("ofa_mbv3_w1.0").predict(bare)
-    ms = zoo.predictor("epyc_ort").predict(bare, zoo.target("epyc_ort")).mean
-    table = spaces.get("ofa_mbv3_w1.0").layers(bare)
+    ms = catalogue.predictor("epyc_ort").predict(bare, catalogue.target("epyc_ort")).mean
+    table = get_space("ofa_mbv3_w1.0").layers(bare)
     assert np.allclose(
         costs[:50], np.stack([-top1.mean, ms, table.weight_bytes(), table.peak_bytes()], axis=1)
     )
@@ -65,11 +67,11 @@ def test_each_precision_has_its_own_latency_accuracy_and_bytes(rng):
 
 
 def test_names_end_with_the_bits_and_fp32_is_the_bare_network(rng):
-    space = spaces.get("ofa_mbv3_w1.0_int8")
+    space = get_space("ofa_mbv3_w1.0_int8")
     genomes = space.sample(40, rng)
     names = space.format(genomes)
     assert {name.rpartition(" ")[2] for name in names} == {"b32", "b8"}
-    bare = spaces.get("ofa_mbv3_w1.0").format(space.embed(genomes, "ofa_mbv3_w1.0"))
+    bare = get_space("ofa_mbv3_w1.0").format(space.embed(genomes, "ofa_mbv3_w1.0"))
     expected = [name.replace("_int8", "").rpartition(" ")[0] for name in names]
     assert bare == expected
     assert (space.column(space.network(genomes), "precision") == 32).all()
@@ -77,7 +79,7 @@ def test_names_end_with_the_bits_and_fp32_is_the_bare_network(rng):
 
 def test_a_search_over_both_precisions_finds_more_than_one_over_fp32(rng):
     """With int8 twice as fast for half a point less, the joint front covers the front of fp32."""
-    change = int8_accuracy.Int8Change(points=-0.5, std_points=0.3)
+    change = int8_change.Int8Change(points=-0.5, std_points=0.3)
     asked = build("accuracy", "latency_ms", "weight_bytes", predictor_int8=Halved(), int8=change)
     fp32, int8 = both(asked, rng)
     few, many = asked.evaluator(fp32)[0], asked.evaluator(np.concatenate([fp32, int8]))[0]
@@ -88,16 +90,16 @@ def test_a_search_over_both_precisions_finds_more_than_one_over_fp32(rng):
 def test_what_does_not_fit_is_refused():
     with pytest.raises(ValueError, match="needs int8_predictor="):
         build("accuracy", "latency_ms")
-    fp32 = zoo.predictor("epyc_ort")
+    fp32 = catalogue.predictor("epyc_ort")
     bf16 = replace(fp32, target=replace(fp32.target, precision="bf16", name="bf16"))
     with pytest.raises(ValueError, match="as b32 says"):
         problem.build(
-            ["latency_ms"], space=spaces.get("ofa_mbv3_w1.0_int8"), predictor=bf16, predictor_int8=Halved()
+            ["latency_ms"], space=get_space("ofa_mbv3_w1.0_int8"), predictor=bf16, predictor_int8=Halved()
         )
     with pytest.raises(ValueError, match="it must be int8"):
         build("accuracy", "latency_ms", predictor_int8=Halved("fp32"))
     with pytest.raises(ValueError, match="no precision gene"):
-        problem.build(["latency_ms"], predictor=zoo.predictor("epyc_ort"), predictor_int8=Halved())
+        problem.build(["latency_ms"], predictor=catalogue.predictor("epyc_ort"), predictor_int8=Halved())
     with pytest.raises(ValueError, match="itself part of"):
         precision.space("twice", "compofa_fixed")
 
@@ -105,12 +107,12 @@ def test_what_does_not_fit_is_refused():
 def test_the_change_is_measured_from_pairs(tmp_path):
     path = tmp_path / "int8.json"
     path.write_text(json.dumps([{"fp32": 0.80, "int8": 0.79}, {"fp32": 0.70, "int8": 0.70}]))
-    found = int8_accuracy.load(path)
+    found = int8_change.load(path)
     assert found.points == pytest.approx(-0.5)
     assert found.std_points == pytest.approx(np.std([-1, 0], ddof=1))
     path.write_text("[]")
     with pytest.raises(ValueError, match="no pairs"):
-        int8_accuracy.load(path)
+        int8_change.load(path)
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -130,7 +132,7 @@ def test_the_declared_change_is_that_of_torchvision():
         for w in weights
     ]
     change = np.diff(np.array(top1)[:, ::-1], axis=1)
-    declared = int8_accuracy.Int8Change()
+    declared = int8_change.Int8Change()
     assert declared.points == pytest.approx(change.mean(), abs=0.1)
     assert declared.std_points == pytest.approx(change.std(ddof=1), abs=0.1)
 
@@ -146,13 +148,13 @@ def test_each_precision_on_the_front_is_measured_in_its_own_sitting(rng, monkeyp
 
     def fake(target, networks, *, store, watch=None):
         sittings.append(target)
-        known = Halved() if target.precision == "int8" else zoo.predictor("epyc_ort")
+        known = Halved() if target.precision == "int8" else catalogue.predictor("epyc_ort")
         ms = known.predict(networks, target).mean * (1.1 if target.precision == "int8" else 1.0)
         facts = {"sitting": len(sittings), "engine": "e 1"}
         data = LatencyData(target, networks, ms, 0.01 * ms)
         return SimpleNamespace(data=data, failed={}, anchors_ms={}, seconds=1.0, facts=facts)
 
-    monkeypatch.setattr(measure, "measure", fake)
+    monkeypatch.setattr(session, "measure", fake)
     table = front.table(archive, asked.evaluator)
     found = verify.verifier(None, 12)(asked, archive, table)
     assert [target.precision for target in sittings] == ["fp32", "int8"]
@@ -172,7 +174,7 @@ def test_each_precision_on_the_front_is_measured_in_its_own_sitting(rng, monkeyp
             raise ValueError("nothing could be measured")
         return fake(target, networks, store=store)
 
-    monkeypatch.setattr(measure, "measure", half)
+    monkeypatch.setattr(session, "measure", half)
     found = verify.verifier(None, 12)(asked, archive, table)
     assert found.summary["failed"] == {"all of int8": "nothing could be measured"}
     known = np.isfinite(np.array(found.table.columns["latency_ms_measured"], float))

@@ -5,13 +5,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from latency import zoo
 from latency.data import LatencyData, read_csv
-from latency.predictors import lookup_table, slot_latency
+from latency.predictors import lookup_table, slots
 from latency.predictors.additive import Additive
 from latency.scores import scores
 from latency.target import Target
-from supernet import spaces
+from latency.zoo import catalogue
+from supernet.space import get_space
 
 NAMES = ["ofa_mbv3_w1.0", "ofa_proxyless_w1.3", "ofa_resnet50", "compofa_elastic", "nasbench201", "fbnet"]
 
@@ -19,7 +19,7 @@ NAMES = ["ofa_mbv3_w1.0", "ofa_proxyless_w1.3", "ofa_resnet50", "compofa_elastic
 def device(name, n, seed, noise=0.0):
     """n 'measurements' of a made-up device: time of weights and of activations, per layer, plus a
     start-up."""
-    space, rng = spaces.get(name), np.random.default_rng(seed)
+    space, rng = get_space(name), np.random.default_rng(seed)
     genomes = space.sample(n, rng)
     table = space.layers(genomes)
     ms = 1 + table.macs() / 1e8 + table.activation_bytes() / 1e6
@@ -65,7 +65,7 @@ def test_table_equals_the_regression_it_came_from():
 
 def test_blocks_never_seen_cost_about_what_their_slot_costs():
     data = device("ofa_mbv3_w1.0", 800, 0)
-    space = spaces.get("ofa_mbv3_w1.0")
+    space = get_space("ofa_mbv3_w1.0")
     without = data.take(np.flatnonzero(space.column(data.genomes, "e0") != 6))
     fitted = Additive(ridge=1e-3).fit(without)
     new = device("ofa_mbv3_w1.0", 300, 1)
@@ -93,7 +93,7 @@ def test_save_and_load_predict_alike(tmp_path):
     data = device("ofa_mbv3_w1.0", 300, 0)
     fitted = Additive(ridge=1e-3).fit(data)
     fitted.save(tmp_path / "p.npz")
-    loaded = slot_latency.load(tmp_path / "p.npz")
+    loaded = slots.load(tmp_path / "p.npz")
     assert loaded.target == fitted.target
     assert loaded.resolutions == fitted.resolutions
     assert np.allclose(
@@ -105,13 +105,13 @@ def test_save_and_load_predict_alike(tmp_path):
 
 def test_what_was_not_timed_is_refused():
     data = device("ofa_mbv3_w1.0", 300, 0)
-    space = spaces.get("ofa_mbv3_w1.0")
+    space = get_space("ofa_mbv3_w1.0")
     at_192 = data.take(np.flatnonzero(space.column(data.genomes, "r") >= 192))
     fitted = Additive(ridge=1e-3).fit(at_192)
     with pytest.raises(ValueError, match="the latency of made-up is known for resolutions 192 to 224"):
         fitted.predict(data.genomes, data.target)
     with pytest.raises(ValueError, match=r"fitted for made-up, not for v100_b64"):
-        fitted.predict(at_192.genomes, zoo.target("v100_b64"))
+        fitted.predict(at_192.genomes, catalogue.target("v100_b64"))
 
 
 def test_bad_measurements_are_refused():
@@ -127,7 +127,7 @@ def test_bad_measurements_are_refused():
 
 
 def test_reading_measurements(tmp_path, rng):
-    space = spaces.get("nasbench201")
+    space = get_space("nasbench201")
     genomes = space.sample(5, rng)
     columns = [axis.name for axis in space.axes]
     lines = [
@@ -177,7 +177,7 @@ def ofa_entries(space, r):
 
 
 def test_lookup_table_in_ofas_form_sums_its_blocks(tmp_path, rng):
-    whole = spaces.get("ofa_mbv3_w1.0")
+    whole = get_space("ofa_mbv3_w1.0")
     space = replace(whole, axes=(replace(whole.axes[0], values=(160, 192)), *whole.axes[1:]))
     for r in (160, 192):
         (tmp_path / f"made_up_{r}_lookup_table.yaml").write_text(ofa_entries(space, r))

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from supernet import quality
+from supernet.weights import quality
 
 
 def test_accuracies_and_loss_agree_with_scikit_learn(rng):

@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 from scipy.stats import kendalltau
 
-from search import front, pareto, problem, ranking
+from search import front, pareto, problem
 from search.archive import Archive
-from search.efficiency import Axis, Models, Normal
+from search.ranking import rank
+from search.ranking.efficiency import Axis, Models, Normal
 from search.searchers.nsga2 import NSGA2
-from supernet.training_cost import TrainingCost
+from supernet.surrogates.training_cost import TrainingCost
 
 
 def make(rng, n=30, k=3, spread=0.05):
@@ -26,11 +27,11 @@ def make(rng, n=30, k=3, spread=0.05):
 
 
 def test_every_subset_of_axes_is_a_view(rng):
-    found = ranking.rank(make(rng), draws=50)
+    found = rank.rank(make(rng), draws=50)
     assert list(found.views) == ["all", "axis0+axis1", "axis0+axis2", "axis1+axis2"]
     assert found.main.axes == ("axis0", "axis1", "axis2")
-    assert len(ranking.subsets("abcd")) == 11
-    assert list(ranking.subsets("abcdef").values())[1:] == [
+    assert len(rank.subsets("abcd")) == 11
+    assert list(rank.subsets("abcdef").values())[1:] == [
         tuple(x for x in "abcdef" if x != y) for y in "fedcba"
     ]
 
@@ -38,7 +39,7 @@ def test_every_subset_of_axes_is_a_view(rng):
 def test_devices_agree_as_kendall_says(rng):
     models = make(rng)
     devices = {"one": ["axis0", "axis1"], "two": ["axis0", "axis2"], "again": ["axis1", "axis0"]}
-    found = ranking.rank(models, devices=devices, draws=400).devices
+    found = rank.rank(models, devices=devices, draws=400).devices
     assert found.agreement[0, 1] == kendalltau(found.of["one"].rank, found.of["two"].rank).statistic
     assert found.agreement[0, 2] == pytest.approx(1)
     assert (found.everywhere <= found.worst + 1e-12).all()
@@ -48,7 +49,7 @@ def test_devices_agree_as_kendall_says(rng):
 
 def test_table_is_in_order_and_whole(rng):
     models = make(rng)
-    found = ranking.rank(models, devices={"one": ["axis0", "axis1"]}, weights={"axis1": 1.0}, draws=100)
+    found = rank.rank(models, devices={"one": ["axis0", "axis1"]}, weights={"axis1": 1.0}, draws=100)
     rows = list(csv.DictReader(io.StringIO(found.csv())))
     assert [row["model"] for row in rows] == [models.names[i] for i in found.main.order]
     p = [float(row["p_efficient"]) for row in rows]
@@ -59,13 +60,13 @@ def test_table_is_in_order_and_whole(rng):
 
 def test_weights_must_be_axes_of_the_main_view(rng):
     with pytest.raises(ValueError, match=r"unknown axis 'axis2'\. Did you mean"):
-        ranking.rank(make(rng), views={"main": ["axis0", "axis1"]}, weights={"axis2": 1.0}, draws=10)
+        rank.rank(make(rng), views={"main": ["axis0", "axis1"]}, weights={"axis2": 1.0}, draws=10)
 
 
 def test_band_is_what_the_draws_reach(rng):
     """At a corner of the level p at least p percent of the drawn frontiers attain it, and not much more."""
     models = make(rng, n=12, k=2, spread=0.1)
-    found = ranking.band(*models.axes, draws=200)
+    found = rank.band(*models.axes, draws=200)
     drawn = models.draw(0, 0, 200)
     for level in (5.0, 50.0, 95.0):
         corners = found.levels[level]
@@ -74,7 +75,7 @@ def test_band_is_what_the_draws_reach(rng):
         assert (reached >= level / 100 - 1e-9).all()
         assert reached.min() < level / 100 + 0.01
     assert 0 < found.deviation < 0.5
-    certain = ranking.band(*make(rng, n=12, k=2, spread=0.0).axes, draws=20)
+    certain = rank.band(*make(rng, n=12, k=2, spread=0.0).axes, draws=20)
     assert certain.deviation == pytest.approx(0, abs=1e-9)
     assert (certain.levels[5.0] == certain.levels[95.0]).all()
 

@@ -5,12 +5,12 @@ from itertools import product
 import numpy as np
 import pytest
 
-import configs
-from latency.predictors import medn, regressors, selection
-from latency.predictors.regressors import Boosting, Forest, GaussianProcess, LightGbm, SupportVectors, Trees
-from latency.predictors.selection import Candidate
+from latency.modules import medn, regressors, selection
+from latency.modules.regressors import Boosting, Forest, GaussianProcess, LightGbm, SupportVectors, Trees
+from latency.modules.selection import Candidate
+from supernet import registry
 
-SINGLE = [name for name in configs.names("regressor") if name != "medn"]
+SINGLE = [name for name in registry.names("regressor") if name != "medn"]
 
 
 def smooth(rng, n=160, q=3):
@@ -22,10 +22,10 @@ def smooth(rng, n=160, q=3):
 def test_every_model_learns_and_its_arrays_are_all_of_it(name, rng):
     x, y = smooth(rng)
     y += 0.05 * rng.normal(size=len(y))
-    node = configs.load("regressor", name)
+    node = registry.load("regressor", name)
     for package in node.pop("requires", ()):
         pytest.importorskip(package)
-    fitted = configs.build(node).fit(x[:120], y[:120], rng)
+    fitted = registry.build(node).fit(x[:120], y[:120], rng)
     said = fitted(x[120:])
     assert np.abs(said - y[120:]).mean() < 0.75 * np.abs(y[120:] - y[:120].mean()).mean()
     order = rng.permutation(40)

@@ -8,11 +8,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from latency import zoo
+from latency.zoo import catalogue
 from search import problem, run
 from search.searchers.nsga2 import NSGA2
-from supernet import spaces
-from supernet.training_cost import TrainingCost
+from supernet.space import get_space
+from supernet.surrogates.training_cost import TrainingCost
 
 
 @pytest.fixture(scope="module")
@@ -158,7 +158,7 @@ def test_damaged_checkpoints_are_named_and_kept(asked, tmp_path, damage):
 def test_checkpoints_of_another_space_are_refused(asked, tmp_path):
     with pytest.raises(run.Interrupted):
         go(asked, tmp_path / "a", sinks=[StopAfter(2)])
-    other = problem.build(["macs", "params"], space=spaces.get("fbnet"))
+    other = problem.build(["macs", "params"], space=get_space("fbnet"))
     with pytest.raises(ValueError, match=r"does not fit this run .*ofa_mbv3_w1.2, not of fbnet"):
         go(other, tmp_path / "a")
 
@@ -170,7 +170,7 @@ def test_checkpoints_of_other_models_are_refused(asked, tmp_path):
         ["accuracy", "latency_ms", "training_hours"],
         training=TrainingCost(),
         limits={"latency_ms": 20.0, "params": 7e6},
-        target=zoo.target("titan_rtx_b64"),
+        target=catalogue.target("titan_rtx_b64"),
     )
     with pytest.raises(ValueError, match="predictors were other ones"):
         go(other, tmp_path / "a")
@@ -222,7 +222,7 @@ def test_senseless_numbers_are_refused(asked, tmp_path, options):
 
 
 def test_exhausted_space_ends_the_run(tmp_path):
-    small = problem.build(["macs", "params"], space=spaces.get("compofa_fixed").restrict("r", 224, 224))
+    small = problem.build(["macs", "params"], space=get_space("compofa_fixed").restrict("r", 224, 224))
     small = replace(small, space=small.space.restrict("finetune_epochs", 0, 0))
     found = go(small, tmp_path / "a", budget=10_000)
     assert found.summary["exhausted"]

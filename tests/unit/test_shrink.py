@@ -5,8 +5,10 @@ import dataclasses
 import numpy as np
 import pytest
 
-from supernet import fake_quant, network, pruning, shrink, spaces
-from supernet import subnet as subnets
+from supernet.deploy import fake_quant, pruning, shrink
+from supernet.space import get_space
+from supernet.weights import network
+from supernet.weights import subnet as subnets
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +21,7 @@ def torch():
 
 def smallest_of(name):
     """A subnet with untrained weights at the lowest resolution, the smallest one but in depth."""
-    space = spaces.get(name)
+    space = get_space(name)
     genome = network.smallest(space)
     genome[:, [space.index[axis.name] for axis in space.axes if axis.letter == "d"]] = 2
     return subnets.random(space.format(space.canonical(genome))[0])
@@ -179,11 +181,11 @@ def test_table_has_a_row_per_card_in_the_units_of_the_registry():
 def test_short_names_compute_the_same(torch):
     """Smaller, the same logits, the same names outside."""
     onnxruntime = pytest.importorskip("onnxruntime")
-    from supernet import export, onnx_export
+    from supernet.deploy import export, onnx
 
     subnet = smallest_of("ofa_small")
     model = export.onnx_bytes(subnet)
-    short = onnx_export.compact(model)
+    short = onnx.compact(model)
     assert len(short) < len(model)
     images = np.random.default_rng(0).normal(size=(3, 3, subnet.side, subnet.side)).astype(np.float32)
     session = onnxruntime.InferenceSession(short, providers=["CPUExecutionProvider"])

@@ -8,7 +8,7 @@ import pytest
 from search import front, problem, run
 from search.searchers.nsga2 import NSGA2
 from search.sinks import Wandb
-from supernet.training_cost import TrainingCost
+from supernet.surrogates.training_cost import TrainingCost
 
 
 class Recorder:

@@ -11,8 +11,8 @@ from dataclasses import replace
 
 import pytest
 
-from latency import store as stores
-from latency.store import Sitting, Store, StoreError, Visit
+from latency.measuring import store as stores
+from latency.measuring.store import Sitting, Store, StoreError, Visit
 from latency.target import Target
 
 TARGET = Target(name="t", device="v100", space="ofa_mbv3_w1.0", engine="torch_eager", threads=1)
@@ -120,7 +120,7 @@ def test_foreign_files_are_refused_and_left_alone(tmp_path):
 
 ENDLESS = """
 import sys, time
-from latency.store import Store
+from latency.measuring.store import Store
 from tests.unit.test_store import sitting, visit
 with Store(sys.argv[1]) as store:
     mine = sitting()

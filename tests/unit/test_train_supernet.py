@@ -6,8 +6,10 @@ import math
 import numpy as np
 import pytest
 
-from supernet import network, spaces, train
-from supernet.recipes import Phase, ProgressiveShrinking, Sandwich, epochs_of
+from supernet.space import get_space
+from supernet.training import train
+from supernet.training.recipes import Phase, ProgressiveShrinking, Sandwich, epochs_of
+from supernet.weights import network
 
 
 class Stop:
@@ -28,7 +30,7 @@ class Stop:
 
 def test_progressive_shrinking_opens_the_space_as_published():
     """Cai et al. (2020), and train_ofa_net.py: what is open, epochs, subnets of a step, rates."""
-    space = spaces.get("ofa_mbv3_w1.0")
+    space = get_space("ofa_mbv3_w1.0")
     phases = ProgressiveShrinking().phases(space)
     assert [(p.share, len(p.subnets), round(2.6 * p.rate, 6)) for p in phases] == [
         (180, 1, 2.6),
@@ -49,14 +51,14 @@ def test_progressive_shrinking_opens_the_space_as_published():
     assert depths == 2 * [{4}] + [{3, 4}] + 3 * [{2, 3, 4}]
     assert expands == 4 * [{6}] + [{4, 6}, {3, 4, 6}]
     assert [p.sort_channels for p in phases] == 4 * [False] + 2 * [True]
-    resnet = ProgressiveShrinking().phases(spaces.get("ofa_resnet50"))
+    resnet = ProgressiveShrinking().phases(get_space("ofa_resnet50"))
     assert [p.name for p in resnet] == [
         "largest", "depth 1", "depth 2", "expand 1", "expand 2", "width 1", "width 2",
     ]  # fmt: skip
 
 
 def test_epochs_follow_the_shares():
-    phases = ProgressiveShrinking().phases(spaces.get("ofa_mbv3_w1.0"))
+    phases = ProgressiveShrinking().phases(get_space("ofa_mbv3_w1.0"))
     assert epochs_of(phases, 590) == (180, 120, 25, 120, 25, 120)
     for epochs in (6, 7, 13, 60):
         counts = epochs_of(phases, epochs)
@@ -64,11 +66,11 @@ def test_epochs_follow_the_shares():
         assert min(counts) >= 1
     with pytest.raises(ValueError, match="fewer than the 6 phases"):
         epochs_of(phases, 5)
-    assert epochs_of(Sandwich().phases(spaces.get("ofa_small")), 100) == (35, 65)
+    assert epochs_of(Sandwich().phases(get_space("ofa_small")), 100) == (35, 65)
 
 
 def test_subnets_of_a_step():
-    space = spaces.get("ofa_small")
+    space = get_space("ofa_small")
     phase = Sandwich(random=3).phases(space)[-1]
     drawn = train.subnets(phase, phase.restricted(space), seed=1, epoch=2, step=3)
     space.check(drawn)
@@ -149,9 +151,9 @@ def test_subnets_learn_the_outputs_of_the_first(tmp_path, training):
     import torch
     from torch.nn.functional import cross_entropy
 
-    from supernet.data import ImageSet
+    from supernet.weights.images import ImageSet
 
-    space = spaces.get("ofa_small")
+    space = get_space("ofa_small")
     images = ImageSet(source="digits", resolution=(16, 16), val=300, train_images=64).load()
     recipe = Sandwich(random=0, largest_first=0, distil=True)
     phase = recipe.phases(space)[0]
@@ -202,6 +204,6 @@ def test_sorting_channels_leaves_the_largest_subnet_as_it_is(trained_folder):
 
 
 def test_a_phase_needs_a_part_of_the_space():
-    space = spaces.get("ofa_small")
+    space = get_space("ofa_small")
     narrow = Phase("kernel", 1, {"k": 2}, ("random",)).restricted(space)
     assert narrow.count() == 2**9 * 13 * 3

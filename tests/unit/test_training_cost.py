@@ -3,13 +3,14 @@
 import numpy as np
 import pytest
 
-from supernet import spaces, training_cost
-from supernet.training_cost import StepTime, TrainingCost
+from supernet.space import get_space
+from supernet.surrogates import training_cost
+from supernet.surrogates.training_cost import StepTime, TrainingCost
 
 
 @pytest.mark.parametrize("name", ["ofa_mbv3_w1.0", "ofa_proxyless_w1.3", "ofa_resnet50", "compofa_elastic"])
 def test_hours_are_epochs_times_images_times_seconds(name, rng):
-    space = spaces.get(name)
+    space = get_space(name)
     genomes = space.sample(200, rng)
     table = space.layers(genomes)
     step = training_cost.fitted()["resnet" if "resnet" in name else "mobile"]
@@ -27,7 +28,7 @@ def test_hours_are_epochs_times_images_times_seconds(name, rng):
 
 
 def test_other_gpus_are_scaled_and_less_certain(rng):
-    space = spaces.get("ofa_mbv3_w1.0")
+    space = get_space("ofa_mbv3_w1.0")
     genomes = space.sample(50, rng)
     base, faster = TrainingCost().hours(space, genomes), TrainingCost(gpu="rtx_4090").hours(space, genomes)
     ratio = (1008 / 936.2) ** 0.85 * (82.58 / 35.58) ** 0.15
@@ -37,7 +38,7 @@ def test_other_gpus_are_scaled_and_less_certain(rng):
 
 
 def test_energy_and_price_follow_from_hours(rng):
-    space = spaces.get("ofa_mbv3_w1.0")
+    space = get_space("ofa_mbv3_w1.0")
     genomes = space.sample(20, rng)
     cost = TrainingCost(usd_per_hour=2.0, power_overhead=1.2)
     hours = cost.hours(space, genomes).mean

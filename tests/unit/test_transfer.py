@@ -7,13 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from latency import adaptation, conformal, sampling
+from latency import adaptation, conformal
 from latency.data import LatencyData, read_csv, write_csv
-from latency.predictors import transfer
+from latency.predictors import sampling, transfer
 from latency.predictors.transfer import Source, Transfer
 from latency.target import Target
-from supernet import footprint, slot_table, spaces
+from supernet import footprint, slot_table
 from supernet.prediction import QUANTILE
+from supernet.space import get_space
 
 SPACE = "ofa_mbv3_w1.0"
 NEW = Target(name="new", device="i7_8700k", space=SPACE, engine="made up", batch=1, threads=1)
@@ -38,7 +39,7 @@ def measured(space, table, n, rng, noise=0.0):
 
 
 def test_a_mix_of_the_sources_is_found_from_ten_samples(rng):
-    space = spaces.get(SPACE)
+    space = get_space(SPACE)
     sources = known(space)
     truth = slot_table.combine([(0.7, sources[0].table), (0.5, sources[2].table)])
     fitted = Transfer().fit_from(sources, measured(space, truth, 10, rng, noise=0.002))
@@ -49,7 +50,7 @@ def test_a_mix_of_the_sources_is_found_from_ten_samples(rng):
 
 
 def test_one_wild_measurement_does_not_spoil_it(rng):
-    space = spaces.get(SPACE)
+    space = get_space(SPACE)
     sources = known(space)
     samples = measured(space, sources[1].table, 12, rng, noise=0.01)
     wild = replace(samples, ms=np.where(np.arange(12) == 4, 2.5 * samples.ms, samples.ms))
@@ -59,7 +60,7 @@ def test_one_wild_measurement_does_not_spoil_it(rng):
 
 
 def test_many_samples_teach_what_no_source_knows(rng):
-    space = spaces.get(SPACE)
+    space = get_space(SPACE)
     truth = made_up(space, 99)
     test = measured(space, truth, 300, rng)
     error = {}
@@ -74,7 +75,7 @@ def test_many_samples_teach_what_no_source_knows(rng):
 
 def test_parts_add_up_to_the_whole(rng):
     """Every family but those along the resolution splits the latency of the blocks without remainder."""
-    space = spaces.get(SPACE)
+    space = get_space(SPACE)
     table = made_up(space, 7)
     genomes = space.sample(50, rng)
     blocks = table.of(space, genomes) - table.base[slot_table.resolution_level(space, genomes)]
@@ -85,7 +86,7 @@ def test_parts_add_up_to_the_whole(rng):
 
 def test_intervals_cover(rng):
     """90% intervals from 10 samples, over 40 made-up devices: near 90% on average."""
-    space = spaces.get(SPACE)
+    space = get_space(SPACE)
     sources = known(space)
     covered = []
     for seed in range(40):
@@ -124,7 +125,7 @@ def test_greedy_choice_matches_brute_force(rng):
 
 
 def test_chosen_samples_are_different_networks_and_grow_by_appending():
-    space = spaces.get(SPACE).restrict("r", 160, 224)
+    space = get_space(SPACE).restrict("r", 160, 224)
     few, more = (sampling.choose(space, n, np.random.default_rng(3), known(space)) for n in (5, 20))
     assert (few == more[:5]).all()
     assert len(np.unique(more, axis=0)) == 20
@@ -140,20 +141,20 @@ def test_chosen_samples_are_different_networks_and_grow_by_appending():
 
 
 def test_specifications_alone_give_a_wide_guess(rng):
-    space = spaces.get("ofa_mbv3_w1.2").restrict("r", 160, 224)
+    space = get_space("ofa_mbv3_w1.2").restrict("r", 160, 224)
     target = Target(name="x", device="rtx_3090", space="ofa_mbv3_w1.2", batch=64, engine="PyTorch")
     guess = Transfer().from_specification(target)
     predicted = guess.predict(space.sample(10, rng), target)
     assert (predicted.std / predicted.mean >= 0.3).all()
     assert guess.facts["samples"] == 0
-    empty = spaces.get("ofa_proxyless_w1.3")
+    empty = get_space("ofa_proxyless_w1.3")
     with pytest.raises(ValueError, match="samples=5"):
         Transfer().from_specification(replace(target, space=empty.name))
 
 
 def test_spaces_without_any_timed_device_still_adapt(rng):
     """Footprints are sources too, so a space that nobody has timed needs no zoo."""
-    space = spaces.get("ofa_proxyless_w1.3")
+    space = get_space("ofa_proxyless_w1.3")
     table = made_up(space, 4)
     genomes = space.network(space.sample(12, rng))
     target = replace(NEW, space=space.name)
@@ -162,7 +163,7 @@ def test_spaces_without_any_timed_device_still_adapt(rng):
 
 
 def test_bad_requests_are_refused_before_any_work(rng):
-    space = spaces.get(SPACE)
+    space = get_space(SPACE)
     with pytest.raises(ValueError, match="at least 2"):
         Transfer().fit_from(known(space), measured(space, made_up(space, 1), 1, rng))
     with pytest.raises(ValueError, match="no such source"):
@@ -181,7 +182,7 @@ def test_bad_requests_are_refused_before_any_work(rng):
 
 def test_a_run_keeps_the_predictor_it_started_with(tmp_path, rng, monkeypatch):
     """What a new run uses is, to the last bit, what the same run reads when it is resumed."""
-    space = spaces.get(SPACE)
+    space = get_space(SPACE)
     fitted = Transfer().fit_from(known(space), measured(space, made_up(space, 8), 10, rng))
     monkeypatch.setattr(adaptation, "known_or_adapt", lambda target, **options: fitted)
     first = adaptation.for_run(NEW, tmp_path / "run" / "predictor.npz", store=None, samples=10)
@@ -195,7 +196,7 @@ def test_a_run_keeps_the_predictor_it_started_with(tmp_path, rng, monkeypatch):
 
 
 def test_latencies_go_through_csv(tmp_path, rng):
-    space = spaces.get(SPACE)
+    space = get_space(SPACE)
     data = measured(space, made_up(space, 1), 7, rng)
     for name in ("a.csv", "a.csv.gz"):
         write_csv(tmp_path / name, data)
@@ -205,10 +206,10 @@ def test_latencies_go_through_csv(tmp_path, rng):
 
 
 def test_training_steps_are_fitted_and_found_again(tmp_path, rng):
-    from supernet import training_cost
-    from supernet.training_cost import TrainingCost
+    from supernet.surrogates import training_cost
+    from supernet.surrogates.training_cost import TrainingCost
 
-    space = spaces.get(SPACE)
+    space = get_space(SPACE)
     genomes = space.network(space.sample(10, rng))
     macs = footprint.of(space, genomes, "macs").astype(float)
     data = LatencyData(replace(NEW, batch=16), genomes, 16 * (2.0 + 150e-9 * macs), np.full(10, np.nan))

@@ -5,17 +5,18 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from latency import measure, zoo
 from latency.data import LatencyData
+from latency.measuring import session
+from latency.zoo import catalogue
 from search import front, problem, verify
 from search.archive import Archive
-from supernet import spaces
+from supernet.space import get_space
 
 
 @pytest.fixture
 def asked():
     return problem.build(
-        ["accuracy", "latency_ms"], predictor=zoo.predictor("v100_b64"), limits={"latency_ms": 25.0}
+        ["accuracy", "latency_ms"], predictor=catalogue.predictor("v100_b64"), limits={"latency_ms": 25.0}
     )
 
 
@@ -31,7 +32,7 @@ def measured_as(monkeypatch, ms_of, failing=0, drift=1.0):
     """Measurements that follow `ms_of`; the first `failing` networks cannot be run."""
 
     def fake(target, genomes, *, store, watch=None):
-        space = spaces.get(target.space)
+        space = get_space(target.space)
         names = space.format(genomes[:failing])
         ms = ms_of(genomes[failing:], target) * drift
         data = LatencyData(target, genomes[failing:], ms, 0.01 * ms)
@@ -43,11 +44,11 @@ def measured_as(monkeypatch, ms_of, failing=0, drift=1.0):
             facts={"sitting": "s", "engine": "e 1"},
         )
 
-    monkeypatch.setattr(measure, "measure", fake)
+    monkeypatch.setattr(session, "measure", fake)
 
 
 def predicted(genomes, target):
-    return zoo.predictor("v100_b64").predict(genomes, target).mean
+    return catalogue.predictor("v100_b64").predict(genomes, target).mean
 
 
 def test_right_predictions_keep_the_front(asked, rng, monkeypatch):
@@ -102,9 +103,9 @@ def test_failed_members_are_left_out_and_named(asked, rng, monkeypatch):
 
 
 def test_drift_of_the_machine_is_no_error_of_the_prediction(rng, monkeypatch):
-    from latency.predictors import with_facts
+    from latency.predictors.interface import with_facts
 
-    known = with_facts(zoo.predictor("v100_b64"), {"anchors_ms": {"a": 2.0}})
+    known = with_facts(catalogue.predictor("v100_b64"), {"anchors_ms": {"a": 2.0}})
     asked = problem.build(["accuracy", "latency_ms"], predictor=known)
     measured_as(monkeypatch, predicted, drift=1.2)
     archive = searched(asked, rng)

@@ -1,0 +1,67 @@
+"""Engines: what runs a network. One file here and one YAML in `configs/engine`.
+
+An engine is built for one precision and number of threads; `prepare` makes a session of a network, `run` runs
+it once. Nothing is imported before an engine is built.
+"""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, Protocol
+
+from pydantic import ValidationError
+
+from supernet import registry
+
+if TYPE_CHECKING:
+    import torch
+
+
+class Engine(Protocol):
+    """`run` returns milliseconds when the device has a clock of its own, else None: the caller times it."""
+
+    @property
+    def precision(self) -> str: ...
+    @property
+    def threads(self) -> int: ...
+    @property
+    def version(self) -> str: ...
+    def prepare(self, network: torch.nn.Module, images: torch.Tensor) -> Any: ...
+    def run(self, session: Any) -> float | None: ...
+
+
+class NotInstalledError(ValueError):
+    """The engine's packages are missing, or this machine has no device for it."""
+
+
+def build(name: str, *, precision: str = "fp32", threads: int = 1) -> Engine:
+    """The engine `name` of `configs/engine`.
+
+    ValueError that names the pip command when it is not installed, and the known precisions for another one.
+    """
+    node = registry.load("engine", name)
+    requires, extra = node.pop("requires"), node.pop("extra", None)
+    node.pop("minds_limits", None)
+    missing = [package for package in requires if find_spec(package) is None]
+    if missing:
+        command = f"pip install -e '.[{extra}]'" if extra else f"pip install {' '.join(missing)}"
+        command += " (in a clone: .venv/bin/pip)"
+        raise NotInstalledError(f"engine={name} needs {', '.join(missing)}, not installed here: {command}")
+    try:
+        engine: Engine = registry.build({**node, "precision": precision, "threads": threads})
+    except Exception as error:
+        cause = error.__cause__ if isinstance(error.__cause__, ValidationError) else error
+        if not isinstance(cause, ValidationError):
+            raise
+        found = cause.errors()
+        reason = found[0].get("ctx", {}).get("error")
+        if isinstance(reason, NotInstalledError):  # raised while checking itself, wrapped by pydantic
+            raise reason from error
+        reasons = "; ".join(f"{f['loc'][0]}={f['input']}: {f['msg']}" for f in found)
+        raise ValueError(f"engine={name}: {reasons}") from error
+    return engine
+
+
+def minds_limits(name: str) -> bool:
+    """Whether the engine's libraries heed the limits of `instruction_sets`."""
+    return bool(registry.load("engine", name).get("minds_limits", False))

@@ -1,0 +1,60 @@
+"""OpenVINO on the CPU: fp32, bf16 where the CPU has it, int8 by NNCF's post-training quantisation."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
+
+from latency.measuring.engine import NotInstalledError
+from latency.measuring.machine import pairs_overflow
+from supernet.deploy.int8 import nncf_int8, random_batches
+from supernet.deploy.onnx import to_onnx
+
+if TYPE_CHECKING:
+    import torch
+
+CALIBRATION_BATCHES = 4
+HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}  # without a hint OpenVINO takes bf16 where it can
+
+
+@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+class OpenVino:
+    precision: Literal["fp32", "bf16", "int8"] = "fp32"
+    threads: Annotated[int, Field(ge=1)] = 1
+
+    def __post_init__(self) -> None:
+        import openvino
+
+        able = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        if self.precision == "bf16" and "BF16" not in able:
+            raise NotInstalledError("precision=bf16: this CPU has no bf16 arithmetic; take fp32 or int8")
+
+    @property
+    def version(self) -> str:
+        import openvino
+
+        return f"openvino {openvino.__version__}"
+
+    def prepare(self, network: torch.nn.Module, images: torch.Tensor) -> tuple[Any, Any]:
+        """An inference request of the compiled model and its input."""
+        import openvino
+
+        core = openvino.Core()
+        model = core.read_model(to_onnx(network, images))
+        if self.precision == "int8":
+            noise = random_batches(images, CALIBRATION_BATCHES)
+            model = nncf_int8(model, noise, narrow=pairs_overflow())
+        options = {
+            "INFERENCE_PRECISION_HINT": HINTS[self.precision],
+            "INFERENCE_NUM_THREADS": self.threads,
+            "NUM_STREAMS": 1,
+            "PERFORMANCE_HINT": "LATENCY",
+        }
+        request = core.compile_model(model, "CPU", options).create_infer_request()
+        request.set_input_tensor(openvino.Tensor(images.numpy()))
+        return request, images
+
+    def run(self, session: tuple[Any, Any]) -> None:
+        session[0].infer()

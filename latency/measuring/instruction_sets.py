@@ -1,0 +1,73 @@
+"""Instruction-set limits: the libraries of some engines can be held to an older instruction set.
+
+They read environment variables when they are loaded, so a limit holds for a whole process and has to be there
+before it starts. A limit makes another device of the same machine: OpenVINO held to SSE4.1 takes 2.2 times as
+long here, and not the same factor for every layer.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from typing import Literal
+
+from supernet import registry
+
+Limit = Literal["sse41", "avx", "avx2", "avx512"]
+VARIABLES = ("ONEDNN_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY")
+VALUES: dict[Limit, tuple[str, str]] = {  # PyTorch's own kernels know no step between SSE and AVX2
+    "sse41": ("SSE41", "default"),
+    "avx": ("AVX", "default"),
+    "avx2": ("AVX2", "avx2"),
+    "avx512": ("AVX512_CORE", "avx512"),
+}
+FLAGS: dict[Limit, str] = {"sse41": "sse4_1", "avx": "avx", "avx2": "avx2", "avx512": "avx512f"}
+
+
+def environment(limit: Limit | None) -> dict[str, str]:
+    """The environment of this process with another limit, or without any: for a child process."""
+    known = {name: value for name, value in os.environ.items() if name not in VARIABLES}
+    return known | (dict(zip(VARIABLES, VALUES[limit], strict=True)) if limit else {})
+
+
+def current(environ: Mapping[str, str] = os.environ) -> Limit | None:
+    """The limit this process was started under; ValueError when its variables are none we know."""
+    found = tuple(environ.get(name, "") for name in VARIABLES)
+    if not any(found):
+        return None
+    for limit, values in VALUES.items():
+        if tuple(map(str.lower, found)) == tuple(map(str.lower, values)):
+            return limit
+    given = ", ".join(f"{name}={value}" for name, value in zip(VARIABLES, found, strict=True) if value)
+    raise ValueError(
+        f"{given} is no limit that latencies are kept under: unset {' and '.join(VARIABLES)}, and take "
+        f"target.isa= one of {', '.join(VALUES)}"
+    )
+
+
+def check(limit: Limit, engine: str) -> None:
+    """ValueError unless this process runs under the limit, this CPU has it and the engine minds it."""
+    from latency.measuring import engine as engines
+    from latency.measuring.machine import cpu_flags
+
+    if limit not in VALUES:
+        raise registry.unknown_name("instruction set", limit, VALUES)
+    if not engines.minds_limits(engine):
+        raise ValueError(f"isa={limit}: {engine} takes no instruction-set limit; leave isa out")
+    if FLAGS[limit] not in cpu_flags():
+        raise ValueError(f"isa={limit}: this CPU has no {FLAGS[limit]}; leave isa out")
+    if current() != limit:
+        wanted = " ".join(f"{name}={value}" for name, value in zip(VARIABLES, VALUES[limit], strict=True))
+        raise ValueError(
+            f"isa={limit}: this process runs under {current() or 'no limit'}; start it with {wanted} (make "
+            "measure, make adapt and make search do that themselves)"
+        )
+
+
+def restart_under(limit: Limit) -> None:
+    """Start this command again, in place of this process, under another limit."""
+    if limit not in VALUES:
+        raise registry.unknown_name("instruction set", limit, VALUES)
+    sys.stdout.flush()
+    os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment(limit))

@@ -1,0 +1,99 @@
+"""The classifiers of torchvision, timed on this machine: published accuracies without any download.
+
+Accuracies are in the metadata of the package's weights. Weights are random: they do not change the time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+from latency.measuring import session
+from latency.measuring.session import Job, Watcher
+from latency.measuring.store import Store
+from latency.target import here
+from supernet.arrays import Floats
+from supernet.registry import unknown_name
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """What the package says of one model with its best published weights."""
+
+    name: str
+    top1: float  # fraction, on the 50,000 images of ImageNet's validation set
+    side: int  # input in pixels, as tested
+    gmacs: float
+    params: int
+
+
+def known() -> dict[str, Classifier]:
+    """The classifiers of torchvision that have ImageNet weights, by name, from small to large."""
+    from torchvision import models
+
+    found = []
+    for name in models.list_models(module=models):
+        best = models.get_model_weights(name).DEFAULT
+        facts = best.meta
+        top1 = facts["_metrics"].get("ImageNet-1K", {}).get("acc@1")
+        if top1 is not None:
+            side = best.transforms().crop_size[0]
+            found.append(Classifier(name, top1 / 100, side, facts["_ops"], facts["num_params"]))
+    return {each.name: each for each in sorted(found, key=lambda each: each.gmacs)}
+
+
+def select(names: Sequence[str] | None, max_gmacs: float) -> list[Classifier]:
+    """Those of these names, or all up to `max_gmacs`."""
+    everyone = known()
+    if names is None:
+        picked = [each for each in everyone.values() if each.gmacs <= max_gmacs]
+        if not picked:
+            raise ValueError(f"no classifier has at most max_gmacs={max_gmacs:g}; the smallest has .04")
+        return picked
+    for name in names:
+        if name not in everyone:
+            raise unknown_name("classifier of torchvision", name, everyone)
+    return [everyone[name] for name in names]
+
+
+def times(
+    classifiers: Sequence[Classifier],
+    *,
+    engine: str,
+    batch: int,
+    store: Store,
+    seconds: float | None = None,
+    watch: Watcher | None = None,
+) -> Mapping[str, Floats]:
+    """Quartiles (3,) of ms per batch by model, on one thread; without those that the engine cannot run."""
+    target = here(engine=engine, batch=batch)
+    timed = jobs(classifiers, batch)
+    found = session.time_jobs(target, timed, store=store, seconds=seconds, watch=watch).quartiles_ms
+    return {
+        each.name: found[job.name] for job, each in zip(timed, classifiers, strict=True) if job.name in found
+    }
+
+
+def jobs(classifiers: Sequence[Classifier], batch: int) -> list[Job]:
+    """What times them, in their order."""
+    return [
+        Job(f"torchvision {each.name} {each.side}px", partial(network, each, batch)) for each in classifiers
+    ]
+
+
+def network(each: Classifier, batch: int) -> tuple[torch.nn.Module, torch.Tensor]:
+    """The model with random weights in eval mode, and noise of its input side."""
+    import torch
+    from torchvision import models
+
+    options = (
+        {"init_weights": False, "aux_logits": False} if each.name in ("googlenet", "inception_v3") else {}
+    )
+    model = models.get_model(each.name, weights=None, **options)
+    noise = torch.Generator().manual_seed(0)
+    return model.eval(), torch.randn((batch, 3, each.side, each.side), generator=noise)

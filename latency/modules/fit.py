@@ -1,0 +1,230 @@
+"""Fits the regression models of module predictors, judges them on rows left out, and selects one per module.
+
+Rows of a type are split once: a test part that only reports, and the rest, which is split into folds. What a
+model says of the fold it was not fitted on is the validation by which `selection.py` chooses; the models
+themselves are then fitted on all but the test part.
+
+Letters: n rows, q features.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass as plain_dataclass
+from dataclasses import replace
+from importlib.util import find_spec
+from typing import Annotated, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
+
+from latency.modules import kinds, regressors, selection
+from latency.modules.design import ModuleData
+from latency.modules.medn import Medn
+from latency.modules.predictor import ModuleModel, ModulesLatency, features
+from latency.modules.regressors import Fitted
+from latency.modules.selection import Candidate, Selection
+from latency.target import Target
+from supernet import registry
+from supernet.arrays import Floats
+
+MEDN = "medn"
+TIMED_ROWS, TIMED_REPEATS = 100, 7
+AUTO = "auto-selection"
+
+
+@plain_dataclass(frozen=True)
+class Score:
+    """How good one model of one module type is; accuracy and mape in percent, ms for 100 predictions."""
+
+    accuracy: float
+    r2: float
+    mape: float
+    ms: float
+    bytes: int
+
+
+@plain_dataclass(frozen=True, eq=False)
+class Fits:
+    """Everything a fit found: models, validation and test scores by type and model, and the selection."""
+
+    models: Mapping[str, Mapping[str, ModuleModel]]
+    validation: Mapping[str, Mapping[str, Score]]
+    test: Mapping[str, Mapping[str, Score]]
+    selection: Selection
+    rows: Mapping[str, int]  # measured, by type
+    seconds: float
+
+    def candidates(self) -> dict[str, list[Candidate]]:
+        """What the selection chooses from."""
+        return {
+            name: [Candidate(model, s.accuracy, s.ms, s.bytes) for model, s in scores.items()]
+            for name, scores in self.validation.items()
+        }
+
+    def of(self, chosen: Selection) -> dict[str, Score]:
+        """The test scores of a selection, by module type."""
+        return {name: self.test[name][model] for name, model in chosen.models.items()}
+
+    def schemes(self) -> dict[str, Score]:
+        """Mean test scores over the module types, summed time and bytes, of each model used everywhere and of
+        the selection."""
+        every = list(next(iter(self.test.values())))
+        found = {model: _mean([scores[model] for scores in self.test.values()]) for model in every}
+        return found | {AUTO: _mean(list(self.of(self.selection).values()))}
+
+
+@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+class Fitting:
+    """How: the `models` of `configs/regressor` that compete, the parts, and what a selection may cost.
+
+    `max_ms` (of 100 predictions of each type, summed) and `max_bytes` None: no limit. `seed` fixes the parts
+    and all fits.
+    """
+
+    models: tuple[str, ...] = ()
+    test_share: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    folds: Annotated[int, Field(ge=2)] = 4
+    max_ms: float | None = None
+    max_bytes: float | None = None
+    seed: int = 0
+
+    def fit(self, data: Mapping[str, ModuleData], say: Callable[[str], None] = lambda text: None) -> Fits:
+        """All models of all types; ValueError when a type has too few rows to be split."""
+        begun = time.perf_counter()
+        known = {name: _Type(of, self) for name, of in data.items()}
+        learners = {name: _learner(name) for name in self._names()}
+        models: dict[str, dict[str, ModuleModel]] = {name: {} for name in known}
+        validation: dict[str, dict[str, Score]] = {name: {} for name in known}
+        test: dict[str, dict[str, Score]] = {name: {} for name in known}
+        for model, learner in learners.items():
+            said = {name: np.empty(len(of.train)) for name, of in known.items()}
+            for fold in range(self.folds):
+                parts = {name: of.fold != fold for name, of in known.items()}
+                fitted = self._fit_all(model, learner, known, parts, fold)
+                for name, of in known.items():
+                    said[name][~parts[name]] = np.exp(fitted[name](of.x[~parts[name]]))
+            everything = {name: np.ones(len(of.train), bool) for name, of in known.items()}
+            final = self._fit_all(model, learner, known, everything, self.folds)
+            for name, of in known.items():
+                ms, size = _timed(final[name], of.x), regressors.stored_bytes(final[name])
+                models[name][model] = of.model(model, final[name])
+                validation[name][model] = score(said[name], of.data.ms[of.train], ms, size)
+                tested = models[name][model].ms(of.data.rows[of.test], of.data.conditions[of.test])
+                test[name][model] = score(tested, of.data.ms[of.test], ms, size)
+            mean = _mean([scores[model] for scores in validation.values()])
+            say(f"{model:11} accuracy {mean.accuracy:.2f}% on the rows left out of the folds")
+        partial = Fits(models, validation, test, Selection({}, 0.0, 0.0, 0), {}, 0.0)
+        chosen = selection.choose(partial.candidates(), max_ms=self.max_ms, max_bytes=self.max_bytes)
+        rows = {name: len(of) for name, of in data.items()}
+        return replace(partial, selection=chosen, rows=rows, seconds=time.perf_counter() - begun)
+
+    def _names(self) -> list[str]:
+        """The models that were asked for, or all that are installed."""
+        every = registry.names("regressor")
+        for name in self.models:
+            if name not in every:
+                raise registry.unknown_name("regressor", name, every)
+        return list(self.models) or [name for name in every if not _missing(name)]
+
+    def _fit_all(
+        self,
+        model: str,
+        learner: Any,
+        known: Mapping[str, _Type],
+        rows: Mapping[str, NDArray[np.bool_]],
+        part: int,
+    ) -> Mapping[str, Fitted]:
+        rng = np.random.default_rng((self.seed, part))
+        given = {name: (of.x[rows[name]], of.y[rows[name]]) for name, of in known.items()}
+        if isinstance(learner, Medn):
+            return learner.fit_all(given, rng)
+        return {name: learner.fit(x, y, rng) for name, (x, y) in given.items()}
+
+
+def _missing(name: str) -> list[str]:
+    return [
+        package for package in registry.load("regressor", name).get("requires", ()) if not find_spec(package)
+    ]
+
+
+def _learner(name: str) -> Any:
+    """The model `configs/regressor/<name>.yaml`; ValueError that says what to install when it is missing."""
+    if missing := _missing(name):
+        raise ValueError(
+            f"regressor {name} needs {', '.join(missing)}, not installed here: pip install -e '.[boost]' "
+            "(in a clone: .venv/bin/pip)"
+        )
+    node = registry.load("regressor", name)
+    return registry.build({key: value for key, value in node.items() if key != "requires"})
+
+
+class _Type:
+    """The rows of one module type: their parts, features and logarithms."""
+
+    def __init__(self, data: ModuleData, how: Fitting) -> None:
+        self.data, self.kind = data, kinds.of(data.name)
+        rng = np.random.default_rng((how.seed, 7))
+        # Rows of one and the same module stay in one part, whatever they were measured under.
+        owner = np.unique(data.rows, axis=0, return_inverse=True)[1].ravel()
+        place = rng.permutation(int(owner.max()) + 1)[owner] / (int(owner.max()) + 1)
+        self.test = np.flatnonzero(place < how.test_share)
+        self.train = np.flatnonzero(place >= how.test_share)
+        if len(self.test) < 2 or len(self.train) < 5 * how.folds:
+            raise ValueError(f"module {data.name} has {len(data)} rows, too few to fit {how.folds} folds")
+        left = (place[self.train] - how.test_share) / (1 - how.test_share)
+        self.fold = np.minimum((left * how.folds).astype(int), how.folds - 1)
+        raw = features(self.kind, data.rows, data.conditions, data.condition_names)[self.train]
+        self.mean, spread = raw.mean(axis=0), raw.std(axis=0)
+        self.scale = np.where(spread > 1e-9, spread, 1.0)
+        self.x, self.y = (raw - self.mean) / self.scale, np.log(data.ms[self.train])
+
+    def model(self, name: str, fitted: Fitted) -> ModuleModel:
+        return ModuleModel(self.kind, self.data.condition_names, self.mean, self.scale, name, fitted)
+
+
+def test_rows(data: ModuleData, how: Fitting) -> NDArray[np.int64]:
+    """The rows of the test part."""
+    return _Type(data, how).test
+
+
+def predictor(target: Target, fits: Fits, chosen: Selection | None = None) -> ModulesLatency:
+    """The predictor of a selection, by default the chosen one, without correction yet."""
+    picked = (chosen or fits.selection).models
+    scores = fits.of(chosen or fits.selection)
+    facts = {"selection": dict(picked), "test_accuracy": {n: round(s.accuracy, 2) for n, s in scores.items()}}
+    models = {name: fits.models[name][model] for name, model in picked.items()}
+    return ModulesLatency(target, models, facts=facts)
+
+
+def accuracy(said: Floats, measured: Floats) -> float:
+    """Percent: the mean of max(0, 1 - |error| / truth), our definition: the paper gives none."""
+    return float(100 * np.maximum(0, 1 - np.abs(said / measured - 1)).mean())
+
+
+def score(said: Floats, measured: Floats, ms: float, size: int) -> Score:
+    """Of (n,) predictions that took `ms` per 100 with a model of `size` bytes; R2 is of the milliseconds."""
+    error = said - measured
+    r2 = 1 - float((error**2).sum() / ((measured - measured.mean()) ** 2).sum())
+    return Score(accuracy(said, measured), r2, float(100 * np.abs(error / measured).mean()), ms, size)
+
+
+def _timed(fitted: Fitted, x: Floats) -> float:
+    """Median ms for 100 rows, after one call."""
+    rows = x[np.resize(np.arange(len(x)), TIMED_ROWS)]
+    fitted(rows)
+    found = []
+    for _ in range(TIMED_REPEATS):
+        begun = time.perf_counter()
+        fitted(rows)
+        found.append(1e3 * (time.perf_counter() - begun))
+    return float(np.median(found))
+
+
+def _mean(scores: Sequence[Score]) -> Score:
+    """Means of accuracy, R2 and MAPE; sums of ms and bytes."""
+    means = [float(np.mean([getattr(s, name) for s in scores])) for name in ("accuracy", "r2", "mape")]
+    return Score(means[0], means[1], means[2], sum(s.ms for s in scores), sum(s.bytes for s in scores))

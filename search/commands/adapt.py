@@ -1,0 +1,109 @@
+"""Adapt a predictor to this machine from about ten timed subnets: `make adapt`."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from rich.console import Console
+
+from latency import adaptation, block_table
+from latency.adaptation import Adapted
+from latency.data import write_csv
+from latency.measuring import machine, session
+from latency.measuring.store import Store
+from latency.scores import markdown
+from search.commands import command
+from supernet import registry
+from supernet.files import artifact
+from supernet.space import get_space
+from supernet.surrogates import training_cost
+
+NOISY = 6.0  # percent; here 2-4 on a quiet machine
+BLOCK_SHARE = 0.27  # seconds for a block over seconds for a subnet, as seen with make lookup-table
+TRAINING = "torch_training"  # the engine whose latencies are training steps
+
+
+def save(adapted: Adapted, config: dict[str, Any], out: Path) -> None:
+    """The run folder: config.yaml, samples.csv, tests.csv, scores.json, device.json and predictor.npz."""
+    out.mkdir(parents=True, exist_ok=True)
+    artifact.write_text(out / "config.yaml", yaml.safe_dump(config, sort_keys=False))
+    for name, data in (("samples", adapted.samples), ("tests", adapted.tests)):
+        if len(data):
+            write_csv(out / f"{name}.csv", data)
+    found = {"seconds": adapted.seconds, "failed": dict(adapted.failed), "table": dict(adapted.table)}
+    artifact.write_text(out / "scores.json", json.dumps(found, indent=1) + "\n")
+    adapted.predictor.save(out / "predictor.npz")
+    if adapted.samples.target.engine == TRAINING:
+        training_cost.save_step(out / "training_step.json", adaptation.step_time(adapted.samples))
+    rates = machine.micro_benchmark().rates
+    device = {"device": asdict(adapted.predictor.target.spec), "rates": dict(rates)}
+    artifact.write_text(out / "device.json", json.dumps(device, indent=1) + "\n")
+
+
+def describe(adapted: Adapted, config: dict[str, Any], out: Path) -> str:
+    """Scores, cost and the next command, for the terminal."""
+    predictor, count = adapted.predictor, len(adapted.samples)
+    lines = [f"failed: {name}: {reason}" for name, reason in adapted.failed.items()]
+    if count < config["samples"]:
+        lines.append(f"only {count} of {config['samples']} samples could be measured; adapted with those")
+    if adapted.table:
+        lines += ["", markdown(adapted.table, "on the tests"), ""]
+    if "left_out_mape" in predictor.facts:
+        mix = ", ".join(f"{name} {part:.0%}" for name, part in predictor.facts["mix"].items())
+        lines.append(f"a mix of {mix}; samples left out: {predictor.facts['left_out_mape']:.1f}% off")
+    lines.append(f"90% of measurements are expected within +-{1.645 * predictor.relative_std:.1%}")
+    names = get_space(predictor.target.space).format(adapted.samples.genomes)
+    lines += [
+        "samples:",
+        *(f"{ms:9.3f} ms  {name}" for name, ms in zip(names, adapted.samples.ms, strict=True)),
+    ]
+    if count:
+        agree = 100 * float(np.median(adapted.samples.spread_ms / adapted.samples.ms))
+        noisy = "; a noisy machine: close other programs, or give more samples=" if agree > NOISY else ""
+        lines.append(f"the middle half of a subnet's visits spanned {agree:.1f}%{noisy}")
+    lines.append(f"timed {count} subnets and {len(adapted.tests)} tests in {adapted.seconds:.0f} s")
+    space = get_space(predictor.target.space)
+    if block_table.serves(space) and adapted.seconds and predictor.target.engine != TRAINING:
+        blocks = block_table.count(space, predictor.resolutions)
+        each = BLOCK_SHARE * adapted.seconds / (count + len(adapted.tests) + session.ANCHORS)
+        lines.append(f"a lookup table of this space: {blocks:,} blocks, about {blocks * each:.0f} s")
+    use = (
+        f"training.step_file={out}/training_step.json"
+        if predictor.target.engine == TRAINING
+        else f"predictor=run:{out} latency_limit_ms=..."
+    )
+    lines.append(f'next: make search ARGS="{use}"')
+    return "\n".join(lines)
+
+
+def task(config: dict[str, Any]) -> None:
+    target = registry.build(config["target"])
+    out = Path(config["out"] or f"runs/adapt-{target.name}-{time.strftime('%Y%m%d-%H%M%S')}")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ValueError(f"out={out} exists and is not empty: name a new folder")
+    if target.engine == TRAINING and config["samples"] < adaptation.MIN_STEPS:
+        raise ValueError(f"samples={config['samples']}: training steps need at least {adaptation.MIN_STEPS}")
+    print(f"{target.name}: {target}")
+    console = Console()
+    with Store(config["store"]) as store, console.status("starting") as status:
+        adapted = adaptation.adapt(
+            target,
+            store=store,
+            learner=registry.build(config["learner"]),
+            resolution=command.resolution_range(config["resolution"]),
+            watch=command.watcher(status),
+            **{key: config[key] for key in ("samples", "tests", "seed", "chosen", "seconds")},
+        )
+        status.update("measuring the rates of the machine")
+        save(adapted, config, out)
+    print(describe(adapted, config, out))
+
+
+def main() -> None:
+    command.run("adapt", task)

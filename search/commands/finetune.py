@@ -1,0 +1,81 @@
+"""Train a chosen subnet further: `make finetune ARGS="supernet=runs/mine architecture=NAME"`."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+
+from search.commands import command
+from supernet.files import artifact
+from supernet.surrogates.training_cost import TrainingCost
+from supernet.training import measured_accuracy, train
+from supernet.training.finetune import FineTuned, FineTuning, energy_kwh, fine_tune
+from supernet.weights import network
+
+KIND = "subnet"
+
+
+def task(config: dict[str, Any]) -> None:
+    import torch
+
+    torch.set_num_threads(config["threads"])
+    folder = Path(config["supernet"])
+    trained, images = network.load(folder), measured_accuracy.images_of(folder)
+    space = trained.space
+    genome = space.parse([config["architecture"]])
+    recipe = FineTuning(**{f.name: config[f.name] for f in fields(FineTuning) if f.name != "epochs"},
+                        epochs=_epochs(config, space.column(genome, "finetune_epochs")[0]))  # fmt: skip
+    space.check_resolutions(genome, trained.resolution, f"the supernet in {folder}")
+    out = Path(config["out"] or folder / "subnet")
+    if (out / "subnet.safetensors").exists():
+        raise ValueError(f"{out} holds a subnet, left alone; choose another out=")
+    with train.processes() as group, Console().status("loading") as status:
+
+        def watch(done: int, loss: float) -> None:
+            status.update(f"epoch {done} of {recipe.epochs}, loss {loss:.3f}")
+
+        found = fine_tune(trained, images, genome, recipe, group, watch)
+    cost = {
+        "device_hours": found.hours,
+        "energy_kwh_model": energy_kwh(found.hours, config["watts"]),
+        "watts_assumed": config["watts"],
+        **predicted(config, found, len(images.parts["train"]), space, genome, recipe),
+    }
+    facts = {"architecture": config["architecture"], "supernet": trained.sha256, "cost": cost}
+    facts |= {key: trained.facts[key] for key in ("classes", "mean", "std")}
+    facts |= {"top1_before": found.before, "top1": found.after, "epochs": recipe.epochs}
+    network.save(out / "subnet.safetensors", found.subnet.state_dict(), KIND, facts)
+    artifact.write_text(out / "cost.json", json.dumps(cost, indent=1) + "\n")
+    before, after = 100 * found.before, 100 * found.after
+    how = f"{recipe.epochs} epoch{'s' * (recipe.epochs != 1)}{' from scratch' if recipe.from_scratch else ''}"
+    print(f"test top-1 {before:.2f}% as it came out of the supernet, {after:.2f}% after {how}: {out}")
+    kwh = cost["energy_kwh_model"]
+    print(f"{found.hours:.4f} device-hours; {kwh:.5f} kWh at {config['watts']:g} W, which are assumed")
+    if "predicted_hours" in cost:
+        off = 100 * (cost["predicted_hours"] / found.hours - 1)
+        print(f"predicted {cost['predicted_hours']:.4f} device-hours: off by {off:+.0f}%")
+    else:
+        print("no prediction: step_file= names a training step of this machine, of make adapt")
+
+
+def _epochs(config: dict[str, Any], of_recipe: np.int64) -> int:
+    return int(of_recipe) if config["epochs"] is None else int(config["epochs"])
+
+
+def predicted(
+    config: dict[str, Any], found: FineTuned, images: int, space: Any, genome: Any, recipe: FineTuning
+) -> dict[str, float]:
+    """Device-hours that `training_cost` says for this machine (`step_file`); nothing without one."""
+    if config["step_file"] is None or not recipe.epochs:
+        return {}
+    cost = TrainingCost(step_file=Path(config["step_file"]), images=images, batch=recipe.batch)
+    return {"predicted_hours": float(cost.hours_of(space, genome, epochs=recipe.epochs)[0])}
+
+
+def main() -> None:
+    command.run("finetune", task)

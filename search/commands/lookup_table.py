@@ -1,0 +1,80 @@
+"""Build a block lookup table of this machine, and compare it with ten subnets: `make lookup-table`."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from rich.console import Console
+
+from latency import adaptation, block_table
+from latency.adaptation import Adapted
+from latency.block_table import BuiltTable
+from latency.measuring import session
+from latency.measuring.store import Store
+from latency.scores import markdown, scores
+from search.commands import command
+from supernet import registry
+from supernet.files import artifact
+
+
+def compare(built: BuiltTable, adapted: Adapted) -> str:
+    """Accuracy and cost of the table and of adapting, on the same tests."""
+    tests = adapted.tests
+    predicted = built.table().predictor(built.target).predict(tests.genomes, tests.target)
+    gap = np.log(predicted.mean / tests.ms)
+    scale = float(np.exp(np.median(gap)))
+    share = (len(adapted.samples) + session.ANCHORS) / (len(adapted.samples) + len(tests) + session.ANCHORS)
+    rows = {f"lookup table, {len(built.quartiles_ms)} blocks": scores(predicted, tests.ms), **adapted.table}
+    return "\n".join(
+        [
+            markdown(rows, "on the tests"),
+            "",
+            f"lookup table: {len(built.quartiles_ms)} blocks in {built.seconds:.0f} s; transfer: "
+            f"{len(adapted.samples)} subnets in about {share * adapted.seconds:.0f} s",
+            f"additivity gap: the sum of its blocks is {scale:.3f} of a network, +-{100 * gap.std():.1f}% "
+            "between networks",
+        ]
+    )
+
+
+def task(config: dict[str, Any]) -> None:
+    target = registry.build(config["target"])
+    out = Path(config["out"] or f"runs/lookup-table-{target.name}-{time.strftime('%Y%m%d-%H%M%S')}")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ValueError(f"out={out} exists and is not empty: name a new folder")
+    sides = sorted(config["resolutions"])
+    if not sides:
+        raise ValueError("resolutions=[] names no input side: give at least one")
+    print(f"{target.name}: {target}")
+    with Store(config["store"]) as store, Console().status("starting") as status:
+        watch = command.watcher(status)
+        built = block_table.build(target, sides, store=store, watch=watch)
+        out.mkdir(parents=True, exist_ok=True)
+        artifact.write_text(out / "config.yaml", yaml.safe_dump(config, sort_keys=False))
+        files = built.save(out)
+        adapted = None
+        if config["tests"]:
+            adapted = adaptation.adapt(
+                target,
+                store=store,
+                learner=registry.build(config["learner"]),
+                resolution=(sides[0], sides[-1]),
+                watch=watch,
+                **{key: config[key] for key in ("samples", "tests", "seed")},
+            )
+    print(
+        f"{len(built.quartiles_ms)} blocks in {built.seconds:.0f} s: {', '.join(path.name for path in files)}"
+    )
+    if adapted is not None:
+        comparison = compare(built, adapted)
+        artifact.write_text(out / "comparison.md", comparison + "\n")
+        print(comparison)
+    print(f'next: make search ARGS="predictor=run:{out}"')
+
+
+def main() -> None:
+    command.run("lookup_table", task)

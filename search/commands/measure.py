@@ -1,0 +1,107 @@
+"""Time subnets on this machine into the measurement store: `make measure ARGS="subnets=30 sittings=2"`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+
+from latency.data import write_csv
+from latency.measuring import session
+from latency.measuring.machine import micro_benchmark, specification
+from latency.measuring.session import Measured
+from latency.measuring.store import Store
+from latency.predictors import sampling
+from latency.target import Target
+from search.commands import command
+from supernet import registry
+from supernet.arrays import Genomes
+from supernet.space import get_space
+
+
+def subnets(config: dict[str, Any], target: Target) -> Genomes:
+    """The subnets to measure: those of the file `names`, or random ones."""
+    space = get_space(target.space)
+    if config["names"] is not None:
+        path = Path(config["names"])
+        if not path.is_file():
+            raise ValueError(f"names={path}: no such file; give one with an architecture per line")
+        return space.parse(line for line in path.read_text().splitlines() if line.strip())
+    wanted = command.resolution_range(config["resolution"])
+    if wanted is not None:
+        space = space.restrict("r", *wanted)
+    return sampling.draw(space, config["subnets"], np.random.default_rng(config["seed"]))
+
+
+def repeatability(first: Measured, second: Measured) -> str:
+    """How far two sittings of the same subnets are apart, before and after their anchors' common scale."""
+    from scipy.stats import spearmanr
+
+    row = {genome.tobytes(): i for i, genome in enumerate(first.data.genomes)}
+    pairs = [(row[g.tobytes()], j) for j, g in enumerate(second.data.genomes) if g.tobytes() in row]
+    if len(pairs) < 2:
+        return "too few subnets were measured in both sittings to tell the repeatability"
+    i, j = np.array(pairs).T
+    scale = session.relative_scale(second.anchors_ms, first.anchors_ms)
+    ratio = second.data.ms[j] / first.data.ms[i]
+    apart = 100 * np.abs(ratio / scale - 1)
+    rank = spearmanr(first.data.ms[i], second.data.ms[j]).statistic
+    return (
+        f"repeatability over {len(pairs)} subnets: median difference {np.median(apart):.2f}%, 95th "
+        f"percentile {np.quantile(apart, 0.95):.2f}%, Spearman {rank:.4f}; the anchors' scale was "
+        f"{scale:.3f} (without it {100 * np.median(np.abs(ratio - 1)):.2f}%)"
+    )
+
+
+def descriptors(times: int) -> str:
+    """The machine's rates, and how repeatable they are: median and coefficient of variation."""
+    found = [micro_benchmark() for _ in range(times)]
+    lines = [f"{specification().title}: {found[0].seconds:.1f} s a run; GF are 1e9 multiply-accumulates"]
+    for name in found[0].rates:
+        rates = np.array([one.rates[name] for one in found])
+        spread = f"  +-{100 * rates.std(ddof=1) / rates.mean():.1f}%" if times > 1 else ""
+        lines.append(f"{name:18} {np.median(rates):9.4g}{spread}")
+    return "\n".join(lines)
+
+
+def task(config: dict[str, Any]) -> None:
+    if config["descriptor"]:
+        print(descriptors(config["descriptor"]))
+        return
+    with Store(config["store"]) as store:
+        if config["import_csv"]:
+            print(f"added {store.import_csv(config['import_csv'])} visits to {config['store']}")
+            return
+        if config["export_csv"]:
+            print(f"wrote {store.export_csv(config['export_csv'])} visits to {config['export_csv']}")
+            return
+        if config["sittings"] < 1:
+            raise ValueError(f"sittings={config['sittings']} must be at least 1")
+        target = registry.build(config["target"])
+        genomes, sittings = subnets(config, target), []
+        print(f"{target.name}: {target}")
+        for _ in range(config["sittings"]):
+            with Console().status("starting") as status:
+                found = session.measure(
+                    target, genomes, store=store, seconds=config["seconds"], watch=command.watcher(status)
+                )
+            sittings.append(found)
+            print(f"{len(found.data)} subnets in {found.seconds:.0f} s, {len(found.failed)} failed")
+            for name, reason in found.failed.items():
+                print(f"failed: {name}: {reason}")
+    last = sittings[-1].data
+    for name, ms, spread in zip(
+        get_space(target.space).format(last.genomes), last.ms, last.spread_ms, strict=True
+    ):
+        print(f"{ms:9.3f} ms  (iqr {spread:.3f})  {name}")
+    if len(sittings) > 1:
+        print(repeatability(sittings[0], sittings[-1]))
+    if config["csv"]:
+        write_csv(config["csv"], last)
+        print(f"written to {config['csv']}")
+
+
+def main() -> None:
+    command.run("measure", task)

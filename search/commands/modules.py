@@ -1,0 +1,105 @@
+"""Fit a per-module latency predictor of this machine: `make modules ARGS="target.engine=torch_eager"`."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+
+from latency.measuring.store import Store
+from latency.modules import design as module_data
+from latency.modules import fit, networks, selection
+from latency.modules.fit import AUTO, Fits
+from latency.modules.predictor import ModulesLatency
+from latency.modules.selection import Selection
+from latency.predictors.interface import with_facts
+from search.commands import command
+from supernet import registry
+
+
+def by_scheme(fits: Fits) -> str:
+    """Test scores of each model used everywhere and of the selection."""
+    lines = [
+        "| scheme | accuracy % | R2 | MAPE % | ms / 100 of each type | KB |",
+        "|---|---:|---:|---:|---:|---:|",
+    ]
+    for name, s in sorted(fits.schemes().items(), key=lambda item: item[0] == AUTO):
+        lines.append(
+            f"| {name} | {s.accuracy:.2f} | {s.r2:.4f} | {s.mape:.2f} | {s.ms:.2f} | {s.bytes / 1e3:.0f} |"
+        )
+    return "\n".join(lines)
+
+
+def by_module(fits: Fits, chosen: Selection) -> str:
+    """Test accuracy of every model by module type; the selected one in bold."""
+    models = list(next(iter(fits.test.values())))
+    lines = ["| module | n | " + " | ".join(models) + " |", "|---|---:|" + "---:|" * len(models)]
+    for name, scores in fits.test.items():
+        cells = [
+            f"**{scores[m].accuracy:.2f}**" if chosen.models[name] == m else f"{scores[m].accuracy:.2f}"
+            for m in models
+        ]
+        lines.append(f"| {name} | {fits.rows[name]} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def front(fits: Fits, cost: str, most: int = 8) -> str:
+    """Selections that trade validation accuracy for time or size."""
+    every = selection.front(fits.candidates(), cost)
+    places = np.unique(np.linspace(0, len(every) - 1, most).astype(int))
+    return "\n".join(
+        f"  {each.accuracy:.2f}%  {each.ms:6.2f} ms  {each.bytes / 1e3:6.0f} KB"
+        for each in (every[i] for i in places)
+    )
+
+
+def task(config: dict[str, Any]) -> None:
+    target, design, fitting = (registry.build(config[key]) for key in ("target", "design", "fitting"))
+    out = Path(config["out"] or f"runs/modules-{target.name}-{time.strftime('%Y%m%d-%H%M%S')}")
+    with Store(config["store"]) as store, Console().status("starting") as status:
+        watch = command.watcher(status)
+        if config["measure"] and config["measured"] is None:
+            module_data.collect(
+                target, design, store=store, seconds=config["seconds"], watch=watch, say=print
+            )
+        if config["measured"] is None:
+            data = module_data.read(target, store)
+        else:
+            target, data = module_data.load(Path(config["measured"]))
+        measured = None
+        if config["networks"]:
+            measured = networks.for_correction(
+                target,
+                config["networks"],
+                config["classifiers"],
+                store=store,
+                seconds=config["network_seconds"],
+                watch=watch,
+            )
+    module_data.save(out / "module_data.npz", target, data)
+    print(f"{target}: {sum(map(len, data.values()))} measured modules of {len(data)} types")
+    fits = fitting.fit(data, say=print)
+    found = fit.predictor(target, fits)
+    if measured is not None:
+        found = found.corrected(measured)
+    _save(out, found, fits)
+
+
+def _save(out: Path, found: ModulesLatency, fits: Fits) -> None:
+    found = with_facts(found, {"method": "modules", "rows": sum(fits.rows.values())})
+    found.save(out / "predictor.npz")
+    print(by_module(fits, fits.selection), by_scheme(fits), sep="\n\n")
+    for cost in ("ms", "bytes"):
+        print(f"\nselections by validation accuracy against {cost}:\n{front(fits, cost)}")
+    if "left_out_mape" in found.facts:
+        error, count = found.facts["left_out_mape"], found.facts["networks"]
+        print(f"\n{count} networks corrected it: {error:.2f}% off when left out")
+    words = f"target=here target.engine={found.target.engine} target.batch=8 target.utilisation=0.5"
+    print(f'\nsearch with it: make search ARGS="predictor={out}/predictor.npz"; for other conditions {words}')
+
+
+def main() -> None:
+    command.run("modules", task)

@@ -1,0 +1,62 @@
+"""Score a fitted predictor on measured rows: `make score ARGS="predictor=v100_b64 rows=my.csv
+column=lat_ms"`."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from latency.data import read_csv
+from latency.predictors.interface import MODULES
+from latency.scores import markdown, scores
+from latency.zoo import catalogue
+from search.commands import command
+from supernet import registry
+from supernet.files import artifact, tables
+from supernet.space import get_space
+from supernet.surrogates import accuracy
+
+
+def score(name: str, rows: Path, column: str, first: int, past: int | None) -> dict[str, float]:
+    """Scores of the predictor `name` on rows [first, past) of a table.
+
+    In ms for latencies, in points of top-1 for accuracy.
+    """
+    part = slice(first, past)
+    is_file = name.endswith(".npz")
+    if name in registry.names("accuracy") or (is_file and _kind(Path(name)) == accuracy.KIND):
+        surrogate = accuracy.load(name)
+        columns = tables.select(tables.read_columns(rows), part)
+        if column not in columns:
+            raise registry.unknown_name(f"column of {rows}", column, list(columns))
+        points = tables.percent(columns[column])
+        predicted = surrogate.predict(get_space(surrogate.space).encode(columns))
+        return scores(replace(predicted, mean=100 * predicted.mean, std=100 * predicted.std), points)
+    predictor = catalogue.find(name)
+    data = read_csv(rows, predictor.target, column, part)
+    return scores(predictor.predict(data.genomes, predictor.target), data.ms)
+
+
+def _kind(path: Path) -> str:
+    return str(artifact.load(path, accuracy.KIND, *MODULES)[1]["kind"])
+
+
+def task(config: dict[str, Any]) -> None:
+    name, column = config["predictor"], config["column"]
+    row = score(name, Path(config["rows"]), column, config["first"], config["past"])
+    print(markdown({name: row}))
+    out = Path(
+        config["out"] or f"runs/score-{Path(name).stem if name.endswith('.npz') else name}-{column}.json"
+    )
+    out.parent.mkdir(parents=True, exist_ok=True)
+    clean = {key: value if np.isfinite(value) else None for key, value in row.items()}
+    artifact.write_text(out, json.dumps({**config, "out": str(out), **clean}, indent=1) + "\n")
+    print(f"written to {out}")
+
+
+def main() -> None:
+    command.run("score", task)

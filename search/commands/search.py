@@ -1,0 +1,120 @@
+"""Search for the Pareto front of a device: `make search ARGS="target=titan_rtx_b64 latency_limit_ms=20"`."""
+
+from __future__ import annotations
+
+import sys
+import time
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from rich.console import Console
+
+from latency import adaptation
+from latency.measuring.store import Store
+from latency.predictors.interface import LatencyPredictor
+from latency.target import Target, in_int8, is_here
+from latency.zoo import catalogue
+from search import problem, run, sinks, verify
+from search.commands import command
+from search.commands.search_options import Options
+from supernet import registry
+from supernet.surrogates import accuracy, int8_change
+
+
+def task(config: dict[str, Any]) -> None:
+    options = Options(**config)
+    target = registry.build(options.target)
+    predictor = None if options.automatic else catalogue.find(options.predictor)
+    space = registry.build(options.space)
+    eight = catalogue.find(options.int8_predictor) if options.int8_predictor else None
+    out = _folder(options, target, predictor)
+    with Store(options.store) if _measures(options, target, predictor) else nullcontext() as store:
+        if store is not None and predictor is None and target is not None and target.method == "measured":
+            if not command.is_sweep():
+                run.check_folder(out, config)  # before a minute of measuring, and before anything is written
+            joint = eight is None and space is not None and "precision" in space.index
+            small = in_int8(target) if joint else None
+            predictor = _adapted(target, out / run.PREDICTORS[0], options, store)
+            if small is not None:
+                eight = _adapted(small, out / run.PREDICTORS[1], options, store)
+        elif predictor is None and target is not None and "latency_ms" in options.objectives:
+            predictor, why = catalogue.automatic(target)
+            print(f"latency of {target.name}: {why}")
+        asked = problem.build(
+            options.objectives,
+            space=space,
+            target=target,
+            predictor=predictor,
+            accuracy=accuracy.load(options.accuracy_file)
+            if options.accuracy_file
+            else registry.build(options.evaluator or options.accuracy),
+            training=registry.build(options.training),
+            limits=options.all_limits(),
+            confidence=options.confidence,
+            resolution=options.resolution_range(),
+            predictor_int8=eight,
+            int8=int8_change.load(options.int8_accuracy) if options.int8_accuracy else None,
+        )
+        if asked.evaluator.measures:
+            print(f"accuracy is measured: {options.evaluations} evaluations, kept and never repeated")
+        search(options, config, asked, out, store)
+
+
+def search(
+    options: Options, config: dict[str, Any], asked: problem.Problem, out: Path, store: Store | None
+) -> None:
+    """Run, or go on with, the search in `out` and print its front."""
+    reports: list[sinks.Sink] = [sinks.Bar(options.evaluations)]
+    if options.wandb != "disabled":
+        reports.append(sinks.Wandb(out, config, options.wandb))
+    plan: dict[str, Any] = {"budget": options.evaluations, "seed": options.seed}
+    if store is not None and options.verify and asked.models.latency is not None:
+        plan["verify"] = verify.verifier(store, options.verify)
+    try:
+        found = run.run(
+            asked, registry.build(options.searcher), **plan, out=out, config=config, sinks=reports
+        )
+    except (run.Interrupted, KeyboardInterrupt):
+        words = [word for word in sys.argv[1:] if not word.startswith("out=")]
+        again = " ".join([*words, f"out={out.parent if command.is_sweep() else out}"])
+        print(f'\nstopped; go on with: make search ARGS="{again}"', file=sys.stderr)
+        sys.exit(command.EXIT_INTERRUPTED)
+    except run.FinishedRun as finished:
+        if not command.is_sweep():
+            raise
+        print(finished)
+        return
+    (found.verified.front if found.verified is not None and len(found.verified.front) else found.front).show()
+    print(found.describe(out))
+
+
+def _adapted(target: Target, kept: Path, options: Options, store: Store) -> LatencyPredictor:
+    with Console().status("measuring") as status:
+        watch = command.watcher(status)
+        predictor = adaptation.for_run(target, kept, store=store, samples=options.samples, watch=watch)
+    print(f"latency of {target.name}: {predictor.facts['samples']} subnets timed here (transfer)")
+    return predictor
+
+
+def _measures(options: Options, target: Target | None, predictor: LatencyPredictor | None) -> bool:
+    """Whether this run times networks: to adapt to this machine, or to verify a front that is for it."""
+    where = predictor.target if predictor is not None else target
+    if where is None or "latency_ms" not in (*options.objectives, *options.all_limits()):
+        return False
+    wanted = options.verify > 0 or (predictor is None and where.method == "measured")
+    return wanted and is_here(where)
+
+
+def _folder(options: Options, target: Target | None, predictor: LatencyPredictor | None) -> Path:
+    if command.is_sweep():
+        job = str(HydraConfig.get().job.num)
+        return options.out / job if options.out else Path(HydraConfig.get().runtime.output_dir)
+    where = predictor.target if predictor is not None else target
+    name = where.name if where is not None else (options.space or {}).get("name", problem.DEFAULT_TARGET)
+    return options.out or Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
+
+
+def main() -> None:
+    command.run("search", task)

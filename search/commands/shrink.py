@@ -1,0 +1,108 @@
+"""Prune, train and quantise a subnet: `make shrink ARGS="supernet=runs/mine architecture='...'"`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from rich.console import Console
+from rich.table import Table
+
+from latency.deployed import add_latencies
+from latency.measuring.machine import pairs_overflow
+from latency.measuring.store import Store
+from latency.target import Target
+from search.commands import command
+from search.plain_front import COMPARED, dominated, plain_front
+from supernet import footprint, registry
+from supernet.deploy import model, shrink
+from supernet.files import artifact
+from supernet.training import measured_accuracy, train
+from supernet.weights import network
+from supernet.weights import subnet as subnets
+
+SHOWN = ("file_bytes", "latency_ms", "top1", "ece", "training_hours", "macs")
+
+
+def task(config: dict[str, Any]) -> None:
+    import torch
+
+    torch.set_num_threads(1)
+    folder = Path(config["supernet"])
+    trained, images = network.load(folder), measured_accuracy.images_of(folder)
+    out = Path(config["out"] or folder / f"shrink-{HydraConfig.get().runtime.choices['shrink']}")
+    target = None if config.get("target") is None else registry.build(config["target"])
+    recipe = registry.build(config["shrink"])
+    engine = _engine(config["int8_engine"], target, recipe)
+    asked = {key: config[key] for key in ("supernet", "architecture", "shrink", "seed", "watts")}
+    asked["int8_engine"] = engine
+    subnets.parse(config["architecture"])  # a typo is refused before anything is written
+    with train.processes() as group, Console().status("loading") as status:
+        bench = shrink.Bench(
+            trained,
+            images,
+            group,
+            narrow=pairs_overflow(),
+            engine=engine,
+            seed=config["seed"],
+            watts=config["watts"],
+            watch=status.update,
+        )
+        stages = shrink.run(recipe, config["architecture"], bench, out, asked)
+        names = plain_front(folder, config["candidates"], config["plain"], config["seed"])
+        others = [shrink.run_plain(name, bench, out / f"plain-{i}") for i, name in enumerate(names)]
+        rows = {f"{i} {stage.name if i else 'start'}": stage for i, stage in enumerate(stages)}
+        rows |= {f"rival {i}": stage for i, stage in enumerate(others, 1)}
+        cards = {title: dict(stage.card) for title, stage in rows.items()}
+        if target is not None:
+            with Store(config["store"]) as store:
+                named = {title: stage.subnet for title, stage in rows.items()}
+                add_latencies(cards, named, target, store, command.watcher(status))
+    last = list(cards)[len(stages) - 1]
+    rivals = list(cards)[len(stages) :]
+    shared = [name for name in COMPARED if name in cards[last]]
+    text = (
+        f"{last} dominates in {', '.join(shared)} (none worse, one better): "
+        f"{', '.join(dominated(cards, last, rivals)) or 'none'} of {len(rivals)} plain subnets"
+        if rivals
+        else f"{last} was compared with no other subnet (plain=0)"
+    )
+    artifact.write_text(out / "table.md", f"{shrink.table(cards)}\n\n{text}\n")
+    artifact.write_text(out / "table.json", json.dumps(cards, indent=1) + "\n")
+    _show(cards)
+    print(f"{text}\nall measures: {out / 'table.md'}; the model: {model.path(stages[-1].folder)}")
+    if target is None:
+        print(f"no latencies: target=here target.space={trained.space.name} times them")
+
+
+def _show(cards: Mapping[str, Mapping[str, Any]]) -> None:
+    """The measures that matter most, a row per step and rival."""
+    grid = Table(box=None, pad_edge=False, header_style="bold")
+    shown = [name for name in SHOWN if any(name in card for card in cards.values())]
+    grid.add_column("")
+    for name in ("precision", *(f"{name} ({footprint.MEASURES[name].shown})" for name in shown), "network"):
+        grid.add_column(name, justify="left" if name == "network" else "right", no_wrap=True)
+    for title, card in cards.items():
+        values = [f"{card[n] / footprint.MEASURES[n].scale:.4g}" if n in card else "" for n in shown]
+        pruned = "" if card["pruned"] == 1 else f"{card['pruned']:g} of "
+        grid.add_row(title, card["precision"], *values, pruned + card["architecture"])
+    Console(width=200, highlight=False).print(grid)
+
+
+def _engine(asked: str | None, target: Target | None, recipe: shrink.Recipe) -> str:
+    """The engine that int8 models are made for: the target's, or what is asked for where there is none."""
+    if target is None or not recipe.quantises:
+        return asked or "onnxruntime"
+    if target.engine not in model.ENGINES or asked not in (None, target.engine):
+        raise ValueError(
+            f"int8 models run on {' or '.join(model.ENGINES)}, and are timed where they run: give "
+            f"target.engine= one of them (it is {target.engine}), or leave target= out and give int8_engine="
+        )
+    return target.engine
+
+
+def main() -> None:
+    command.run("shrink", task)

@@ -1,0 +1,72 @@
+"""Train a supernet: `make train ARGS="data=folder data.root=images out=runs/mine"`.
+
+Distributed: `torchrun --nproc-per-node=2 -m scripts.train_supernet data=digits out=runs/two`.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+
+from search.commands import command
+from supernet import registry
+from supernet.training import measured_accuracy, train
+from supernet.training.epoch_sinks import EpochBar, EpochSink, EpochWandb
+
+
+def task(config: dict[str, Any]) -> None:
+    import torch
+
+    options = {field.name: config[field.name] for field in fields(train.Optimisation)}
+    optimisation = train.Optimisation(**options)
+    out = _folder(config["out"])
+    if config["data"].get("root") is not None:  # the run folder's config must hold from anywhere
+        config["data"]["root"] = str(Path(config["data"]["root"]).resolve())
+    torch.set_num_threads(config["threads"])
+    with train.processes() as group:
+        sinks: list[EpochSink] = []
+        if group.rank == 0:
+            sinks.append(EpochBar(optimisation.epochs))
+            if config["wandb"] != "disabled":
+                sinks.append(EpochWandb(out, config, config["wandb"]))
+        try:
+            trained = train.train(
+                registry.build(config["space"]),
+                registry.build(config["data"]).load(),
+                registry.build(config["recipe"]),
+                optimisation,
+                seed=config["seed"],
+                out=out,
+                config=config,
+                sinks=sinks,
+                validate_every=config["validate_every"],
+                group=group,
+            )
+        except KeyboardInterrupt:
+            words = [word for word in sys.argv[1:] if not word.startswith("out=")]
+            print(
+                f'\nstopped; go on with: make train ARGS="{" ".join([*words, f"out={out}"])}"',
+                file=sys.stderr,
+            )
+            sys.exit(command.EXIT_INTERRUPTED)
+        if group.rank == 0:
+            print(measured_accuracy.describe(trained, out))
+
+
+def _folder(given: str | None) -> Path:
+    if given is None and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ValueError("several processes need one run folder: give out=runs/NAME")
+    if command.is_sweep():
+        job = str(HydraConfig.get().job.num)
+        return Path(given) / job if given else Path(HydraConfig.get().runtime.output_dir)
+    return Path(given) if given else Path("runs") / f"train-{time.strftime('%Y%m%d-%H%M%S')}"
+
+
+def main() -> None:
+    command.run("train", task)

@@ -1,0 +1,373 @@
+"""The random Pareto frontier: how probable it is that a model is on it, given the noise of every axis.
+
+Letters: n models, k axes, B draws, f models on one frontier.
+
+Every axis gives a model a distribution instead of a number. In each of B draws all values are drawn, and the
+models that no other dominates are on the frontier of that draw. What is counted over the draws (formulas and
+sources in docs/efficiency.md): the share of draws on the frontier, the dominance depth, the distance to the
+frontier, the rank. Axes are compared on their own scale (log for times), where all are costs: lower is
+better.
+
+A draw costs one non-dominated sort, O(k n log n) in practice with moocore, and O(n f k) for the distances;
+memory is O(block x n x k), never n^2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Literal, Protocol
+from zlib import crc32
+
+import numpy as np
+from numpy.typing import NDArray
+
+from search import pareto
+from supernet.arrays import Floats, Ints, Rng
+from supernet.registry import unknown_name
+
+DRAWS = 10_000
+TOLERANCE = 0.005  # of the standard error of a relative efficiency, at which drawing stops
+CHECKED_EVERY = 1000  # draws
+INTERVAL = (0.05, 0.95)  # of the rank
+INTERVAL_DRAWS = 1000  # that the interval is taken from, so that memory stays O(n)
+BLOCK = 500_000  # values of one axis drawn at a time, and pairs compared at a time
+Scale = Literal["linear", "log", "logit"]
+Mask = NDArray[np.bool_]
+
+
+def on_scale(values: Floats, scale: Scale) -> Floats:
+    """Values on the scale that errors are added on."""
+    if scale == "log":
+        return np.log(values)
+    return np.log(values / (1 - values)) if scale == "logit" else values
+
+
+def off_scale(scaled: Floats, scale: Scale) -> Floats:
+    """The inverse of `on_scale`."""
+    if scale == "log":
+        return np.exp(scaled)
+    return 1 / (1 + np.exp(-scaled)) if scale == "logit" else scaled
+
+
+class Noise(Protocol):
+    """Errors of one axis, on its scale."""
+
+    def draw(self, rng: Rng, count: int) -> Floats:
+        """(count, n)"""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Normal:
+    """Normal errors. Models of one `owner` (0, 1, ..) share the error: the same standard normal number."""
+
+    spread: Floats  # (n,) standard deviation
+    owner: Ints  # (n,)
+
+    def __post_init__(self) -> None:
+        good = np.isfinite(self.spread) & (self.spread >= 0)
+        if not good.all():
+            row = int(np.argmin(good))
+            raise ValueError(f"the spread {self.spread[row]} of model {row} must be 0 (exact) or more")
+
+    def draw(self, rng: Rng, count: int) -> Floats:
+        return self.spread * rng.standard_normal((count, int(self.owner.max()) + 1))[:, self.owner]
+
+
+@dataclass(frozen=True, eq=False)
+class Repeats:
+    """Bootstrap of repeated measurements: each owner shows one of them. One owner for all models: a draw is
+    one set-up, the same for all."""
+
+    deviation: Floats  # (n, r) from the model's value
+    owner: Ints  # (n,)
+
+    def draw(self, rng: Rng, count: int) -> Floats:
+        picked = rng.integers(self.deviation.shape[1], size=(count, int(self.owner.max()) + 1))
+        return self.deviation[np.arange(len(self.owner)), picked[:, self.owner]]
+
+
+@dataclass(frozen=True, eq=False)
+class Axis:
+    """What models are compared by: a value per model, and the noise about it.
+
+    Axes with the same `source` draw the same errors (a latency and a throughput of the same runs).
+    """
+
+    name: str
+    maximize: bool
+    scale: Scale
+    values: Floats  # (n,) in `unit`; fractions for logit
+    noise: tuple[Noise, ...] = ()  # errors add up
+    unit: str = ""
+    source: str = ""
+
+    def __post_init__(self) -> None:
+        bad = ~np.isfinite(self.values)
+        if self.scale == "log":
+            bad |= ~(self.values > 0)
+        if self.scale == "logit":
+            bad |= ~((self.values > 0) & (self.values < 1))
+        if bad.any():
+            allowed = {"linear": "finite numbers", "log": "positive numbers", "logit": "between 0 and 1"}
+            row = int(np.argmax(bad))
+            raise ValueError(
+                f"axis {self.name}: the value {self.values[row]} of model {row} is not allowed on the "
+                f"{self.scale} scale, which takes {allowed[self.scale]}"
+            )
+
+    @cached_property
+    def costs(self) -> Floats:
+        """(n,) values on the axis's scale, lower is better."""
+        return self._sign * on_scale(self.values, self.scale)
+
+    @cached_property
+    def width(self) -> float:
+        """Standard deviation of the costs over the models: the unit of distances."""
+        return float(np.std(self.costs)) or 1.0
+
+    def draw(self, seed: int, block: int, count: int) -> Floats:
+        """(count, n) drawn costs; the same for the same seed, source and block, whatever the other axes."""
+        rng = np.random.default_rng([seed, crc32((self.source or self.name).encode()), block])
+        errors = [noise.draw(rng, count) for noise in self.noise]
+        return self.costs + self._sign * sum(errors, start=np.zeros((count, 1)))
+
+    def in_units(self, costs: Floats) -> Floats:
+        """Costs as values again."""
+        return off_scale(self._sign * costs, self.scale)
+
+    @property
+    def _sign(self) -> int:
+        return -1 if self.maximize else 1
+
+
+@dataclass(frozen=True, eq=False)
+class Models:
+    """n models and the axes they are compared by."""
+
+    names: tuple[str, ...]
+    axes: tuple[Axis, ...]
+
+    def __post_init__(self) -> None:
+        if not self.names or not self.axes:
+            raise ValueError(f"{len(self.names)} models and {len(self.axes)} axes: nothing to rank")
+        for what, listed in (("model", self.names), ("axis", [axis.name for axis in self.axes])):
+            if len(set(listed)) < len(listed):
+                twice = next(name for i, name in enumerate(listed) if name in listed[:i])
+                raise ValueError(f"{what} {twice!r} is there twice: every {what} needs its own name")
+        for axis in self.axes:
+            if len(axis.values) != len(self.names):
+                raise ValueError(f"axis {axis.name} has {len(axis.values)} values, not {len(self.names)}")
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def axis(self, name: str) -> Axis:
+        for axis in self.axes:
+            if axis.name == name:
+                return axis
+        raise unknown_name("axis", name, [axis.name for axis in self.axes])
+
+    def by(self, axes: Sequence[str]) -> Models:
+        """The same models, compared by these axes only."""
+        return replace(self, axes=tuple(self.axis(name) for name in axes))
+
+    @property
+    def costs(self) -> Floats:
+        """(n, k)"""
+        return np.stack([axis.costs for axis in self.axes], axis=1)
+
+    def draw(self, seed: int, block: int, count: int) -> Floats:
+        """(count, n, k) drawn costs."""
+        return np.stack([axis.draw(seed, block, count) for axis in self.axes], axis=2)
+
+
+@dataclass(frozen=True, eq=False)
+class Efficiency:
+    """What the draws say of each model; every array is (n,). Errors are Monte-Carlo standard errors."""
+
+    axes: tuple[str, ...]
+    draws: int
+    probability: Floats  # to be on the frontier
+    probability_error: Floats
+    relative: Floats  # probability over that of the best model: the relative efficiency, in [0, 1]
+    relative_error: Floats
+    depth: Floats  # expected dominance depth: 0 on the frontier, 1 on the frontier of the rest, ..
+    depth_error: Floats
+    distance: Floats  # expected distance to the frontier, in standard deviations of the axes
+    rank: Floats  # expected rank; the rank of a draw is 1 + the models of lesser depth, 1 on the frontier
+    rank_low: Ints
+    rank_high: Ints  # 90% of the draws lie in [rank_low, rank_high]
+    preferred: Floats | None  # probability to have the least weighted sum of costs, where weights are given
+    on_front: Mask  # without noise
+    nominal_depth: Ints
+    nominal_distance: Floats
+    members: NDArray[np.uint8] = field(repr=False)  # (B, ceil(n / 8)) the frontier of each draw, packed bits
+
+    @cached_property
+    def order(self) -> Ints:
+        """(n,) models from best to worst: by probability, then expected depth, then expected distance."""
+        return np.lexsort((self.nominal_distance, self.distance, self.depth, -self.probability))
+
+    @cached_property
+    def place(self) -> Ints:
+        """(n,) 1 for the best model of `order`, and so on."""
+        place = np.empty(len(self.order), np.int64)
+        place[self.order] = np.arange(1, len(self.order) + 1)
+        return place
+
+
+def efficiency(
+    models: Models,
+    *,
+    seed: int = 0,
+    draws: int = DRAWS,
+    tolerance: float = TOLERANCE,
+    weights: Mapping[str, float] | None = None,
+) -> Efficiency:
+    """Draw until every relative efficiency has a standard error of at most `tolerance`, or `draws` times.
+
+    With `weights` (by axis; those not named weigh 0) also the probability to be preferred. The same seed
+    gives the same draws of an axis, whatever the other axes are.
+    """
+    if draws < 1 or seed < 0 or not tolerance >= 0:
+        raise ValueError(
+            f"draws={draws} must be at least 1, seed={seed} and tolerance={tolerance} not negative"
+        )
+    n = len(models)
+    width = np.array([axis.width for axis in models.axes])
+    preference = _preference(models, weights) / width if weights else None
+    size = max(1, min(CHECKED_EVERY // 2, BLOCK // n))
+    sums = {name: np.zeros(n) for name in ("depth", "depth2", "distance", "rank", "preferred")}
+    members: list[NDArray[np.uint8]] = []
+    ranks: list[Ints] = []
+    done = block = 0
+    checked = 0
+    while done < draws:
+        drawn = models.draw(seed, block, size)[: draws - done]
+        for costs in drawn:
+            depth = pareto.ranks(costs)
+            rank = _rank(depth)
+            sums["depth"] += depth
+            sums["depth2"] += depth**2
+            sums["rank"] += rank
+            sums["distance"] += distance(costs, depth == 0, width)
+            if preference is not None:
+                total = costs @ preference
+                least = total == total.min()
+                sums["preferred"] += least / least.sum()
+            members.append(np.packbits(depth == 0))
+            if len(ranks) < INTERVAL_DRAWS:
+                ranks.append(rank.astype(np.int32))
+        done, block = done + len(drawn), block + 1
+        if done - checked >= CHECKED_EVERY and done < draws:
+            checked = done
+            if _relative(np.array(members), n)[1].max() <= tolerance:
+                break
+    packed = np.array(members)
+    probability, relative, relative_error = _probability(packed, n), *_relative(packed, n)
+    smoothed = (probability * done + 1) / (done + 2)
+    low, high = np.quantile(np.array(ranks), INTERVAL, axis=0, method="nearest")
+    mean = sums["depth"] / done
+    nominal = pareto.ranks(models.costs)
+    return Efficiency(
+        axes=tuple(axis.name for axis in models.axes),
+        draws=done,
+        probability=probability,
+        probability_error=np.sqrt(smoothed * (1 - smoothed) / done),
+        relative=relative,
+        relative_error=relative_error,
+        depth=mean,
+        depth_error=np.sqrt(np.maximum(sums["depth2"] / done - mean**2, 0) / done),
+        distance=sums["distance"] / done,
+        rank=sums["rank"] / done,
+        rank_low=low.astype(np.int64),
+        rank_high=high.astype(np.int64),
+        preferred=sums["preferred"] / done if preference is not None else None,
+        on_front=nominal == 0,
+        nominal_depth=nominal,
+        nominal_distance=distance(models.costs, nominal == 0, width),
+        members=packed,
+    )
+
+
+def distance(costs: Floats, on_front: Mask, width: Floats) -> Floats:
+    """(n,) by how much every cost of a model would have to fall, in units of `width` (k,), for no frontier
+    member to dominate it strictly in all axes: max over members j of min over axes of (c_i - c_j) / width, 0
+    on the frontier. The additive epsilon indicator (Zitzler et al., 2003) of the frontier and one model."""
+    front = costs[on_front] / width
+    apart = np.zeros(len(costs))
+    behind = np.flatnonzero(~on_front)
+    step = max(1, BLOCK // len(front))
+    for first in range(0, len(behind), step):
+        rows = behind[first : first + step]
+        scaled = costs[rows] / width
+        least = scaled[:, :1] - front[:, 0]
+        for j in range(1, costs.shape[1]):
+            np.minimum(least, scaled[:, j : j + 1] - front[:, j], out=least)
+        apart[rows] = np.maximum(least.max(axis=1), 0)
+    return apart
+
+
+def on_all(several: Sequence[Efficiency], n: int) -> Floats:
+    """(n,) probability to be on all these frontiers at once: they are of the same draws."""
+    count = min(each.draws for each in several)
+    together = several[0].members[:count]
+    for each in several[1:]:
+        together = together & each.members[:count]
+    return _probability(together, n)
+
+
+def front_probability(drawn: Floats) -> Floats:
+    """(n,) share of the (B, n, k) drawn costs in which a model is on the frontier."""
+    return np.mean([pareto.is_front(costs) for costs in drawn], axis=0)
+
+
+def _preference(models: Models, weights: Mapping[str, float]) -> Floats:
+    for name, weight in weights.items():
+        models.axis(name)
+        if not (np.isfinite(weight) and weight >= 0):
+            raise ValueError(f"weights.{name}={weight} must be a number that is not negative")
+    listed = np.array([weights.get(axis.name, 0.0) for axis in models.axes])
+    if not listed.any():
+        raise ValueError(f"weights={dict(weights)} are all 0: give at least one axis a weight")
+    return listed
+
+
+def _rank(depth: Ints) -> Ints:
+    """(n,) 1 + the number of models of lesser depth."""
+    return 1 + np.concatenate([[0], np.cumsum(np.bincount(depth))])[depth]
+
+
+def _probability(packed: NDArray[np.uint8], n: int) -> Floats:
+    return _counts(packed, n) / len(packed)
+
+
+def _counts(packed: NDArray[np.uint8], n: int) -> Floats:
+    """(n,) in how many of the packed frontiers a model is; unpacked in parts."""
+    step = max(1, 100 * BLOCK // n)
+    parts = [
+        np.unpackbits(packed[first : first + step], axis=1, count=n).sum(axis=0, dtype=np.float64)
+        for first in range(0, len(packed), step)
+    ]
+    return np.sum(parts, axis=0) if parts else np.zeros(n)
+
+
+def _relative(packed: NDArray[np.uint8], n: int) -> tuple[Floats, Floats]:
+    """(n,), (n,) probability over the highest probability, and its standard error.
+
+    Delta method for the ratio of two means of the same draws; with one success and one failure added, so that
+    a share of 0 or 1 does not pretend to be exact.
+    """
+    draws = len(packed)
+    counts = _counts(packed, n)
+    best = int(np.argmax(counts))
+    with_best = (packed[:, best // 8] >> (7 - best % 8)) & 1 == 1
+    joint = _counts(packed[with_best], n) / draws
+    p, top = (counts + 1) / (draws + 2), counts[best] / draws
+    variance = p * (1 - p) - 2 * (p / top) * (joint - p * top) + (p / top) ** 2 * top * (1 - top)
+    error = np.sqrt(np.maximum(variance, 0) / draws) / top
+    error[best] = 0.0
+    return counts / draws / top, error

@@ -1,0 +1,258 @@
+"""A ranking: models by every view of their axes, on every device, with the bands of the frontier.
+
+Letters: n models, D devices.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import moocore
+import numpy as np
+
+from search import pareto
+from search.ranking.efficiency import DRAWS, TOLERANCE, Axis, Efficiency, Models, efficiency, on_all
+from supernet.arrays import Floats, Ints
+
+SUBSETS_UP_TO = 4  # axes of which every subset is a view; 11 views
+BAND_DRAWS = 400
+LEVELS = (5.0, 50.0, 95.0)  # percent of the draws whose frontier reaches a point
+LIKELY = 0.5
+
+
+@dataclass(frozen=True, eq=False)
+class Band:
+    """The random frontier of two axes.
+
+    `levels`: by percentage, the (p, 2) corners, in the axes' units, of what so many of the drawn frontiers
+    reach. `expected` is the Vorob'ev expectation; `deviation` the Vorob'ev deviation, as a share of the mean
+    hypervolume: 0 when the frontier is certain.
+    """
+
+    axes: tuple[Axis, Axis]
+    levels: Mapping[float, Floats]
+    expected: Floats
+    threshold: float  # percent: the expectation is the attainment level of this
+    deviation: float
+
+
+@dataclass(frozen=True, eq=False)
+class Devices:
+    """Rankings by device and what they say together; arrays (n,)."""
+
+    of: Mapping[str, Efficiency]
+    worst: Floats  # least probability over the devices
+    mean_rank: Floats  # mean over the devices of the expected rank
+    everywhere: Floats  # probability to be on the frontier of every device at once
+    agreement: Floats  # (D, D) Kendall tau of the expected ranks
+
+
+@dataclass(frozen=True, eq=False)
+class Ranking:
+    """The first of `views` is the main one."""
+
+    models: Models
+    views: Mapping[str, Efficiency]
+    devices: Devices | None
+    bands: Sequence[Band]
+
+    @property
+    def main(self) -> Efficiency:
+        return next(iter(self.views.values()))
+
+    def columns(self) -> dict[str, list[object]]:
+        """The table, best model first; probabilities, then what was measured."""
+        main, order = self.main, self.main.order
+
+        def listed(values: Floats | Ints, digits: int = 5) -> list[object]:
+            return [
+                value if isinstance(value, int) else float(f"{value:.{digits}g}")
+                for value in values[order].tolist()
+            ]
+
+        columns: dict[str, list[object]] = {
+            "place": list(range(1, len(order) + 1)),
+            "model": [self.models.names[row] for row in order],
+            "p_efficient": listed(main.probability),
+            "p_efficient_error": listed(main.probability_error, 2),
+            "relative_efficiency": listed(main.relative),
+            "relative_efficiency_error": listed(main.relative_error, 2),
+            "rank_low": listed(main.rank_low),
+            "rank_high": listed(main.rank_high),
+            "expected_depth": listed(main.depth, 4),
+            "expected_distance": listed(main.distance, 4),
+            "on_front_without_noise": [bool(main.on_front[row]) for row in order],
+        }
+        if main.preferred is not None:
+            columns["p_preferred"] = listed(main.preferred)
+        for name, view in list(self.views.items())[1:]:
+            columns[f"p_{name}"] = listed(view.probability)
+        if self.devices is not None:
+            columns |= {f"p_on_{name}": listed(found.probability) for name, found in self.devices.of.items()}
+            columns["p_worst_device"] = listed(self.devices.worst)
+            columns["p_on_every_device"] = listed(self.devices.everywhere)
+            columns["mean_rank_over_devices"] = listed(self.devices.mean_rank)
+        for axis in self.models.axes:
+            columns[axis.name] = listed(axis.values, 6)
+        return columns
+
+    def csv(self) -> str:
+        """The table as CSV."""
+        columns, text = self.columns(), io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(columns)
+        writer.writerows(zip(*columns.values(), strict=True))
+        return text.getvalue()
+
+    def show(self, count: int = 15) -> None:
+        """Print the best models."""
+        from rich.console import Console
+        from rich.table import Table
+
+        grid = Table(box=None, pad_edge=False, header_style="bold")
+        heads = ("", "model", "P(efficient)", "+-", "relative", "rank (90%)", *self.main.axes)
+        for head in heads:
+            grid.add_column(head, justify="left" if head == "model" else "right", no_wrap=True)
+        main = self.main
+        for row in main.order[:count]:
+            numbers = [f"{self.models.axis(name).values[row]:.4g}" for name in main.axes]
+            grid.add_row(
+                str(main.place[row]),
+                self.models.names[row],
+                f"{main.probability[row]:.3f}",
+                f"{main.probability_error[row]:.3f}",
+                f"{main.relative[row]:.3f}",
+                f"{main.rank_low[row]}-{main.rank_high[row]}",
+                *numbers,
+            )
+        Console(width=200, highlight=False).print(grid)
+
+    def findings(self) -> list[str]:
+        """What the ranking shows, in sentences."""
+        main = self.main
+        likely = main.probability > LIKELY
+        lines = [
+            f"{len(self.models)} models by {', '.join(main.axes)}: {int(main.on_front.sum())} on the "
+            f"frontier without noise, {int(likely.sum())} with a probability above {LIKELY:.0%} of being on "
+            f"it ({main.draws:,} draws, standard error of a relative efficiency at most "
+            f"{main.relative_error.max():.2g})"
+        ]
+        for what, rows in (
+            ("on the frontier without noise, but probably by luck", np.flatnonzero(main.on_front & ~likely)),
+            ("off the frontier without noise, but probably on it", np.flatnonzero(~main.on_front & likely)),
+        ):
+            if len(rows):
+                shown = ", ".join(
+                    f"{self.models.names[row]} ({main.probability[row]:.2f})" for row in rows[:8]
+                )
+                lines.append(f"{len(rows)} {what}: {shown}{', ..' if len(rows) > 8 else ''}")
+        for name, view in list(self.views.items())[1:]:
+            lines.append(f"{name} ({', '.join(view.axes)}): {compare(main, view)} as the main ranking")
+        if self.devices is not None and len(self.devices.of) > 1:
+            names = list(self.devices.of)
+            pairs = [
+                (self.devices.agreement[i, j], names[i], names[j])
+                for i, j in combinations(range(len(names)), 2)
+            ]
+            low, high = min(pairs), max(pairs)
+            lines.append(
+                f"devices agree by Kendall tau {low[0]:.2f} ({low[1]}, {low[2]}) to {high[0]:.2f} "
+                f"({high[1]}, {high[2]}); {int((self.devices.everywhere > LIKELY).sum())} models are "
+                f"probably efficient on all {len(names)}"
+            )
+        return lines
+
+
+def rank(
+    models: Models,
+    *,
+    views: Mapping[str, Sequence[str]] | None = None,
+    devices: Mapping[str, Sequence[str]] | None = None,
+    seed: int = 0,
+    draws: int = DRAWS,
+    tolerance: float = TOLERANCE,
+    weights: Mapping[str, float] | None = None,
+) -> Ranking:
+    """Rank by every view (name -> axes; without, all axes and their subsets) and on every device.
+
+    `weights` are of axes of the main view, the first.
+    """
+    wanted = dict(views) if views else subsets([axis.name for axis in models.axes])
+    first = next(iter(wanted))
+
+    def ranked(axes: Sequence[str], weights: Mapping[str, float] | None = None) -> Efficiency:
+        return efficiency(models.by(axes), seed=seed, draws=draws, tolerance=tolerance, weights=weights)
+
+    found = {name: ranked(axes, weights if name == first else None) for name, axes in wanted.items()}
+    each = {name: ranked(axes) for name, axes in (devices or {}).items()}
+    main = [models.axis(name) for name in wanted[first]]
+    bands = [band(a, b, seed=seed) for a, b in combinations(main, 2)]
+    return Ranking(models, found, _across(each, len(models)) if each else None, bands)
+
+
+def subsets(axes: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """All axes, then their subsets of at least two; of more than SUBSETS_UP_TO axes those that lack one."""
+    sizes = range(len(axes) - 1, 1 if len(axes) <= SUBSETS_UP_TO else len(axes) - 2, -1)
+    smaller = [subset for size in sizes for subset in combinations(axes, size)]
+    return {"all": tuple(axes)} | {"+".join(subset): subset for subset in smaller}
+
+
+def compare(first: Efficiency, second: Efficiency) -> str:
+    """How far two rankings of the same models agree, in words."""
+    a, b = first.probability > LIKELY, second.probability > LIKELY
+    return (
+        f"Kendall tau {tau(first, second):.2f}; {int(b.sum())} probably efficient, {int((a & b).sum())} of "
+        "them the same"
+    )
+
+
+def tau(first: Efficiency, second: Efficiency) -> float:
+    """Kendall's tau-b of the expected ranks."""
+    from scipy.stats import kendalltau
+
+    return float(kendalltau(first.rank, second.rank).statistic)
+
+
+def _across(each: Mapping[str, Efficiency], n: int) -> Devices:
+    found = list(each.values())
+    return Devices(
+        each,
+        worst=np.min([one.probability for one in found], axis=0),
+        mean_rank=np.mean([one.rank for one in found], axis=0),
+        everywhere=on_all(found, n),
+        agreement=np.array([[1.0 if a is b else tau(a, b) for b in found] for a in found]),
+    )
+
+
+def band(x: Axis, y: Axis, *, seed: int = 0, draws: int = BAND_DRAWS) -> Band:
+    """Attainment levels, Vorob'ev expectation and deviation of the frontier of two axes (moocore).
+
+    The reference point is the worst corner that any drawn frontier has.
+    """
+    both = Models(tuple(str(row) for row in range(len(x.values))), (x, y))
+    fronts = []
+    for costs in both.draw(seed, 0, draws):
+        kept = costs[pareto.is_front(costs)]
+        fronts.append(kept[np.argsort(kept[:, 0])])
+    points = np.concatenate(fronts) / [x.width, y.width]
+    sets = np.repeat(np.arange(draws), [len(front) for front in fronts])
+    attained = moocore.eaf(points, sets, percentiles=LEVELS)
+    reference = points.max(axis=0) + 1.0
+    expectation = moocore.vorob_t(points, sets, ref=reference)
+    spread = moocore.vorob_dev(points, sets, ref=reference, ve=expectation["ve"])
+
+    def corners(scaled: Floats) -> Floats:
+        scaled = scaled[np.lexsort(scaled.T[::-1])]
+        return np.stack([axis.in_units(scaled[:, j] * axis.width) for j, axis in enumerate((x, y))], axis=1)
+
+    return Band(
+        (x, y),
+        {level: corners(attained[attained[:, 2] == level][:, :2]) for level in LEVELS},
+        corners(expectation["ve"]),
+        float(expectation["threshold"]),
+        float(spread / expectation["avg_hyp"]),
+    )

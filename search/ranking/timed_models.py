@@ -1,0 +1,117 @@
+"""Models to rank that nobody has to prepare: classifiers timed here, and the front of a search."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import yaml
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
+
+from latency.measuring.session import Watcher
+from latency.measuring.store import Store
+from latency.modules import classifiers
+from search import objective
+from search.ranking.efficiency import Axis, Models, Normal
+from supernet.arrays import Floats
+from supernet.files import tables
+from supernet.prediction import Prediction
+from supernet.space import get_space
+
+FORBID = ConfigDict(extra="forbid")
+IMAGENET_IMAGES = 50_000  # of the validation set that accuracies are counted on
+IQR = 1.349  # interquartile range of a normal distribution in standard deviations
+
+
+@dataclass(frozen=True, config=FORBID)
+class Timing:
+    """An axis timed on this machine: ms per image of a batch, on one thread of an engine."""
+
+    engine: str
+    batch: Annotated[int, Field(ge=1)] = 1
+
+
+@dataclass(frozen=True, config=FORBID)
+class Torchvision:
+    """Classifiers of torchvision: the names, or all up to `max_gmacs`; accuracy and the `timings` as axes."""
+
+    timings: dict[str, Timing]
+    names: tuple[str, ...] | None = None
+    max_gmacs: float = 2.0
+    views: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    devices: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    title: str = ""
+    note: str = ""
+
+    def models(self, store: Store, *, seconds: float | None = None, watch: Watcher | None = None) -> Models:
+        """Time them; those that an engine cannot run are left out.
+
+        Noise is that of one visit: normal in log time, with the interquartile range of a model's visits.
+        """
+        picked = classifiers.select(self.names, self.max_gmacs)
+        quartiles: dict[str, Mapping[str, Floats]] = {}
+        end = time.perf_counter() + (np.inf if seconds is None else seconds)
+        for name, timing in self.timings.items():
+            share = (end - time.perf_counter()) / (len(self.timings) - len(quartiles))
+            quartiles[name] = classifiers.times(
+                picked,
+                engine=timing.engine,
+                batch=timing.batch,
+                store=store,
+                seconds=max(share, 0),
+                watch=watch,
+            )
+        kept = [one for one in picked if all(one.name in found for found in quartiles.values())]
+        if len(kept) < 2:
+            raise ValueError(f"only {len(kept)} of {len(picked)} classifiers could be timed on every engine")
+        top1 = np.array([one.top1 for one in kept])
+        itself = np.arange(len(kept))
+        # On the logit scale the binomial standard deviation is 1 / sqrt(images p (1 - p)).
+        counted = Normal(1 / np.sqrt(IMAGENET_IMAGES * top1 * (1 - top1)), itself)
+        axes = [Axis("top1", True, "logit", top1, (counted,), "fraction")]
+        for name, timing in self.timings.items():
+            low, middle, high = np.array([quartiles[name][one.name] for one in kept]).T / timing.batch
+            axes.append(
+                Axis(name, False, "log", middle, (Normal(np.log(high / low) / IQR, itself),), "ms per image")
+            )
+        return Models(tuple(one.name for one in kept), tuple(axes))
+
+
+@dataclass(frozen=True, config=FORBID)
+class SearchRun:
+    """The front of a finished search, from its run folder: predictions with their standard deviations, and
+    measured latencies where the front was verified."""
+
+    folder: Path
+    views: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    devices: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    title: str = ""
+    note: str = ""
+
+    def models(self) -> Models:
+        """The members of front.csv; ValueError when the folder holds no finished search."""
+        table, kept = self.folder / "front.csv", self.folder / "config.yaml"
+        if not table.is_file() or not kept.is_file():
+            raise ValueError(
+                f"{self.folder} holds no finished search: there is no front.csv with a config.yaml"
+            )
+        columns = tables.read_columns(table)
+        names = [str(name) for name in columns["architecture"]]
+        space = get_space(names[0].split()[0])
+        owner = objective.networks(space, space.parse(names))
+        axes = []
+        for name in yaml.safe_load(kept.read_text())["objectives"]:
+            predicted = Prediction(columns[name], columns[f"{name}_std"])
+            if name == "latency_ms" and "latency_ms_measured" in columns:
+                predicted = _measured(predicted, columns["latency_ms_measured"], columns["latency_ms_iqr"])
+            axes.append(objective.axis(name, predicted, owner))
+        return Models(tuple(names), tuple(axes))
+
+
+def _measured(predicted: Prediction, ms: Floats, iqr: Floats) -> Prediction:
+    known = np.isfinite(ms)
+    return Prediction(np.where(known, ms, predicted.mean), np.where(known, iqr / IQR, predicted.std))

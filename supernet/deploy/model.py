@@ -1,0 +1,98 @@
+"""The model that a subnet is deployed as: ONNX in fp32; in int8 ONNX or OpenVINO IR, ranges from images."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from supernet import registry
+from supernet.deploy import export
+from supernet.deploy.int8 import CLIP, nncf_int8, onnxruntime_int8
+from supernet.registry import unknown_name
+from supernet.weights.images import Images
+from supernet.weights.quality import Run
+from supernet.weights.subnet import Subnet
+
+if TYPE_CHECKING:
+    from supernet.deploy.int8 import Images as Pixels
+
+CALIBRATION_BATCH = 32
+ENGINES = ("onnxruntime", "openvino")  # of int8 models
+FILES = ("model.onnx", "model.xml")  # one of them is in a folder
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """`files` gives them by name, with these facts inside; the first is the one to load."""
+
+    run: Run
+    weight_bytes: float
+    files: Callable[[Mapping[str, Any]], dict[str, bytes]]
+
+
+def check_engine(engine: str) -> None:
+    """ValueError when no int8 model can be made for this engine here."""
+    if engine not in ENGINES:
+        raise unknown_name("int8_engine", engine, ENGINES)
+    node = registry.load("engine", engine)
+    if missing := [package for package in node["requires"] if find_spec(package) is None]:
+        raise ValueError(
+            f"int8 for {engine} needs {', '.join(missing)}, not installed here: pip install "
+            f"'ofa-frontier[{node['extra']}]', or choose another int8_engine="
+        )
+
+
+def of(subnet: Subnet, images: Images, *, narrow: bool) -> Model:
+    """The model in the precision, and for the engine, that the subnet's facts name."""
+    model = export.onnx_bytes(subnet)
+    if subnet.facts.get("precision", "fp32") == "fp32":
+        return _onnx(model)
+    batches = calibration(subnet, images, int(subnet.facts["calibration_images"]))
+    if subnet.facts.get("int8_engine", "onnxruntime") == "onnxruntime":
+        return _onnx(onnxruntime_int8(model, batches, narrow=narrow, clip=CLIP))
+    import openvino
+
+    return _openvino(nncf_int8(openvino.Core().read_model(model), batches, narrow=narrow, clip=CLIP))
+
+
+def calibration(subnet: Subnet, images: Images, count: int) -> list[Pixels]:
+    """The first `count` calibration images at the subnet's side, in batches."""
+    batches = images.batches("calibration", subnet.side, CALIBRATION_BATCH, images=count)
+    return [pictures.contiguous().numpy() for pictures, _ in batches]
+
+
+def path(folder: Path) -> Path:
+    """The model in a folder of `make shrink`; ValueError when there is none."""
+    found = [folder / name for name in FILES if (folder / name).is_file()]
+    if not found:
+        raise ValueError(f"{folder} holds neither {' nor '.join(FILES)}")
+    return found[0]
+
+
+def _onnx(model: bytes) -> Model:
+    return Model(
+        export.onnx_runner(model),
+        export.weight_bytes(model),
+        lambda facts: {FILES[0]: export.with_metadata(model, facts)},
+    )
+
+
+def _openvino(model: Any) -> Model:
+    import openvino
+
+    options = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1}
+    compiled = openvino.Core().compile_model(model, "CPU", options)
+
+    def files(facts: Mapping[str, Any]) -> dict[str, bytes]:
+        with tempfile.TemporaryDirectory() as folder:
+            written = export.save_openvino(model, Path(folder) / FILES[1], facts)
+            return {file.name: file.read_bytes() for file in written}
+
+    stored = len(files({})[Path(FILES[1]).with_suffix(".bin").name])
+    return Model(lambda pixels: np.array(compiled(pixels)[0]), float(stored), files)

@@ -1,0 +1,260 @@
+"""Training cost: GPU-hours, energy and price to bring a subnet to deployment by a recipe of fine-tuning
+epochs.
+
+hours = epochs x images x seconds per image / 3600, seconds per image of a training step (forward, backward,
+update):
+
+    ms per image = a x activations + b x MACs + c x parameters / batch + d        (a, b, c, d >= 0; ours)
+
+fitted per family on measured training speeds (timm's results, RTX 3090, AMP, channels_last): memory traffic,
+arithmetic, weight update and a floor. For mobile networks the fit gives b = 0: on this GPU their training
+time is memory traffic, so kernel sizes do not change it. All terms are sums over slots, so the cost of a
+subnet is one table look-up. Recalibrating batch norm (a forward pass over about 2,000 images, under a minute)
+is not counted, so zero epochs cost nothing. The supernet's own training is shared by all deployments and
+reported apart.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Hashable, Mapping
+from dataclasses import asdict
+from dataclasses import dataclass as plain_dataclass
+from functools import cache, cached_property
+from pathlib import Path
+
+import numpy as np
+from pydantic import ConfigDict
+from pydantic.dataclasses import dataclass
+
+from supernet import device, footprint, slot_table
+from supernet.arrays import Floats, Genomes
+from supernet.files import artifact
+from supernet.prediction import Prediction
+from supernet.slot_table import SlotTable
+from supernet.space import SearchSpace
+
+FITTED = Path(__file__).parent / "fitted" / "training_cost.json"
+FITTED_ON = "rtx_3090"
+METRICS = ("activations", "macs", "params")
+PULL = 0.03  # of the base in `adapt`
+SCALED_STD = 0.25  # added in quadrature (relative) when scaled to another GPU; see `speed_ratio`
+
+FAMILIES = {
+    "mobile": r"^(tf_)?(mobilenet|mnasnet|semnasnet|efficientnet_(b|es|em|el|lite)"
+    r"|fbnet|hardcorenas|tinynet|lcnet|spnasnet)",
+    "resnet": r"^(resnet\d|ecaresnet|seresnet\d|wide_resnet|resnext|resnetrs|legacy_seresn|resnetaa"
+    r"|resnetblur)",
+}
+FAMILY_OF_SPACE = {"ofa_resnet50": "resnet", "nasbench201": "resnet"}  # all other spaces are mobile
+
+
+def family_of(architecture: str) -> str:
+    """The family of a timm architecture name: mobile, resnet or other."""
+    return next((name for name, pattern in FAMILIES.items() if re.match(pattern, architecture)), "other")
+
+
+def family_of_space(space: SearchSpace) -> str:
+    """The family whose step times hold for the networks of a space."""
+    return FAMILY_OF_SPACE.get(space.name, "mobile")
+
+
+@plain_dataclass(frozen=True)
+class StepTime:
+    """Milliseconds per image of a training step, for one family of networks on one machine."""
+
+    per_mega_activation: float
+    per_giga_mac: float
+    per_mega_param_over_batch: float
+    floor: float
+    relative_std: float  # of a prediction for a family member of another lineage
+
+    def ms(self, activations: Floats, macs: Floats, params: Floats, batch: Floats | float) -> Floats:
+        """(n,) ms per image from elements, multiply-accumulates and parameters of one image."""
+        return (
+            self.per_mega_activation * activations / 1e6
+            + self.per_giga_mac * macs / 1e9
+            + self.per_mega_param_over_batch * params / 1e6 / batch
+            + self.floor
+        )
+
+
+def fit(activations: Floats, macs: Floats, params: Floats, batch: Floats, ms: Floats) -> StepTime:
+    """Non-negative least squares of the relative error.
+
+    `relative_std` is that of the fit; cross-validate outside.
+    """
+    from scipy.optimize import nnls
+
+    features = np.stack([activations / 1e6, macs / 1e9, params / 1e6 / batch, np.ones(len(ms))], axis=1)
+    weights, _ = nnls(features / ms[:, None], np.ones(len(ms)))
+    residual = features @ weights / ms - 1
+    activation, mac, param, floor = (float(weight) for weight in weights)
+    return StepTime(activation, mac, param, floor, relative_std=float(np.sqrt(np.mean(residual**2))))
+
+
+def adapt(
+    base: StepTime,
+    activations: Floats,
+    macs: Floats,
+    params: Floats,
+    batch: Floats,
+    ms: Floats,
+) -> StepTime:
+    """`base` moved to a machine of which a few steps (n >= 2) were measured.
+
+    Non-negative least squares of the relative error, as `fit`, with a term per coefficient that holds it near
+    the scaled base: a deviation of as much as the whole step from it weighs like an error of `PULL`.
+    """
+    from scipy.optimize import nnls
+
+    one = np.ones(len(ms))
+    features = np.stack([activations / 1e6, macs / 1e9, params / 1e6 / batch, one], axis=1)
+    weights = np.array(
+        [base.per_mega_activation, base.per_giga_mac, base.per_mega_param_over_batch, base.floor]
+    )
+    scaled = weights * float(np.median(ms / (features @ weights)))
+    pull = PULL * np.diag((features / ms[:, None]).mean(axis=0))
+    rows = np.concatenate([features / ms[:, None], pull])
+    found, _ = nnls(rows, np.concatenate([one, pull @ scaled]))
+    residual = features @ found / ms - 1
+    activation, mac, param, floor = (float(weight) for weight in found)
+    return StepTime(activation, mac, param, floor, relative_std=float(np.sqrt(np.mean(residual**2))))
+
+
+@cache
+def fitted() -> dict[str, StepTime]:
+    """The step times that ship, by family; made by `scripts/fit_training_cost.py`."""
+    return {name: StepTime(**node) for name, node in json.loads(FITTED.read_text())["families"].items()}
+
+
+@cache
+def load_step(path: Path) -> StepTime:
+    """The step time in a file of `save_step`; ValueError that names the file when it is something else."""
+    try:
+        return StepTime(**json.loads(path.read_text()))
+    except (OSError, TypeError, ValueError) as error:
+        raise ValueError(f"training.step_file={path} holds no measured training step ({error})") from error
+
+
+def save_step(path: Path, step: StepTime) -> None:
+    """Write a step time as JSON."""
+    artifact.write_text(path, json.dumps(asdict(step), indent=1) + "\n")
+
+
+def speed_ratio(name: str) -> float:
+    """How many times faster than an RTX 3090 a GPU trains, from its data sheet: bandwidth^.85 x fp32^.15
+    (ours).
+
+    The exponents describe timm's inference speeds of the RTX 4090, 5090 and PRO 6000 against the 3090 (194
+    convolutional networks below 2 GMACs: medians 1.34 / 1.97 / 1.80, this rule 1.21 / 2.04 / 2.06; sd of the
+    logarithm .21-.23 per network). Training speeds of other GPUs are not public in this form, so the
+    uncertainty is stated, not measured. Command: `python -m benchmarks.claims`.
+    """
+    this, base = device.get(name), device.get(FITTED_ON)
+    if this.kind != "gpu" or not this.bandwidth_gbs or not this.fp32_tflops:
+        raise ValueError(f"no training speed for {name}: choose a GPU with known bandwidth and fp32 rate")
+    assert base.bandwidth_gbs is not None
+    assert base.fp32_tflops is not None
+    return float(
+        (this.bandwidth_gbs / base.bandwidth_gbs) ** 0.85 * (this.fp32_tflops / base.fp32_tflops) ** 0.15
+    )
+
+
+@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+class TrainingCost:
+    """The recipe and the rates. Epochs come from the gene `finetune_epochs` of each genome.
+
+    With `step_file`, training steps measured on the machine itself (`make adapt ARGS="target.engine=
+    torch_training ..."`), hours are of that machine, and `gpu` only stands for its power.
+    """
+
+    gpu: str = FITTED_ON
+    step_file: Path | None = None
+    images: int = 1_281_167  # ImageNet training images
+    batch: int = 256
+    usd_per_hour: float = 0.5
+    power_overhead: float = 1.5  # wall power over the GPU's data-sheet power: host, cooling
+    supernet_gpu_hours: float = 1200.0  # OFA's own training, in V100-hours (Cai et al., 2020)
+    deployments: int = 40  # over how many deployments the supernet is amortised
+
+    def __post_init__(self) -> None:
+        for name in ("images", "batch", "deployments"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"training.{name}={getattr(self, name)} must be at least 1")
+        speed_ratio(self.gpu)
+        if self.step_file is not None:
+            load_step(self.step_file)
+
+    @cached_property
+    def _tables(self) -> dict[Hashable, SlotTable | None]:
+        return {}
+
+    def _hours_per_epoch(self, space: SearchSpace, genomes: Genomes) -> Floats:
+        if space.layout not in self._tables:
+            self._tables[space.layout] = self._tabulate(space)
+        table = self._tables[space.layout]
+        if table is not None:
+            return table.of(space, genomes)
+        activations, macs, params = (footprint.of(space, genomes, metric) for metric in METRICS)
+        return self._hours(self._step(space).ms(activations, macs, params, float(self.batch)))
+
+    def _step(self, space: SearchSpace) -> StepTime:
+        return load_step(self.step_file) if self.step_file else fitted()[family_of_space(space)]
+
+    def _hours(self, ms: Floats) -> Floats:
+        return ms * self.images / 3.6e6 / (1.0 if self.step_file else speed_ratio(self.gpu))
+
+    def _tabulate(self, space: SearchSpace) -> SlotTable | None:
+        parts = [footprint.table(space, metric) for metric in METRICS]
+        if any(part is None for part in parts):
+            return None
+        step = self._step(space)
+        weights = (
+            step.per_mega_activation / 1e6,
+            step.per_giga_mac / 1e9,
+            step.per_mega_param_over_batch / 1e6 / self.batch,
+        )
+        ms = slot_table.combine((w, part) for w, part in zip(weights, parts, strict=True) if part is not None)
+        return SlotTable(self._hours(ms.cells), self._hours(ms.base + step.floor))
+
+    def hours(self, space: SearchSpace, genomes: Genomes) -> Prediction:
+        """(n,) GPU-hours to fine-tune these subnets by their recipe; 0 for zero epochs."""
+        mean = self._hours_per_epoch(space, genomes) * space.column(genomes, "finetune_epochs")
+        return Prediction(mean, self.relative_std(space) * mean)
+
+    def hours_of(self, space: SearchSpace, genomes: Genomes, *, epochs: int) -> Floats:
+        """(n,) GPU-hours of so many epochs, whatever the genomes say."""
+        return self._hours_per_epoch(space, genomes) * epochs
+
+    def relative_std(self, space: SearchSpace) -> float:
+        """Relative standard deviation of the hours: of the fit on lineages left out, and of scaling to
+        another GPU."""
+        fitted_std = self._step(space).relative_std
+        return (
+            fitted_std if self.step_file or self.gpu == FITTED_ON else float(np.hypot(fitted_std, SCALED_STD))
+        )
+
+    def kwh(self, space: SearchSpace, genomes: Genomes) -> Prediction:
+        """(n,) energy in kWh at data-sheet power times `power_overhead`: a model, nothing is measured."""
+        watts = device.get(self.gpu).tdp_w
+        if watts is None:
+            raise ValueError(f"no data-sheet power for {self.gpu}: its energy is not known")
+        return _scaled(self.hours(space, genomes), watts * self.power_overhead / 1000)
+
+    def usd(self, space: SearchSpace, genomes: Genomes) -> Prediction:
+        """(n,) price in USD at `usd_per_hour`."""
+        return _scaled(self.hours(space, genomes), self.usd_per_hour)
+
+    def shared(self) -> Mapping[str, float]:
+        """What the supernet itself cost, once, and the share of one deployment (V100-hours)."""
+        return {
+            "supernet_v100_hours": self.supernet_gpu_hours,
+            "deployments": float(self.deployments),
+            "v100_hours_per_deployment": self.supernet_gpu_hours / self.deployments,
+        }
+
+
+def _scaled(prediction: Prediction, factor: float) -> Prediction:
+    return Prediction(prediction.mean * factor, prediction.std * factor)

@@ -1,0 +1,332 @@
+"""Measured accuracy of the subnets of a supernet trained here, kept in an append-only store.
+
+Letters: n architectures.
+
+`SupernetAccuracy` answers like `accuracy.AccuracySurrogate`, only that nothing is predicted: each subnet is
+extracted, its batch norms are calibrated at its own resolution, and the images of a part are classified. What
+was measured once is never measured again: the store's key is the bare network (no fine-tuning) together with
+everything else the value depends on.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import sqlite3
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import yaml
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass as checked_dataclass
+
+from supernet import registry
+from supernet.arrays import Genomes
+from supernet.files import artifact
+from supernet.prediction import Prediction
+from supernet.space import SearchSpace
+from supernet.training import train
+from supernet.weights import network
+from supernet.weights.images import Images
+from supernet.weights.network import Trained
+
+STORE = "accuracies.sqlite"
+BUSY_SECONDS = 30.0  # how long to wait for another process's write
+EVALUATION_BATCH = 250
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS settings (id TEXT PRIMARY KEY, facts TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS accuracies (
+  setting TEXT NOT NULL REFERENCES settings(id), architecture TEXT NOT NULL, correct INTEGER NOT NULL,
+  images INTEGER NOT NULL, seconds REAL NOT NULL, unix_time REAL NOT NULL,
+  PRIMARY KEY (setting, architecture)
+);
+""" + "".join(
+    f"CREATE TRIGGER IF NOT EXISTS {table}_{verb} BEFORE {verb} ON {table} "
+    "BEGIN SELECT RAISE(ABORT, 'the accuracy store only grows'); END;\n"
+    for table in ("settings", "accuracies")
+    for verb in ("UPDATE", "DELETE")
+)
+Watch = Callable[[int, int], None]  # subnets measured so far, and of how many
+
+
+@dataclass(frozen=True)
+class Measured:
+    """How many of the images one subnet classified correctly, and how long that took."""
+
+    correct: int
+    images: int
+    seconds: float  # of extracting, calibrating and classifying
+
+
+class AccuracyStore:
+    """Counts of correct images by setting and architecture; rows are never changed or deleted (triggers
+    refuse it).
+
+    A setting is the SHA-256 of the facts that a value depends on. Each value is committed on its own, so a
+    killed process loses at most the one in flight. Several processes may read and write at once.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        with self._open() as database:
+            database.executescript(SCHEMA)
+
+    @contextmanager
+    def _open(self) -> Iterator[sqlite3.Connection]:
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            database = sqlite3.connect(self.path, timeout=BUSY_SECONDS, isolation_level=None)
+            try:
+                database.execute("PRAGMA journal_mode=WAL")
+                yield database
+            finally:
+                database.close()
+        except (sqlite3.Error, OSError) as error:
+            raise ValueError(
+                f"{self.path} cannot be used as an accuracy store ({error}); left as it is, choose another "
+                "store="
+            ) from error
+
+    @staticmethod
+    def key(facts: Mapping[str, Any]) -> str:
+        """The setting of these facts."""
+        return hashlib.sha256(json.dumps(dict(facts), sort_keys=True).encode()).hexdigest()
+
+    def add(self, facts: Mapping[str, Any], architecture: str, measured: Measured) -> None:
+        """Commit one value; one that is there already stays."""
+        setting, text = self.key(facts), json.dumps(dict(facts), sort_keys=True)
+        row = (setting, architecture, measured.correct, measured.images, measured.seconds, time.time())
+        with self._open() as database:
+            database.execute("INSERT OR IGNORE INTO settings VALUES (?, ?)", (setting, text))
+            database.execute("INSERT OR IGNORE INTO accuracies VALUES (?, ?, ?, ?, ?, ?)", row)
+
+    def values(self, facts: Mapping[str, Any]) -> dict[str, Measured]:
+        """Everything measured in this setting, by architecture, in the order it was added."""
+        query = (
+            "SELECT architecture, correct, images, seconds FROM accuracies WHERE setting = ? ORDER BY rowid"
+        )
+        with self._open() as database:
+            rows = database.execute(query, (self.key(facts),)).fetchall()
+        return {name: Measured(correct, images, seconds) for name, correct, images, seconds in rows}
+
+
+@checked_dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+class SupernetAccuracy:
+    """Top-1 of the subnets of the supernet in a run folder of `make train`, measured when asked for."""
+
+    folder: Path
+    part: Literal["val", "test"] = "val"
+    images: Annotated[int, Field(ge=1)] | None = None  # the first so many of the part; null: all
+    calibrated: bool = True  # false only shows what calibration is worth
+    store: Path | None = None  # null: accuracies.sqlite in the folder
+    workers: Annotated[int, Field(ge=1)] = 1  # processes, through Ray when more than one
+
+    @cached_property
+    def trained(self) -> Trained:
+        return network.load(self.folder)
+
+    @cached_property
+    def data(self) -> Images:
+        return images_of(self.folder)
+
+    @property
+    def space(self) -> str:
+        return self.trained.space.name
+
+    @property
+    def resolutions(self) -> tuple[int, int]:
+        """Lowest and highest input side in the supernet's training."""
+        return self.trained.resolution
+
+    @cached_property
+    def accuracies(self) -> AccuracyStore:
+        return AccuracyStore(self.folder / STORE if self.store is None else self.store)
+
+    @cached_property
+    def facts(self) -> dict[str, Any]:
+        """Everything a value depends on beside the network and its resolution: the setting in the store."""
+        import torch
+
+        data = self.data.facts()
+        rows = self.data.parts[self.part][: self.images]
+        return {
+            "supernet": self.trained.sha256,
+            "data": data,
+            "part": self.part,
+            "images": len(rows),
+            "calibration": len(self.data.parts["calibration"]) if self.calibrated else 0,
+            "batch": EVALUATION_BATCH,
+            "torch": torch.__version__,
+        }
+
+    @property
+    def measured(self) -> str:
+        """Names everything that an accuracy depends on besides the network: the setting in the store."""
+        return AccuracyStore.key(self.facts)
+
+    def predict(self, genomes: Genomes, space: SearchSpace | None = None) -> Prediction:
+        """Top-1 in [0, 1] of canonical genomes of `space` (default: the supernet's own), and the standard
+        deviation of sampling so many images.
+
+        Fine-tuning is not simulated: all recipes of a network have its accuracy as it comes out of the
+        supernet. ValueError for resolutions that the supernet was not trained for.
+        """
+        counts = self.measure(genomes, space)
+        total = self.facts["images"]
+        mean = counts / total
+        # The rule of succession keeps the deviation above 0 where all or none are right.
+        shrunk = (counts + 1) / (total + 2)
+        return Prediction(mean, np.sqrt(shrunk * (1 - shrunk) / total))
+
+    def measure(
+        self, genomes: Genomes, space: SearchSpace | None = None, watch: Watch | None = None
+    ) -> np.ndarray[Any, np.dtype[np.float64]]:
+        """(n,) correct images of these genomes; measures and stores those that are not in the store."""
+        own = self.trained.space
+        if space is not None:
+            genomes = space.embed(genomes, own.name)
+        own.check(genomes)
+        own.check_resolutions(genomes, self.resolutions, f"the supernet in {self.folder}")
+        names = own.format(own.network(genomes))
+        known = self.accuracies.values(self.facts)
+        missing = [name for name in dict.fromkeys(names) if name not in known]
+        for done, (name, found) in enumerate(self._measured(missing), start=1):
+            self.accuracies.add(self.facts, name, found)
+            known[name] = found
+            if watch is not None:
+                watch(done, len(missing))
+        return np.array([known[name].correct for name in names], np.float64)
+
+    def _measured(self, names: Sequence[str]) -> Iterator[tuple[str, Measured]]:
+        if self.workers == 1 or len(names) < 2:
+            for name in names:
+                yield name, self.evaluate(name)
+            return
+        yield from _through_ray(self, names)
+
+    @property
+    def _device(self) -> str:
+        import torch
+
+        return "cuda" if torch.cuda.is_available() else "cpu"
+
+    def evaluate(self, architecture: str) -> Measured:
+        """One subnet measured now, whatever the store holds."""
+        space, started = self.trained.space, time.perf_counter()
+        genome = space.parse([architecture])
+        side = network.resolution(space, genome)
+        subnet = self.trained.extract(genome)
+        if self.calibrated:
+            batches = self.data.batches("calibration", side, EVALUATION_BATCH)
+            network.calibrate(subnet, batches, self.data.frequencies, device=self._device)
+        batches = self.data.batches(self.part, side, EVALUATION_BATCH, images=self.images)
+        correct, total = network.count_correct(subnet, batches, device=self._device)
+        return Measured(correct, total, time.perf_counter() - started)
+
+
+def _through_ray(accuracy: SupernetAccuracy, names: Sequence[str]) -> Iterator[tuple[str, Measured]]:
+    """(name, measured) as they become ready; every worker loads the supernet once and uses one thread."""
+    try:
+        import ray
+        import torch
+        from ray.util import ActorPool
+    except ImportError as error:
+        raise ValueError(
+            "workers= above 1 needs Ray: pip install 'ofa-frontier[ray]'; workers=1 gives the same values"
+        ) from error
+    gpus = torch.cuda.device_count() / accuracy.workers
+    started = not ray.is_initialized()
+    if started:
+        ray.init(num_cpus=accuracy.workers, include_dashboard=False, log_to_driver=False)
+    try:
+        actor = ray.remote(num_cpus=1, num_gpus=gpus)(_Worker)
+        alone = replace(accuracy, workers=1, folder=accuracy.folder.resolve())
+        pool = ActorPool([actor.remote(alone) for _ in range(accuracy.workers)])
+        yield from pool.map_unordered(lambda worker, name: worker.evaluate.remote(name), list(names))
+    finally:
+        if started:
+            ray.shutdown()
+
+
+class _Worker:
+    """A process that evaluates subnets of one supernet."""
+
+    def __init__(self, accuracy: SupernetAccuracy) -> None:
+        import torch
+
+        torch.set_num_threads(1)
+        self._accuracy = accuracy
+
+    def evaluate(self, name: str) -> tuple[str, Measured]:
+        return name, self._accuracy.evaluate(name)
+
+
+def images_of(folder: Path) -> Images:
+    """The images that the supernet in a run folder was trained on, split in the same way."""
+    kept = folder / "config.yaml"
+    if not kept.is_file():
+        raise ValueError(f"{folder} is no run folder of make train: it has no config.yaml")
+    images: Images = registry.build(yaml.safe_load(kept.read_text())["data"]).load()
+    return images
+
+
+def sample(space: SearchSpace, count: int, seed: int) -> Genomes:
+    """(count, d) different bare networks: the largest, the smallest, then random ones.
+
+    ValueError when the space has fewer.
+    """
+    rng = np.random.default_rng(seed)
+    found = np.concatenate([network.largest(space), network.smallest(space)])[:count]
+    for _ in range(100):
+        if len(found) == count:
+            return found
+        pool = np.concatenate([found, space.network(space.sample(2 * count, rng))])
+        _, first = np.unique(pool, axis=0, return_index=True)
+        found = pool[np.sort(first)][:count]
+    raise ValueError(f"{space.name} as restricted has fewer than {count} different networks")
+
+
+def write_csv(path: Path, accuracy: SupernetAccuracy) -> int:
+    """Write every subnet of the setting as a tidy CSV that `make fit ARGS="what=accuracy ..."` reads; returns
+    how many."""
+    space, known = accuracy.trained.space, accuracy.accuracies.values(accuracy.facts)
+    if not known:
+        raise ValueError(f"{accuracy.accuracies.path} holds no subnet of this supernet and these images yet")
+    genomes = space.parse(known)
+    shown = [axis for axis in space.axes if not axis.deploy]
+    values = space.values(genomes)[:, [space.index[axis.name] for axis in shown]]
+    macs = space.layers(genomes).macs()
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([*(axis.name for axis in shown), "macs", "top1", "images", "architecture"])
+    for row, mac, (name, found) in zip(values.tolist(), macs.tolist(), known.items(), strict=True):
+        top1 = found.correct / found.images
+        writer.writerow([*row, mac, f"{top1:.6f}", found.images, name])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    artifact.write_text(path, text.getvalue())
+    return len(known)
+
+
+def describe(trained: Trained, folder: Path) -> str:
+    """What a finished training reached, on images it never looked at, and how to go on."""
+    accuracy = SupernetAccuracy(folder=folder, part="test")
+    space = trained.space.restrict("r", trained.resolution[1], trained.resolution[1])
+    ends = np.concatenate([network.largest(space), network.smallest(space)])
+    top1 = accuracy.predict(ends).mean
+    took = json.loads((folder / train.SUMMARY).read_text())
+    macs = space.layers(ends).macs() / 1e6
+    lines = [
+        f"{name} subnet ({mac:.2f} M MACs): {100 * value:.1f}% of {accuracy.facts['images']} test images"
+        for name, mac, value in zip(("largest", "smallest"), macs, top1, strict=True)
+    ]
+    lines.append(f"{took['epochs']} epochs, {took['cpu_seconds']:.0f} s of CPU: {folder / train.FINISHED}")
+    lines.append(f'next: make accuracy-data ARGS="supernet={folder}"')
+    return "\n".join(lines)

@@ -1,0 +1,4 @@
+"""Networks with weights, the images they see, and the one way to judge them.
+
+Torch is imported from here on.
+"""

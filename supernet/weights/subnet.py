@@ -1,0 +1,170 @@
+"""One network on its own: a static subnet with its weights, no longer part of a supernet.
+
+What is fine-tuned, shrunk and exported. The `ofa` package builds such a network from `config`, plain JSON; a
+pruned one too, which is in no search space any more.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from supernet.arrays import Genomes
+from supernet.space import SearchSpace, get_space
+from supernet.training import measured_accuracy
+from supernet.weights import network, quality
+from supernet.weights.images import Images, ImageSet, Part
+from supernet.weights.network import Trained
+
+if TYPE_CHECKING:
+    import torch
+
+KIND = "subnet"
+FILE = "subnet.safetensors"
+BATCH = 250  # images of a forward pass in calibration and evaluation
+RESIZE_SMALL = "bilinear, antialiased, to side x side"
+RESIZE_PHOTO = "bilinear, the shorter side to 8/7 of side, then the central side x side"
+
+
+@dataclass(frozen=True, eq=False)
+class Subnet:
+    """`module` is a MobileNetV3, ProxylessNASNets or ResNets of the `ofa` package, in eval mode, with native
+    activations. `facts` is JSON: mean and std of the normalisation, and whatever is known of the weights."""
+
+    architecture: str  # one-line name; of a pruned network, that of the one it came from
+    side: int  # input side in pixels
+    module: Any
+    facts: Mapping[str, Any]
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """What the `ofa` package builds the network from."""
+        return dict(json.loads(json.dumps(self.module.config)))
+
+    def with_facts(self, **facts: Any) -> Subnet:
+        """The same network with more, or other, facts."""
+        return replace(self, facts={**self.facts, **facts})
+
+    def save(self, path: Path) -> None:
+        """Write weights, config and facts as one `.safetensors`, aside and renamed."""
+        facts = {**self.facts, "architecture": self.architecture, "resolution": self.side}
+        network.save(path, self.module.state_dict(), KIND, {**facts, "network": self.config})
+
+
+def load(path: Path) -> Subnet:
+    """The subnet in a file of `save` or of `make finetune`, or in a folder that holds `subnet.safetensors`.
+
+    ValueError that names the file when it is damaged or something else.
+    """
+    path = path / FILE if path.is_dir() else path
+    state, facts = network.read(path, KIND)
+    facts = {key: value for key, value in facts.items() if key not in ("kind", "version")}
+    try:
+        space, genome = parse(facts.pop("architecture"))
+        side, config = facts.pop("resolution", None), facts.pop("network", None)
+        if config is None:
+            owner = network.supernet(space, int(facts["classes"]))
+            config = network.extract(owner, space, genome).config
+            side = network.resolution(space, genome)
+        return Subnet(space.format(genome)[0], int(side), build(config, state), facts)
+    except (KeyError, RuntimeError, TypeError) as error:
+        raise ValueError(f"{path} holds no usable {KIND} ({error}); left as it is") from error
+
+
+def build(config: Mapping[str, Any], state: Mapping[str, torch.Tensor]) -> Any:
+    """The network of the `ofa` package with this config and state, in eval mode, with native activations."""
+    import torch
+    from ofa.imagenet_classification.networks import get_net_by_name
+
+    plain = json.loads(json.dumps(config))  # the package takes it apart while it builds
+    module = get_net_by_name(plain["name"]).build_from_config(plain)
+    torch.nn.Module.load_state_dict(module, dict(state))  # its own renames keys and skips missing ones
+    return network.with_native_activations(module).eval()
+
+
+def parse(architecture: str) -> tuple[SearchSpace, Genomes]:
+    """The space and the (1, d) genome of a one-line name."""
+    space = get_space((architecture.split() or [""])[0])
+    return space, space.parse([architecture])
+
+
+# ---------------------------------------------------------------------- where subnets come from
+def find(weights: str, architecture: str | None, data: ImageSet | None = None) -> Subnet:
+    """The subnet `architecture` with weights from a run folder of `make train`; from a checkpoint of the OFA
+    authors (.pth), its norms calibrated on the images of `data`; from a subnet folder or file, which names
+    its own architecture; or from nowhere (`random`).
+
+    A run folder's subnet comes with its accuracy on the test images.
+    """
+    path = Path(weights)
+    if path.suffix == ".safetensors" or (path / FILE).is_file():
+        found = load(path)
+        if architecture not in (None, found.architecture):
+            raise ValueError(f"{path} holds {found.architecture!r}; leave architecture= out")
+        return found
+    if architecture is None:
+        raise ValueError(f"please give architecture=...: weights={weights} does not name one subnet")
+    if weights == "random":
+        return random(architecture)
+    if path.is_file():
+        if data is None:
+            raise ValueError(
+                f"{path} needs data=...: the norms of its subnets are to be calibrated on images like those "
+                "it will see, for instance data=folder data.root=IMAGES data.resolution=[160,224]"
+            )
+        space, _ = parse(architecture)
+        owner = space.name if space.parent is None else space.parent.name
+        return of_supernet(network.published(owner, path=path), data.load(), architecture)
+    if not path.is_dir():
+        raise ValueError(f"weights={weights} is no folder, no file and not 'random'")
+    trained, images = network.load(path), measured_accuracy.images_of(path)
+    subnet = of_supernet(trained, images, architecture)
+    return subnet.with_facts(accuracy={**measured(subnet, images, "test"), "part": "test"})
+
+
+def random(architecture: str) -> Subnet:
+    """The network of a one-line name with untrained weights, its norms settled on noise."""
+    import torch
+
+    space, genome = parse(architecture)
+    side = network.resolution(space, genome)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        module = network.with_native_activations(network.extract(network.supernet(space), space, genome))
+    noise = torch.randn((2, 3, side, side), generator=torch.Generator().manual_seed(0))
+    facts = {"mean": [0.0] * 3, "std": [1.0] * 3, "weights": "random: nothing was trained"}
+    return Subnet(architecture, side, network.settle_norms(module, noise), facts)
+
+
+def of_supernet(trained: Trained, images: Images, architecture: str) -> Subnet:
+    """The subnet of a supernet, its norms calibrated on the calibration images."""
+    space, genome = parse(architecture)
+    space.check_resolutions(genome, trained.resolution, "the supernet")
+    facts = {
+        "mean": list(trained.facts["mean"]),
+        "std": list(trained.facts["std"]),
+        "resize": RESIZE_SMALL if images.in_memory else RESIZE_PHOTO,
+        "classes": trained.facts["classes"],
+        "supernet": trained.sha256,
+    }
+    if len(images.classes) == trained.facts["classes"]:
+        facts["labels"] = list(images.classes)
+    side = network.resolution(space, genome)
+    module = trained.extract(space.embed(genome, trained.space.name))
+    return calibrated(Subnet(space.format(genome)[0], side, module, facts), images)
+
+
+def calibrated(subnet: Subnet, images: Images) -> Subnet:
+    """The subnet, its norms set anew (in place) on the calibration images."""
+    batches = images.batches("calibration", subnet.side, BATCH)
+    network.calibrate(subnet.module, batches, images.frequencies)
+    return subnet
+
+
+def measured(subnet: Subnet, images: Images, part: Part) -> dict[str, float]:
+    """top1, top5, loss, ece and the number of images of a part."""
+    batches = images.batches(part, subnet.side, BATCH)
+    return asdict(quality.evaluate(quality.runner(subnet.module), batches))
