@@ -7,6 +7,7 @@ import pytest
 
 from search import gaussian_process
 from supernet import footprint
+from supernet.fits import gaussian
 from supernet.space import get_space
 
 SPACE = get_space("ofa_mbv3_w1.0").restrict("r", 160, 224).restrict("finetune_epochs", 0, 0)
@@ -36,7 +37,10 @@ def features(process, genomes):
         )
     )
     return np.hstack(
-        [SPACE.one_hot(genomes)[:, process.columns], (logs - process.size_centre) / process.size_width]
+        [
+            SPACE.one_hot(genomes)[:, process.inputs.columns],
+            (logs - process.inputs.centre) / process.inputs.width,
+        ]
     )
 
 
@@ -52,7 +56,7 @@ def test_posterior_is_the_textbook_one(made_up, fitted):
     gram = np.array([[kernel(fitted, p, q) for q in known] for p in known])
     cross = np.array([[kernel(fitted, p, q) for q in known] for p in new])
     own = np.array([[kernel(fitted, p, q) for q in new] for p in new])
-    noisy = gram + (fitted.noise + gaussian_process.JITTER) * np.eye(80)
+    noisy = gram + (fitted.noise + gaussian.JITTER) * np.eye(80)
     y = (values[:80] - values[:80].mean()) / values[:80].std()
     mean = values[:80].mean() + values[:80].std() * cross @ np.linalg.solve(noisy, y)
     covariance = values[:80].var() * (own - cross @ np.linalg.solve(noisy, cross.T))
@@ -77,19 +81,26 @@ def test_it_learns_and_knows_how_well(made_up, fitted):
 def test_gradient_against_differences(made_up, fitted):
     genomes, values = made_up
     x = features(fitted, genomes[:40])
-    group = gaussian_process._groups(SPACE, fitted.columns, 2)
-    grams = np.stack([x[:, group == g] @ x[:, group == g].T for g in range(group.max() + 1)])
-    apart = np.array([[[((p - q) ** 2)[group == g].sum() for q in x] for p in x] for g in range(len(grams))])
-    middle, spread = gaussian_process._prior(apart)
-    theta = middle + 0.3 * np.random.default_rng(0).standard_normal(len(middle))
+    kernel, prior = gaussian_process.grouped_kernel(x, fitted.inputs.groups())
+    theta = prior[0] + 0.3 * np.random.default_rng(0).standard_normal(len(prior[0]))
     target = (values[:40] - values[:40].mean()) / values[:40].std()
-    arguments = (grams, apart, target, middle, spread)
-    _, gradient = gaussian_process._negative_log_posterior(theta, *arguments)
+    _, gradient = gaussian.negative_log_posterior(theta, kernel, target, prior)
     for j in range(len(theta)):
         step = 1e-5 * np.eye(len(theta))[j]
-        above, _ = gaussian_process._negative_log_posterior(theta + step, *arguments)
-        below, _ = gaussian_process._negative_log_posterior(theta - step, *arguments)
+        above, _ = gaussian.negative_log_posterior(theta + step, kernel, target, prior)
+        below, _ = gaussian.negative_log_posterior(theta - step, kernel, target, prior)
         assert gradient[j] == pytest.approx((above - below) / 2e-5, rel=1e-3, abs=1e-4)
+
+
+def test_the_kernel_that_is_fitted_is_the_one_that_predicts(made_up, fitted):
+    x, groups = features(fitted, made_up[0][:20]), fitted.inputs.groups()
+    kernel, _ = gaussian_process.grouped_kernel(x, groups)
+    first = [int(np.flatnonzero(groups == g)[0]) for g in range(groups.max() + 1)]
+    theta = np.concatenate(
+        [np.log(fitted.pull[first]), 2 * np.log(fitted.reach[first]), [0.5 * np.log(fitted.bend)]]
+    )
+    expected = gaussian_process.covariance(x, x, fitted.pull, fitted.reach, fitted.bend)
+    assert np.allclose(kernel(theta)[0], expected)
 
 
 def test_many_rows_are_all_known_to_it(made_up):
