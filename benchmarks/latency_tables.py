@@ -8,7 +8,6 @@ protocol's own test part. One thread.
 
 from __future__ import annotations
 
-import json
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
@@ -87,14 +86,13 @@ def main() -> None:
         options.get("validation", "0") == "1",
     )
     out = Path(options.get("out", "runs/latency-tables"))
-    out.mkdir(parents=True, exist_ok=True)
     with threadpool_limits(1):
         for name in asked:
             rows = []
             for row in PROTOCOLS[name](setting):  # each result is kept at once: some protocols take long
                 rows.append(row)
                 found = [row.plain() for row in rows]
-                artifact.write_text(out / f"{name}.json", json.dumps(found, indent=1) + "\n")
+                artifact.write_json(out / f"{name}.json", found)
             artifact.write_text(out / f"{name}.md", markdown(rows))
             print(f"## {name}\n\n{markdown(rows)}", flush=True)
 

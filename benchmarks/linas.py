@@ -18,7 +18,6 @@ population of 20, the better one of `--validation`.
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -38,6 +37,7 @@ from search.searchers.random import RandomSearch
 from search.searchers.searcher import InformedSearcher, Searcher
 from supernet import footprint
 from supernet.arrays import Floats, Genomes
+from supernet.files import artifact
 from supernet.files.tables import data_dir, read_columns
 from supernet.prediction import exact
 from supernet.space import SearchSpace, get_space
@@ -213,8 +213,7 @@ def main() -> None:
             print(f"| *{name}* | {' | '.join(f'{shares[m]:.3f}' if m in shares else '' for m in MARKS)} |")
     print(f"\nmean +- sd of {len(seeds)} seeds; in brackets the time of the searcher itself")
     print(verdict(found))
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps({"marks": MARKS, "shares": found}, indent=1) + "\n")
+    artifact.write_json(options.out, {"marks": MARKS, "shares": found})
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ All parts without a name. `out=` folder for JSON (default runs/module-tables). O
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -215,13 +214,12 @@ def main() -> None:
             raise SystemExit(str(unknown_name("part or option", name, known)))
     engines = [options["engine"]] if "engine" in options else list(catalogue.module_engines())
     folder = Path(options.get("out", "runs/module-tables"))
-    folder.mkdir(parents=True, exist_ok=True)
     with threadpool_limits(1):
         for engine in engines:
             for part in parts:
                 print(f"\n## {part}, {engine}\n")
                 found = PARTS[part](engine, options)
-                artifact.write_text(folder / f"{part}_{engine}.json", json.dumps(found, indent=1))
+                artifact.write_json(folder / f"{part}_{engine}.json", found)
 
 
 if __name__ == "__main__":

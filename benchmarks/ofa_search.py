@@ -28,6 +28,7 @@ from latency.zoo import catalogue
 from search.archive import Archive
 from search.objective import Evaluator, Objective
 from search.searchers.nsga2 import NSGA2
+from supernet.files import artifact
 from supernet.files.tables import data_dir
 from supernet.prediction import exact
 from supernet.slot_table import SlotTable
@@ -167,8 +168,7 @@ def main() -> None:
         print(
             f"{name}: all five limits in 1/{medians['ofa'] / medians[name]:.1f} of the time OFA needs for one"
         )
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(rows, indent=1) + "\n")
+    artifact.write_json(options.out, rows)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ comes out the same. The baselines are fitted on the same rows: the mean, and a r
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +18,7 @@ from latency.scores import scores
 from latency.zoo import catalogue
 from supernet import footprint
 from supernet.arrays import Floats
+from supernet.files import artifact
 from supernet.files.tables import data_dir
 from supernet.prediction import Prediction
 from supernet.space import get_space
@@ -73,8 +73,7 @@ def main() -> None:
             flush=True,
         )
     out = Path("runs/bench-predictors.json")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(results, indent=1) + "\n")
+    artifact.write_json(out, results)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ first=0 (seed of the table).
 
 from __future__ import annotations
 
-import json
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
@@ -21,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from supernet.arrays import Floats
+from supernet.files import artifact
 
 SIZES = {"small": 0.0, "half": 0.5, "large": 1.0}  # place between the smallest and the largest subnet
 WAYS: Mapping[str, dict[str, Any]] = {
@@ -227,10 +227,9 @@ def main() -> None:
     if not asked or (unknown := set(asked) - set(PARTS)):
         sys.exit(f"unknown part {sorted(unknown) if asked else ''}; there are {', '.join(PARTS)}")
     out = Path(options.get("out", "runs/shrink"))
-    out.mkdir(parents=True, exist_ok=True)
     for part in asked:
         rows = PARTS[part](options)
-        (out / f"{part}.json").write_text(json.dumps(rows, indent=1) + "\n")
+        artifact.write_json(out / f"{part}.json", rows)
         heads = list(rows[0])
         print("\n".join(["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]))
         for row in rows:

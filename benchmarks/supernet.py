@@ -199,7 +199,7 @@ def stand_alone(options: dict[str, str]) -> None:
             if name not in known:
                 found = fine_tune(accuracy.trained, accuracy.data, genomes[i : i + 1], recipe, group)
                 known[name] = [100 * found.after, sum(found.epoch_seconds)]
-                artifact.write_text(kept, json.dumps(known, indent=1) + "\n")
+                artifact.write_json(kept, known)
             print(
                 f"{name}: supernet {shared[i]:.2f}%, alone {known[name][0]:.2f}%, {known[name][1]:.0f} s",
                 flush=True,

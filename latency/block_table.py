@@ -6,7 +6,6 @@ measurements where they need ten, and sums of blocks are not networks.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -23,6 +22,7 @@ from latency.predictors.lookup_table import Entry, LookupTable, block_entry, fix
 from latency.target import Target
 from supernet import slot_table
 from supernet.arrays import Genomes
+from supernet.files import artifact
 from supernet.space import SearchSpace, get_space
 
 if TYPE_CHECKING:
@@ -153,9 +153,7 @@ class BuiltTable:
                         "count": 1,
                     }
             path = folder / f"{self.target.name}_{r}_lookup_table.yaml"
-            aside = path.with_name(path.name + ".part")
-            aside.write_text(yaml.safe_dump(content))
-            os.replace(aside, path)
+            artifact.write_text(path, yaml.safe_dump(content))
             written.append(path)
         self.table().predictor(replace(self.target, method="lookup_table")).save(folder / "predictor.npz")
         return written

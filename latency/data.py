@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import gzip
 import io
-import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 
 from latency.target import Target
 from supernet.arrays import Floats, Genomes
-from supernet.files import tables
+from supernet.files import artifact, tables
 from supernet.registry import unknown_name
 from supernet.space import get_space
 
@@ -75,7 +74,4 @@ def write_csv(path: str | Path, data: LatencyData) -> None:
     for row, ms, spread in zip(values, data.ms, data.spread_ms, strict=True):
         writer.writerow([*row, f"{ms:.6g}", f"{spread:.3g}"])
     path, content = Path(path), text.getvalue().encode()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(path.name + ".part")
-    aside.write_bytes(gzip.compress(content, mtime=0) if path.suffix == ".gz" else content)
-    os.replace(aside, path)
+    artifact.write_bytes(path, gzip.compress(content, mtime=0) if path.suffix == ".gz" else content)

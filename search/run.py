@@ -316,7 +316,7 @@ def _folder(out: Path, config: Mapping[str, Any]) -> Iterator[None]:
         except BlockingIOError:
             raise ValueError(f"another process is running in {out}; choose another out=") from None
         artifact.write_text(out / "config.yaml", yaml.safe_dump(dict(config), sort_keys=False))
-        artifact.write_text(out / "env.json", json.dumps(environment(), indent=1) + "\n")
+        artifact.write_json(out / "env.json", environment())
         yield
 
 

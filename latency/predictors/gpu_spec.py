@@ -323,7 +323,7 @@ class GpuModel:
         """JSON, a few KB."""
         content = {key: value for key, value in vars(self).items() if key != "parameters"}
         content |= {"kind": MODEL_KIND, "parameters": dict(self.parameters.values)}
-        artifact.write_text(path, json.dumps(content, indent=1) + "\n")
+        artifact.write_json(path, content)
 
 
 def load_model(path: Path) -> GpuModel:

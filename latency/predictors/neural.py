@@ -13,8 +13,6 @@ that it helps.
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from dataclasses import dataclass as plain_dataclass
@@ -34,11 +32,11 @@ from latency.predictors.interface import space_of
 from latency.predictors.mlp import Mlp, Training
 from latency.target import Target
 from supernet.arrays import Floats, Genomes, Ints
+from supernet.files import artifact
 from supernet.prediction import Prediction
 from supernet.space import SearchSpace, get_space
 
 KIND = "neural latency predictor"
-VERSION = 1
 S1_FIRST, S1_STEP, S1_SIDES = 112, 16, 8
 KNOTS = np.arange(128, 225, 16)  # pixels
 VALIDATION_SHARE = 0.15  # S1's 70/15/15
@@ -135,11 +133,7 @@ class NeuralLatency:
 
     def save(self, path: str | Path) -> None:
         """One `.safetensors` file: the weights, and everything else as JSON in its header."""
-        from safetensors.numpy import save
-
         facts = dict(
-            kind=KIND,
-            version=VERSION,
             target=asdict(self.target),
             encoding=self.encoding,
             log=self.log,
@@ -149,27 +143,14 @@ class NeuralLatency:
             resolutions=list(self.resolutions),
             facts=dict(self.facts),
         )
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
         arrays = self.network.arrays() | {"context": self.context.astype(np.float32)}
-        arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-        aside = path.with_name(path.name + ".part")
-        aside.write_bytes(save(arrays, {"facts": json.dumps(facts, sort_keys=True)}))
-        os.replace(aside, path)
+        artifact.save(Path(path), KIND, arrays, facts)
 
 
 def load(path: Path) -> NeuralLatency:
     """A saved predictor; ValueError that names the file when it is damaged or something else."""
-    from safetensors import SafetensorError, safe_open
-
-    if not path.is_file():
-        raise ValueError(f"no file {path}; expected a {KIND} (.safetensors) of ofa-frontier")
+    arrays, facts = artifact.load(path, KIND)
     try:
-        with safe_open(path, framework="numpy") as file:
-            facts = json.loads((file.metadata() or {})["facts"])
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 not a dict
-        if (facts["kind"], facts["version"]) != (KIND, VERSION):
-            raise ValueError(f"it holds {facts['kind']!r}, version {facts['version']}")
         context = arrays.pop("context").astype(np.float64)
         low, high = facts["resolutions"]
         loaded = NeuralLatency(
@@ -184,7 +165,7 @@ def load(path: Path) -> NeuralLatency:
         inputs = loaded.inputs(probe.sample(1, np.random.default_rng(0)))
         if inputs.shape[1] != len(loaded.network.layers[0][0]):
             raise ValueError(f"its network has another number of inputs than {space.name}")
-    except (SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is no usable {KIND} ({error}); left as it is") from error
     return loaded
 

@@ -29,7 +29,7 @@ POOL = 200  # random subnets whose latencies stand for a shipped predictor
 def save(target: Target, operators: Operators) -> None:
     """The JSON file of a device beside its latencies."""
     found = {"target": asdict(target), "operators": asdict(operators)}
-    artifact.write_text(FOLDER / f"{target.name}.json", json.dumps(found, indent=1) + "\n")
+    artifact.write_json(FOLDER / f"{target.name}.json", found)
 
 
 @cache

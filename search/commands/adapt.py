@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -37,13 +36,13 @@ def save(adapted: Adapted, config: dict[str, Any], out: Path) -> None:
         if len(data):
             write_csv(out / f"{name}.csv", data)
     found = {"seconds": adapted.seconds, "failed": dict(adapted.failed), "table": dict(adapted.table)}
-    artifact.write_text(out / "scores.json", json.dumps(found, indent=1) + "\n")
+    artifact.write_json(out / "scores.json", found)
     adapted.predictor.save(out / "predictor.npz")
     if adapted.samples.target.engine == TRAINING:
         training_cost.save_step(out / "training_step.json", adaptation.step_time(adapted.samples))
     rates = machine.micro_benchmark().rates
     device = {"device": asdict(adapted.predictor.target.spec), "rates": dict(rates)}
-    artifact.write_text(out / "device.json", json.dumps(device, indent=1) + "\n")
+    artifact.write_json(out / "device.json", device)
 
 
 def describe(adapted: Adapted, config: dict[str, Any], out: Path) -> str:

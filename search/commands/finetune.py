@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -50,7 +49,7 @@ def task(config: dict[str, Any]) -> None:
     facts |= {key: trained.facts[key] for key in ("classes", "mean", "std")}
     facts |= {"top1_before": found.before, "top1": found.after, "epochs": recipe.epochs}
     network.save(out / "subnet.safetensors", found.subnet.state_dict(), KIND, facts)
-    artifact.write_text(out / "cost.json", json.dumps(cost, indent=1) + "\n")
+    artifact.write_json(out / "cost.json", cost)
     before, after = 100 * found.before, 100 * found.after
     how = f"{recipe.epochs} epoch{'s' * (recipe.epochs != 1)}{' from scratch' if recipe.from_scratch else ''}"
     print(f"test top-1 {before:.2f}% as it came out of the supernet, {after:.2f}% after {how}: {out}")

@@ -91,7 +91,7 @@ def task(config: dict[str, Any]) -> None:
     said, error = (fit_latency if what == "latency" else fit_accuracy)(config, out)
     if command.is_sweep():
         found = {"error": error, "options": list(HydraConfig.get().overrides.task), "said": said}
-        artifact.write_text(folder / FOUND, json.dumps(found, indent=1) + "\n")
+        artifact.write_json(folder / FOUND, found)
     print(said)
 
 

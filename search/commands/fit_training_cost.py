@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, replace
 
 import numpy as np
@@ -58,4 +57,4 @@ def main() -> None:
         "scores": judged,
         "families": fitted,
     }
-    artifact.write_text(training_cost.FITTED, json.dumps(content, indent=1) + "\n")
+    artifact.write_json(training_cost.FITTED, content)

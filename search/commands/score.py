@@ -3,7 +3,6 @@ column=lat_ms"`."""
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -52,9 +51,8 @@ def task(config: dict[str, Any]) -> None:
     out = Path(
         config["out"] or f"runs/score-{Path(name).stem if name.endswith('.npz') else name}-{column}.json"
     )
-    out.parent.mkdir(parents=True, exist_ok=True)
     clean = {key: value if np.isfinite(value) else None for key, value in row.items()}
-    artifact.write_text(out, json.dumps({**config, "out": str(out), **clean}, indent=1) + "\n")
+    artifact.write_json(out, {**config, "out": str(out), **clean})
     print(f"written to {out}")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -71,7 +70,7 @@ def task(config: dict[str, Any]) -> None:
         else f"{last} was compared with no other subnet (plain=0)"
     )
     artifact.write_text(out / "table.md", f"{shrink.table(cards)}\n\n{text}\n")
-    artifact.write_text(out / "table.json", json.dumps(cards, indent=1) + "\n")
+    artifact.write_json(out / "table.json", cards)
     _show(cards)
     print(f"{text}\nall measures: {out / 'table.md'}; the model: {model.path(stages[-1].folder)}")
     if target is None:

@@ -300,10 +300,10 @@ def keep(subnet: Subnet, bench: Bench, folder: Path) -> dict[str, Any]:
     subnet.save(folder / subnets.FILE)
     files = model.files(export.facts_of(subnet))
     for name, content in files.items():
-        (folder / name).write_bytes(content)
+        artifact.write_bytes(folder / name, content)
     packed = sum(len(zlib.compress(content, 9)) for content in files.values())
     found |= {"file_bytes": sum(map(len, files.values())), "packed_bytes": packed}
-    artifact.write_text(folder / CARD, json.dumps(found, indent=1) + "\n")
+    artifact.write_json(folder / CARD, found)
     return found
 
 

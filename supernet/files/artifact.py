@@ -1,28 +1,76 @@
-"""Files that hold arrays and facts: one `.npz` without pickle, written aside and renamed, refused when
-foreign."""
+"""How files are written and read: all or nothing, without pickle, and refused when foreign or damaged.
+
+Arrays and JSON facts go to one `.npz` or `.safetensors` file, by the suffix of its name. Everything is
+written to a file aside, brought to the disk and renamed, so a reader sees the old content or the new, never
+half of it.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import struct
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save as safetensors_bytes
 
 VERSION = 1
-DAMAGE = (zipfile.BadZipFile, zlib.error, ValueError, TypeError, KeyError, AttributeError, OSError, EOFError)
+Arrays = dict[str, NDArray[Any]]
+DAMAGE = (
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    SafetensorError,
+    ValueError,
+    TypeError,
+    KeyError,
+    AttributeError,
+    OSError,
+    EOFError,
+)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """An open file that takes the place of `path` once the block is left without an error."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(path.name + ".part")
+    with aside.open("wb") as file:
+        yield file
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(aside, path)
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file."""
+    with replacing(path) as file:
+        file.write(content)
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file so that a reader sees the old content or the new, never half of it."""
-    aside = path.with_name(path.name + ".part")
-    aside.write_text(text)
-    os.replace(aside, path)
+    """Write a text file."""
+    write_bytes(path, text.encode())
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write a value as JSON."""
+    write_text(path, json.dumps(content, indent=1) + "\n")
+
+
+def checksum(path: Path) -> str:
+    """SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def save(
@@ -34,39 +82,48 @@ def save(
     compress: bool = True,
 ) -> None:
     """Write arrays and JSON facts as `kind`. The same content gives the same bytes."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     header = json.dumps({"kind": kind, "version": VERSION, **facts}, sort_keys=True)
-    aside = path.with_name(path.name + ".part")
-    with open(aside, "wb") as file:
-        content: dict[str, Any] = {"facts": np.array(header), **arrays}
-        (np.savez_compressed if compress else np.savez)(file, **content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(aside, path)
+    with replacing(path) as file:
+        if path.suffix == ".safetensors":
+            ordered = {name: np.asarray(array, order="C") for name, array in arrays.items()}
+            file.write(safetensors_bytes(ordered, {"facts": header}))
+        else:
+            content: dict[str, Any] = {"facts": np.array(header), **arrays}
+            (np.savez_compressed if compress else np.savez)(file, **content)
 
 
-def load(path: Path, *kinds: str) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+def load(path: Path, *kinds: str) -> tuple[Arrays, dict[str, Any]]:
     """(arrays, facts) of a file of one of these kinds.
 
     ValueError that names the file when it is damaged or something else.
     """
     expected = " or ".join(kinds)
     if not path.is_file():
-        raise ValueError(f"no file {path}; expected a {expected} file (.npz) of ofa-frontier")
+        raise ValueError(f"no file {path}; expected a {expected} file ({path.suffix}) of ofa-frontier")
     try:
-        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
-            arrays = {key: file[key] for key in file.files}
-        facts = json.loads(str(arrays.pop("facts")))
+        arrays, facts = (_read_safetensors if path.suffix == ".safetensors" else _read_npz)(path)
     except DAMAGE as error:
         raise ValueError(
-            f"{path} is damaged or not a file of ofa-frontier ({type(error).__name__}: {error}); left as it "
-            "is"
+            f"{path} is damaged or not a file of ofa-frontier ({type(error).__name__}: {error}); left as "
+            "it is"
         ) from error
     if not isinstance(facts, dict) or facts.get("kind") not in kinds:
-        found = facts.get("kind") if isinstance(facts, dict) else None
-        raise ValueError(f"{path} holds {found or 'no kind'}, expected {expected}; left as it is")
+        content = facts.get("kind") if isinstance(facts, dict) else None
+        raise ValueError(f"{path} holds {content or 'no kind'}, expected {expected}; left as it is")
     if facts.get("version") != VERSION:
         raise ValueError(
             f"{path} has version {facts.get('version')}, this release reads {VERSION}; left as it is"
         )
     return arrays, facts
+
+
+def _read_npz(path: Path) -> tuple[Arrays, Any]:
+    with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
+        arrays = {key: file[key] for key in file.files}
+    return arrays, json.loads(str(arrays.pop("facts")))
+
+
+def _read_safetensors(path: Path) -> tuple[Arrays, Any]:
+    with safe_open(path, framework="numpy") as file:
+        arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no dict)
+        return arrays, json.loads((file.metadata() or {})["facts"])

@@ -140,7 +140,7 @@ def load_step(path: Path) -> StepTime:
 
 def save_step(path: Path, step: StepTime) -> None:
     """Write a step time as JSON."""
-    artifact.write_text(path, json.dumps(asdict(step), indent=1) + "\n")
+    artifact.write_json(path, asdict(step))
 
 
 def speed_ratio(name: str) -> float:

@@ -163,7 +163,7 @@ def train(
             for sink in everyone:
                 sink.close()
         if group.rank == 0:
-            artifact.write_text(out / SUMMARY, json.dumps(summary, indent=1) + "\n")
+            artifact.write_json(out / SUMMARY, summary)
             network.save(out / FINISHED, run.weights(), network.KIND, run.facts())
             (out / CHECKPOINT).unlink(missing_ok=True)
         if group.world > 1:
@@ -576,5 +576,5 @@ def _folder(out: Path, config: Mapping[str, Any]) -> Iterator[None]:
         else:
             plain = json.loads(json.dumps(dict(config), default=str))
             artifact.write_text(kept, yaml.safe_dump(plain, sort_keys=False))
-            artifact.write_text(out / "env.json", json.dumps(_environment(), indent=1) + "\n")
+            artifact.write_json(out / "env.json", _environment())
         yield

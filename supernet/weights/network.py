@@ -7,11 +7,7 @@ mixture over all subnets that were sampled, right for none of them.
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
 import pickle
-import struct
 import urllib.error
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from supernet.arrays import Genomes
+from supernet.files import artifact
 from supernet.registry import unknown_name
 from supernet.space import SearchSpace, get_space
 from supernet.spaces import mobile, ofa_resnet50
@@ -31,7 +28,7 @@ if TYPE_CHECKING:
     import torch
 
 FAMILIES = ("ofa_mbv3", "ofa_proxyless", "ofa_resnet50", "ofa_small")
-KIND, VERSION = "supernet", 1
+KIND = "supernet"
 _GITHUB = "https://raw.githubusercontent.com/han-cai/files/master/ofa/ofa_nets/"
 PUBLISHED: Mapping[
     str, tuple[str, ...]
@@ -218,40 +215,18 @@ class Trained:
 
 
 def save(path: Path, tensors: Mapping[str, torch.Tensor], kind: str, facts: Mapping[str, Any]) -> None:
-    """Write tensors and JSON facts as one `.safetensors`, aside and renamed: the same content, the same
-    bytes."""
-    from safetensors.torch import save_file
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(path.name + ".part")
-    ready = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    header = json.dumps({"kind": kind, "version": VERSION, **facts}, sort_keys=True)
-    save_file(ready, aside, metadata={"facts": header})
-    with aside.open("rb+") as file:
-        os.fsync(file.fileno())
-    os.replace(aside, path)
+    """Write tensors and JSON facts as one `.safetensors`: the same content, the same bytes."""
+    artifact.save(
+        path, kind, {name: tensor.detach().cpu().numpy() for name, tensor in tensors.items()}, facts
+    )
 
 
 def read(path: Path, kind: str) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     """(tensors, facts) of a file of `save`; ValueError that names it when it is damaged or something else."""
-    from safetensors import SafetensorError, safe_open
+    import torch
 
-    if not path.is_file():
-        raise ValueError(f"no file {path}; expected a {kind} file (.safetensors) of ofa-frontier")
-    try:
-        with safe_open(path, framework="pt") as file:
-            facts = json.loads((file.metadata() or {})["facts"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, KeyError, ValueError, struct.error) as error:
-        raise ValueError(
-            f"{path} is damaged or no {kind} of ofa-frontier ({error}); left as it is"
-        ) from error
-    if facts.get("kind") != kind or facts.get("version") != VERSION:
-        raise ValueError(
-            f"{path} holds {facts.get('kind')!r} of version {facts.get('version')}, expected {kind!r} of "
-            f"version {VERSION}; left as it is"
-        )
-    return tensors, facts
+    arrays, facts = artifact.load(path, kind)
+    return {name: torch.from_numpy(array) for name, array in arrays.items()}, facts
 
 
 def load(path: str | Path) -> Trained:
@@ -267,7 +242,7 @@ def load(path: str | Path) -> Trained:
     space = get_space(facts["space"])
     module = supernet(space, int(facts["classes"]))
     fill(module, tensors, path)
-    return Trained(space, module, facts, checksum(path))
+    return Trained(space, module, facts, artifact.checksum(path))
 
 
 def fill(module: Any, tensors: Mapping[str, torch.Tensor], path: Path) -> None:
@@ -306,7 +281,7 @@ def published(
         path = fetch(PUBLISHED[name] if mirrors is None else mirrors, sha256=sha256, folder=folder)
     elif not path.is_file():
         raise ValueError(f"no file {path} with the weights of {name}")
-    found = checksum(path)
+    found = artifact.checksum(path)
     if sha256 is not None and found != sha256:
         raise ValueError(
             f"{path} has the SHA-256 {found}, expected {sha256}: not the checkpoint that was meant"
@@ -368,9 +343,3 @@ def fetch(
         f"no mirror served {path.name}:\n  " + "\n  ".join(failures) + "\nWithout a network: download it "
         f"elsewhere and copy it to {path}, or give its path"
     )
-
-
-def checksum(path: Path) -> str:
-    """SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

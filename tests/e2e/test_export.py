@@ -180,5 +180,5 @@ def test_saved_subnets_come_back(tmp_path):
     assert (again.architecture, again.side, again.facts) == (subnet.architecture, 128, subnet.facts)
     assert (logits(again, images) == logits(subnet, images)).all()
     (tmp_path / "subnet.safetensors").write_bytes(b"not one")
-    with pytest.raises(ValueError, match="damaged or no subnet"):
+    with pytest.raises(ValueError, match="damaged or not a file"):
         subnets.load(tmp_path)

@@ -120,3 +120,30 @@ def test_data_folder_that_is_not_there(monkeypatch):
     monkeypatch.setenv("OFA_FRONTIER_DATA", "/nowhere")
     with pytest.raises(ValueError, match="/nowhere"):
         tables.data_dir()
+
+
+def test_tensors_and_arrays_go_through_the_same_functions(tmp_path):
+    """Every array comes back with its shape (also a scalar's) and values, whatever its order in memory."""
+    arrays = {"turned": np.arange(6.0).reshape(2, 3).T, "one": np.array(3)}
+    for name in ("a.npz", "a.safetensors"):
+        artifact.save(tmp_path / name, "kind", arrays, {"of": "both"})
+        loaded, facts = artifact.load(tmp_path / name, "kind")
+        assert facts["of"] == "both"
+        for key, array in arrays.items():
+            assert loaded[key].shape == array.shape
+            assert (loaded[key] == array).all()
+        with pytest.raises(ValueError, match="holds kind, expected other"):
+            artifact.load(tmp_path / name, "other")
+        (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:-3])
+        with pytest.raises(ValueError, match=f"{name} is damaged"):
+            artifact.load(tmp_path / name, "kind")
+
+
+def test_a_failed_write_leaves_the_old_content(tmp_path):
+    artifact.write_text(tmp_path / "new" / "a.txt", "old")
+    with pytest.raises(TypeError):
+        artifact.write_json(tmp_path / "new" / "a.txt", {1: object()})
+    with pytest.raises(RuntimeError), artifact.replacing(tmp_path / "new" / "a.txt") as file:
+        file.write(b"half of")
+        raise RuntimeError
+    assert (tmp_path / "new" / "a.txt").read_text() == "old"

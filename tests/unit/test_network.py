@@ -5,6 +5,7 @@ import urllib.error
 import numpy as np
 import pytest
 
+from supernet.files import artifact
 from supernet.space import get_space
 from supernet.weights import network
 from supernet.weights.images import ImageSet
@@ -143,7 +144,7 @@ def test_supernet_file_round_trip_and_errors(torch, tmp_path):
 
     with pytest.raises(ValueError, match="no finished supernet"):
         network.load(tmp_path.parent)
-    with pytest.raises(ValueError, match="expected 'checkpoint'"):
+    with pytest.raises(ValueError, match="expected checkpoint"):
         network.read(path, "checkpoint")
     network.save(path, module.state_dict(), network.KIND, {**facts, "classes": 5})
     with pytest.raises(ValueError, match=r"of another network: .* classifier"):
@@ -166,7 +167,7 @@ def test_published_weights_from_a_file(torch, tmp_path):
     network.set_active(module, space, network.smallest(space))
     with torch.no_grad():
         assert (trained.module.eval()(images) == module(images)).all()
-    found = network.published("ofa_mbv3_w1.0", path=path, sha256=network.checksum(path))
+    found = network.published("ofa_mbv3_w1.0", path=path, sha256=artifact.checksum(path))
     assert found.resolution == (128, 224)
     with pytest.raises(ValueError, match="SHA-256"):
         network.published("ofa_mbv3_w1.0", path=path, sha256="0" * 64)
