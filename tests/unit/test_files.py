@@ -143,7 +143,6 @@ def test_a_failed_write_leaves_the_old_content(tmp_path):
     artifact.write_text(tmp_path / "new" / "a.txt", "old")
     with pytest.raises(TypeError):
         artifact.write_json(tmp_path / "new" / "a.txt", {1: object()})
-    with pytest.raises(RuntimeError), artifact.replacing(tmp_path / "new" / "a.txt") as file:
-        file.write(b"half of")
-        raise RuntimeError
+    with pytest.raises(TypeError), artifact.replacing(tmp_path / "new" / "a.txt") as file:
+        file.writelines([b"half of", "it"])
     assert (tmp_path / "new" / "a.txt").read_text() == "old"
