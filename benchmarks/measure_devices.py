@@ -17,11 +17,11 @@ import numpy as np
 
 from latency.data import write_csv
 from latency.measuring import instruction_sets, operators, session
-from latency.measuring.instruction_sets import Limit
-from latency.measuring.session import Rounds
+from latency.measuring.here import here
+from latency.measuring.jobs import Rounds
 from latency.measuring.store import Store
 from latency.predictors import sampling
-from latency.target import Target, here
+from latency.target import Limit, Target
 from latency.zoo import devices
 from supernet.arrays import Genomes
 from supernet.space import get_space

@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from latency.measuring.here import here
 from latency.measuring.store import Store
 from latency.modules import design, fit, selection
 from latency.modules import networks as module_networks
@@ -30,7 +31,7 @@ from latency.modules.design import ModuleData
 from latency.modules.fit import Fits, Fitting
 from latency.modules.predictor import Correction, ModulesLatency, Networks
 from latency.scores import markdown, scores
-from latency.target import Target, here
+from latency.target import Target
 from latency.zoo import catalogue
 from search.commands import modules as fit_modules
 from supernet.files import artifact

@@ -65,8 +65,8 @@ def int8(options: Mapping[str, str]) -> list[dict[str, Any]]:
     from dataclasses import replace
 
     from latency.deployed import add_latencies
+    from latency.measuring.here import here
     from latency.measuring.store import Store
-    from latency.target import here
     from search.plain_front import plain_front
     from supernet.deploy import model, shrink
 

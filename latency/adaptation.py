@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from latency.conformal import relative_std
 from latency.data import LatencyData
-from latency.measuring import session
-from latency.measuring.session import Measured, Watcher
+from latency.measuring import session, summary
+from latency.measuring.session import Timed, Watcher
 from latency.measuring.store import Store
 from latency.predictors import sampling, slots, transfer
 from latency.predictors.interface import with_facts
@@ -126,10 +126,10 @@ def known_or_adapt(
     engine = session.engine_of(target)
     learner = learner or Transfer()
     space, known = plan(target, learner, None)
-    data, anchors = session.known(store, target, engine.version)
+    data, anchors = summary.stored_latencies(store, target, engine.version)
     if len(_inside(space, data)) < samples:
         adapt(target, store=store, samples=samples, learner=learner, watch=watch)
-        data, anchors = session.known(store, target, engine.version)
+        data, anchors = summary.stored_latencies(store, target, engine.version)
     facts = {"engine": engine.version, "anchors_ms": anchors}
     return with_facts(learner.fit_from(known, _inside(space, data)), facts)
 
@@ -159,7 +159,7 @@ def _inside(space: SearchSpace, data: LatencyData) -> LatencyData:
     return data.take(np.flatnonzero((data.genomes[:, gene] >= low) & (data.genomes[:, gene] <= high)))
 
 
-def _facts(found: Measured) -> dict[str, Any]:
+def _facts(found: Timed) -> dict[str, Any]:
     return {
         "engine": found.facts["engine"],
         "sitting": found.facts["sitting"],

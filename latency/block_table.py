@@ -16,7 +16,8 @@ import numpy as np
 import yaml
 
 from latency.measuring import session
-from latency.measuring.session import Job, Watcher
+from latency.measuring.jobs import Job
+from latency.measuring.session import Watcher
 from latency.measuring.store import Store
 from latency.predictors.lookup_table import Entry, LookupTable, block_entry, fixed_entries
 from latency.target import Target

@@ -8,9 +8,11 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from latency.measuring.session import Job, Watcher, time_jobs
+from latency.measuring.here import is_here
+from latency.measuring.jobs import Job
+from latency.measuring.session import Watcher, time_jobs
 from latency.measuring.store import Store
-from latency.target import Target, is_here
+from latency.target import Target
 from latency.zoo import catalogue
 from supernet import footprint
 from supernet.weights import subnet as subnets

@@ -3,18 +3,18 @@ machine."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
-from latency.measuring import instruction_sets
-from latency.measuring.instruction_sets import Limit
 from supernet import device
 from supernet.device import Device
 from supernet.device import get as data_sheet
 from supernet.registry import names
 from supernet.space import get_space
+
+Limit = Literal["sse41", "avx", "avx2", "avx512"]  # instruction sets that an engine may be held to
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
@@ -70,47 +70,10 @@ class Target:
         return f"{self.spec.title}, {self.engine}, {self.precision}, batch {self.batch}{threads}{isa}{busy}"
 
 
-def here(
-    space: str = "ofa_mbv3_w1.0",
-    *,
-    engine: str = "onnxruntime",
-    precision: str = "fp32",
-    batch: int = 1,
-    threads: int = 1,
-    isa: Limit | None = None,
-    utilisation: float = 0.0,
-    name: str | None = None,
-) -> Target:
-    """This machine as a target: what `configs/target/here.yaml` builds.
-
-    `isa` None takes the limit this process runs under, for an engine that minds it. ValueError when the
-    engine is not installed or does not know the precision, or when this process does not run under `isa`.
-    """
-    from latency.measuring import engine as engines
-    from latency.measuring.machine import specification
-
-    engines.build(engine, precision=precision, threads=threads)
-    if isa is not None:
-        instruction_sets.check(isa, engine)
-    elif engines.minds_limits(engine):
-        isa = instruction_sets.current()
-    spec = specification("gpu" if engine == "torch_cuda" else "cpu")
-    words = [spec.name, engine, precision, *([isa] if isa else []), f"b{batch}"]
-    words += [f"t{threads}"] if threads > 1 else []
-    words += [f"u{100 * utilisation:.0f}"] if utilisation else []
-    return Target(
-        name=name or "_".join(words),
-        device=spec,
-        space=space,
-        batch=batch,
-        engine=engine,
-        precision=precision,
-        threads=threads,
-        method="measured",
-        source="measured on this machine",
-        isa=isa,
-        utilisation=utilisation,
-    )
+def condition_words(batch: int, threads: int, utilisation: float) -> list[str]:
+    """The parts of a target's name that say its batch, threads and utilisation, what is usual left out."""
+    words = [f"b{batch}", *([f"t{threads}"] if threads > 1 else [])]
+    return [*words, *([f"u{100 * utilisation:.0f}"] if utilisation else [])]
 
 
 def modules(
@@ -127,10 +90,9 @@ def modules(
 
     What `configs/target/modules.yaml` builds.
     """
-    words = [device, engine, f"b{batch}", *([f"t{threads}"] if threads > 1 else [])]
-    words += [f"u{100 * utilisation:.0f}"] if utilisation else []
+    words = [device, engine, *condition_words(batch, threads, utilisation), "modules"]
     return Target(
-        name=name or "_".join([*words, "modules"]),
+        name=name or "_".join(words),
         device=device,
         space=space,
         batch=batch,
@@ -140,45 +102,6 @@ def modules(
         source="modules measured by us",
         utilisation=utilisation,
     )
-
-
-def in_int8(target: Target) -> Target:
-    """This machine, as a target of `here`, in int8 instead of fp32; ValueError where that cannot be."""
-    from latency.measuring import engine as engines
-
-    if target.precision != "fp32":
-        raise ValueError(
-            f"target.precision={target.precision}: a precision gene compares fp32 with int8, leave it out"
-        )
-    try:
-        engines.build(target.engine, precision="int8", threads=target.threads or 1)
-    except engines.NotInstalledError:
-        raise
-    except ValueError as error:
-        raise ValueError(
-            f"target.engine={target.engine} has no int8, which the precision gene needs: choose "
-            "target.engine=onnxruntime or openvino, or a space without the gene"
-        ) from error
-    return here(
-        target.space, engine=target.engine, precision="int8", batch=target.batch, threads=target.threads or 1,
-        isa=target.isa, utilisation=target.utilisation,
-    )  # fmt: skip
-
-
-def is_here(target: Target) -> bool:
-    """Whether this process can measure the target: its device, engine and instruction-set limit."""
-    from latency.measuring import engine as engines
-    from latency.measuring.machine import specification
-
-    if target.threads is None or target.engine not in names("engine"):
-        return False
-    try:
-        engines.build(target.engine, precision=target.precision, threads=target.threads)
-    except engines.NotInstalledError:
-        return False
-    if target.isa != (instruction_sets.current() if engines.minds_limits(target.engine) else None):
-        return False
-    return target.spec.name == specification("gpu" if target.engine == "torch_cuda" else "cpu").name
 
 
 def gpu(
@@ -194,7 +117,7 @@ def gpu(
     What `configs/target/gpu.yaml` builds. ValueError for a device that is no GPU.
     """
     if not isinstance(device, str) or data_sheet(device).kind != "gpu":
-        gpus = [known for known in names("device") if data_sheet(known).kind == "gpu"]
+        gpus = [sheet for sheet in names("device") if data_sheet(sheet).kind == "gpu"]
         raise ValueError(f"target.device={device} is no GPU; there are {', '.join(gpus)}, or write its YAML")
     return Target(
         name=name or f"{device}_b{batch}_data_sheet",

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from latency.measuring import session
+from latency.measuring import session, summary
 from latency.measuring.session import Watcher
 from latency.measuring.store import Store
 from search import pareto
@@ -120,7 +120,7 @@ class _Part:
     measured_ms: Floats  # (v,)
     scale: float  # the machine's drift since the predictor was made
     adapted_with: str
-    found: session.Measured
+    found: session.Timed
 
 
 def _parts(
@@ -166,7 +166,7 @@ def _parts(
             iqr[owner],
             Prediction(expected.mean[at], expected.std[at]),
             ms[at],
-            session.relative_scale(found.anchors_ms, predictor.facts.get("anchors_ms", {})),
+            summary.relative_scale(found.anchors_ms, predictor.facts.get("anchors_ms", {})),
             predictor.facts.get("engine", found.facts["engine"]),
             found,
         )

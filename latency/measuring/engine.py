@@ -34,7 +34,7 @@ class NotInstalledError(ValueError):
     """The engine's packages are missing, or this machine has no device for it."""
 
 
-def build(name: str, *, precision: str = "fp32", threads: int = 1) -> Engine:
+def build_engine(name: str, *, precision: str = "fp32", threads: int = 1) -> Engine:
     """The engine `name` of `configs/engine`.
 
     ValueError that names the pip command when it is not installed, and the known precisions for another one.
@@ -53,11 +53,11 @@ def build(name: str, *, precision: str = "fp32", threads: int = 1) -> Engine:
         cause = error.__cause__ if isinstance(error.__cause__, ValidationError) else error
         if not isinstance(cause, ValidationError):
             raise
-        found = cause.errors()
-        reason = found[0].get("ctx", {}).get("error")
+        problems = cause.errors()
+        reason = problems[0].get("ctx", {}).get("error")
         if isinstance(reason, NotInstalledError):  # raised while checking itself, wrapped by pydantic
             raise reason from error
-        reasons = "; ".join(f"{f['loc'][0]}={f['input']}: {f['msg']}" for f in found)
+        reasons = "; ".join(f"{p['loc'][0]}={p['input']}: {p['msg']}" for p in problems)
         raise ValueError(f"engine={name}: {reasons}") from error
     return engine
 

@@ -10,11 +10,12 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping
-from typing import Literal
 
+from latency.measuring.engine import minds_limits
+from latency.measuring.machine import cpu_flags
+from latency.target import Limit
 from supernet import registry
 
-Limit = Literal["sse41", "avx", "avx2", "avx512"]
 VARIABLES = ("ONEDNN_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY")
 VALUES: dict[Limit, tuple[str, str]] = {  # PyTorch's own kernels know no step between SSE and AVX2
     "sse41": ("SSE41", "default"),
@@ -48,12 +49,9 @@ def current(environ: Mapping[str, str] = os.environ) -> Limit | None:
 
 def check(limit: Limit, engine: str) -> None:
     """ValueError unless this process runs under the limit, this CPU has it and the engine minds it."""
-    from latency.measuring import engine as engines
-    from latency.measuring.machine import cpu_flags
-
     if limit not in VALUES:
         raise registry.unknown_name("instruction set", limit, VALUES)
-    if not engines.minds_limits(engine):
+    if not minds_limits(engine):
         raise ValueError(f"isa={limit}: {engine} takes no instruction-set limit; leave isa out")
     if FLAGS[limit] not in cpu_flags():
         raise ValueError(f"isa={limit}: this CPU has no {FLAGS[limit]}; leave isa out")

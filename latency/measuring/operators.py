@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from latency.measuring import conditions
 from latency.measuring import session as measure
 from latency.target import Target
 from supernet.arrays import Floats
@@ -80,7 +81,7 @@ def describe(target: Target) -> Operators:
     noise = torch.Generator().manual_seed(0)
     sessions, macs = {}, {}
     on_host = target.threads == 1 and target.spec.kind == "cpu"
-    with measure.undisturbed(engine.threads):
+    with conditions.undisturbed(engine.threads):
         for name, (build, shape) in primitives().items():
             module, images = build().eval(), torch.randn((target.batch, *shape), generator=noise)
             macs[name] = target.batch * _macs(module, images[:1])

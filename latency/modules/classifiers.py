@@ -11,9 +11,10 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from latency.measuring import session
-from latency.measuring.session import Job, Watcher
+from latency.measuring.here import here
+from latency.measuring.jobs import Job
+from latency.measuring.session import Watcher
 from latency.measuring.store import Store
-from latency.target import here
 from supernet.arrays import Floats
 from supernet.registry import unknown_name
 

@@ -23,8 +23,9 @@ from numpy.typing import NDArray
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
-from latency.measuring import session
-from latency.measuring.session import Job, Rounds, Watcher
+from latency.measuring import session, summary
+from latency.measuring.jobs import Job, Rounds
+from latency.measuring.session import Watcher
 from latency.measuring.store import Sitting, Store
 from latency.modules import kinds
 from latency.target import Target
@@ -193,7 +194,7 @@ def _known(target: Target, store: Store, design: Design) -> set[tuple[str, int |
         if sitting.facts["declared"] != dict(design.declared):
             continue
         at, visits = sitting.target, store.visits(sitting.id)
-        quartiles, _ = session.summarise(visits, at)
+        quartiles, _ = summary.summarise(visits, at)
         names = {*quartiles, *(visit.architecture for visit in visits if visit.error)}
         found |= {(name, at.threads, at.utilisation) for name in names}
     return found
@@ -216,10 +217,10 @@ def read(target: Target, store: Store) -> dict[str, ModuleData]:
                 f"some modules in {store.path} were measured without declared.{sorted(missing)[0]}: give it "
                 "every time, or another store="
             )
-        quartiles, usual = session.summarise(store.visits(sitting.id), at)
+        quartiles, usual = summary.summarise(store.visits(sitting.id), at)
         scale = 1.0
         if not at.utilisation:
-            scale = session.relative_scale(usual, first.setdefault(at.threads, usual))
+            scale = summary.relative_scale(usual, first.setdefault(at.threads, usual))
         for name, (low, middle, high) in quartiles.items():
             if not name.startswith(PREFIX + " "):
                 continue

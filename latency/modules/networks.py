@@ -13,8 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
-from latency.measuring import session
-from latency.measuring.session import Job, Rounds, Watcher
+from latency.measuring import session, summary
+from latency.measuring.jobs import Job, Rounds, subnet_jobs
+from latency.measuring.session import Watcher
 from latency.measuring.store import Store
 from latency.modules import classifiers, tracing
 from latency.modules import places as module_rows
@@ -65,7 +66,7 @@ def read(target: Target, store: Store) -> Networks:
     found: dict[str, float] = {}
     for sitting in store.sittings(engine_version=version):
         if replace(sitting.target, space=target.space).key == target.key:
-            quartiles, _ = session.summarise(store.visits(sitting.id), sitting.target)
+            quartiles, _ = summary.summarise(store.visits(sitting.id), sitting.target)
             found |= {name: q[1] for name, q in quartiles.items() if _is_network(name)}
     batch, threads = float(target.batch), float(target.threads or 1)
     condition = np.array([batch, threads, target.utilisation])
@@ -158,6 +159,6 @@ def _jobs(target: Target, names: Sequence[str]) -> list[Job]:
         if " " in name:
             by_space.setdefault(name.split(" ")[0], []).append(name)
     for space, listed in by_space.items():
-        jobs += session.subnet_jobs(replace(target, space=space), get_space(space).parse(listed))
+        jobs += subnet_jobs(replace(target, space=space), get_space(space).parse(listed))
     picked = classifiers.select([name for name in names if " " not in name], 0)
     return jobs + classifiers.jobs(picked, target.batch)

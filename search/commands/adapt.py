@@ -14,7 +14,7 @@ from rich.console import Console
 from latency import adaptation, block_table
 from latency.adaptation import Adapted
 from latency.data import write_csv
-from latency.measuring import machine, session
+from latency.measuring import jobs, machine
 from latency.measuring.store import Store
 from latency.scores import markdown
 from search.commands import command
@@ -70,7 +70,7 @@ def describe(adapted: Adapted, config: dict[str, Any], out: Path) -> str:
     space = get_space(predictor.target.space)
     if block_table.serves(space) and adapted.seconds and predictor.target.engine != TRAINING:
         blocks = block_table.count(space, predictor.resolutions)
-        each = BLOCK_SHARE * adapted.seconds / (count + len(adapted.tests) + session.ANCHORS)
+        each = BLOCK_SHARE * adapted.seconds / (count + len(adapted.tests) + jobs.ANCHORS)
         lines.append(f"a lookup table of this space: {blocks:,} blocks, about {blocks * each:.0f} s")
     use = (
         f"training.step_file={out}/training_step.json"

@@ -13,7 +13,7 @@ from rich.console import Console
 from latency import adaptation, block_table
 from latency.adaptation import Adapted
 from latency.block_table import BuiltTable
-from latency.measuring import session
+from latency.measuring import jobs
 from latency.measuring.store import Store
 from latency.scores import markdown, scores
 from search.commands import command
@@ -27,7 +27,7 @@ def compare(built: BuiltTable, adapted: Adapted) -> str:
     predicted = built.table().predictor(built.target).predict(tests.genomes, tests.target)
     gap = np.log(predicted.mean / tests.ms)
     scale = float(np.exp(np.median(gap)))
-    share = (len(adapted.samples) + session.ANCHORS) / (len(adapted.samples) + len(tests) + session.ANCHORS)
+    share = (len(adapted.samples) + jobs.ANCHORS) / (len(adapted.samples) + len(tests) + jobs.ANCHORS)
     rows = {f"lookup table, {len(built.quartiles_ms)} blocks": scores(predicted, tests.ms), **adapted.table}
     return "\n".join(
         [

@@ -9,9 +9,9 @@ import numpy as np
 from rich.console import Console
 
 from latency.data import write_csv
-from latency.measuring import session
+from latency.measuring import session, summary
 from latency.measuring.machine import micro_benchmark, specification
-from latency.measuring.session import Measured
+from latency.measuring.session import Timed
 from latency.measuring.store import Store
 from latency.predictors import sampling
 from latency.target import Target
@@ -35,7 +35,7 @@ def subnets(config: dict[str, Any], target: Target) -> Genomes:
     return sampling.draw(space, config["subnets"], np.random.default_rng(config["seed"]))
 
 
-def repeatability(first: Measured, second: Measured) -> str:
+def repeatability(first: Timed, second: Timed) -> str:
     """How far two sittings of the same subnets are apart, before and after their anchors' common scale."""
     from scipy.stats import spearmanr
 
@@ -44,7 +44,7 @@ def repeatability(first: Measured, second: Measured) -> str:
     if len(pairs) < 2:
         return "too few subnets were measured in both sittings to tell the repeatability"
     i, j = np.array(pairs).T
-    scale = session.relative_scale(second.anchors_ms, first.anchors_ms)
+    scale = summary.relative_scale(second.anchors_ms, first.anchors_ms)
     ratio = second.data.ms[j] / first.data.ms[i]
     apart = 100 * np.abs(ratio / scale - 1)
     rank = spearmanr(first.data.ms[i], second.data.ms[j]).statistic

@@ -12,9 +12,10 @@ from hydra.core.hydra_config import HydraConfig
 from rich.console import Console
 
 from latency import adaptation
+from latency.measuring.here import in_int8, is_here
 from latency.measuring.store import Store
 from latency.predictors.interface import LatencyPredictor
-from latency.target import Target, in_int8, is_here
+from latency.target import Target
 from latency.zoo import catalogue
 from search import problem, run, sinks, verify
 from search.commands import command

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from latency.data import LatencyData
-from latency.measuring import engine as engines
+from latency.measuring.engine import NotInstalledError, build_engine
 from latency.modules import kinds
 from latency.predictors import interface
 from latency.predictors.mlp import Training
@@ -146,8 +146,8 @@ def test_engines_say_what_they_need(name):
     node = registry.load("engine", name)
     assert node["requires"]
     try:
-        engine = engines.build(name)
-    except engines.NotInstalledError as error:
+        engine = build_engine(name)
+    except NotInstalledError as error:
         pytest.skip(str(error))
     assert (engine.precision, engine.threads) == ("fp32", 1)
     assert engine.version

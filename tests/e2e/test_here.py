@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from latency.measuring.here import here
 from latency.measuring.machine import cpu_flags
 from latency.measuring.store import Store
-from latency.target import here
 from latency.zoo import catalogue
 from supernet.space import get_space
 from tests.e2e.test_commands import ROOT, command

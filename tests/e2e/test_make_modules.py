@@ -4,9 +4,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+from latency.measuring.here import here
 from latency.modules import design
 from latency.predictors import interface
-from latency.target import here
 
 ROOT = Path(__file__).parents[2]
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from latency.measuring import engine as engines
+from latency.measuring.engine import NotInstalledError, build_engine
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -11,8 +11,8 @@ def test_compiled_networks_stay_compiled(monkeypatch):
     import torch
 
     try:
-        engine = engines.build("torch_compile")
-    except engines.NotInstalledError as error:
+        engine = build_engine("torch_compile")
+    except NotInstalledError as error:
         pytest.skip(str(error))
     compiled = []
 

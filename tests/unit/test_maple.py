@@ -233,7 +233,7 @@ def test_descriptor_is_per_image_and_holds_counters():
 
 
 def test_operators_run_through_the_engine(monkeypatch):
-    from latency.target import here
+    from latency.measuring.here import here
 
     wanted = ("stem_3x3_192", "depthwise_5_160_24", "launch")
     some = {name: made for name, made in operators.primitives().items() if name in wanted}

@@ -6,11 +6,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from latency.measuring import engine as engines
+from latency.measuring import conditions, engine, summary
 from latency.measuring import session as measure
-from latency.measuring.session import Job
+from latency.measuring.engine import NotInstalledError, build_engine
+from latency.measuring.here import here, is_here
+from latency.measuring.jobs import Job, Rounds
 from latency.measuring.store import Store, Visit
-from latency.target import Target, here, is_here
+from latency.target import Target
 from supernet import registry
 from supernet.space import get_space
 
@@ -43,7 +45,7 @@ def test_drift_between_rounds_and_blocks_is_removed(rng):
     second = {name: true[name] for name in NAMES[6:]}
     slow = np.exp(0.15 * rng.normal(size=16))
     taken = visits(first, slow, rng) + visits(second, 1.3 * slow[::-1], rng, block=2)
-    quartiles, anchors = measure.summarise(taken, CPU)
+    quartiles, anchors = summary.summarise(taken, CPU)
     ratio = np.array([quartiles[name][1] / true[name] for name in NAMES])
     assert np.ptp(ratio) < 0.03  # one common scale, whatever the block
     assert list(anchors) == ["anchor0", "anchor1", "anchor2"]
@@ -55,7 +57,7 @@ def test_slow_rounds_do_not_count(rng):
     # In slow rounds the noise is not common: candidates suffer differently.
     rough = visits(true, np.full(5, 1.3), rng, noise=0.3)
     rough = [replace(visit, round=visit.round + 50) for visit in rough]
-    quartiles, _ = measure.summarise(clean + rough, CPU)
+    quartiles, _ = summary.summarise(clean + rough, CPU)
     assert np.allclose([quartiles[name][1] for name in NAMES], 4.0, rtol=1e-6)
 
 
@@ -66,7 +68,7 @@ def test_measurements_that_were_cut_short_or_broke_down_do_not_count(rng):
         visit for visit in taken if visit.architecture != "c0" or visit.round < 100 + measure.MIN_VISITS - 1
     ]
     broken = replace(taken[-1], architecture="c1", error="MemoryError: out of memory")
-    quartiles, _ = measure.summarise([*short, broken], CPU)
+    quartiles, _ = summary.summarise([*short, broken], CPU)
     assert set(quartiles) == {*NAMES, "anchor0", "anchor1", "anchor2"} - {"c0", "c1"}
 
 
@@ -78,7 +80,7 @@ def test_a_sitting_that_was_killed_at_once_is_not_known(tmp_path, rng):
             sitting = measure.Sitting.begin(CPU, "1", {})
             for i, visit in enumerate(visits(true, np.ones(rounds), rng)):
                 store.add(sitting, replace(visit, sitting=sitting.id, unix_time=float(i)))
-        data, anchors = measure.known(store, CPU, "1")
+        data, anchors = summary.stored_latencies(store, CPU, "1")
     assert len(data) == 6
     assert len(anchors) == 3
 
@@ -93,18 +95,18 @@ def test_anchors_can_be_asked_for_too(tmp_path, stub):
 
 def test_cpu_time_is_the_latency_with_one_thread_and_wall_time_otherwise():
     visit = Visit("s", 0.0, "a", "candidate", 1, 1, (5.0, 4.0), (3.0, 2.0), 0.05)
-    assert measure.burst_ms(visit, CPU) == 2.0
-    assert measure.burst_ms(replace(visit, cpu_ms=(0.0, 3.0)), CPU) == 3.0  # that clock stood still
-    assert not measure.counts(replace(visit, cpu_ms=(0.0, 0.0)), CPU)
-    assert measure.burst_ms(visit, replace(CPU, threads=2)) == 4.0
-    assert measure.burst_ms(visit, replace(CPU, device="v100")) == 4.0
+    assert summary.burst_ms(visit, CPU) == 2.0
+    assert summary.burst_ms(replace(visit, cpu_ms=(0.0, 3.0)), CPU) == 3.0  # that clock stood still
+    assert not summary.counts(replace(visit, cpu_ms=(0.0, 0.0)), CPU)
+    assert summary.burst_ms(visit, replace(CPU, threads=2)) == 4.0
+    assert summary.burst_ms(visit, replace(CPU, device="v100")) == 4.0
 
 
 def test_visits_on_a_busy_machine_count_with_one_thread_only():
     visit = Visit("s", 0.0, "a", "candidate", 1, 1, (5.0,), (3.0,), 0.4)
-    assert measure.counts(visit, CPU)
-    assert not measure.counts(visit, replace(CPU, threads=2))
-    assert not measure.counts(replace(visit, error="broke"), CPU)
+    assert summary.counts(visit, CPU)
+    assert not summary.counts(visit, replace(CPU, threads=2))
+    assert not summary.counts(replace(visit, error="broke"), CPU)
 
 
 def test_sittings_are_brought_to_one_scale(tmp_path, rng):
@@ -116,13 +118,13 @@ def test_sittings_are_brought_to_one_scale(tmp_path, rng):
             sitting = measure.Sitting.begin(CPU, "1", {})
             for i, visit in enumerate(visits(true, np.full(12, scale), rng, noise=0.002)):
                 store.add(sitting, replace(visit, sitting=sitting.id, unix_time=float(i)))
-        data, anchors = measure.known(store, CPU, "1")
-        nothing, _ = measure.known(store, CPU, "2")
+        data, anchors = summary.stored_latencies(store, CPU, "1")
+        nothing, _ = summary.stored_latencies(store, CPU, "2")
     assert len(nothing) == 0
     assert len(data) == 6
     expected = np.array([true[name] for name in space.format(data.genomes)])
     assert np.allclose(data.ms / expected, 1.25, rtol=0.02)  # that of the last sitting
-    assert measure.relative_scale(anchors, dict.fromkeys(anchors, 10.0)) == pytest.approx(1.25, rel=0.02)
+    assert summary.relative_scale(anchors, dict.fromkeys(anchors, 10.0)) == pytest.approx(1.25, rel=0.02)
 
 
 @pytest.fixture
@@ -142,7 +144,7 @@ def stub(monkeypatch):
                 raise MemoryError("out of memory")
             return float(session)
 
-    monkeypatch.setattr(measure.engines, "build", lambda *words, **options: Sleeper())
+    monkeypatch.setattr(measure, "build_engine", lambda *words, **options: Sleeper())
     anchors = {"a0": 5.0, "a1": 7.0, "a2": 9.0}
     monkeypatch.setattr(measure, "subnet_jobs", lambda target, genomes: jobs(anchors))
 
@@ -162,7 +164,7 @@ def test_failures_are_recorded_and_the_others_go_on(tmp_path, stub):
     assert timed.failed == {"broken": "RuntimeError: no such operator", "late": "MemoryError: out of memory"}
     assert {visit.architecture for visit in stored if visit.error} == {"broken", "late"}
     rounds = [visit.round for visit in stored if visit.architecture == "x"]
-    assert rounds == list(range(1, measure.Rounds().fewest + 1))  # agreed at once: no round more
+    assert rounds == list(range(1, Rounds().fewest + 1))  # agreed at once: no round more
     assert all(visit.others is None or 0 <= visit.others <= 1 for visit in stored)
 
 
@@ -185,8 +187,8 @@ def test_a_time_budget_gives_fewer(tmp_path, stub):
 
 
 def test_several_threads_are_refused_on_a_busy_machine(tmp_path, monkeypatch):
-    monkeypatch.setattr(measure, "BUSY_PATIENCE_SECONDS", 0.6)
-    monkeypatch.setattr(measure, "BUSY", -1.0)  # any machine is busier than that
+    monkeypatch.setattr(conditions, "BUSY_PATIENCE_SECONDS", 0.6)
+    monkeypatch.setattr(conditions, "BUSY", -1.0)  # any machine is busier than that
     two = replace(CPU, threads=2)
     with Store(tmp_path / "s.sqlite") as store, pytest.raises(ValueError, match="threads=1"):
         measure.measure(two, get_space(two.space).sample(1, np.random.default_rng(0)), store=store)
@@ -213,8 +215,8 @@ def test_real_engines_run_what_pytorch_runs(engine, precision, rng):
     """The outputs agree with PyTorch's (int8: correlate), so what is timed is the network."""
     torch = pytest.importorskip("torch")
     try:
-        built = engines.build(engine, precision=precision, threads=1)
-    except engines.NotInstalledError as error:
+        built = build_engine(engine, precision=precision, threads=1)
+    except NotInstalledError as error:
         pytest.skip(str(error))
     from supernet.weights import network
 
@@ -244,21 +246,21 @@ def test_real_engines_run_what_pytorch_runs(engine, precision, rng):
 
 
 def test_engines_name_what_is_missing(monkeypatch):
-    monkeypatch.setattr(engines, "find_spec", lambda package: None)
-    with pytest.raises(engines.NotInstalledError, match=r"pip install -e '\.\[onnx\]'"):
-        engines.build("onnxruntime")
+    monkeypatch.setattr(engine, "find_spec", lambda package: None)
+    with pytest.raises(NotInstalledError, match=r"pip install -e '\.\[onnx\]'"):
+        build_engine("onnxruntime")
 
 
 @pytest.mark.parametrize("name", registry.names("engine"))
 def test_unknown_precisions_are_refused_with_the_known_ones(name):
     with pytest.raises(ValueError, match=r"fp32|CUDA"):
-        engines.build(name, precision="fp7")
+        build_engine(name, precision="fp7")
     with pytest.raises(ValueError, match="Did you mean 'onnxruntime'"):
-        engines.build("onnx")
+        build_engine("onnx")
 
 
 def test_predictors_of_machines_with_a_gpu_can_be_used_elsewhere():
-    assert not is_here(replace(CPU, device="rtx_3090", engine="torch_cuda")) or engines.build("torch_cuda")
+    assert not is_here(replace(CPU, device="rtx_3090", engine="torch_cuda")) or build_engine("torch_cuda")
 
 
 def test_here_is_this_machine():

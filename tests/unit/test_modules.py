@@ -10,7 +10,8 @@ import psutil
 import pytest
 
 from latency.data import LatencyData
-from latency.measuring import session
+from latency.measuring import session, summary
+from latency.measuring.jobs import Rounds
 from latency.measuring.store import Sitting, Store, Visit
 from latency.modules import design as module_data
 from latency.modules import fit, networks, predictor, tracing
@@ -183,7 +184,7 @@ def test_scores_are_those_of_their_definitions():
 
 # ---------------------------------------------------------------------- measuring
 def test_modules_are_measured_once_and_read_back(tmp_path, monkeypatch):
-    monkeypatch.setattr(module_data, "ROUNDS", session.Rounds(fewest=6, most=6))
+    monkeypatch.setattr(module_data, "ROUNDS", Rounds(fewest=6, most=6))
     design = Design(types=("activation", "linear"), points=6, threads=(1,), utilisations=(0.0, 0.5))
     target = here(space="ofa_small", engine="torch_eager")
     with Store(tmp_path / "store.sqlite") as store:
@@ -216,10 +217,10 @@ def test_a_name_says_everything():
 def test_latency_beside_a_load_is_wall_time():
     busy = replace(TARGET, utilisation=0.5)
     visit = Visit("s", 0.0, "a", "candidate", 1, 1, (4.0,), (2.0,), 0.9)
-    assert session.burst_ms(visit, busy) == 4.0
-    assert session.burst_ms(visit, TARGET) == 2.0
-    assert session.counts(visit, replace(busy, threads=2))
-    assert not session.counts(visit, replace(TARGET, threads=2))
+    assert summary.burst_ms(visit, busy) == 4.0
+    assert summary.burst_ms(visit, TARGET) == 2.0
+    assert summary.counts(visit, replace(busy, threads=2))
+    assert not summary.counts(visit, replace(TARGET, threads=2))
     assert busy.key != TARGET.key
     assert "50% utilised by others" in str(busy)
 

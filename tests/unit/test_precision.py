@@ -183,7 +183,7 @@ def test_each_precision_on_the_front_is_measured_in_its_own_sitting(rng, monkeyp
 
 
 def test_targets_that_have_no_int8():
-    from latency.target import here, in_int8
+    from latency.measuring.here import here, in_int8
 
     with pytest.raises(ValueError, match="engine=torch_eager has no int8"):
         in_int8(here("ofa_small", engine="torch_eager"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+import onnxruntime
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
@@ -24,14 +25,10 @@ class OnnxRuntime:
 
     @property
     def version(self) -> str:
-        import onnxruntime
-
         return f"onnxruntime {onnxruntime.__version__}"
 
     def prepare(self, network: torch.nn.Module, images: torch.Tensor) -> tuple[Any, dict[str, Any]]:
         """An inference session and its input."""
-        import onnxruntime
-
         model = to_onnx(network, images)
         if self.precision == "int8":
             noise = random_batches(images, CALIBRATION_BATCHES)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+import openvino
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
@@ -25,22 +26,16 @@ class OpenVino:
     threads: Annotated[int, Field(ge=1)] = 1
 
     def __post_init__(self) -> None:
-        import openvino
-
         able = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         if self.precision == "bf16" and "BF16" not in able:
             raise NotInstalledError("precision=bf16: this CPU has no bf16 arithmetic; take fp32 or int8")
 
     @property
     def version(self) -> str:
-        import openvino
-
         return f"openvino {openvino.__version__}"
 
     def prepare(self, network: torch.nn.Module, images: torch.Tensor) -> tuple[Any, Any]:
         """An inference request of the compiled model and its input."""
-        import openvino
-
         core = openvino.Core()
         model = core.read_model(to_onnx(network, images))
         if self.precision == "int8":

@@ -4,32 +4,26 @@ from __future__ import annotations
 
 import inspect
 import shutil
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Any
 
-from pydantic import ConfigDict, Field
+import torch
+from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 
 from latency.measuring.engine import NotInstalledError
-
-if TYPE_CHECKING:
-    import torch
+from latency.measuring.engines.torch_eager import TorchEager
 
 COMPILERS = ("c++", "g++", "clang++")
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
-class TorchCompile:
-    precision: Literal["fp32"] = "fp32"
-    threads: Annotated[int, Field(ge=1)] = 1
-
+class TorchCompile(TorchEager):
     def __post_init__(self) -> None:
         if not any(map(shutil.which, COMPILERS)):
             raise NotInstalledError(
                 f"engine=torch_compile needs a C++ compiler ({', '.join(COMPILERS)}); install one (g++) or "
                 "take engine=torch_eager"
             )
-        import torch
-
         if "isolate_recompiles" not in inspect.signature(torch.compile).parameters:
             raise NotInstalledError(
                 "engine=torch_compile needs a PyTorch whose torch.compile has isolate_recompiles, which "
@@ -38,24 +32,13 @@ class TorchCompile:
 
     @property
     def version(self) -> str:
-        import torch
-
         return f"torch {torch.__version__} inductor, {torch.backends.cpu.get_cpu_capability()}"
 
     def prepare(self, network: torch.nn.Module, images: torch.Tensor) -> tuple[Any, torch.Tensor]:
         """The compiled network and its (batch, 3, side, side) input; compiles here, not in the first run."""
-        import torch
-
         # Networks share the code of `forward`: together they would hit the limit of 8 compilations, and the
-        # ninth would run eagerly, unsaid.
+        # ninth would run eagerly without a word.
         options = {"dynamic": False, "isolate_recompiles": True}
         session = (torch.compile(network, **options), images)  # type: ignore[call-overload]
         self.run(session)
         return session
-
-    def run(self, session: tuple[Any, torch.Tensor]) -> None:
-        import torch
-
-        network, images = session
-        with torch.inference_mode():
-            network(images)

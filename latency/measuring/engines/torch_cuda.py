@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
+import torch
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
 from latency.measuring.engine import NotInstalledError
-
-if TYPE_CHECKING:
-    import torch
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
@@ -21,8 +19,6 @@ class TorchCuda:
     threads: Annotated[int, Field(ge=1)] = 1
 
     def __post_init__(self) -> None:
-        import torch
-
         if not torch.cuda.is_available():
             raise NotInstalledError(
                 "engine=torch_cuda needs a CUDA GPU that PyTorch sees; torch.cuda.is_available() is False "
@@ -31,14 +27,10 @@ class TorchCuda:
 
     @property
     def version(self) -> str:
-        import torch
-
         return f"torch {torch.__version__}, CUDA {torch.version.cuda}, cuDNN {torch.backends.cudnn.version()}"  # type: ignore[no-untyped-call]
 
     def prepare(self, network: torch.nn.Module, images: torch.Tensor) -> tuple[Any, torch.Tensor, Any, Any]:
         """The network and its (batch, 3, side, side) input on the GPU, and two events."""
-        import torch
-
         kind = torch.float16 if self.precision == "fp16" else torch.float32
         network = network.to("cuda", kind, memory_format=torch.channels_last)  # type: ignore[call-overload]
         images = images.to("cuda", kind)
@@ -49,8 +41,6 @@ class TorchCuda:
 
     def run(self, session: tuple[Any, torch.Tensor, Any, Any]) -> float:
         """Milliseconds between the events; waits for the GPU before and after."""
-        import torch
-
         network, images, start, end = session
         torch.cuda.synchronize()
         with torch.inference_mode(), torch.autocast("cuda", enabled=self.precision == "amp"):

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Any, Literal
 
+import torch
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
-
-if TYPE_CHECKING:
-    import torch
-
-Session = tuple["torch.nn.Module", "torch.Tensor"]
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
@@ -20,21 +16,15 @@ class TorchEager:
 
     @property
     def version(self) -> str:
-        import torch
-
         return f"torch {torch.__version__}, {torch.backends.cpu.get_cpu_capability()}"
 
-    def prepare(self, network: torch.nn.Module, images: torch.Tensor) -> Session:
+    def prepare(self, network: torch.nn.Module, images: torch.Tensor) -> tuple[Any, torch.Tensor]:
         """The network and its (batch, 3, side, side) input in channels_last; other inputs as they are."""
-        import torch
-
         last = torch.channels_last
         laid_out = images.contiguous(memory_format=last) if images.ndim == 4 else images
         return network.to(memory_format=last), laid_out
 
-    def run(self, session: Session) -> None:
-        import torch
-
+    def run(self, session: tuple[Any, torch.Tensor]) -> None:
         network, images = session
         with torch.inference_mode():
             network(images)

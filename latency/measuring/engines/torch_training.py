@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
+import torch
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
-if TYPE_CHECKING:
-    import torch
+from supernet.training.depthwise import SmallMaps
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
@@ -20,14 +20,10 @@ class TorchTraining:
 
     @property
     def version(self) -> str:
-        import torch
-
         return f"torch {torch.__version__} training, small maps, {torch.backends.cpu.get_cpu_capability()}"
 
     def prepare(self, network: torch.nn.Module, images: torch.Tensor) -> tuple[Any, ...]:
         """The network in training mode, its (batch, 3, side, side) images, labels and optimiser."""
-        import torch
-
         last = torch.channels_last
         network = network.train().to(memory_format=last)
         network.requires_grad_(True)
@@ -36,10 +32,6 @@ class TorchTraining:
         return network, images.contiguous(memory_format=last), labels, optimiser
 
     def run(self, session: tuple[Any, ...]) -> None:
-        import torch
-
-        from supernet.training.depthwise import SmallMaps
-
         network, images, labels, optimiser = session
         optimiser.zero_grad(set_to_none=True)
         with SmallMaps():  # as `make train` and `make finetune`

@@ -1,0 +1,155 @@
+"""From visits to latencies: which visits count, the drift of rounds removed, quartiles per subnet."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from latency.data import LatencyData
+from latency.measuring.conditions import BUSY
+from latency.measuring.jobs import Rounds
+from latency.measuring.store import Store, Visit
+from latency.target import Target
+from supernet.arrays import Floats
+from supernet.space import get_space
+
+MIN_VISITS = 3  # fewer tell nothing: such a measurement was cut short
+AGREEMENT = 0.008  # relative standard error of a subnet's visits at which it is done
+LONG_ROUNDS = (5, 7)
+SLOW = 1.05  # a round that took this much longer than the others does not count
+POLISHES = 5
+
+
+def _runs_ms(visit: Visit, target: Target) -> list[float]:
+    """CPU times where they are the latency, else wall times; without readings of a clock that stood still."""
+    on_host = target.threads == 1 and target.spec.kind == "cpu" and not target.utilisation
+    return [ms for ms in (visit.cpu_ms if on_host else visit.wall_ms) if ms > 0]
+
+
+def burst_ms(visit: Visit, target: Target) -> float:
+    """The latency of one visit: the least of its runs (under a background load their mean is one)."""
+    return min(_runs_ms(visit, target))
+
+
+def counts(visit: Visit, target: Target) -> bool:
+    """Whether a visit tells the latency: it ran, and with several threads the machine was free."""
+    if visit.error or not _runs_ms(visit, target):
+        return False
+    return bool(target.utilisation) or target.threads == 1 or visit.others is None or visit.others <= BUSY
+
+
+def _polished(visits: Sequence[Visit], target: Target) -> dict[str, Floats]:
+    """Per subnet of one block its latencies (ms) in the rounds that count, freed of the drift of the rounds.
+
+    Median polish of log latency = subnet + round (Tukey): all subnets of a block tell how slow a round was.
+    """
+    names = list(dict.fromkeys(visit.architecture for visit in visits))
+    rounds = sorted({visit.round for visit in visits})
+    row, column = {n: i for i, n in enumerate(names)}, {r: j for j, r in enumerate(rounds)}
+    logs = np.full((len(names), len(rounds)), np.nan)
+    for visit in visits:
+        if counts(visit, target):
+            cell = row[visit.architecture], column[visit.round]
+            logs[cell] = np.nanmean([logs[cell], np.log(burst_ms(visit, target))])  # anchors come twice
+    logs = logs[:, np.isfinite(logs).any(axis=0)]
+    heard = np.isfinite(logs).any(axis=1)
+    kept = logs[heard]
+    drift = np.zeros(kept.shape[1])
+    for _ in range(POLISHES):
+        subnet = np.nanmedian(kept - drift, axis=1, keepdims=True)
+        drift = np.nanmedian(kept - subnet, axis=0)
+        drift -= np.median(drift) if len(drift) else 0.0
+    usual = drift <= np.log(SLOW)
+    freed = np.exp(kept[:, usual] - drift[usual])
+    values = [values[np.isfinite(values)] for values in freed]
+    return {names[i]: v for i, v in zip(np.flatnonzero(heard), values, strict=True) if len(v)}
+
+
+def agreed(visits: Sequence[Visit], names: Sequence[str], target: Target, rounds: Rounds) -> list[str]:
+    """Those of `names` whose visits in one block agree."""
+    found = _polished(visits, target)
+    return [name for name in names if name in found and _is_done(found[name], rounds)]
+
+
+def _is_done(values: Floats, rounds: Rounds) -> bool:
+    long = bool(np.median(values) >= rounds.long_ms)
+    if len(values) < (LONG_ROUNDS[0] if long else rounds.fewest):
+        return False
+    return _standard_error(values) <= AGREEMENT or (long and len(values) >= LONG_ROUNDS[1])
+
+
+def _standard_error(values: Floats) -> float:
+    """Relative standard error of a median, from the interquartile range (that of a normal sample)."""
+    low, middle, high = np.quantile(values, (0.25, 0.5, 0.75))
+    return float(1.2533 * (high - low) / 1.349 / np.sqrt(len(values)) / middle)
+
+
+def summarise(visits: Sequence[Visit], target: Target) -> tuple[dict[str, Floats], dict[str, float]]:
+    """Quartiles (ms) of all that was measured in one sitting, and the medians of its anchors.
+
+    Blocks are brought to the common scale of their anchors. What broke down once, or was visited fewer than
+    MIN_VISITS times (a sitting that was cut short), is left out.
+    """
+    blocks: dict[int, list[Visit]] = {}
+    broken = {visit.architecture for visit in visits if visit.error}
+    anchor = {visit.architecture for visit in visits if visit.role == "anchor"} - broken
+    for visit in visits:
+        blocks.setdefault(visit.block, []).append(visit)
+    polished = [
+        {name: values for name, values in _polished(of_block, target).items() if len(values) >= MIN_VISITS}
+        for of_block in blocks.values()
+    ]
+    of_anchor: dict[str, list[Floats]] = {}
+    for block in polished:
+        for name in anchor & block.keys():
+            of_anchor.setdefault(name, []).append(block[name])
+    usual = {name: float(np.median([np.median(v) for v in values])) for name, values in of_anchor.items()}
+    found: dict[str, list[Floats]] = {}
+    for block in polished:
+        ratios = [float(np.median(block[name])) / ms for name, ms in usual.items() if name in block]
+        scale = float(np.median(ratios)) if ratios else 1.0
+        for name, values in block.items():
+            if name not in broken:
+                found.setdefault(name, []).append(values / scale)
+    quartiles = {n: np.quantile(np.concatenate(values), (0.25, 0.5, 0.75)) for n, values in found.items()}
+    return quartiles, dict(sorted(usual.items()))
+
+
+def latencies(target: Target, quartiles_ms: Mapping[str, Floats]) -> LatencyData:
+    table = np.array(list(quartiles_ms.values())).reshape(-1, 3)
+    return LatencyData(
+        target, get_space(target.space).parse(quartiles_ms), table[:, 1], table[:, 2] - table[:, 0]
+    )
+
+
+def relative_scale(anchors_ms: Mapping[str, float], reference: Mapping[str, float]) -> float:
+    """How much slower one sitting was than another, by the anchors of both."""
+    shared = [ms / reference[name] for name, ms in anchors_ms.items() if name in reference]
+    return float(np.median(shared)) if shared else 1.0
+
+
+def stored_latencies(
+    store: Store, target: Target, engine_version: str
+) -> tuple[LatencyData, dict[str, float]]:
+    """All subnets measured on this target with this version of its engine, on the scale of the last sitting,
+    and the anchors of that sitting. A subnet measured in several sittings has the median.
+    """
+    empty = get_space(target.space).parse([])
+    parts = []
+    for sitting in store.sittings(target, engine_version):
+        quartiles, usual = summarise(store.visits(sitting.id), target)
+        subnets = {name: q for name, q in quartiles.items() if name.startswith(target.space)}
+        if subnets and usual:
+            parts.append((latencies(target, subnets), usual))
+    if not parts:
+        return LatencyData(target, empty, np.empty(0), np.empty(0)), {}
+    last = parts[-1][1]
+    scales = [relative_scale(usual, last) for _, usual in parts]
+    genomes = np.concatenate([data.genomes for data, _ in parts])
+    ms = np.concatenate([data.ms / scale for (data, _), scale in zip(parts, scales, strict=True)])
+    spread = np.concatenate([data.spread_ms / scale for (data, _), scale in zip(parts, scales, strict=True)])
+    distinct, owner = np.unique(genomes, axis=0, return_inverse=True)
+    rows = [np.flatnonzero(owner.ravel() == i) for i in range(len(distinct))]
+    middle = np.array([np.median(ms[of]) for of in rows])
+    return LatencyData(target, distinct, middle, np.array([np.median(spread[of]) for of in rows])), last
