@@ -11,6 +11,7 @@ import pytest
 
 from latency.data import LatencyData
 from latency.measuring import session, summary
+from latency.measuring.here import here
 from latency.measuring.jobs import Rounds
 from latency.measuring.store import Sitting, Store, Visit
 from latency.modules import design as module_data
@@ -19,7 +20,7 @@ from latency.modules.design import Design
 from latency.modules.fit import Fitting
 from latency.modules.predictor import Correction, Networks
 from latency.predictors import interface
-from latency.target import Target, here
+from latency.target import Target
 from latency.zoo import catalogue
 from search import problem
 from supernet.space import get_space
