@@ -258,7 +258,7 @@ def test_limits_follow_from_the_environment(monkeypatch):
         instruction_sets.current({"ONEDNN_MAX_CPU_ISA": "AVX2"})
     with pytest.raises(ValueError, match="takes no instruction-set limit"):
         instruction_sets.check("sse41", "onnxruntime")
-    monkeypatch.setattr("latency.measuring.machine.cpu_flags", lambda: {"sse4_1"})
+    monkeypatch.setattr("latency.measuring.instruction_sets.cpu_flags", lambda: {"sse4_1"})
     with pytest.raises(ValueError, match="start it with ONEDNN_MAX_CPU_ISA=SSE41"):
         instruction_sets.check("sse41", "torch_eager")
     with pytest.raises(ValueError, match="no avx512f"):
