@@ -16,7 +16,8 @@ from pathlib import Path
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from benchmarks.protocols import Row, Setting, gpu_loo, help_ofa, help_ranks, maplex, nas_note10, s1
+from benchmarks.protocols import gpu_loo, help_ofa, help_ranks, maplex, nas_note10, s1
+from benchmarks.protocols.protocol import Row, Setting
 from supernet.files import artifact
 from supernet.files.tables import data_dir
 from supernet.registry import unknown_name

@@ -16,8 +16,19 @@ from functools import partial
 
 import numpy as np
 
-from benchmarks.protocols import Fit, Row, Setting, Table, draws, fitting, judged, names_of, read, split
 from benchmarks.protocols.help_ofa import gpu
+from benchmarks.protocols.protocol import (
+    Fit,
+    Row,
+    Setting,
+    Table,
+    draws,
+    fitting,
+    judged,
+    names_of,
+    read,
+    split,
+)
 from latency.data import LatencyData
 from latency.predictors.additive import Additive
 from latency.predictors.gpu_spec import GpuSpec, study

@@ -13,7 +13,17 @@ from functools import cache, partial
 
 import numpy as np
 
-from benchmarks.protocols import Fit, Row, Setting, draws, fitting, judged_parts, names_of, read, split
+from benchmarks.protocols.protocol import (
+    Fit,
+    Row,
+    Setting,
+    draws,
+    fitting,
+    judged_parts,
+    names_of,
+    read,
+    split,
+)
 from latency import adaptation
 from latency.data import LatencyData
 from latency.predictors import sampling

@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.protocols import Row, Setting, Table, draws, judged, middle, read
+from benchmarks.protocols.protocol import Row, Setting, Table, draws, judged, middle, read
 from latency.data import LatencyData
 from latency.predictors.ensemble import Ensemble, denoised
 from latency.predictors.transfer import Source

@@ -21,7 +21,7 @@ from functools import cache, partial
 
 import numpy as np
 
-from benchmarks.protocols import (
+from benchmarks.protocols.protocol import (
     Fit,
     Row,
     Setting,

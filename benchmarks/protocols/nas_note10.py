@@ -18,7 +18,7 @@ from functools import partial
 import numpy as np
 
 from benchmarks.ofa_search import BUDGET, subspace
-from benchmarks.protocols import Row, Setting, draws, read
+from benchmarks.protocols.protocol import Row, Setting, draws, read
 from benchmarks.protocols.s1 import FILE, SPACE, learner, source
 from latency.predictors.interface import LatencyPredictor
 from latency.predictors.neural import FineTune

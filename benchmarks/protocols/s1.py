@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
-from benchmarks.protocols import Row, Setting, Table, draws, fitting, judged, names_of, read, split
+from benchmarks.protocols.protocol import Row, Setting, Table, draws, fitting, judged, names_of, read, split
 from latency.data import LatencyData
 from latency.predictors.additive import Additive
 from latency.predictors.interface import LatencyPredictor, Learner

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from benchmarks.protocols import middle, read
+from benchmarks.protocols.protocol import middle, read
 from latency.predictors.ensemble import Ensemble, denoised
 from latency.scores import scores
 from supernet.prediction import exact

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from benchmarks import latency_tables
-from benchmarks.protocols import Row, gpu_loo, read
+from benchmarks.protocols import gpu_loo
 from benchmarks.protocols.help_ofa import gpu
+from benchmarks.protocols.protocol import Row, read
 from latency.predictors.gpu_spec import GpuSpec, study
 from latency.predictors.mlp import Training
 from latency.predictors.neural import FineTune, Neural
