@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from latency.conformal import relative_std
 from latency.data import LatencyData
@@ -25,7 +24,8 @@ from latency.predictors.transfer import Source, Transfer
 from latency.scores import scores
 from latency.target import Target
 from supernet import footprint
-from supernet.arrays import Genomes
+from supernet.arrays import Floats, Genomes, Ints
+from supernet.fits import folds
 from supernet.prediction import Prediction
 from supernet.space import SearchSpace, get_space
 from supernet.surrogates import training_cost
@@ -251,12 +251,12 @@ def step_time(data: LatencyData) -> StepTime:
     )
     batches, ms = np.full(len(data), float(batch)), data.ms / batch
 
-    def fit(rows: NDArray[np.bool_]) -> StepTime:
+    def fit(rows: Ints) -> StepTime:
         return training_cost.fit(activations[rows], macs[rows], params[rows], batches[rows], ms[rows])
 
-    everyone = np.ones(len(data), bool)
-    left_out = np.empty(len(data))
-    for i in range(len(data)):
-        step = fit(np.arange(len(data)) != i)
-        left_out[i] = step.ms(activations, macs, params, batches)[i] / ms[i] - 1
-    return replace(fit(everyone), relative_std=relative_std(left_out))
+    def predict(kept: Ints, out: Ints) -> Floats:
+        return fit(kept).ms(activations[out], macs[out], params[out], batches[out])
+
+    rows = np.arange(len(data))
+    left_out = folds.left_out(rows, predict) / ms - 1
+    return replace(fit(rows), relative_std=relative_std(left_out))

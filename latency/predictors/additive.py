@@ -21,7 +21,8 @@ from pydantic.dataclasses import dataclass
 from latency.data import LatencyData
 from latency.predictors.slots import SlotLatency
 from supernet import slot_table
-from supernet.arrays import Floats
+from supernet.arrays import Floats, Ints
+from supernet.fits import folds, robust
 from supernet.slot_table import SlotTable
 from supernet.space import SearchSpace, get_space
 
@@ -31,9 +32,9 @@ FOLDS = 5
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class Additive:
-    """`ridge` None chooses among 1e-4 ...
+    """With `ridge` None the best of RIDGES on the `validation` rows (first, past the last) is taken.
 
-    1 on `validation` rows (first, past the last), or on every fifth row.
+    Without `validation` every fifth row judges.
     """
 
     ridge: Annotated[float, Field(gt=0)] | None = None
@@ -51,11 +52,11 @@ class Additive:
         basis = _Basis.build(space, data)
         design = basis.rows(space, data)
         ridge = self._choose(design, data.ms) if self.ridge is None else self.ridge
-        fold = np.random.default_rng(0).permutation(len(data)) % FOLDS
-        held_out = np.empty(len(data))
-        for k in range(FOLDS):
-            weights = _robust_ridge(design[fold != k], data.ms[fold != k], ridge, self.rounds)
-            held_out[fold == k] = design[fold == k] @ weights
+
+        def predict(kept: Ints, out: Ints) -> Floats:
+            return design[out] @ _robust_ridge(design[kept], data.ms[kept], ridge, self.rounds)
+
+        held_out = folds.left_out(folds.random_folds(len(data), FOLDS), predict)
         relative = np.abs(held_out / data.ms - 1)
         table = basis.table(_robust_ridge(design, data.ms, ridge, self.rounds))
         r = space.column(data.genomes, "r") if "r" in space.index else np.zeros(1, np.int64)
@@ -93,8 +94,7 @@ class Additive:
 
 
 def _robust_ridge(design: Floats, ms: Floats, ridge: float, rounds: int) -> Floats:
-    """(p,) weights minimising sum c_i (yhat_i / y_i - 1)^2 + ridge |w|^2, c_i = 1 / (1 + (r_i / 2s)^2), s =
-    1.48 MAD.
+    """(p,) weights w that minimise sum c_i (yhat_i / y_i - 1)^2 + ridge |w|^2, with Cauchy weights c_i.
 
     The first column is the constant and is not penalised. Weights are in units of the mean latency.
     """
@@ -107,8 +107,7 @@ def _robust_ridge(design: Floats, ms: Floats, ridge: float, rounds: int) -> Floa
         weighted = scaled * trust[:, None]
         weights = np.linalg.solve(scaled.T @ weighted + np.diag(penalty), weighted.sum(axis=0))
         residual = scaled @ weights - 1
-        spread = 1.4826 * np.median(np.abs(residual - np.median(residual)))
-        trust = 1 / (1 + (residual / (2 * max(spread, 1e-6))) ** 2)
+        trust = robust.cauchy_weights(residual, robust.spread(residual - np.median(residual), floor=1e-6))
     return np.asarray(weights * unit)
 
 

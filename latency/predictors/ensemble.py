@@ -46,6 +46,7 @@ from latency.target import Target
 from supernet import footprint, slot_table
 from supernet.arrays import Floats, Genomes, Ints
 from supernet.files import artifact
+from supernet.fits import folds, robust
 from supernet.prediction import Prediction
 from supernet.slot_table import SlotTable
 from supernet.space import SearchSpace, get_space
@@ -165,15 +166,14 @@ class Ensemble:
         values = features.of(data.genomes)
         grams = values.grams(values)
         seen = np.stack([source.table.of(features.space, data.genomes) for source in known], axis=1)
-        left_out = np.empty((2, len(data)))  # of the process and the mix
-        folds = len(data) if len(data) <= 2 * FOLDS else FOLDS
-        fold = np.random.default_rng(0).permutation(len(data)) % folds
-        for k in range(folds):
-            kept, out = fold != k, fold == k
+
+        def predict(kept: Ints, out: Ints) -> Floats:
             level, pulls, _ = self._process(grams[:, kept][:, :, kept], data.ms[kept])
-            left_out[0, out] = level + np.einsum("fon,fn->o", grams[:, out][:, :, kept], pulls)
-            left_out[1, out] = seen[out] @ _mix(seen[kept], data.ms[kept])
-        left_out -= data.ms
+            process = level + np.einsum("fon,fn->o", grams[:, out][:, :, kept], pulls)
+            return np.stack([process, seen[out] @ _mix(seen[kept], data.ms[kept])])
+
+        fold = folds.random_folds(len(data), FOLDS, singly_up_to=2 * FOLDS)
+        left_out = folds.left_out(fold, predict) - data.ms  # (2, n) residuals of the process and the mix
         trust = 1 / np.maximum((left_out**2).mean(axis=1), (1e-6 * data.ms.mean()) ** 2) ** 2
         process, mix = trust / trust.sum()
         level, pulls, strengths = self._process(grams, data.ms)
@@ -235,7 +235,7 @@ class Ensemble:
             solved = np.einsum("hij,hkj->hki", vectors, along[:, None] / total)
             precision = np.einsum("hij,hkj->hki", vectors**2, 1 / total)
             surprise = solved / np.sqrt(precision * variance[:, :, None])  # left-out residual, standardised
-            trust = 1 / (1 + (np.einsum("hk,hkn->n", weight, surprise) / OUTLIER) ** 2)
+            trust = robust.cauchy_weights(np.einsum("hk,hkn->n", weight, surprise), 1.0, OUTLIER)
         pull = np.einsum("hk,hkn->hn", weight, solved) * root * spread
         counts, footprints = weight.sum(axis=1) @ tried[:, 2:4]
         noise = float(weight.sum(axis=0) @ np.array(NOISES))
@@ -411,6 +411,5 @@ def _robust_fit(design: Floats, ms: Floats) -> tuple[Floats, float]:
         )
         weights = vectors @ (along / total[int(np.argmax(evidence))])
         residual = ms - level - design @ weights
-        spread = max(1.4826 * float(np.median(np.abs(residual))), 1e-9 * level)
-        trust = 1 / (1 + (residual / (3 * spread)) ** 2)
+        trust = robust.cauchy_weights(residual, robust.spread(residual, 1e-9 * level), OUTLIER)
     return weights, level

@@ -18,7 +18,8 @@ from latency.conformal import relative_std
 from latency.data import LatencyData
 from latency.predictors.slots import SlotLatency
 from supernet import slot_table
-from supernet.arrays import Floats
+from supernet.arrays import Floats, Ints
+from supernet.fits import folds
 from supernet.slot_table import SlotTable
 from supernet.space import get_space
 
@@ -35,12 +36,12 @@ class OperatorTable:
         """The table of the target; ValueError for fewer than 5 networks."""
         if len(data) < FOLDS:
             raise ValueError(f"{len(data)} measurements are too few for a table; give at least {FOLDS}")
-        fold = np.random.default_rng(0).permutation(len(data)) % FOLDS
         space = get_space(data.target.space)
-        left_out = np.empty(len(data))
-        for k in range(FOLDS):
-            table = self._table(data.take(np.flatnonzero(fold != k)))
-            left_out[fold == k] = table.of(space, data.genomes[fold == k]) / data.ms[fold == k] - 1
+
+        def predict(kept: Ints, out: Ints) -> Floats:
+            return self._table(data.take(kept)).of(space, data.genomes[out])
+
+        left_out = folds.left_out(folds.random_folds(len(data), FOLDS), predict) / data.ms - 1
         sides = space.axis("r").values if "r" in space.index else (0,)
         facts = {
             "method": "operator table",

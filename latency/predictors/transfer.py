@@ -31,7 +31,8 @@ from latency.data import LatencyData
 from latency.predictors.slots import SlotLatency
 from latency.target import Target
 from supernet import footprint, slot_table
-from supernet.arrays import Floats
+from supernet.arrays import Floats, Ints
+from supernet.fits import folds, robust
 from supernet.slot_table import SlotTable
 from supernet.space import SearchSpace, get_space
 
@@ -130,13 +131,12 @@ class Transfer:
         low, high = common_resolutions(known)
         space.check_resolutions(data.genomes, (low, high), "the mix of " + ", ".join(s.name for s in known))
         seen = np.stack([source.table.of(space, data.genomes) for source in known], axis=1)
-        left_out = np.empty(len(data))
-        folds = len(data) if len(data) <= 2 * FOLDS else FOLDS
-        fold = np.random.default_rng(0).permutation(len(data)) % folds
-        for k in range(folds):
-            kept, out = data.take(np.flatnonzero(fold != k)), np.flatnonzero(fold == k)
-            table, _ = self._mix(space, known, seen[fold != k], kept)
-            left_out[out] = table.of(space, data.genomes[out]) / data.ms[out] - 1
+
+        def predict(kept: Ints, out: Ints) -> Floats:
+            return self._mix(space, known, seen[kept], data.take(kept))[0].of(space, data.genomes[out])
+
+        fold = folds.random_folds(len(data), FOLDS, singly_up_to=2 * FOLDS)
+        left_out = folds.left_out(fold, predict) / data.ms - 1
         table, weights = self._mix(space, known, seen, data)
         share = weights * seen.mean(axis=0) / data.ms.mean()
         used = sorted(zip(share, known, strict=True), key=lambda pair: -pair[0])
@@ -245,7 +245,7 @@ def _weights(
     n = len(ms)
     log_ratio = np.log(ms[:, None] / seen)
     middle = np.median(log_ratio, axis=0)
-    spread_of = 1.4826 * np.median(np.abs(log_ratio - middle), axis=0)
+    spread_of = np.array([robust.spread(column) for column in (log_ratio - middle).T])
     spread_of = np.sqrt((n * spread_of**2 + 2 * RATIO_SPREAD**2) / (n + 2))
     lean = np.where(group, 1 / spread_of**2, 0)
     prior = lean / lean.sum() * np.exp(middle)
@@ -254,8 +254,8 @@ def _weights(
     weights, trust, spread = prior, np.ones(n), SPREAD_FLOOR
     for _ in range(rounds):
         residual = relative @ weights - 1
-        spread = max(1.4826 * float(np.median(np.abs(residual))), SPREAD_FLOOR)
-        trust = 1 / (1 + (residual / (2 * spread)) ** 2)
+        spread = robust.spread(residual, SPREAD_FLOOR)
+        trust = robust.cauchy_weights(residual, spread)
         root, hold = np.sqrt(trust), spread / tau * share
         weights, _ = nnls(
             np.concatenate([relative * root[:, None], np.diag(hold)]), np.append(root, hold * prior)

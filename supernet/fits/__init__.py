@@ -1,4 +1,4 @@
-"""Statistics that predictors share: Gaussian processes, robust weights, folds.
+"""Statistics that predictors share: robust weights, folds, Gaussian processes.
 
 May import only the top floor of supernet (arrays).
 """
