@@ -12,13 +12,14 @@ import copy
 import json
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
-from functools import cached_property
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
+from typing import Annotated, Any, Literal, Protocol
 
 import numpy as np
+import torch
 import yaml
+from ofa.utils.my_modules import init_models
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as checked_dataclass
 
@@ -35,17 +36,16 @@ from supernet.weights.images import Images, Part
 from supernet.weights.network import Trained
 from supernet.weights.subnet import Subnet
 
-if TYPE_CHECKING:
-    import torch
-
 CARD = "card.json"
-Watch = Callable[[str], None]
 
 
 @dataclass(frozen=True, eq=False)
 class Bench:
-    """What the steps work with. `narrow`: int8 weights of 7 bits, for the processor that will run them.
-    `engine`: of int8 models, onnxruntime or openvino."""
+    """What the steps work with.
+
+    Training happens on the device of `group`; between the steps a subnet lies on the CPU. `narrow` keeps int8
+    weights to 7 bits, for processors that need it, and `engine` is that of int8 models.
+    """
 
     trained: Trained
     images: Images
@@ -55,26 +55,26 @@ class Bench:
     seed: int = 0
     watts: float = 65.0  # of the device that trains: nothing measures it
     part: Part = "test"  # the images that quality is measured on
-    watch: Watch = lambda now: None
+    watch: Callable[[str], None] = lambda now: None
+    _teachers: dict[int, torch.nn.Module] = field(default_factory=dict, init=False, repr=False)
 
     def in_int8(self, subnet: Subnet, images: int) -> Subnet:
         """The subnet, to be deployed in int8 with ranges from so many calibration images."""
         return subnet.with_facts(precision="int8", int8_engine=self.engine, calibration_images=images)
 
-    @cached_property
-    def _teachers(self) -> dict[int, torch.nn.Module]:
-        return {}
-
     def teacher(self, side: int) -> torch.nn.Module:
-        """The supernet's largest subnet, calibrated at this side."""
+        """The supernet's largest subnet, calibrated at this side, on the device that trains."""
         if side not in self._teachers:
             biggest = network.largest(self.trained.space.restrict("r", side, side))
             name = self.trained.space.format(biggest)[0]
-            self._teachers[side] = subnets.of_supernet(self.trained, self.images, name).module
+            subnet = subnets.of_supernet(self.trained, self.images, name)
+            self._teachers[side] = subnet.module.to(self.group.device)
         return self._teachers[side]
 
 
 class Step(Protocol):
+    """Takes a subnet and gives one; the subnet it takes stays as it is."""
+
     def apply(self, subnet: Subnet, bench: Bench) -> Subnet: ...
 
 
@@ -101,8 +101,7 @@ class PruneWeights:
 
 @checked_dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class Grow:
-    """The subnet of the supernet that is one level deeper and wider in every stage and block, with the
-    supernet's weights."""
+    """The subnet of the supernet, with its weights, that is one level deeper and wider everywhere."""
 
     levels: Annotated[int, Field(ge=1)] = 1
     letters: tuple[str, ...] = ("d", "e", "w")
@@ -119,34 +118,53 @@ class Grow:
 
 
 @checked_dataclass(frozen=True, config=ConfigDict(extra="forbid"))
-class FineTune:
-    """Train further, or from scratch.
+class TrainingStep:
+    """What the steps that train have in common.
 
-    On the labels, with `distil` also on the outputs of the supernet's largest subnet. `augment` and `flip`
-    are those of the images unless given.
+    They learn the labels, with `distil` also the outputs of the supernet's largest subnet. `augment` and
+    `flip` are those of the images unless they are given.
     """
 
     epochs: Annotated[int, Field(ge=1)] = 10
     rate: Annotated[float, Field(gt=0)] = 0.01
     distil: bool = True
-    from_scratch: bool = False
     augment: Literal["none", "shift", "crop"] | None = None
     flip: bool | None = None
     batch: Annotated[int, Field(ge=2)] = 64
 
+    def train(self, subnet: Subnet, bench: Bench) -> Subnet:
+        """The subnet, its module trained in place and back on the CPU, and what its training took so far."""
+        usual = bench.images.settings
+        flip = usual.flip if self.flip is None else self.flip
+        settings = replace(usual, augment=self.augment or usual.augment, flip=flip)
+        recipe = FineTuning(epochs=self.epochs, rate=self.rate, batch=self.batch, seed=bench.seed)
+        seconds, _ = train_alone(
+            subnet.module.to(bench.group.device),
+            replace(bench.images, settings=settings),
+            subnet.side,
+            recipe,
+            bench.group,
+            teacher=bench.teacher(subnet.side) if self.distil else None,
+            watch=lambda done, loss: bench.watch(f"epoch {done} of {self.epochs}, loss {loss:.3f}"),
+        )
+        subnet.module.to("cpu")
+        hours = float(subnet.facts.get("training_hours", 0.0)) + sum(seconds) / 3600
+        return subnet.with_facts(training_hours=hours, training_kwh=energy_kwh(hours, bench.watts))
+
+
+@checked_dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+class FineTune(TrainingStep):
+    """Train further, or from scratch; norms are calibrated anew."""
+
+    from_scratch: bool = False
+
     def apply(self, subnet: Subnet, bench: Bench) -> Subnet:
-        import torch
-
-        module = copy.deepcopy(subnet.module)
+        subnet = replace(subnet, module=copy.deepcopy(subnet.module))
         if self.from_scratch:
-            from ofa.utils.my_modules import init_models
-
             with torch.random.fork_rng():
                 torch.manual_seed(bench.seed)
-                init_models(module, "he_fout")
-        trained = replace(subnet, module=module)
-        hours = _train(trained, bench, self)
-        return subnets.calibrated(_spent(trained, bench, hours), bench.images)
+                init_models(subnet.module, "he_fout")
+        return subnets.calibrated(self.train(subnet, bench), bench.images)
 
 
 @checked_dataclass(frozen=True, config=ConfigDict(extra="forbid"))
@@ -160,7 +178,7 @@ class Int8:
 
 
 @checked_dataclass(frozen=True, config=ConfigDict(extra="forbid"))
-class Int8Aware:
+class Int8Aware(TrainingStep):
     """Fine-tune with the rounding of int8 in the forward pass, then quantise as `Int8` does.
 
     Weights adapt to the grid; ranges of activations are those before the training.
@@ -168,47 +186,16 @@ class Int8Aware:
 
     epochs: Annotated[int, Field(ge=1)] = 3
     rate: Annotated[float, Field(gt=0)] = 0.002
-    distil: bool = True
     images: Annotated[int, Field(ge=1)] = 256
-    batch: Annotated[int, Field(ge=2)] = 64
-    augment: Literal["none", "shift", "crop"] | None = None
-    flip: bool | None = None
 
     def apply(self, subnet: Subnet, bench: Bench) -> Subnet:
-        import torch
-
-        trained = replace(subnet, module=copy.deepcopy(subnet.module))
+        subnet = replace(subnet, module=copy.deepcopy(subnet.module))
         batches = deployed_model.calibration(subnet, bench.images, self.images)
-        ranges = fake_quant.input_ranges(trained.module, map(torch.from_numpy, batches))
-        with fake_quant.fake_quantised(trained.module, ranges, narrow=bench.narrow):
-            hours = _train(trained, bench, self)
-        trained.module.eval()
-        return bench.in_int8(_spent(trained, bench, hours), self.images)
-
-
-def _train(subnet: Subnet, bench: Bench, step: FineTune | Int8Aware) -> float:
-    """Train the subnet's module in place; returns device-hours."""
-    usual = bench.images.settings
-    flip = usual.flip if step.flip is None else step.flip
-    settings = replace(usual, augment=step.augment or usual.augment, flip=flip)
-    images = replace(bench.images, settings=settings)
-    shared = {field.name for field in fields(step)} & {field.name for field in fields(FineTuning)}
-    options = {name: getattr(step, name) for name in shared - {"from_scratch"}}
-    recipe = FineTuning(**options, seed=bench.seed)
-    teacher = bench.teacher(subnet.side) if step.distil else None
-
-    def watch(done: int, loss: float) -> None:
-        bench.watch(f"epoch {done} of {recipe.epochs}, loss {loss:.3f}")
-
-    seconds, _ = train_alone(
-        subnet.module, images, subnet.side, recipe, bench.group, teacher=teacher, watch=watch
-    )
-    return sum(seconds) / 3600
-
-
-def _spent(subnet: Subnet, bench: Bench, hours: float) -> Subnet:
-    total = float(subnet.facts.get("training_hours", 0.0)) + hours
-    return subnet.with_facts(training_hours=total, training_kwh=energy_kwh(total, bench.watts))
+        ranges = fake_quant.input_ranges(subnet.module, map(torch.from_numpy, batches))
+        with fake_quant.fake_quantised(subnet.module, ranges, narrow=bench.narrow):
+            tuned = self.train(subnet, bench)
+        tuned.module.eval()
+        return bench.in_int8(tuned, self.images)
 
 
 # ---------------------------------------------------------------------- what would be deployed
