@@ -1,8 +1,8 @@
 """Fake quantisation: a network computes in float what its int8 form will, so that training can adapt to it.
 
-Weights are rounded per channel and symmetrically, with the norm that follows folded in; inputs of convolutions
-and linear layers per tensor and unsigned, as ONNX Runtime's QDQ has them. Rounding passes gradients straight
-through (Jacob et al., 2018, arXiv 1712.05877). Norms keep their statistics.
+Weights are rounded per channel and symmetrically, with the norm that follows folded in; inputs of
+convolutions and linear layers per tensor and unsigned, as ONNX Runtime's QDQ has them. Rounding passes
+gradients straight through (Jacob et al., 2018, arXiv 1712.05877). Norms keep their statistics.
 """
 
 from __future__ import annotations

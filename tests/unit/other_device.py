@@ -1,7 +1,7 @@
-"""A device that is not the CPU, for machines that have none: tensors on it live elsewhere as far as PyTorch knows.
+"""A device that is not the CPU, for machines that have none.
 
-Under `OtherDevice()` every operator that mixes tensors of this device with tensors of the CPU fails, as it would
-with CUDA, and so does `.numpy()`. What it computes is computed by the CPU.
+Under `OtherDevice()` every operator that mixes tensors of this device with tensors of the CPU fails, as it
+would with CUDA, and so does `.numpy()`. What it computes is computed by the CPU.
 """
 
 from __future__ import annotations
@@ -63,7 +63,9 @@ def compute(operator: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     result = operator(*args, **kwargs)
     if not stays_there:
         return result
-    known = {id(tensor.raw): tensor for tensor in there}  # what is changed in place stays the same object
-    return tree_map_only(
-        torch.Tensor, lambda raw: known[id(raw)] if id(raw) in known else Elsewhere(raw), result
-    )
+    same = {id(tensor.raw): tensor for tensor in there}  # what is changed in place stays the same object
+
+    def wrapped(raw: torch.Tensor) -> Elsewhere:
+        return same[id(raw)] if id(raw) in same else Elsewhere(raw)
+
+    return tree_map_only(torch.Tensor, wrapped, result)
