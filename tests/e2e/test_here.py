@@ -184,6 +184,7 @@ def test_bad_requests_are_one_line(tmp_path, module, words, message):
     assert "Traceback" not in err
 
 
+@pytest.mark.slow
 def test_lookup_table_is_built_and_read_back(tmp_path):
     words = [
         EAGER,

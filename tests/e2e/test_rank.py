@@ -122,6 +122,7 @@ def test_front_of_a_search_is_ranked(tmp_path):
     assert min(float(row["p_efficient"]) for row in rows) < 0.9
 
 
+@pytest.mark.slow
 def test_classifiers_are_timed_here(tmp_path):
     """Three of torchvision's, with a training step; the larger ones take longer."""
     names = ("shufflenet_v2_x0_5", "mobilenet_v2", "resnet18")

@@ -16,6 +16,7 @@ from latency.predictors.neural import FineTune, Neural
 from latency.scores import scores
 
 
+@pytest.mark.slow
 def test_s1_network_fine_tuned_from_note10(data):
     """S1 (arXiv 2101.00732) released MLPs with MAE .386 ms (7,000 rows of the 2080 Ti) and .713 ms (700 rows,
     fine-tuned from the Note10). Here with fewer rows of the Note10 and epochs; rows 8000-8499.
@@ -27,7 +28,7 @@ def test_s1_network_fine_tuned_from_note10(data):
     assert scores(tuned.predict(test.genomes, test.target), test.ms)["mae"] < 0.55
 
 
-@pytest.mark.parametrize("left_out", ["v100", "titan_xp"])
+@pytest.mark.parametrize("left_out", ["v100", pytest.param("titan_xp", marks=pytest.mark.slow)])
 def test_a_gpu_left_out_from_its_data_sheet(data, left_out):
     """HELP's GPU columns, the whole GPU left out, no sample: the nearest GPU times the ratio of bandwidths is
     13.5% off at batch 64 and 16% at batch 32 on average (RESEARCH); rows 3500-3999."""

@@ -17,7 +17,11 @@ from supernet.surrogates.ofa_predictor import OfaAccuracy
 
 
 @pytest.mark.parametrize(
-    ("name", "limit"), [("titan_rtx_b64", 0.7), ("v100_b64", 0.7), ("titan_rtx_b32", 0.7)]
+    ("name", "limit"),
+    [
+        ("titan_rtx_b64", 0.7),
+        *(pytest.param(name, 0.7, marks=pytest.mark.slow) for name in ("v100_b64", "titan_rtx_b32")),
+    ],
 )
 def test_additive_predictors_on_help_data(data, name, limit):
     """Fitted on rows 0-3499 with ridge 1e-3, MAPE on rows 3500-3999 (HELP's checkpoint on titan_rtx_64:
@@ -29,7 +33,9 @@ def test_additive_predictors_on_help_data(data, name, limit):
     assert scores(fitted.predict(held_out.genomes, target), held_out.ms)["mape"] <= limit
 
 
-@pytest.mark.parametrize(("name", "s1"), [("2080ti_b64_w1.0", 0.386), ("p40_b64_w1.0", 1.18)])
+@pytest.mark.parametrize(
+    ("name", "s1"), [("2080ti_b64_w1.0", 0.386), pytest.param("p40_b64_w1.0", 1.18, marks=pytest.mark.slow)]
+)
 def test_additive_predictors_beat_the_mlp_of_s1(data, name, s1):
     """S1 (arXiv 2101.00732), their released MLP on the same protocol: MAE .386 and 1.18 ms."""
     target = catalogue.target(name)
@@ -47,6 +53,7 @@ def test_note10_table_reproduces_the_sums_of_s1(data):
     assert np.abs(predicted / rows.ms - 1).max() < 1e-5
 
 
+@pytest.mark.slow
 def test_accuracy_surrogate_on_measured_networks(data):
     """Half the rows, one seed (RESEARCH, 1,000 rows: SVR .066 points, tau .963; ridge .170, .919)."""
     rows = read_columns(data / "ofa_mbv3_accuracy.csv.gz")
