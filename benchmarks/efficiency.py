@@ -30,7 +30,7 @@ from supernet import registry
 from supernet.arrays import Floats, Genomes, Ints
 from supernet.files.tables import data_dir, read_columns
 from supernet.space import SearchSpace, get_space
-from supernet.surrogates import accuracy
+from supernet.surrogates import accuracy, accuracy_fit
 
 FOUR = ("top1", "rtx3090", "i9", "training")
 SELECTION = ("2080ti_b1", "2080ti_b32", "titan_xp_b1", "v100_b32")  # the noisy targets of HELP's data
@@ -183,7 +183,7 @@ def residuals() -> None:
     genomes, top1 = space.encode(rows), rows["top1"] / 100
     order = np.random.default_rng(0).permutation(len(top1))
     train, test = order[:1000], order[1000:]
-    error = accuracy.fit(space, genomes[train], top1[train]).predict(genomes[test]).mean - top1[test]
+    error = accuracy_fit.fit(space, genomes[train], top1[train]).predict(genomes[test]).mean - top1[test]
     error = np.clip((error - np.median(error)) / np.median(np.abs(error - np.median(error))), -4, 4)
     pairs = np.triu_indices(len(test), 1)
     same = (genomes[test][:, None] == genomes[test][None]).mean(axis=2)[pairs]

@@ -24,6 +24,7 @@ from supernet.arrays import Genomes
 from supernet.files import artifact
 from supernet.space import SearchSpace, get_space
 from supernet.surrogates import training_cost
+from supernet.surrogates.training_cost import Steps
 from supernet.training import measured_accuracy, train
 from supernet.training.finetune import FineTuning, fine_tune
 from supernet.training.measured_accuracy import SupernetAccuracy
@@ -228,17 +229,13 @@ def cost(options: dict[str, str]) -> None:
                 rounds[k, i] = found.epoch_seconds[0]
     seconds = rounds.min(axis=0)
     print(f"spread of the rounds: {100 * np.median(rounds.std(axis=0) / rounds.mean(axis=0)):.1f}%")
-    activations, macs, params = (footprint.of(space, genomes, m) for m in training_cost.METRICS)
     ms = 1000 * seconds / 2048
     few = np.array([0, 1, 2])  # the largest, the smallest and a random one
-    batch = np.full(len(ms), 64.0)
+    steps = Steps.from_genomes(space, genomes, 64)
     base = training_cost.fitted()["mobile"]
-    columns = (activations, macs, params, batch)
-    known = (activations[few], macs[few], params[few], batch[few])
-    adapted = training_cost.adapt(base, *known, ms[few])
-    predicted = adapted.ms(*columns)
-    scale = float(np.median(ms[few] / base.ms(*columns)[few]))
-    for label, guess in (("adapted", predicted), ("one factor", scale * base.ms(*columns))):
+    predicted = training_cost.fit(steps.take(few), ms[few], base).ms(steps)
+    scale = float(np.median((ms / base.ms(steps))[few]))
+    for label, guess in (("adapted", predicted), ("one factor", scale * base.ms(steps))):
         error = 100 * np.abs(guess / ms - 1)
         rest = np.setdiff1d(np.arange(len(ms)), few)
         print(f"{label}: MAPE {error.mean():.1f}% of all 10, {error[rest].mean():.1f}% of the 7 others")

@@ -24,12 +24,11 @@ from latency.predictors.transfer import Source, Transfer
 from latency.scores import scores
 from latency.target import Target
 from supernet import footprint
-from supernet.arrays import Floats, Genomes, Ints
-from supernet.fits import folds
+from supernet.arrays import Genomes
 from supernet.prediction import Prediction
 from supernet.space import SearchSpace, get_space
 from supernet.surrogates import training_cost
-from supernet.surrogates.training_cost import StepTime
+from supernet.surrogates.training_cost import Steps, StepTime
 
 MIN_STEPS = 5  # training steps; one is left out of the fit of four coefficients
 SAMPLE_COUNTS = (3, 5, 10, 20, 50, 100)  # rows of the table of scores
@@ -245,18 +244,7 @@ def step_time(data: LatencyData) -> StepTime:
     """
     if len(data) < MIN_STEPS:
         raise ValueError(f"{len(data)} training steps are too few to fit; measure at least {MIN_STEPS}")
-    space, batch = get_space(data.target.space), data.target.batch
-    activations, macs, params = (
-        footprint.of(space, data.genomes, metric).astype(float) for metric in training_cost.METRICS
-    )
-    batches, ms = np.full(len(data), float(batch)), data.ms / batch
-
-    def fit(rows: Ints) -> StepTime:
-        return training_cost.fit(activations[rows], macs[rows], params[rows], batches[rows], ms[rows])
-
-    def predict(kept: Ints, out: Ints) -> Floats:
-        return fit(kept).ms(activations[out], macs[out], params[out], batches[out])
-
-    rows = np.arange(len(data))
-    left_out = folds.left_out(rows, predict) / ms - 1
-    return replace(fit(rows), relative_std=relative_std(left_out))
+    steps = Steps.from_genomes(get_space(data.target.space), data.genomes, data.target.batch)
+    ms = data.ms / data.target.batch
+    left_out = training_cost.left_out_error(steps, ms, np.arange(len(data)))
+    return replace(training_cost.fit(steps, ms), relative_std=relative_std(left_out))

@@ -28,6 +28,10 @@ class Prediction:
         half = QUANTILE(0.5 + confidence / 2) * self.std
         return self.mean - half, self.mean + half
 
+    def scaled(self, factor: float) -> Prediction:
+        """The same in another unit."""
+        return Prediction(self.mean * factor, self.std * factor)
+
 
 def exact(values: Floats) -> Prediction:
     """A prediction without uncertainty: quantities that follow from the architecture alone."""

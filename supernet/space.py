@@ -310,6 +310,13 @@ class SearchSpace:
                 f"restrict the space: space.restrict('r', {low}, {high}), or resolution=[{low},{high}]"
             )
 
+    def resolution_range(self, genomes: Genomes) -> tuple[int, int]:
+        """Lowest and highest input side among genomes; zeros in a space without resolution gene."""
+        if "r" not in self.index:
+            return 0, 0
+        r = self.column(genomes, "r")
+        return int(r.min()), int(r.max())
+
     def embed(self, genomes: Genomes, target: str) -> Genomes:
         """The same networks as genomes of the space named `target`: this space or its parent."""
         if target == self.name:

@@ -23,7 +23,7 @@ from supernet.arrays import Floats
 from supernet.files import artifact, tables
 from supernet.prediction import Prediction
 from supernet.space import get_space
-from supernet.surrogates import accuracy
+from supernet.surrogates import accuracy, accuracy_fit
 from supernet.weights import network
 
 TARGET_OPTIONS = ("name", "batch", "engine", "precision", "threads", "rows", "column")
@@ -55,8 +55,8 @@ def fit_accuracy(config: dict[str, Any], out: Path) -> tuple[str, float]:
     if column not in columns:
         raise registry.unknown_name(f"column of {config['rows']}", column, list(columns))
     genomes, top1 = space.encode(columns), tables.percent(columns[column]) / 100
-    curve = accuracy.sample_curve(space, genomes, top1, config["curve"], seeds=config["curve_seeds"])
-    fitted = accuracy.fit(space, genomes, top1)
+    curve = accuracy_fit.sample_curve(space, genomes, top1, config["curve"], seeds=config["curve_seeds"])
+    fitted = accuracy_fit.fit(space, genomes, top1)
     # What fine-tuning gains is published for ImageNet only; elsewhere its epochs get no effect.
     imagenet = network.classes_of(space) == IMAGENET_CLASSES
     if imagenet and "finetune_epochs" in space.index and "finetune_epochs" not in columns:
@@ -71,10 +71,7 @@ def curve_table(curve: dict[int, tuple[Prediction, Floats]]) -> list[str]:
     """A line per number of rows: scores on the rows left out, in points of top-1."""
     lines = []
     for rows, (predicted, measured) in curve.items():
-        found = scores(
-            Prediction(predicted.mean / accuracy.POINT, predicted.std / accuracy.POINT),
-            measured / accuracy.POINT,
-        )
+        found = scores(predicted.scaled(1 / accuracy.POINT), measured / accuracy.POINT)
         lines.append(
             f"{rows:5d} rows: Kendall {found['kendall']:.3f}, Spearman {found['spearman']:.3f}, RMSE "
             f"{found['rmse']:.3f} points, 90% intervals cover {found['coverage_90']:.0f}% of {found['n']}"

@@ -19,7 +19,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Hashable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from dataclasses import dataclass as plain_dataclass
 from functools import cache, cached_property
 from pathlib import Path
@@ -29,16 +29,18 @@ from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 
 from supernet import device, footprint, slot_table
-from supernet.arrays import Floats, Genomes
+from supernet.arrays import Floats, Genomes, Ints
 from supernet.files import artifact
-from supernet.prediction import Prediction
+from supernet.files.tables import Columns, select
+from supernet.fits import folds
+from supernet.prediction import QUANTILE, Prediction
 from supernet.slot_table import SlotTable
 from supernet.space import SearchSpace
 
 FITTED = Path(__file__).parent / "fitted" / "training_cost.json"
 FITTED_ON = "rtx_3090"
 METRICS = ("activations", "macs", "params")
-PULL = 0.03  # of the base in `adapt`
+PULL = 0.03  # of the base in `fit`
 SCALED_STD = 0.25  # added in quadrature (relative) when scaled to another GPU; see `speed_ratio`
 
 FAMILIES = {
@@ -60,6 +62,32 @@ def family_of_space(space: SearchSpace) -> str:
     return FAMILY_OF_SPACE.get(space.name, "mobile")
 
 
+@plain_dataclass(frozen=True, eq=False)
+class Steps:
+    """Training steps by what they do for one image; all (n,)."""
+
+    activations: Floats  # elements
+    macs: Floats
+    params: Floats
+    batch: Floats
+
+    @classmethod
+    def from_genomes(cls, space: SearchSpace, genomes: Genomes, batch: int) -> Steps:
+        """The steps of these subnets."""
+        activations, macs, params = (footprint.of(space, genomes, metric) for metric in METRICS)
+        return cls(activations, macs, params, np.full(len(genomes), float(batch)))
+
+    def take(self, rows: Ints) -> Steps:
+        return Steps(self.activations[rows], self.macs[rows], self.params[rows], self.batch[rows])
+
+    def features(self) -> Floats:
+        """(n, 4) what the coefficients of a `StepTime` multiply."""
+        one = np.ones(len(self.batch))
+        return np.stack(
+            [self.activations / 1e6, self.macs / 1e9, self.params / 1e6 / self.batch, one], axis=1
+        )
+
+
 @plain_dataclass(frozen=True)
 class StepTime:
     """Milliseconds per image of a training step, for one family of networks on one machine."""
@@ -70,57 +98,77 @@ class StepTime:
     floor: float
     relative_std: float  # of a prediction for a family member of another lineage
 
-    def ms(self, activations: Floats, macs: Floats, params: Floats, batch: Floats | float) -> Floats:
-        """(n,) ms per image from elements, multiply-accumulates and parameters of one image."""
-        return (
-            self.per_mega_activation * activations / 1e6
-            + self.per_giga_mac * macs / 1e9
-            + self.per_mega_param_over_batch * params / 1e6 / batch
-            + self.floor
+    def coefficients(self) -> Floats:
+        """(4,) in the order of `Steps.features`."""
+        return np.array(
+            [self.per_mega_activation, self.per_giga_mac, self.per_mega_param_over_batch, self.floor]
         )
 
+    def ms(self, steps: Steps) -> Floats:
+        """(n,) ms per image."""
+        return steps.features() @ self.coefficients()
 
-def fit(activations: Floats, macs: Floats, params: Floats, batch: Floats, ms: Floats) -> StepTime:
-    """Non-negative least squares of the relative error.
 
+def fit(steps: Steps, ms: Floats, base: StepTime | None = None) -> StepTime:
+    """Non-negative least squares of the relative error of measured ms per image (n,).
+
+    With `base`, the step time of another machine, two steps are enough: a term per coefficient holds it near
+    the scaled base, where a deviation of as much as the whole step weighs like an error of `PULL`.
     `relative_std` is that of the fit; cross-validate outside.
     """
     from scipy.optimize import nnls
 
-    features = np.stack([activations / 1e6, macs / 1e9, params / 1e6 / batch, np.ones(len(ms))], axis=1)
-    weights, _ = nnls(features / ms[:, None], np.ones(len(ms)))
-    residual = features @ weights / ms - 1
+    features = steps.features() / ms[:, None]
+    rows, aims = features, np.ones(len(ms))
+    if base is not None:
+        scaled = base.coefficients() * float(np.median(1 / (features @ base.coefficients())))
+        pull = PULL * np.diag(features.mean(axis=0))
+        rows, aims = np.concatenate([rows, pull]), np.concatenate([aims, pull @ scaled])
+    weights, _ = nnls(rows, aims)
+    residual = features @ weights - 1
     activation, mac, param, floor = (float(weight) for weight in weights)
     return StepTime(activation, mac, param, floor, relative_std=float(np.sqrt(np.mean(residual**2))))
 
 
-def adapt(
-    base: StepTime,
-    activations: Floats,
-    macs: Floats,
-    params: Floats,
-    batch: Floats,
-    ms: Floats,
-) -> StepTime:
-    """`base` moved to a machine of which a few steps (n >= 2) were measured.
+def fit_families(rows: Columns) -> tuple[dict[str, StepTime], dict[str, dict[str, float]]]:
+    """The step time of each family on timm's table of ImageNet models, and its scores.
 
-    Non-negative least squares of the relative error, as `fit`, with a term per coefficient that holds it near
-    the scaled base: a deviation of as much as the whole step from it weighs like an error of `PULL`.
+    Both the scores and `relative_std` are of whole lineages of architectures (resnet, efficientnet, ...) left
+    out in turn.
     """
-    from scipy.optimize import nnls
+    rows = select(rows, (rows["train_img_size"] == rows["img_size"]) & np.isfinite(rows["train_ips_rtx3090"]))
+    _, first = np.unique(rows["arch"], return_index=True)  # the others differ in their weights only
+    rows = select(rows, first)
+    family = np.array([family_of(arch) for arch in rows["arch"]])
+    fitted, scores = {}, {}
+    for name in FAMILIES:
+        part = select(rows, family == name)
+        steps = Steps(
+            part["macts_m"] * 1e6, part["gmacs"] * 1e9, part["params_m"] * 1e6, part["train_bs_rtx3090"]
+        )
+        ms = 1000 / part["train_ips_rtx3090"]
+        names = [arch.removeprefix("tf_").split("_")[0].rstrip("0123456789") for arch in part["arch"]]
+        lineages, fold = np.unique(names, return_inverse=True)
+        error = np.abs(left_out_error(steps, ms, fold))
+        std = float(np.quantile(error, 0.9) / QUANTILE(0.95))
+        fitted[name] = replace(fit(steps, ms), relative_std=std)
+        scores[name] = {
+            "networks": len(ms),
+            "lineages": len(lineages),
+            "mape": float(100 * error.mean()),
+            "median_ape": float(100 * np.median(error)),
+            "within_10": float(100 * (error <= 0.1).mean()),
+        }
+    return fitted, scores
 
-    one = np.ones(len(ms))
-    features = np.stack([activations / 1e6, macs / 1e9, params / 1e6 / batch, one], axis=1)
-    weights = np.array(
-        [base.per_mega_activation, base.per_giga_mac, base.per_mega_param_over_batch, base.floor]
-    )
-    scaled = weights * float(np.median(ms / (features @ weights)))
-    pull = PULL * np.diag((features / ms[:, None]).mean(axis=0))
-    rows = np.concatenate([features / ms[:, None], pull])
-    found, _ = nnls(rows, np.concatenate([one, pull @ scaled]))
-    residual = features @ found / ms - 1
-    activation, mac, param, floor = (float(weight) for weight in found)
-    return StepTime(activation, mac, param, floor, relative_std=float(np.sqrt(np.mean(residual**2))))
+
+def left_out_error(steps: Steps, ms: Floats, fold: Ints) -> Floats:
+    """(n,) relative errors of predictions for steps of folds (n,) left out of the fit."""
+
+    def predict(kept: Ints, out: Ints) -> Floats:
+        return fit(steps.take(kept), ms[kept]).ms(steps.take(out))
+
+    return folds.left_out(fold, predict) / ms - 1
 
 
 @cache
@@ -197,8 +245,7 @@ class TrainingCost:
         table = self._tables[space.layout]
         if table is not None:
             return table.of(space, genomes)
-        activations, macs, params = (footprint.of(space, genomes, metric) for metric in METRICS)
-        return self._hours(self._step(space).ms(activations, macs, params, float(self.batch)))
+        return self._hours(self._step(space).ms(Steps.from_genomes(space, genomes, self.batch)))
 
     def _step(self, space: SearchSpace) -> StepTime:
         return load_step(self.step_file) if self.step_file else fitted()[family_of_space(space)]
@@ -241,11 +288,11 @@ class TrainingCost:
         watts = device.get(self.gpu).tdp_w
         if watts is None:
             raise ValueError(f"no data-sheet power for {self.gpu}: its energy is not known")
-        return _scaled(self.hours(space, genomes), watts * self.power_overhead / 1000)
+        return self.hours(space, genomes).scaled(watts * self.power_overhead / 1000)
 
     def usd(self, space: SearchSpace, genomes: Genomes) -> Prediction:
         """(n,) price in USD at `usd_per_hour`."""
-        return _scaled(self.hours(space, genomes), self.usd_per_hour)
+        return self.hours(space, genomes).scaled(self.usd_per_hour)
 
     def shared(self) -> Mapping[str, float]:
         """What the supernet itself cost, once, and the share of one deployment (V100-hours)."""
@@ -254,7 +301,3 @@ class TrainingCost:
             "deployments": float(self.deployments),
             "v100_hours_per_deployment": self.supernet_gpu_hours / self.deployments,
         }
-
-
-def _scaled(prediction: Prediction, factor: float) -> Prediction:
-    return Prediction(prediction.mean * factor, prediction.std * factor)

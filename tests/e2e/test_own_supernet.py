@@ -12,7 +12,7 @@ import pytest
 from search.commands import accuracy_data, finetune, fit, train
 from supernet.space import get_space
 from supernet.surrogates import accuracy, training_cost
-from supernet.surrogates.training_cost import StepTime
+from supernet.surrogates.training_cost import Steps, StepTime
 
 ROOT = Path(__file__).parents[2]
 TINY = ["data.train_images=128", "data.calibration=128", "epochs=2", "batch=64", "forward_batch=32"]
@@ -60,7 +60,8 @@ def test_train_measure_fit_and_fine_tune(run, tmp_path):
     assert cost["energy_kwh_model"] == pytest.approx(cost["device_hours"] * 0.065)
     space = get_space("ofa_small")
     table = space.layers(space.parse([name]))
-    ms = step.ms(table.layer_activations().sum(), table.macs()[0], table.params()[0], 64)
+    activations = table.layer_activations().sum(axis=1)
+    ms = step.ms(Steps(activations, table.macs(), table.params(), np.array([64.0])))[0]
     assert cost["predicted_hours"] == pytest.approx(ms * 128 / 3.6e6, rel=1e-6)
 
 

@@ -12,8 +12,9 @@ from search.archive import Archive
 from search.searchers.nsga2 import NSGA2
 from supernet.files.tables import read_columns
 from supernet.space import get_space
-from supernet.surrogates import accuracy, training_cost
+from supernet.surrogates import accuracy_fit, training_cost
 from supernet.surrogates.ofa_predictor import OfaAccuracy
+from supernet.surrogates.training_cost import Steps
 
 
 @pytest.mark.parametrize(
@@ -61,7 +62,7 @@ def test_accuracy_surrogate_on_measured_networks(data):
     genomes, top1 = space.encode(rows), rows["top1"] / 100
     order = np.random.default_rng(0).permutation(len(top1))
     train, test = order[:500], order[500:]
-    fitted = accuracy.fit(space, genomes[train], top1[train], max_iterations=60)
+    fitted = accuracy_fit.fit(space, genomes[train], top1[train], max_iterations=60)
     row = scores(fitted.predict(genomes[test]), top1[test])
     assert row["rmse"] <= 0.0009
     assert row["kendall"] >= 0.95
@@ -104,7 +105,8 @@ def test_training_step_times(data):
     )
     part = {name: values[keep] for name, values in rows.items()}
     step = training_cost.fitted()["mobile"]
-    ms = step.ms(part["macts_m"] * 1e6, part["gmacs"] * 1e9, part["params_m"] * 1e6, part["train_bs_rtx3090"])
+    sizes = part["macts_m"] * 1e6, part["gmacs"] * 1e9, part["params_m"] * 1e6
+    ms = step.ms(Steps(*sizes, part["train_bs_rtx3090"]))
     assert np.median(np.abs(ms * part["train_ips_rtx3090"] / 1000 - 1)) < 0.10
 
 

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
+from supernet.fits import gaussian
 from supernet.space import get_space
-from supernet.surrogates import accuracy
+from supernet.surrogates import accuracy, accuracy_fit
 
 SPACE = get_space("ofa_mbv3_w1.0").restrict("r", 224, 224).restrict("finetune_epochs", 0, 0)
 
@@ -24,7 +25,7 @@ def made_up():
 @pytest.fixture(scope="module")
 def fitted(made_up):
     genomes, top1 = made_up
-    return accuracy.fit(SPACE, genomes[:300], top1[:300], max_iterations=40)
+    return accuracy_fit.fit(SPACE, genomes[:300], top1[:300], max_iterations=40)
 
 
 def test_fit_predicts_unseen_networks(made_up, fitted):
@@ -37,46 +38,65 @@ def test_fit_predicts_unseen_networks(made_up, fitted):
 
 
 def ingredients(genomes, top1):
-    """One-hot, its varying columns, their groups, a Gram matrix per group, standardised top-1."""
+    """Varying columns of the one-hot and their numbers, their groups, standardised top-1."""
     x = SPACE.one_hot(genomes)
     used = np.flatnonzero(x.std(axis=0) > 0)
-    groups = accuracy._groups(SPACE, used)
-    parts = [x[:, used][:, groups == g] for g in range(groups.max() + 1)]
-    return x, used, groups, np.stack([part @ part.T for part in parts]), (top1 - top1.mean()) / top1.std()
+    return x[:, used], used, accuracy_fit.gene_groups(SPACE, used), (top1 - top1.mean()) / top1.std()
 
 
 def test_quadratic_form_is_the_posterior_mean(made_up):
     """The kept form against kernel regression written out, with hyper-parameters found the same way."""
     genomes, top1 = (part[:60] for part in made_up)
-    kept = accuracy.fit(SPACE, genomes, top1, max_iterations=10)
-    x, used, groups, grams, target = ingredients(genomes, top1)
-    theta = accuracy._maximum_likelihood(grams, target, 10)
-    a, w, c, noise = accuracy._split(theta, len(grams))
+    kept = accuracy_fit.fit(SPACE, genomes, top1, max_iterations=10)
+    x, used, groups, target = ingredients(genomes, top1)
+    process = accuracy_fit.fit_process(x, groups, target, 10)
     new = SPACE.sample(20, np.random.default_rng(9))
     z = SPACE.one_hot(new)[:, used]
+    for g in np.unique(groups):
+        assert len(np.unique(process.linear[groups == g])) == len(np.unique(process.curved[groups == g])) == 1
 
     def kernel(p, q):
-        linear = sum(np.exp(2 * a[g]) * p[:, groups == g] @ q[:, groups == g].T for g in range(len(a)))
-        inner = sum(np.exp(2 * w[g]) * p[:, groups == g] @ q[:, groups == g].T for g in range(len(w)))
-        return linear + (np.exp(c) + inner) ** 2
+        return (p * process.linear) @ q.T + (process.offset + (p * process.curved) @ q.T) ** 2
 
-    alpha = np.linalg.solve(kernel(x[:, used], x[:, used]) + np.exp(2 * noise) * np.eye(60), target)
-    expected = top1.mean() + top1.std() * (kernel(z, x[:, used]) @ alpha)
+    inverse = np.linalg.inv(kernel(x, x) + process.noise * np.eye(60))
+    expected = top1.mean() + top1.std() * (kernel(z, x) @ inverse @ target)
     assert np.allclose(kept.predict(new).mean, expected, atol=2e-6)
+    variance = np.diag(kernel(z, z) - kernel(z, x) @ inverse @ kernel(x, z)) + process.noise
+    assert np.allclose(process.variance(z), variance, atol=1e-5)
 
 
 def test_likelihood_gradient_against_differences(made_up):
     genomes, top1 = (part[:40] for part in made_up)
-    *_, grams, target = ingredients(genomes, top1)
-    theta = accuracy._start(len(grams)) + 0.1 * np.random.default_rng(0).standard_normal(2 * len(grams) + 2)
-    value, gradient = accuracy._negative_log_likelihood(theta, grams, target)
+    x, _, groups, target = ingredients(genomes, top1)
+    grams = np.stack([x[:, groups == g] @ x[:, groups == g].T for g in range(groups.max() + 1)])
+    kernel = accuracy_fit.quadratic_kernel(grams)
+    theta = 0.1 * np.random.default_rng(0).standard_normal(2 * len(grams) + 2)
+    theta += np.concatenate([np.full(2 * len(grams), np.log(0.3)), [0.0, np.log(0.05)]])
+    value, gradient = gaussian.negative_log_posterior(theta, kernel, target)
     for j in range(len(theta)):
         step = np.zeros(len(theta))
         step[j] = 1e-5
-        above, _ = accuracy._negative_log_likelihood(theta + step, grams, target)
-        below, _ = accuracy._negative_log_likelihood(theta - step, grams, target)
+        above, _ = gaussian.negative_log_posterior(theta + step, kernel, target)
+        below, _ = gaussian.negative_log_posterior(theta - step, kernel, target)
         assert gradient[j] == pytest.approx((above - below) / 2e-5, rel=1e-3, abs=1e-4)
     assert np.isfinite(value)
+
+
+@pytest.mark.parametrize("name", ["ofa_mbv3_w1.2"])
+def test_a_function_that_is_a_quadratic_form_is_recovered(name):
+    """With pairs of genes, and a resolution whose effect depends on the genes."""
+    space = get_space(name)
+    genomes = space.restrict("r", 160, 224).sample(6000, np.random.default_rng(0))
+    x, rng = space.one_hot(genomes), np.random.default_rng(1)
+    x[:, slice(*space.one_hot_offsets[space.index["r"] :][:2])] = 0
+    x[:, slice(*space.one_hot_offsets[space.index["finetune_epochs"] :][:2])] = 0
+    rho = (224 - space.column(genomes, "r")) / 64
+    slope, bend = 1e-3 * rng.standard_normal((2, x.shape[1]))
+    pairs = 1e-4 * rng.standard_normal((x.shape[1],) * 2)
+    top1 = 0.7 + x @ slope + np.einsum("ij,jk,ik->i", x, pairs, x) + rho * (x @ bend) - 0.01 * rho**2
+    fitted = accuracy_fit.fit_quadratic(space, genomes, top1, std=0.002, resolutions=(160, 224), ridge=1e-3)
+    assert np.abs(fitted.predict(genomes).mean - top1).max() < 0.05 * top1.std()
+    assert fitted.facts["misfit_points"] < 0.05
 
 
 def test_save_and_load_predict_alike(made_up, fitted, tmp_path):
@@ -89,7 +109,7 @@ def test_save_and_load_predict_alike(made_up, fitted, tmp_path):
 
 
 def test_finetuning_adds_its_gain_and_its_doubt(made_up, fitted):
-    tuned = accuracy.with_finetuning(fitted, {0: 0.0, 25: 0.004, 75: 0.009}, {0: 0.0, 25: 0.001, 75: 0.003})
+    tuned = accuracy.with_finetuning(fitted, {0: (0.0, 0.0), 25: (0.004, 0.001), 75: (0.009, 0.003)})
     genomes = made_up[0][:50].copy()
     at = {}
     for level, epochs in ((1, 0), (2, 25), (3, 75)):
@@ -107,7 +127,7 @@ def test_resolutions_it_does_not_know_are_refused(fitted):
     with pytest.raises(ValueError, match="not part of"):
         fitted.predict(wide, get_space("ofa_mbv3_w1.2"))
     with pytest.raises(ValueError, match="too few"):
-        accuracy.fit(SPACE, wide[:5], np.ones(5))
+        accuracy_fit.fit(SPACE, wide[:5], np.ones(5))
 
 
 @pytest.mark.parametrize("name", ["ofa_mbv3_w1.0", "ofa_mbv3_w1.2"])

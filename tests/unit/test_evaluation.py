@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from supernet.files import tables
-from supernet.surrogates import accuracy
+from supernet.surrogates import accuracy_fit
 from supernet.training import measured_accuracy
 from supernet.training.measured_accuracy import AccuracyStore, Measured, SupernetAccuracy
 from supernet.weights import network
@@ -137,10 +137,10 @@ def test_sample_curve_predicts_rows_left_out(rng):
     genomes = measured_accuracy.sample(space, 150, seed=0)
     hot = space.one_hot(genomes)
     top1 = 0.7 + hot @ rng.normal(0, 0.01, hot.shape[1]) + rng.normal(0, 0.002, len(hot))
-    curve = accuracy.sample_curve(space, genomes, top1, [15, 100], seeds=2)
+    curve = accuracy_fit.sample_curve(space, genomes, top1, [15, 100], seeds=2)
     error = {n: np.abs(predicted.mean - truth).mean() for n, (predicted, truth) in curve.items()}
     assert error[100] < 0.6 * error[15]
     assert error[100] < 0.005
     assert all(len(truth) == 60 for _, truth in curve.values())
     with pytest.raises(ValueError, match="between 10 and 120"):
-        accuracy.sample_curve(space, genomes, top1, [130])
+        accuracy_fit.sample_curve(space, genomes, top1, [130])

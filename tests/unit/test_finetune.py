@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from supernet.surrogates import training_cost
-from supernet.surrogates.training_cost import StepTime
+from supernet.surrogates.training_cost import Steps, StepTime
 from supernet.training import measured_accuracy
 from supernet.training.finetune import FineTuning, energy_kwh, fine_tune
 from supernet.training.train import processes
@@ -42,16 +42,14 @@ def test_adapting_step_times_from_three_measurements():
     """A machine whose steps are exactly scaled is found; one with other proportions is met halfway."""
     rng = np.random.default_rng(0)
     low, high = np.array([5e5, 1e6, 2e5]), np.array([2e6, 9e6, 5e5])
-    activations, macs, params = rng.uniform(low, high, (10, 3)).T
-    batch = np.full(10, 64.0)
+    steps = Steps(*rng.uniform(low, high, (10, 3)).T, np.full(10, 64.0))
     base = StepTime(1.0, 40.0, 3.0, 0.2, relative_std=0.1)
 
     def ms(step, rows):
-        return step.ms(activations[rows], macs[rows], params[rows], batch[rows])
+        return step.ms(steps.take(rows))
 
     def adapted(times, rows):
-        columns = (activations, macs, params, batch)
-        return training_cost.adapt(base, *(column[rows] for column in columns), times)
+        return training_cost.fit(steps.take(rows), times, base)
 
     few, rest = slice(3), slice(3, 10)
     same = adapted(7 * ms(base, few), few)

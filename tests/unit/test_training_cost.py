@@ -5,7 +5,7 @@ import pytest
 
 from supernet.space import get_space
 from supernet.surrogates import training_cost
-from supernet.surrogates.training_cost import StepTime, TrainingCost
+from supernet.surrogates.training_cost import Steps, TrainingCost
 
 
 @pytest.mark.parametrize("name", ["ofa_mbv3_w1.0", "ofa_proxyless_w1.3", "ofa_resnet50", "compofa_elastic"])
@@ -48,14 +48,12 @@ def test_energy_and_price_follow_from_hours(rng):
 
 
 def test_fit_recovers_known_coefficients(rng):
-    activations, macs, params = (
-        rng.uniform(1e6, 2e7, 200),
-        rng.uniform(1e8, 1e9, 200),
-        rng.uniform(2e6, 9e6, 200),
-    )
-    batch = rng.choice([128.0, 256.0, 512.0], 200)
-    truth = StepTime(0.05, 0.2, 1.5, 0.03, 0.0)
-    found = training_cost.fit(activations, macs, params, batch, truth.ms(activations, macs, params, batch))
+    sizes = rng.uniform(1e6, 2e7, 200), rng.uniform(1e8, 1e9, 200), rng.uniform(2e6, 9e6, 200)
+    steps = Steps(*sizes, rng.choice([128.0, 256.0, 512.0], 200))
+    activations, macs, params = sizes
+    ms = 0.05 * activations / 1e6 + 0.2 * macs / 1e9 + 1.5 * params / 1e6 / steps.batch + 0.03
+    found = training_cost.fit(steps, ms)
+    assert found.ms(steps) == pytest.approx(ms)
     assert found.per_mega_activation == pytest.approx(0.05)
     assert found.per_giga_mac == pytest.approx(0.2)
     assert found.per_mega_param_over_batch == pytest.approx(1.5)
