@@ -21,7 +21,8 @@ from latency.target import Target
 from latency.zoo import catalogue
 from search import pareto
 from search.archive import Archive
-from search.ranking.efficiency import Axis, Efficiency, Models, Normal, efficiency
+from search.noisy_axis import NoisyAxis, Normal
+from search.ranking.efficiency import Comparison, Efficiency, efficiency
 from search.ranking.model_table import Table
 from search.ranking.rank import LIKELY, rank, tau
 from search.searchers.noisy_nsga2 import NoisyNSGA2
@@ -44,7 +45,7 @@ def timm() -> Table:
     return table
 
 
-def four(**noise: Any) -> Models:
+def four(**noise: Any) -> Comparison:
     """The 712 models that have these four axes; `noise` replaces what is declared for the speeds."""
     table = timm()
     axes = [axis for axis in table.axes if axis.name in FOUR]
@@ -84,10 +85,10 @@ def speed() -> None:
         print(f"  mean depth {np.mean(depths):.4f}")
     rng = np.random.default_rng(0)
     picked = rng.choice(len(models), 10_000)
-    many = Models(
+    many = Comparison(
         tuple(map(str, range(10_000))),
         tuple(
-            Axis(
+            NoisyAxis(
                 a.name,
                 False,
                 "linear",
@@ -108,7 +109,7 @@ def speed() -> None:
     )
 
 
-def fallen(models: Models, found: Efficiency) -> str:
+def fallen(models: Comparison, found: Efficiency) -> str:
     rows = np.flatnonzero(found.on_front & (found.probability <= LIKELY))
     return ", ".join(f"{models.names[row]} {found.probability[row]:.2f}" for row in rows) or "none"
 

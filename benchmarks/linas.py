@@ -28,7 +28,7 @@ from typing import Any, Literal
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from search import pareto, problem
+from search import models, pareto, problem
 from search.archive import Archive
 from search.objective import Evaluator, Objective
 from search.searchers.linas import LINAS
@@ -131,7 +131,9 @@ def validation() -> Task:
 def supernet(folder: Path, part: Literal["val", "test"]) -> Task:
     from supernet.training.measured_accuracy import SupernetAccuracy
 
-    asked = problem.build(["accuracy", "macs"], accuracy=SupernetAccuracy(folder=folder, part=part))
+    asked = problem.build(
+        ["accuracy", "macs"], models.choose(accuracy=SupernetAccuracy(folder=folder, part=part))
+    )
     return Task(asked.space, asked.evaluator, np.stack(asked.evaluator.reference(asked.space)))
 
 

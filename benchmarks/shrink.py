@@ -136,9 +136,10 @@ def joint(options: Mapping[str, str]) -> list[dict[str, Any]]:
     Latency from the networks timed on one machine in both precisions that ship (`latency/zoo/measured`);
     accuracy from the ImageNet surrogate and the declared change of int8.
     """
+    from latency.predictors.by_precision import ByPrecision
     from latency.predictors.transfer import Transfer
     from latency.zoo import devices
-    from search import problem, run
+    from search import models, problem, run
     from search.pareto import hypervolume
     from search.searchers.nsga2 import NSGA2
     from supernet.space import get_space
@@ -152,13 +153,9 @@ def joint(options: Mapping[str, str]) -> list[dict[str, Any]]:
         for seed in range(int(options.get("seeds", 3))):
             volumes: dict[str, float] = {}
             for name, part in (("joint", space), ("fp32 only", space.restrict("precision", 32, 32))):
-                asked = problem.build(
-                    ["accuracy", "latency_ms", "weight_bytes"],
-                    space=part,
-                    predictor=fp32,
-                    predictor_int8=eight,
-                    int8=Int8Change(points=points),
-                )
+                latency = ByPrecision(fp32, eight, part)
+                known = models.choose(space=part, latency=latency, int8=Int8Change(points=points))
+                asked = problem.build(["accuracy", "latency_ms", "weight_bytes"], known)
                 if name == "joint":
                     worst, best = asked.evaluator.reference(asked.space)
                 with tempfile.TemporaryDirectory() as scratch:

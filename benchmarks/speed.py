@@ -20,7 +20,6 @@ from threadpoolctl import threadpool_limits
 
 from search import problem, run
 from search.searchers.nsga2 import NSGA2
-from supernet.surrogates.training_cost import TrainingCost
 
 N = 100_000
 PEER_N = 1_000
@@ -38,7 +37,7 @@ def rate(function: Callable[[], object], count: int, repetitions: int = 7) -> fl
 
 
 def ours() -> dict[str, float]:
-    asked = problem.build(["accuracy", "latency_ms", "training_hours"], training=TrainingCost())
+    asked = problem.build(["accuracy", "latency_ms", "training_hours"])
     space, rng = asked.space, np.random.default_rng(0)
     genomes, others = space.sample(N, rng), space.sample(N, rng)
     rates = {
@@ -84,7 +83,7 @@ def main() -> None:
     loops = []
     for seed in range(5):
         with tempfile.TemporaryDirectory() as folder:
-            asked = problem.build(["accuracy", "latency_ms", "training_hours"], training=TrainingCost())
+            asked = problem.build(["accuracy", "latency_ms", "training_hours"])
             found = run.run(
                 asked, NSGA2(), budget=50_000, seed=seed, out=Path(folder) / "run", config={"seed": seed}
             )

@@ -14,7 +14,7 @@ from latency.measuring.session import Watcher, time_jobs
 from latency.measuring.store import Store
 from latency.target import Target
 from latency.zoo import catalogue
-from supernet import footprint
+from supernet.measures import images_per_second
 from supernet.weights import subnet as subnets
 from supernet.weights.subnet import Subnet
 
@@ -85,7 +85,7 @@ def add_latencies(
         for title in titles:
             ms = found[named[title]]["ms"]
             cards[title]["latency_ms"] = ms
-            cards[title]["images_per_second"] = footprint.images_per_second(ms, target.batch)
+            cards[title]["images_per_second"] = images_per_second(ms, target.batch)
 
 
 def _name(network: Subnet) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 
 from search.pareto import is_front
 from supernet import footprint
+from supernet.measures import MEASURES
 from supernet.training import measured_accuracy
 from supernet.training.measured_accuracy import SupernetAccuracy
 
@@ -39,6 +40,6 @@ def dominated(cards: Mapping[str, Mapping[str, Any]], name: str, others: Sequenc
 
 def _dominates(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     shared = [measure for measure in COMPARED if measure in one and measure in other]
-    signs = [-1 if footprint.MEASURES[measure].maximize else 1 for measure in shared]
+    signs = [-1 if MEASURES[measure].maximize else 1 for measure in shared]
     gains = [sign * (other[m] - one[m]) for sign, m in zip(signs, shared, strict=True)]
     return min(gains) >= 0 and max(gains) > 0

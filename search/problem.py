@@ -1,23 +1,13 @@
-"""Problem: a space, a target and models that belong together, and what is asked of them."""
+"""Problem: a space, the models of its networks, and what is asked of them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from latency.predictors.interface import AnyTarget, LatencyPredictor
-from latency.target import Target
-from latency.zoo import catalogue
-from search import objective
-from search.objective import AccuracyModel, Evaluator, Models
-from supernet import registry
-from supernet.space import SearchSpace, get_space
-from supernet.surrogates import accuracy as surrogates
-from supernet.surrogates.accuracy import AccuracySurrogate
-from supernet.surrogates.int8_change import Int8Change
-from supernet.surrogates.training_cost import TrainingCost
-
-DEFAULT_TARGET = "v100_b64"
+from search.models import COMMON_ERROR, Models, choose
+from search.objective import Evaluator, Objective
+from supernet.space import SearchSpace
 
 
 @dataclass(frozen=True)
@@ -30,151 +20,62 @@ class Problem:
 
 
 def build(
-    objectives: Sequence[str],
+    objectives: Sequence[str | Objective],
+    models: Models | None = None,
     *,
-    space: SearchSpace | None = None,
-    target: Target | None = None,
-    predictor: LatencyPredictor | None = None,
-    accuracy: AccuracyModel | None = None,
-    training: TrainingCost | None = None,
     limits: Mapping[str, float] | None = None,
     confidence: float = 0.90,
     resolution: tuple[int, int] | None = None,
-    predictor_int8: LatencyPredictor | None = None,
-    int8: Int8Change | None = None,
 ) -> Problem:
-    """Fill in what is not given, and refuse what does not fit together.
+    """The problem of minimising or maximising these objectives under these limits, by what `models.choose`
+    takes or by models of yours. An objective is a name of `models.QUANTITIES` or an `Objective` of your own.
 
-    Without target: the first of the zoo that fits the space (v100_b64 without space). Without space: that of
-    the target, or of the accuracy. Without accuracy: the surrogate that ships for the space. A width is never
-    mixed with another: ValueError.
+    A limit is tested on the bound that holds with `confidence`; `resolution` are the lowest and the highest
+    input side. Models that nothing is asked of are left out.
+
+    >>> fast = models.choose(target=catalogue.target("titan_rtx_b64"))
+    >>> build(["accuracy", "latency_ms", "training_hours"], fast, limits={"params": 7e6})
     """
     limits = dict(limits or {})
-    if not objectives or len(set(objectives)) < len(objectives):
-        raise ValueError(f"objectives={list(objectives)} must name each objective once, at least one")
-    if space is None and target is None and predictor is None and accuracy is not None:
-        space = get_space(accuracy.space)
-    if predictor is None:
-        predictor = _predictor(space, target)
-    elif target is not None and target.key != predictor.target.key and isinstance(predictor, AnyTarget):
-        predictor = predictor.at(target)
-    elif target is not None and target.key != predictor.target.key:
-        raise ValueError(
-            f"the predictor was fitted for {predictor.target.name}; leave target={target.name} out"
-        )
-    if space is None:
-        assert predictor is not None
-        space = get_space(predictor.target.space)
-    if predictor is not None:
-        _check_target(space, predictor.target)
-    if accuracy is None and "accuracy" in (*objectives, *limits):
-        accuracy = _accuracy(space)
-    if accuracy is not None and accuracy.space not in _names(space):
-        kind = " surrogate" if accuracy.measured is None else ""
-        raise ValueError(
-            f"the accuracy{kind} is of {accuracy.space}, the space is {space.name}: accuracy and latency "
-            f"must be of the same networks. Targets that fit {accuracy.space}: "
-            f"{_listed(get_space(accuracy.space))}"
-        )
-    needs_latency = "latency_ms" in (*objectives, *limits)
-    if predictor_int8 is not None:
-        _check_int8(space, predictor, predictor_int8)
-    models = Models(
-        space,
-        accuracy,
-        predictor if needs_latency else None,
-        training,
-        predictor_int8 if needs_latency else None,
-        int8 or Int8Change(),
-    )
-    narrowed = _restrict(models, resolution)
-    models = replace(models, space=_one_recipe(narrowed, models, {*objectives, *limits}))
-    evaluator = Evaluator(
-        tuple(
-            objective.build(name, models, limit=limits.get(name), confidence=confidence)
-            for name in objectives
-        ),
-        tuple(
-            objective.build(name, models, limit=limit, confidence=confidence)
-            for name, limit in limits.items()
-            if name not in objectives
-        ),
-    )
-    return Problem(models.space, models, evaluator)
+    own = {objective.name: objective for objective in objectives if isinstance(objective, Objective)}
+    names = [objective if isinstance(objective, str) else objective.name for objective in objectives]
+    if not names or len(set(names)) < len(names):
+        raise ValueError(f"objectives={names} must name each objective once, at least one")
+    asked = {*names, *limits} - set(own)
+    models = _asked_for(models or choose(), asked)
+    space = _one_recipe(_restrict(models, resolution), models, asked, free=bool(own))
+    models = replace(models, space=space)
+
+    def build_one(name: str) -> Objective:
+        if name in own:
+            return replace(own[name], limit=limits.get(name, own[name].limit))
+        return models.objective(name, limits.get(name), confidence)
+
+    constraints = tuple(build_one(name) for name in limits if name not in names)
+    return Problem(models.space, models, Evaluator(tuple(build_one(name) for name in names), constraints))
 
 
-def _names(space: SearchSpace) -> list[str]:
-    return [space.name] if space.parent is None else [space.name, space.parent.name]
-
-
-def _fitting_targets(space: SearchSpace) -> list[str]:
-    return [name for owner in _names(space) for name in catalogue.targets_of(owner)]
-
-
-def _listed(space: SearchSpace) -> str:
-    return ", ".join(_fitting_targets(space)) or "none yet"
-
-
-def _predictor(space: SearchSpace | None, target: Target | None) -> LatencyPredictor | None:
-    if target is not None:
-        if space is not None:
-            _check_target(space, target)
-        return catalogue.automatic(target)[0]
-    if space is None:
-        return catalogue.predictor(DEFAULT_TARGET)
-    fitting = _fitting_targets(space)
-    return catalogue.predictor(fitting[0]) if fitting else None
-
-
-def _check_target(space: SearchSpace, target: Target) -> None:
-    if target.space not in _names(space):
-        raise ValueError(
-            f"the target {target.name} was timed on {target.space} networks, the space is {space.name}: "
-            f"their latencies are not comparable. Targets that fit {space.name}: {_listed(space)}"
-        )
-
-
-def _check_int8(space: SearchSpace, fp32: LatencyPredictor | None, int8: LatencyPredictor) -> None:
-    """ValueError unless the second predictor is that of the same machine in int8, and precision is a gene."""
-    if "precision" not in space.index:
-        raise ValueError(
-            f"{space.name} has no precision gene: leave int8_predictor= out or take another space="
-        )
-    _check_target(space, int8.target)
-    if fp32 is not None and fp32.target.precision != "fp32":
-        raise ValueError(
-            f"the predictor is of {fp32.target}: beside int8_predictor it must be of fp32, as b32 says"
-        )
-    where = [replace(p.target, precision="int8").key for p in (fp32, int8) if p is not None]
-    if int8.target.precision != "int8" or len(set(where)) > 1:
-        raise ValueError(
-            f"int8_predictor is of {int8.target}: it must be int8 on the device, engine, batch and threads "
-            f"of the other, {fp32.target if fp32 is not None else None}"
-        )
-
-
-def _accuracy(space: SearchSpace) -> AccuracySurrogate:
-    for name in _names(space):
-        if name in registry.names("accuracy"):
-            return surrogates.load(name)
-    raise ValueError(
-        f"no accuracy surrogate ships for {space.name} (there are: {', '.join(registry.names('accuracy'))}); "
-        "pass your own with accuracy_file=, or choose other objectives, for instance "
-        "objectives=[macs,params]"
+def _asked_for(models: Models, asked: set[str]) -> Models:
+    """The models without those that nothing is asked of."""
+    return replace(
+        models,
+        accuracy=models.accuracy if "accuracy" in asked else None,
+        latency=models.latency if "latency_ms" in asked else None,
+        training=models.training if asked & COMMON_ERROR else None,
     )
 
 
-def _one_recipe(space: SearchSpace, models: Models, asked: set[str]) -> SearchSpace:
+def _one_recipe(space: SearchSpace, models: Models, asked: set[str], free: bool) -> SearchSpace:
     """The space with one recipe of fine-tuning where recipes would only list every network several times.
 
-    None where nothing depends on it. A measured accuracy is that before fine-tuning: what training costs is
-    then asked of the shortest recipe.
+    That is no fine-tuning where nothing depends on it; what is `free` may depend on anything. A measured
+    accuracy is that before fine-tuning: what training costs is then asked of the shortest recipe.
     """
     if "finetune_epochs" not in space.index:
         return space
-    costs = bool(asked & {"training_hours", "training_kwh", "training_usd"})
+    costs = bool(asked & COMMON_ERROR)
     measured = models.accuracy is not None and models.accuracy.measured is not None
-    if measured or not (costs or "accuracy" in asked):
+    if measured or not (costs or free or "accuracy" in asked):
         recipes = space.axis("finetune_epochs").values
         epochs = recipes[min(1, len(recipes) - 1)] if costs else recipes[0]
         return space.restrict("finetune_epochs", epochs, epochs)
@@ -188,13 +89,7 @@ def _restrict(models: Models, resolution: tuple[int, int] | None) -> SearchSpace
         if resolution is not None:
             raise ValueError(f"{space.name} has no resolution to restrict: leave resolution= out")
         return space
-    ranges = [
-        model.resolutions
-        for model in (models.accuracy, models.latency, models.latency_int8)
-        if model is not None
-    ]
-    low = max((low for low, _ in ranges), default=0)
-    high = min((high for _, high in ranges), default=10**6)
+    low, high = models.resolutions
     if resolution is not None:
         asked_low, asked_high = resolution
         if asked_low > asked_high:

@@ -275,6 +275,8 @@ def _write(
 ) -> None:
     artifact.write_text(out / "front.csv", table.csv())
     artifact.write_text(out / "front.json", table.json())
+    about = {objective.name: objective.facts for objective in problem.evaluator.objectives}
+    artifact.write_text(out / "objectives.json", json.dumps(about, indent=1) + "\n")
     environment = json.loads((out / "env.json").read_text())
     artifact.write_text(
         out / "report.html",

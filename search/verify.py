@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from latency.measuring import session, summary
 from latency.measuring.session import Watcher
 from latency.measuring.store import Store
+from latency.predictors.by_precision import ByPrecision
 from search import pareto
 from search.archive import Archive
 from search.front import FrontTable
@@ -135,9 +136,10 @@ def _parts(
     models = problem.models
     if models.latency is None:
         raise ValueError("nothing to verify: no objective or limit is a latency")
-    small = models.in_int8(genomes)
-    for predictor, mine in ((models.latency, ~small), (models.latency_int8, small)):
-        if predictor is None or not mine.any():
+    latency = models.latency
+    whole = [(latency, np.ones(len(genomes), bool))]
+    for predictor, mine in latency.parts(genomes) if isinstance(latency, ByPrecision) else whole:
+        if not mine.any():
             continue
         rows = np.flatnonzero(mine)
         space = get_space(predictor.target.space)

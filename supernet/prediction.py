@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from statistics import NormalDist
 
 import numpy as np
+from numpy.typing import NDArray
 
 from supernet.arrays import Floats
 
@@ -36,3 +37,8 @@ class Prediction:
 def exact(values: Floats) -> Prediction:
     """A prediction without uncertainty: quantities that follow from the architecture alone."""
     return Prediction(values, np.zeros_like(values))
+
+
+def where(mask: NDArray[np.bool_], first: Prediction, second: Prediction) -> Prediction:
+    """`first` for the architectures in the (n,) mask, `second` for the others."""
+    return Prediction(np.where(mask, first.mean, second.mean), np.where(mask, first.std, second.std))

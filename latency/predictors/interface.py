@@ -20,8 +20,8 @@ from supernet.prediction import Prediction
 from supernet.space import SearchSpace, get_space
 
 
-class LatencyPredictor(Protocol):
-    """What a search needs of a fitted predictor."""
+class LatencyModel(Protocol):
+    """What a search asks for latencies: a fitted predictor, or one for each precision (`ByPrecision`)."""
 
     @property
     def target(self) -> Target: ...
@@ -32,6 +32,11 @@ class LatencyPredictor(Protocol):
     @property
     def facts(self) -> Mapping[str, Any]: ...
     def predict(self, genomes: Genomes, target: Target) -> Prediction: ...
+
+
+class LatencyPredictor(LatencyModel, Protocol):
+    """A fitted predictor, which can be adapted and saved."""
+
     def adapt(self, data: LatencyData) -> LatencyPredictor: ...
     def save(self, path: str | Path) -> None: ...
 

@@ -14,13 +14,15 @@ from rich.console import Console
 from latency import adaptation
 from latency.measuring.here import in_int8, is_here
 from latency.measuring.store import Store
+from latency.predictors.by_precision import ByPrecision
 from latency.predictors.interface import LatencyPredictor
 from latency.target import Target
 from latency.zoo import catalogue
-from search import problem, run, sinks, verify
+from search import models, problem, run, sinks, verify
 from search.commands import command
 from search.commands.search_options import Options
 from supernet import registry
+from supernet.space import SearchSpace, get_space
 from supernet.surrogates import accuracy, int8_change
 
 
@@ -43,20 +45,22 @@ def task(config: dict[str, Any]) -> None:
         elif predictor is None and target is not None and "latency_ms" in options.objectives:
             predictor, why = catalogue.automatic(target)
             print(f"latency of {target.name}: {why}")
-        asked = problem.build(
-            options.objectives,
+        chosen = models.choose(
             space=space,
-            target=target,
-            predictor=predictor,
+            target=None if eight else target,
+            latency=_by_precision(space, target, predictor, eight) if eight else predictor,
             accuracy=accuracy.load(options.accuracy_file)
             if options.accuracy_file
             else registry.build(options.evaluator or options.accuracy),
             training=registry.build(options.training),
+            int8=int8_change.load(options.int8_accuracy) if options.int8_accuracy else None,
+        )
+        asked = problem.build(
+            options.objectives,
+            chosen,
             limits=options.all_limits(),
             confidence=options.confidence,
             resolution=options.resolution_range(),
-            predictor_int8=eight,
-            int8=int8_change.load(options.int8_accuracy) if options.int8_accuracy else None,
         )
         if asked.evaluator.measures:
             print(f"accuracy is measured: {options.evaluations} evaluations, kept and never repeated")
@@ -91,6 +95,18 @@ def search(
     print(found.describe(out))
 
 
+def _by_precision(
+    space: SearchSpace | None,
+    target: Target | None,
+    fp32: LatencyPredictor | None,
+    int8: LatencyPredictor,
+) -> ByPrecision:
+    latency = models.latency_for(space, target, fp32)
+    if latency is None:
+        raise ValueError("int8_predictor= needs predictor= beside it: of the same machine in fp32")
+    return ByPrecision(latency, int8, space or get_space(latency.target.space))
+
+
 def _adapted(target: Target, kept: Path, options: Options, store: Store) -> LatencyPredictor:
     with Console().status("measuring") as status:
         watch = command.watcher(status)
@@ -113,7 +129,7 @@ def _folder(options: Options, target: Target | None, predictor: LatencyPredictor
         job = str(HydraConfig.get().job.num)
         return options.out / job if options.out else Path(HydraConfig.get().runtime.output_dir)
     where = predictor.target if predictor is not None else target
-    name = where.name if where is not None else (options.space or {}).get("name", problem.DEFAULT_TARGET)
+    name = where.name if where is not None else (options.space or {}).get("name", models.DEFAULT_TARGET)
     return options.out or Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
 
 

@@ -16,9 +16,10 @@ from latency.measuring.store import Store
 from latency.target import Target
 from search.commands import command
 from search.plain_front import COMPARED, dominated, plain_front
-from supernet import footprint, registry
+from supernet import registry
 from supernet.deploy import model, shrink
 from supernet.files import artifact
+from supernet.measures import MEASURES
 from supernet.training import measured_accuracy, train
 from supernet.weights import network
 from supernet.weights import subnet as subnets
@@ -82,10 +83,10 @@ def _show(cards: Mapping[str, Mapping[str, Any]]) -> None:
     grid = Table(box=None, pad_edge=False, header_style="bold")
     shown = [name for name in SHOWN if any(name in card for card in cards.values())]
     grid.add_column("")
-    for name in ("precision", *(f"{name} ({footprint.MEASURES[name].shown})" for name in shown), "network"):
+    for name in ("precision", *(f"{name} ({MEASURES[name].shown})" for name in shown), "network"):
         grid.add_column(name, justify="left" if name == "network" else "right", no_wrap=True)
     for title, card in cards.items():
-        values = [f"{card[n] / footprint.MEASURES[n].scale:.4g}" if n in card else "" for n in shown]
+        values = [f"{card[n] / MEASURES[n].scale:.4g}" if n in card else "" for n in shown]
         pruned = "" if card["pruned"] == 1 else f"{card['pruned']:g} of "
         grid.add_row(title, card["precision"], *values, pruned + card["architecture"])
     Console(width=200, highlight=False).print(grid)

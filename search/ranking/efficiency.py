@@ -17,14 +17,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Literal, Protocol
-from zlib import crc32
 
 import numpy as np
 from numpy.typing import NDArray
 
 from search import pareto
-from supernet.arrays import Floats, Ints, Rng
+from search.noisy_axis import NoisyAxis
+from supernet.arrays import Floats, Ints
 from supernet.registry import unknown_name
 
 DRAWS = 10_000
@@ -33,122 +32,15 @@ CHECKED_EVERY = 1000  # draws
 INTERVAL = (0.05, 0.95)  # of the rank
 INTERVAL_DRAWS = 1000  # that the interval is taken from, so that memory stays O(n)
 BLOCK = 500_000  # values of one axis drawn at a time, and pairs compared at a time
-Scale = Literal["linear", "log", "logit"]
 Mask = NDArray[np.bool_]
 
 
-def on_scale(values: Floats, scale: Scale) -> Floats:
-    """Values on the scale that errors are added on."""
-    if scale == "log":
-        return np.log(values)
-    return np.log(values / (1 - values)) if scale == "logit" else values
-
-
-def off_scale(scaled: Floats, scale: Scale) -> Floats:
-    """The inverse of `on_scale`."""
-    if scale == "log":
-        return np.exp(scaled)
-    return 1 / (1 + np.exp(-scaled)) if scale == "logit" else scaled
-
-
-class Noise(Protocol):
-    """Errors of one axis, on its scale."""
-
-    def draw(self, rng: Rng, count: int) -> Floats:
-        """(count, n)"""
-        ...
-
-
 @dataclass(frozen=True, eq=False)
-class Normal:
-    """Normal errors. Models of one `owner` (0, 1, ..) share the error: the same standard normal number."""
-
-    spread: Floats  # (n,) standard deviation
-    owner: Ints  # (n,)
-
-    def __post_init__(self) -> None:
-        good = np.isfinite(self.spread) & (self.spread >= 0)
-        if not good.all():
-            row = int(np.argmin(good))
-            raise ValueError(f"the spread {self.spread[row]} of model {row} must be 0 (exact) or more")
-
-    def draw(self, rng: Rng, count: int) -> Floats:
-        return self.spread * rng.standard_normal((count, int(self.owner.max()) + 1))[:, self.owner]
-
-
-@dataclass(frozen=True, eq=False)
-class Repeats:
-    """Bootstrap of repeated measurements: each owner shows one of them. One owner for all models: a draw is
-    one set-up, the same for all."""
-
-    deviation: Floats  # (n, r) from the model's value
-    owner: Ints  # (n,)
-
-    def draw(self, rng: Rng, count: int) -> Floats:
-        picked = rng.integers(self.deviation.shape[1], size=(count, int(self.owner.max()) + 1))
-        return self.deviation[np.arange(len(self.owner)), picked[:, self.owner]]
-
-
-@dataclass(frozen=True, eq=False)
-class Axis:
-    """What models are compared by: a value per model, and the noise about it.
-
-    Axes with the same `source` draw the same errors (a latency and a throughput of the same runs).
-    """
-
-    name: str
-    maximize: bool
-    scale: Scale
-    values: Floats  # (n,) in `unit`; fractions for logit
-    noise: tuple[Noise, ...] = ()  # errors add up
-    unit: str = ""
-    source: str = ""
-
-    def __post_init__(self) -> None:
-        bad = ~np.isfinite(self.values)
-        if self.scale == "log":
-            bad |= ~(self.values > 0)
-        if self.scale == "logit":
-            bad |= ~((self.values > 0) & (self.values < 1))
-        if bad.any():
-            allowed = {"linear": "finite numbers", "log": "positive numbers", "logit": "between 0 and 1"}
-            row = int(np.argmax(bad))
-            raise ValueError(
-                f"axis {self.name}: the value {self.values[row]} of model {row} is not allowed on the "
-                f"{self.scale} scale, which takes {allowed[self.scale]}"
-            )
-
-    @cached_property
-    def costs(self) -> Floats:
-        """(n,) values on the axis's scale, lower is better."""
-        return self._sign * on_scale(self.values, self.scale)
-
-    @cached_property
-    def width(self) -> float:
-        """Standard deviation of the costs over the models: the unit of distances."""
-        return float(np.std(self.costs)) or 1.0
-
-    def draw(self, seed: int, block: int, count: int) -> Floats:
-        """(count, n) drawn costs; the same for the same seed, source and block, whatever the other axes."""
-        rng = np.random.default_rng([seed, crc32((self.source or self.name).encode()), block])
-        errors = [noise.draw(rng, count) for noise in self.noise]
-        return self.costs + self._sign * sum(errors, start=np.zeros((count, 1)))
-
-    def in_units(self, costs: Floats) -> Floats:
-        """Costs as values again."""
-        return off_scale(self._sign * costs, self.scale)
-
-    @property
-    def _sign(self) -> int:
-        return -1 if self.maximize else 1
-
-
-@dataclass(frozen=True, eq=False)
-class Models:
+class Comparison:
     """n models and the axes they are compared by."""
 
     names: tuple[str, ...]
-    axes: tuple[Axis, ...]
+    axes: tuple[NoisyAxis, ...]
 
     def __post_init__(self) -> None:
         if not self.names or not self.axes:
@@ -164,13 +56,13 @@ class Models:
     def __len__(self) -> int:
         return len(self.names)
 
-    def axis(self, name: str) -> Axis:
+    def axis(self, name: str) -> NoisyAxis:
         for axis in self.axes:
             if axis.name == name:
                 return axis
         raise unknown_name("axis", name, [axis.name for axis in self.axes])
 
-    def by(self, axes: Sequence[str]) -> Models:
+    def by(self, axes: Sequence[str]) -> Comparison:
         """The same models, compared by these axes only."""
         return replace(self, axes=tuple(self.axis(name) for name in axes))
 
@@ -220,7 +112,7 @@ class Efficiency:
 
 
 def efficiency(
-    models: Models,
+    models: Comparison,
     *,
     seed: int = 0,
     draws: int = DRAWS,
@@ -320,12 +212,7 @@ def on_all(several: Sequence[Efficiency], n: int) -> Floats:
     return _probability(together, n)
 
 
-def front_probability(drawn: Floats) -> Floats:
-    """(n,) share of the (B, n, k) drawn costs in which a model is on the frontier."""
-    return np.mean([pareto.is_front(costs) for costs in drawn], axis=0)
-
-
-def _preference(models: Models, weights: Mapping[str, float]) -> Floats:
+def _preference(models: Comparison, weights: Mapping[str, float]) -> Floats:
     for name, weight in weights.items():
         models.axis(name)
         if not (np.isfinite(weight) and weight >= 0):

@@ -1,4 +1,4 @@
-"""Tables of models with (repeated) measurements, declared column by column in YAML, as `Models` to rank.
+"""Tables of models with (repeated) measurements, declared column by column in YAML, as `Comparison` to rank.
 
 Letters: n models, r repeats.
 """
@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
-from search.ranking.efficiency import Axis, Models, Normal, Repeats, Scale, off_scale, on_scale
+from search.noisy_axis import NoisyAxis, Normal, Repeats, Scale, off_scale, on_scale
+from search.ranking.efficiency import Comparison
 from supernet.arrays import Floats, Ints
 from supernet.files import tables
 from supernet.files.tables import Columns
@@ -42,7 +43,7 @@ class AxisColumns:
     repeats, used as `repeats` says - `setups`: a draw shows one of them, the same for all models; `each`: one
     per model; `normal`: spreads estimated from them - or a declared `spread` (relative on the log scale, else
     in the axis's unit), a `spread_column`, or the number of test `images` that an accuracy was counted on
-    (binomial). Models with equal values in the column `error_of` share the error.
+    (binomial). Comparison with equal values in the column `error_of` share the error.
     """
 
     name: str
@@ -105,7 +106,7 @@ class Table:
     title: str = ""
     note: str = ""
 
-    def models(self) -> Models:
+    def models(self) -> Comparison:
         """The models of the file; ValueError that names the column or the models for what cannot be used."""
         columns = self._read(self.file)
         columns = tables.select(columns, _matching(columns, self.where, self.file))
@@ -132,7 +133,7 @@ class Table:
             raise ValueError(f"{self.file}: {len(kept)} of {len(names)} models have all values; 2 are needed")
         columns = tables.select(columns, kept)
         axes = tuple(self._axis(axis, values[axis.name][kept], columns) for axis in self.axes)
-        return Models(tuple(names[row] for row in kept), axes)
+        return Comparison(tuple(names[row] for row in kept), axes)
 
     def _read(self, name: str) -> Columns:
         return tables.read_columns(tables.data_dir(self.data_dir) / name if self.public else name)
@@ -146,7 +147,7 @@ class Table:
             raise ValueError(f"axis {axis.name} has runs: name their file with runs= and its key with join=")
         return _joined(axis.runs, columns, runs, self.join, str(self.runs))
 
-    def _axis(self, axis: AxisColumns, values: Floats, columns: Columns) -> Axis:
+    def _axis(self, axis: AxisColumns, values: Floats, columns: Columns) -> NoisyAxis:
         in_percent = axis.scale == "logit" and axis.unit == "%"
         values = values / 100 if in_percent else values
         owner = np.arange(len(values))
@@ -154,7 +155,7 @@ class Table:
             owner = np.unique(_column(columns, axis.error_of, self.file), return_inverse=True)[1].ravel()
         unit = "fraction" if in_percent else axis.unit
         middle = np.nanmedian(values, axis=1)
-        about = Axis(axis.name, axis.better == "higher", axis.scale, middle, (), unit, axis.source)
+        about = NoisyAxis(axis.name, axis.better == "higher", axis.scale, middle, (), unit, axis.source)
         if axis.images is not None:
             spread = np.sqrt(middle * (1 - middle) / axis.images)
         elif axis.spread_column is not None:
@@ -170,7 +171,7 @@ class Table:
         return replace(about, noise=(Normal(spread / slope, owner),))
 
 
-def _with_repeats(axis: Axis, values: Floats, owner: Ints, how: str) -> Axis:
+def _with_repeats(axis: NoisyAxis, values: Floats, owner: Ints, how: str) -> NoisyAxis:
     """The axis with the noise that its (n, r) repeats show; NaN where one is missing.
 
     Additive model on the axis's scale: value = model + set-up + rest, by medians. A missing repeat is filled

@@ -15,7 +15,8 @@ import moocore
 import numpy as np
 
 from search import pareto
-from search.ranking.efficiency import DRAWS, TOLERANCE, Axis, Efficiency, Models, efficiency, on_all
+from search.noisy_axis import NoisyAxis
+from search.ranking.efficiency import DRAWS, TOLERANCE, Comparison, Efficiency, efficiency, on_all
 from supernet.arrays import Floats, Ints
 
 SUBSETS_UP_TO = 4  # axes of which every subset is a view; 11 views
@@ -33,7 +34,7 @@ class Band:
     hypervolume: 0 when the frontier is certain.
     """
 
-    axes: tuple[Axis, Axis]
+    axes: tuple[NoisyAxis, NoisyAxis]
     levels: Mapping[float, Floats]
     expected: Floats
     threshold: float  # percent: the expectation is the attainment level of this
@@ -55,7 +56,7 @@ class Devices:
 class Ranking:
     """The first of `views` is the main one."""
 
-    models: Models
+    models: Comparison
     views: Mapping[str, Efficiency]
     devices: Devices | None
     bands: Sequence[Band]
@@ -168,7 +169,7 @@ class Ranking:
 
 
 def rank(
-    models: Models,
+    models: Comparison,
     *,
     views: Mapping[str, Sequence[str]] | None = None,
     devices: Mapping[str, Sequence[str]] | None = None,
@@ -228,12 +229,12 @@ def _across(each: Mapping[str, Efficiency], n: int) -> Devices:
     )
 
 
-def band(x: Axis, y: Axis, *, seed: int = 0, draws: int = BAND_DRAWS) -> Band:
+def band(x: NoisyAxis, y: NoisyAxis, *, seed: int = 0, draws: int = BAND_DRAWS) -> Band:
     """Attainment levels, Vorob'ev expectation and deviation of the frontier of two axes (moocore).
 
     The reference point is the worst corner that any drawn frontier has.
     """
-    both = Models(tuple(str(row) for row in range(len(x.values))), (x, y))
+    both = Comparison(tuple(str(row) for row in range(len(x.values))), (x, y))
     fronts = []
     for costs in both.draw(seed, 0, draws):
         kept = costs[pareto.is_front(costs)]

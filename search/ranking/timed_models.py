@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,7 +17,9 @@ from latency.measuring.session import Watcher
 from latency.measuring.store import Store
 from latency.modules import classifiers
 from search import objective
-from search.ranking.efficiency import Axis, Models, Normal
+from search.models import named_facts
+from search.noisy_axis import NoisyAxis, Normal
+from search.ranking.efficiency import Comparison
 from supernet.arrays import Floats
 from supernet.files import tables
 from supernet.prediction import Prediction
@@ -47,7 +50,9 @@ class Torchvision:
     title: str = ""
     note: str = ""
 
-    def models(self, store: Store, *, seconds: float | None = None, watch: Watcher | None = None) -> Models:
+    def models(
+        self, store: Store, *, seconds: float | None = None, watch: Watcher | None = None
+    ) -> Comparison:
         """Time them; those that an engine cannot run are left out.
 
         Noise is that of one visit: normal in log time, with the interquartile range of a model's visits.
@@ -72,13 +77,15 @@ class Torchvision:
         itself = np.arange(len(kept))
         # On the logit scale the binomial standard deviation is 1 / sqrt(images p (1 - p)).
         counted = Normal(1 / np.sqrt(IMAGENET_IMAGES * top1 * (1 - top1)), itself)
-        axes = [Axis("top1", True, "logit", top1, (counted,), "fraction")]
+        axes = [NoisyAxis("top1", True, "logit", top1, (counted,), "fraction")]
         for name, timing in self.timings.items():
             low, middle, high = np.array([quartiles[name][one.name] for one in kept]).T / timing.batch
             axes.append(
-                Axis(name, False, "log", middle, (Normal(np.log(high / low) / IQR, itself),), "ms per image")
+                NoisyAxis(
+                    name, False, "log", middle, (Normal(np.log(high / low) / IQR, itself),), "ms per image"
+                )
             )
-        return Models(tuple(one.name for one in kept), tuple(axes))
+        return Comparison(tuple(one.name for one in kept), tuple(axes))
 
 
 @dataclass(frozen=True, config=FORBID)
@@ -92,7 +99,7 @@ class SearchRun:
     title: str = ""
     note: str = ""
 
-    def models(self) -> Models:
+    def models(self) -> Comparison:
         """The members of front.csv; ValueError when the folder holds no finished search."""
         table, kept = self.folder / "front.csv", self.folder / "config.yaml"
         if not table.is_file() or not kept.is_file():
@@ -103,13 +110,18 @@ class SearchRun:
         names = [str(name) for name in columns["architecture"]]
         space = get_space(names[0].split()[0])
         owner = objective.networks(space, space.parse(names))
+        described = self.folder / "objectives.json"
+        if described.is_file():
+            facts = json.loads(described.read_text())
+        else:  # the folder of a version that knew named objectives only
+            facts = {name: named_facts(name) for name in yaml.safe_load(kept.read_text())["objectives"]}
         axes = []
-        for name in yaml.safe_load(kept.read_text())["objectives"]:
+        for name, about in facts.items():
             predicted = Prediction(columns[name], columns[f"{name}_std"])
             if name == "latency_ms" and "latency_ms_measured" in columns:
                 predicted = _measured(predicted, columns["latency_ms_measured"], columns["latency_ms_iqr"])
-            axes.append(objective.axis(name, predicted, owner))
-        return Models(tuple(names), tuple(axes))
+            axes.append(objective.axis(name, predicted, owner, **about))
+        return Comparison(tuple(names), tuple(axes))
 
 
 def _measured(predicted: Prediction, ms: Floats, iqr: Floats) -> Prediction:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from search.ranking.efficiency import Axis
+from search.noisy_axis import NoisyAxis
 from search.ranking.rank import LEVELS, LIKELY, Band, Ranking, tau
 from search.report import search_report
 from supernet.arrays import Floats, Ints
@@ -94,7 +94,7 @@ def _band(band: Band, order: Ints) -> dict[str, Any]:
     }
 
 
-def label(axis: Axis) -> str:
+def label(axis: NoisyAxis) -> str:
     return f"{axis.name} ({axis.unit})" if axis.unit else axis.name
 
 

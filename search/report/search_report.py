@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from latency.predictors.by_precision import ByPrecision
+from latency.predictors.interface import LatencyModel
 from search.archive import Archive
 from search.front import FrontTable
-from search.objective import METRICS
 from search.problem import Problem
 
 TEMPLATE = Path(__file__).with_name("search_template.html")
@@ -79,9 +80,9 @@ def _plots(problem: Problem, archive: Archive, table: FrontTable) -> list[dict[s
                 "x": x,
                 "y": y,
                 "colour": colour,
-                "xlabel": _label(x),
-                "ylabel": _label(y),
-                "clabel": _label(colour),
+                "xlabel": objectives[x].label,
+                "ylabel": objectives[y].label,
+                "clabel": objectives[colour].label,
                 "cloud": {axis: [float(f"{v:.5g}") for v in values] for axis, values in cloud.items()},
                 "limits": {
                     axis: table.limits[name]["limit"]
@@ -91,11 +92,6 @@ def _plots(problem: Problem, archive: Archive, table: FrontTable) -> list[dict[s
             }
         )
     return plots
-
-
-def _label(name: str) -> str:
-    metric = METRICS.get(name)
-    return f"{name} ({metric.unit})" if metric is not None and metric.unit not in name else name
 
 
 def _history(history: Sequence[Mapping[str, float]]) -> dict[str, list[float]]:
@@ -164,25 +160,21 @@ def _models(problem: Problem) -> str:
     """Which predictors were used, where they are from, and how good they are."""
     sections = []
     models = problem.models
-    if models.latency is not None:
-        target = models.latency.target
-        spec = target.spec
+    for title, latency in _latencies(models.latency):
+        target, spec = latency.target, latency.target.spec
         facts = {
             "target": f"{target.name}: {target}",
-            "timed networks": f"{target.space}, resolutions {models.latency.resolutions[0]} to "
-            f"{models.latency.resolutions[1]}",
+            "timed networks": f"{target.space}, resolutions {latency.resolutions[0]} to "
+            f"{latency.resolutions[1]}",
             "data sheet": f"{spec.year or ''} {spec.kind}, {spec.bandwidth_gbs or '?'} GB/s, "
             f"{spec.fp32_tflops or '?'} TFLOPS fp32",
             "source": target.source,
             "licence": target.licence,
             "note": target.note,
-            **models.latency.facts,
-            "relative deviation": f"{100 * models.latency.relative_std:.2f}% of a single measurement",
+            **latency.facts,
+            "relative deviation": f"{100 * latency.relative_std:.2f}% of a single measurement",
         }
-        sections.append(("Latency", facts))
-    if models.latency_int8 is not None:
-        facts = {"target": f"{models.latency_int8.target.name}: {models.latency_int8.target}"}
-        sections.append(("Latency in int8", {**facts, **models.latency_int8.facts}))
+        sections.append((title, facts))
     if models.accuracy is not None:
         how = "fitted for" if models.accuracy.measured is None else "measured in the supernet"
         facts = {how: models.accuracy.space, **models.accuracy.facts}
@@ -203,6 +195,13 @@ def _models(problem: Problem) -> str:
         }
         sections.append(("Training cost", facts))
     return "".join(f"<h3>{name}</h3>{definitions(flat(facts))}" for name, facts in sections) or "<p>None.</p>"
+
+
+def _latencies(latency: LatencyModel | None) -> list[tuple[str, LatencyModel]]:
+    """Titles and predictors of the sections on latency."""
+    if isinstance(latency, ByPrecision):
+        return [("Latency in fp32", latency.fp32), ("Latency in int8", latency.int8)]
+    return [] if latency is None else [("Latency", latency)]
 
 
 def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

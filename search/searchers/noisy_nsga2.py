@@ -14,7 +14,7 @@ from pydantic.dataclasses import dataclass
 
 from search import pareto
 from search.archive import Archive
-from search.ranking.efficiency import front_probability
+from search.noisy_axis import front_probability
 from search.searchers.nsga2 import NSGA2, constrained_ranks
 from supernet.arrays import Floats, Genomes, Ints, Rng
 from supernet.space import SearchSpace

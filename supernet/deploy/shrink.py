@@ -23,14 +23,14 @@ from ofa.utils.my_modules import init_models
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as checked_dataclass
 
-from supernet import footprint
 from supernet.deploy import export, fake_quant, pruning
 from supernet.deploy import model as deployed_model
 from supernet.deploy.model import Model
 from supernet.files import artifact
+from supernet.measures import MEASURES
 from supernet.training.finetune import FineTuning, energy_kwh, train_alone
 from supernet.training.train import Processes
-from supernet.weights import network, quality
+from supernet.weights import footprint, network, quality
 from supernet.weights import subnet as subnets
 from supernet.weights.images import Images, Part
 from supernet.weights.network import Trained
@@ -201,7 +201,7 @@ class Int8Aware(TrainingStep):
 # ---------------------------------------------------------------------- what would be deployed
 def card(subnet: Subnet, model: Model, images: Images, part: Part) -> dict[str, Any]:
     """Footprint and quality of the model; quality on a part of the images, by the engine that runs it."""
-    counted = footprint.of_subnet(subnet)
+    counted = footprint.of_network(subnet)
     batches = images.batches(part, subnet.side, subnets.BATCH)
     found = quality.evaluate(model.run, batches)
     precision = subnet.facts.get("precision", "fp32")
@@ -322,12 +322,10 @@ def _changes(before: Mapping[str, Any], now: Mapping[str, Any], keys: Sequence[s
 
 def table(rows: Mapping[str, Mapping[str, Any]]) -> str:
     """A Markdown table of cards, a row each; columns in the order of the registry, where any has a value."""
-    shown = [name for name in footprint.MEASURES if any(name in card for card in rows.values())]
-    heads = [f"{name} [{footprint.MEASURES[name].shown}]" for name in shown]
+    shown = [name for name in MEASURES if any(name in card for card in rows.values())]
+    heads = [f"{name} [{MEASURES[name].shown}]" for name in shown]
     lines = ["| | precision | " + " | ".join(heads) + " |", "|---|---|" + "---:|" * len(shown)]
     for title, values in rows.items():
-        cells = [
-            f"{values[name] / footprint.MEASURES[name].scale:.4g}" if name in values else "" for name in shown
-        ]
+        cells = [f"{values[name] / MEASURES[name].scale:.4g}" if name in values else "" for name in shown]
         lines.append(f"| {title} | {values['precision']} | " + " | ".join(cells) + " |")
     return "\n".join(lines)

@@ -10,7 +10,6 @@ import pytest
 
 from search import problem, run
 from search.searchers.nsga2 import NSGA2
-from supernet.surrogates.training_cost import TrainingCost
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
@@ -53,7 +52,7 @@ for (const kind of ["error", "warn"]) console[kind] = (...words) => window.probl
 def report(tmp_path_factory):
     out = tmp_path_factory.mktemp("report") / "run"
     objectives = ["accuracy", "latency_ms", "training_hours"]
-    asked = problem.build(objectives, training=TrainingCost(), limits={"latency_ms": 25.0})
+    asked = problem.build(objectives, limits={"latency_ms": 25.0})
     evil = {"note": "</script><script>window.problems.push('escaped')</script><b>bold</b>"}
     run.run(asked, NSGA2(population=50), budget=1500, seed=0, out=out, config=evil)
     return out / "report.html"

@@ -9,18 +9,8 @@ import numpy as np
 import pytest
 
 from search import pareto
-from search.ranking.efficiency import (
-    Axis,
-    Models,
-    Normal,
-    Repeats,
-    distance,
-    efficiency,
-    front_probability,
-    off_scale,
-    on_all,
-    on_scale,
-)
+from search.noisy_axis import NoisyAxis, Normal, Repeats, front_probability, off_scale, on_scale
+from search.ranking.efficiency import Comparison, distance, efficiency, on_all
 
 B = 6000
 
@@ -29,11 +19,11 @@ def axis(name, values, spread, *, owner=None, maximize=False, scale="linear", so
     values = np.array(values, float)
     owner = np.arange(len(values)) if owner is None else np.array(owner)
     spread = np.broadcast_to(np.array(spread, float), values.shape)
-    return Axis(name, maximize, scale, values, (Normal(spread, owner),), source=source)
+    return NoisyAxis(name, maximize, scale, values, (Normal(spread, owner),), source=source)
 
 
 def models(*axes):
-    return Models(tuple(f"m{i}" for i in range(len(axes[0].values))), axes)
+    return Comparison(tuple(f"m{i}" for i in range(len(axes[0].values))), axes)
 
 
 def normal_cdf(x):
@@ -171,7 +161,7 @@ def test_brute_force_over_repeats():
     """Two models, two repeats each, drawn one by one or as set-ups: all outcomes can be listed."""
     value, deviation = np.array([1.0, 1.2]), np.array([[-0.3, 0.3], [-0.1, 0.6]])
     other = axis("y", [1.0, 1.0], 0.0)
-    x = Axis("x", False, "linear", value, (Repeats(deviation, np.arange(2)),))
+    x = NoisyAxis("x", False, "linear", value, (Repeats(deviation, np.arange(2)),))
     outcomes = [value + [deviation[0, a], deviation[1, b]] for a, b in product(range(2), repeat=2)]
     expected = np.mean([np.array(v) == min(v) for v in outcomes], axis=0)
     found = efficiency(models(x, other), draws=B, tolerance=0)
@@ -236,10 +226,10 @@ def test_front_probability_is_the_share_of_draws(rng):
         (lambda: axis("t", [1.0, -2.0], 0.1, scale="log"), "takes positive numbers"),
         (lambda: axis("t", [0.5, 76.0], 0.1, scale="logit"), "between 0 and 1"),
         (lambda: axis("t", [0.5, 0.6], np.nan), "spread"),
-        (lambda: Models(("a", "a"), (axis("t", [1, 2], 0),)), "model 'a' is there twice"),
+        (lambda: Comparison(("a", "a"), (axis("t", [1, 2], 0),)), "model 'a' is there twice"),
         (lambda: models(axis("t", [1, 2], 0), axis("t", [1, 2], 0)), "axis 't' is there twice"),
-        (lambda: Models(("a",), (axis("t", [1, 2], 0),)), "2 values, not 1"),
-        (lambda: Models((), ()), "nothing to rank"),
+        (lambda: Comparison(("a",), (axis("t", [1, 2], 0),)), "2 values, not 1"),
+        (lambda: Comparison((), ()), "nothing to rank"),
         (lambda: efficiency(models(axis("t", [1, 2], 0)), draws=0), "draws=0"),
     ],
 )

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import pytest
 
-from search import problem, run
+from search import models, problem, run
 from search.commands.search_options import BUDGET, MEASURED_BUDGET, Options
 from search.objective import InfeasibleError
 from search.searchers.linas import LINAS
@@ -18,7 +18,6 @@ from supernet import footprint, registry
 from supernet.prediction import Prediction
 from supernet.space import get_space
 from supernet.surrogates import accuracy
-from supernet.surrogates.training_cost import TrainingCost
 from supernet.training.measured_accuracy import AccuracyStore, SupernetAccuracy
 
 
@@ -52,7 +51,7 @@ def searcher():
 
 
 def go(model, out, budget=30, **asked):
-    found = problem.build(["accuracy", "macs"], accuracy=model, **asked)
+    found = problem.build(["accuracy", "macs"], models.choose(accuracy=model), **asked)
     return run.run(found, searcher(), budget=budget, seed=1, out=out, config={"budget": budget})
 
 
@@ -71,7 +70,7 @@ def test_only_what_is_searched_and_two_more_are_measured(tmp_path):
 
 def test_building_the_problem_measures_nothing():
     model = Evaluated(patience=0)
-    found = problem.build(["accuracy", "macs"], accuracy=model, limits={"accuracy": 0.7})
+    found = problem.build(["accuracy", "macs"], models.choose(accuracy=model), limits={"accuracy": 0.7})
     found.evaluator.check_limits(found.space)
     found.evaluator.fingerprint(found.space)
     assert found.evaluator.measures
@@ -100,7 +99,7 @@ def test_another_supernet_does_not_go_on(tmp_path):
         go(model, tmp_path / "a")
     assert (tmp_path / "a" / "config.yaml").exists()
     found = [
-        problem.build(["accuracy", "macs"], accuracy=Evaluated(measured=name))
+        problem.build(["accuracy", "macs"], models.choose(accuracy=Evaluated(measured=name)))
         for name in ("one", "one", "other")
     ]
     prints = [one.evaluator.fingerprint(one.space) for one in found]
@@ -115,9 +114,9 @@ def test_limits_of_what_is_measured_are_found_out_by_searching(tmp_path):
 
 
 def test_recipes_are_not_searched_by_an_accuracy_before_fine_tuning(rng):
-    plain = problem.build(["accuracy", "macs"], accuracy=Evaluated())
+    plain = problem.build(["accuracy", "macs"], models.choose(accuracy=Evaluated()))
     assert set(plain.space.column(plain.space.sample(50, rng), "finetune_epochs")) == {0}
-    costs = problem.build(["accuracy", "training_hours"], accuracy=Evaluated(), training=TrainingCost())
+    costs = problem.build(["accuracy", "training_hours"], models.choose(accuracy=Evaluated()))
     genomes = costs.space.sample(50, rng)
     assert set(costs.space.column(genomes, "finetune_epochs")) == {25}
     hours = costs.evaluator(genomes)[0][:, 1]
@@ -138,7 +137,9 @@ def test_accuracy_is_told_by_one():
 def test_surrogates_are_not_measured():
     surrogate = accuracy.load("ofa_mbv3_w1.0")
     assert surrogate.measured is None
-    assert not problem.build(["accuracy", "macs"], accuracy=replace(surrogate)).evaluator.measures
+    assert not problem.build(
+        ["accuracy", "macs"], models.choose(accuracy=replace(surrogate))
+    ).evaluator.measures
 
 
 def test_real_supernet_is_searched_and_resumed(trained_folder, tmp_path):
@@ -192,7 +193,7 @@ def test_killed_command_goes_on_to_the_same_bytes(trained_folder, tmp_path):
     assert list(after)[: len(before)] == list(before)
     assert all(after[name] == before[name] for name in before)  # seconds included: not measured again
     model = SupernetAccuracy(folder=trained_folder, images=40, store=tmp_path / "whole.sqlite")
-    asked = problem.build(["accuracy", "macs"], accuracy=model, resolution=(16, 16))
+    asked = problem.build(["accuracy", "macs"], models.choose(accuracy=model), resolution=(16, 16))
     linas = LINAS(first=6, batch=3, generations=3)
     run.run(asked, linas, budget=12, seed=0, out=tmp_path / "whole", config={})
     whole, cut = ((tmp_path / name / "archive.npz").read_bytes() for name in ("whole", "cut"))

@@ -5,7 +5,7 @@ import csv
 import numpy as np
 import pytest
 
-from search.ranking.efficiency import Normal, Repeats
+from search.noisy_axis import Normal, Repeats
 from search.ranking.model_table import AxisColumns, Runs, Table
 
 ROWS = [

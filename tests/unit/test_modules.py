@@ -22,7 +22,7 @@ from latency.modules.predictor import Correction, Networks
 from latency.predictors import interface
 from latency.target import Target
 from latency.zoo import catalogue
-from search import problem
+from search import models, problem
 from supernet.space import get_space
 from supernet.weights import network
 
@@ -133,10 +133,12 @@ def test_its_file_is_all_of_it(modules_of, rng, tmp_path):
 def test_a_search_takes_it_for_any_condition(modules_of):
     found = modules_of(TARGET)
     other = replace(TARGET, batch=4, space="ofa_proxyless_w1.3")
-    asked = problem.build(["macs", "latency_ms"], predictor=found, target=other)
+    asked = problem.build(["macs", "latency_ms"], models.choose(latency=found, target=other))
     assert asked.models.latency.target == other
     with pytest.raises(ValueError, match="this predictor knows the modules of"):
-        problem.build(["macs", "latency_ms"], predictor=found, target=replace(other, device="note10"))
+        problem.build(
+            ["macs", "latency_ms"], models.choose(latency=found, target=replace(other, device="note10"))
+        )
 
 
 @pytest.mark.parametrize("engine", catalogue.module_engines())

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 
 from latency.zoo import catalogue
-from search import objective, problem
+from search import models, objective, problem
 from search.objective import Evaluator, InfeasibleError, Objective
 from supernet.prediction import Prediction
 from supernet.space import get_space
 from supernet.surrogates import accuracy
-from supernet.surrogates.training_cost import TrainingCost
 
 SPACE = get_space("compofa_fixed")
+RESNET, FBNET = (models.choose(space=get_space(name)) for name in ("ofa_resnet50", "fbnet"))
 
 
 def depth(genomes):
@@ -72,7 +72,7 @@ def test_senseless_limits_are_refused(field, value):
 
 
 def test_default_problem_fills_in_what_belongs_together():
-    found = problem.build(["accuracy", "latency_ms", "training_hours"], training=TrainingCost())
+    found = problem.build(["accuracy", "latency_ms", "training_hours"])
     assert found.space.name == "ofa_mbv3_w1.2"
     assert found.models.latency.target.name == "v100_b64"
     assert found.models.accuracy.space == "ofa_mbv3_w1.2"
@@ -84,25 +84,27 @@ def test_widths_are_never_mixed():
     with pytest.raises(
         ValueError, match=r"timed on ofa_mbv3_w1.2 .* Targets that fit ofa_mbv3_w1.0: 2080ti_b64_w1.0, "
     ):
-        problem.build(["latency_ms"], space=get_space("ofa_mbv3_w1.0"), target=catalogue.target("v100_b64"))
+        problem.build(
+            ["latency_ms"],
+            models.choose(space=get_space("ofa_mbv3_w1.0"), target=catalogue.target("v100_b64")),
+        )
     with pytest.raises(
         ValueError, match=r"accuracy surrogate is of ofa_mbv3_w1.0, the space is ofa_mbv3_w1.2"
     ):
         problem.build(
             ["accuracy", "latency_ms"],
-            accuracy=accuracy.load("ofa_mbv3_w1.0"),
-            target=catalogue.target("v100_b64"),
+            models.choose(accuracy=accuracy.load("ofa_mbv3_w1.0"), target=catalogue.target("v100_b64")),
         )
 
 
 def test_accuracy_alone_says_which_space_is_searched():
-    found = problem.build(["accuracy", "latency_ms"], accuracy=accuracy.load("ofa_mbv3_w1.0"))
+    found = problem.build(["accuracy", "latency_ms"], models.choose(accuracy=accuracy.load("ofa_mbv3_w1.0")))
     assert (found.space.name, found.models.latency.target.space) == ("ofa_mbv3_w1.0", "ofa_mbv3_w1.0")
 
 
 def test_targets_that_were_changed_are_refused():
     with pytest.raises(ValueError, match="no predictor was fitted for"):
-        problem.build(["latency_ms"], target=replace(catalogue.target("v100_b64"), batch=1))
+        problem.build(["latency_ms"], models.choose(target=replace(catalogue.target("v100_b64"), batch=1)))
 
 
 def test_recipes_are_searched_only_where_they_matter(rng):
@@ -115,13 +117,15 @@ def test_recipes_are_searched_only_where_they_matter(rng):
 def test_fingerprint_tells_models_apart():
     one = problem.build(["latency_ms", "params"])
     same = problem.build(["latency_ms", "params"])
-    other = problem.build(["latency_ms", "params"], target=catalogue.target("titan_rtx_b64"))
+    other = problem.build(["latency_ms", "params"], models.choose(target=catalogue.target("titan_rtx_b64")))
     found = [p.evaluator.fingerprint(p.space) for p in (one, same, other)]
     assert found[0] == found[1] != found[2]
 
 
 def test_compofa_uses_the_models_of_its_parent(rng):
-    found = problem.build(["accuracy", "latency_ms"], space=SPACE, target=catalogue.target("p40_b64_w1.0"))
+    found = problem.build(
+        ["accuracy", "latency_ms"], models.choose(space=SPACE, target=catalogue.target("p40_b64_w1.0"))
+    )
     genomes = found.space.sample(20, rng)
     costs, _ = found.evaluator(genomes)
     inside = SPACE.embed(genomes, "ofa_mbv3_w1.0")
@@ -135,18 +139,12 @@ def test_compofa_uses_the_models_of_its_parent(rng):
         (dict(objectives=["latency"]), "Did you mean 'latency_ms'"),
         (dict(objectives=[]), "at least one"),
         (dict(objectives=["macs", "macs"]), "each objective once"),
-        (dict(objectives=["accuracy"], space=get_space("ofa_resnet50")), "no accuracy surrogate ships"),
-        (
-            dict(objectives=["latency_ms"], space=get_space("ofa_resnet50")),
-            "no target ships for ofa_resnet50",
-        ),
-        (
-            dict(objectives=["training_hours"], space=get_space("fbnet"), training=TrainingCost()),
-            "no training recipe",
-        ),
+        (dict(objectives=["accuracy"], models=RESNET), "no accuracy surrogate ships"),
+        (dict(objectives=["latency_ms"], models=RESNET), "no target ships for ofa_resnet50"),
+        (dict(objectives=["training_hours"], models=FBNET), "no training recipe"),
         (dict(objectives=["latency_ms"], resolution=(100, 130)), "beyond what the models were fitted on"),
         (dict(objectives=["latency_ms"], resolution=(192, 160)), "lower side first"),
-        (dict(objectives=["macs"], space=get_space("fbnet"), resolution=(32, 32)), "has no resolution"),
+        (dict(objectives=["macs"], models=FBNET, resolution=(32, 32)), "has no resolution"),
         (dict(objectives=["macs"], limits={"parms": 3e6}), "Did you mean 'params'"),
     ],
 )
@@ -157,7 +155,9 @@ def test_what_does_not_work_says_why(arguments, message):
 
 def test_footprint_objectives_work_for_every_space(rng):
     found = problem.build(
-        ["macs", "params", "peak_bytes"], space=get_space("ofa_resnet50"), limits={"params": 2e7}
+        ["macs", "params", "peak_bytes"],
+        RESNET,
+        limits={"params": 2e7},
     )
     genomes = found.space.sample(20, rng)
     costs, violation = found.evaluator(genomes)

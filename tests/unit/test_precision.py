@@ -9,8 +9,9 @@ import pytest
 
 from latency.data import LatencyData
 from latency.measuring import session
+from latency.predictors.by_precision import ByPrecision
 from latency.zoo import catalogue
-from search import front, pareto, problem, verify
+from search import front, models, pareto, problem, verify
 from search.archive import Archive
 from supernet.prediction import Prediction
 from supernet.space import get_space
@@ -24,16 +25,17 @@ class Halved:
     def __init__(self, precision="int8"):
         self.fp32 = catalogue.predictor("epyc_ort")
         self.target = replace(self.fp32.target, precision=precision, name="halved")
-        self.resolutions, self.facts = self.fp32.resolutions, {}
+        self.resolutions, self.relative_std, self.facts = self.fp32.resolutions, 0.1, {}
 
     def predict(self, genomes, target):
         found = self.fp32.predict(genomes, self.fp32.target)
         return Prediction(found.mean / 2, found.std / 2)
 
 
-def build(*objectives, **options):
-    space = get_space("ofa_mbv3_w1.0_int8")
-    return problem.build(objectives, space=space, predictor=catalogue.predictor("epyc_ort"), **options)
+def build(*objectives, eight=None, change=None):
+    space, latency = get_space("ofa_mbv3_w1.0_int8"), catalogue.predictor("epyc_ort")
+    latency = latency if eight is None else ByPrecision(latency, eight, space)
+    return problem.build(objectives, models.choose(space=space, latency=latency, int8=change))
 
 
 def both(asked, rng):
@@ -46,9 +48,7 @@ def both(asked, rng):
 
 def test_each_precision_has_its_own_latency_accuracy_and_bytes(rng):
     change = int8_change.Int8Change(points=-0.5, std_points=0.3)
-    asked = build(
-        "accuracy", "latency_ms", "weight_bytes", "peak_bytes", predictor_int8=Halved(), int8=change
-    )
+    asked = build("accuracy", "latency_ms", "weight_bytes", "peak_bytes", eight=Halved(), change=change)
     fp32, int8 = both(asked, rng)
     mixed = np.concatenate([fp32, int8])
     costs, _ = asked.evaluator(mixed)
@@ -80,7 +80,7 @@ def test_names_end_with_the_bits_and_fp32_is_the_bare_network(rng):
 def test_a_search_over_both_precisions_finds_more_than_one_over_fp32(rng):
     """With int8 twice as fast for half a point less, the joint front covers the front of fp32."""
     change = int8_change.Int8Change(points=-0.5, std_points=0.3)
-    asked = build("accuracy", "latency_ms", "weight_bytes", predictor_int8=Halved(), int8=change)
+    asked = build("accuracy", "latency_ms", "weight_bytes", eight=Halved(), change=change)
     fp32, int8 = both(asked, rng)
     few, many = asked.evaluator(fp32)[0], asked.evaluator(np.concatenate([fp32, int8]))[0]
     reference = many.max(axis=0) * np.array([0.9, 1.1, 1.1])
@@ -90,16 +90,16 @@ def test_a_search_over_both_precisions_finds_more_than_one_over_fp32(rng):
 def test_what_does_not_fit_is_refused():
     with pytest.raises(ValueError, match="needs int8_predictor="):
         build("accuracy", "latency_ms")
-    fp32 = catalogue.predictor("epyc_ort")
+    fp32, space = catalogue.predictor("epyc_ort"), get_space("ofa_mbv3_w1.0_int8")
     bf16 = replace(fp32, target=replace(fp32.target, precision="bf16", name="bf16"))
     with pytest.raises(ValueError, match="as b32 says"):
-        problem.build(
-            ["latency_ms"], space=get_space("ofa_mbv3_w1.0_int8"), predictor=bf16, predictor_int8=Halved()
-        )
+        ByPrecision(bf16, Halved(), space)
     with pytest.raises(ValueError, match="it must be int8"):
-        build("accuracy", "latency_ms", predictor_int8=Halved("fp32"))
+        build("accuracy", "latency_ms", eight=Halved("fp32"))
     with pytest.raises(ValueError, match="no precision gene"):
-        problem.build(["latency_ms"], predictor=catalogue.predictor("epyc_ort"), predictor_int8=Halved())
+        ByPrecision(fp32, Halved(), get_space("ofa_mbv3_w1.0"))
+    with pytest.raises(ValueError, match=r"whose networks are those of ofa_mbv3_w1\.2"):
+        ByPrecision(fp32, Halved(), precision.space("wider", "ofa_mbv3_w1.2"))
     with pytest.raises(ValueError, match="itself part of"):
         precision.space("twice", "compofa_fixed")
 
@@ -139,7 +139,7 @@ def test_the_declared_change_is_that_of_torchvision():
 
 def test_each_precision_on_the_front_is_measured_in_its_own_sitting(rng, monkeypatch):
     """int8 turns out a tenth slower than predicted, fp32 as predicted."""
-    asked = build("accuracy", "latency_ms", "weight_bytes", predictor_int8=Halved())
+    asked = build("accuracy", "latency_ms", "weight_bytes", eight=Halved())
     genomes = np.concatenate(both(asked, rng))
     costs, violation = asked.evaluator(genomes)
     archive = Archive(asked.space, ["accuracy", "latency_ms", "weight_bytes"], costs.max(axis=0))

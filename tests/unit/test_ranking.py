@@ -9,18 +9,20 @@ from scipy.stats import kendalltau
 
 from search import front, pareto, problem
 from search.archive import Archive
+from search.noisy_axis import NoisyAxis, Normal
 from search.ranking import rank
-from search.ranking.efficiency import Axis, Models, Normal
+from search.ranking.efficiency import Comparison
 from search.searchers.nsga2 import NSGA2
-from supernet.surrogates.training_cost import TrainingCost
 
 
 def make(rng, n=30, k=3, spread=0.05):
     names = tuple(f"model {i}, {'<b>' if i == 0 else ''}" for i in range(n))
-    return Models(
+    return Comparison(
         names,
         tuple(
-            Axis(f"axis{j}", j == 0, "log", rng.random(n) + 0.5, (Normal(np.full(n, spread), np.arange(n)),))
+            NoisyAxis(
+                f"axis{j}", j == 0, "log", rng.random(n) + 0.5, (Normal(np.full(n, spread), np.arange(n)),)
+            )
             for j in range(k)
         ),
     )
@@ -83,7 +85,7 @@ def test_band_is_what_the_draws_reach(rng):
 @pytest.fixture(scope="module")
 def searched():
     objectives = ["accuracy", "latency_ms", "training_hours"]
-    asked = problem.build(objectives, training=TrainingCost())
+    asked = problem.build(objectives)
     archive, searcher, rng = (
         Archive(asked.space, objectives, np.ones(3)),
         NSGA2(population=50),

@@ -1,5 +1,6 @@
 """The loop and its folder: byte-identical archives, resume, what is refused."""
 
+import csv
 import json
 import signal
 import threading
@@ -9,16 +10,18 @@ import numpy as np
 import pytest
 
 from latency.zoo import catalogue
-from search import problem, run
+from search import models, problem, run
+from search.objective import Objective
+from search.ranking.timed_models import SearchRun
 from search.searchers.nsga2 import NSGA2
+from supernet.prediction import exact
 from supernet.space import get_space
-from supernet.surrogates.training_cost import TrainingCost
 
 
 @pytest.fixture(scope="module")
 def asked():
     objectives = ["accuracy", "latency_ms", "training_hours"]
-    return problem.build(objectives, training=TrainingCost(), limits={"latency_ms": 20.0, "params": 7e6})
+    return problem.build(objectives, limits={"latency_ms": 20.0, "params": 7e6})
 
 
 def go(asked, out, budget=900, seed=1, **options):
@@ -158,7 +161,7 @@ def test_damaged_checkpoints_are_named_and_kept(asked, tmp_path, damage):
 def test_checkpoints_of_another_space_are_refused(asked, tmp_path):
     with pytest.raises(run.Interrupted):
         go(asked, tmp_path / "a", sinks=[StopAfter(2)])
-    other = problem.build(["macs", "params"], space=get_space("fbnet"))
+    other = problem.build(["macs", "params"], models.choose(space=get_space("fbnet")))
     with pytest.raises(ValueError, match=r"does not fit this run .*ofa_mbv3_w1.2, not of fbnet"):
         go(other, tmp_path / "a")
 
@@ -168,9 +171,8 @@ def test_checkpoints_of_other_models_are_refused(asked, tmp_path):
         go(asked, tmp_path / "a", sinks=[StopAfter(2)])
     other = problem.build(
         ["accuracy", "latency_ms", "training_hours"],
-        training=TrainingCost(),
+        models.choose(target=catalogue.target("titan_rtx_b64")),
         limits={"latency_ms": 20.0, "params": 7e6},
-        target=catalogue.target("titan_rtx_b64"),
     )
     with pytest.raises(ValueError, match="predictors were other ones"):
         go(other, tmp_path / "a")
@@ -222,8 +224,35 @@ def test_senseless_numbers_are_refused(asked, tmp_path, options):
 
 
 def test_exhausted_space_ends_the_run(tmp_path):
-    small = problem.build(["macs", "params"], space=get_space("compofa_fixed").restrict("r", 224, 224))
+    small = problem.build(
+        ["macs", "params"], models.choose(space=get_space("compofa_fixed").restrict("r", 224, 224))
+    )
     small = replace(small, space=small.space.restrict("finetune_epochs", 0, 0))
     found = go(small, tmp_path / "a", budget=10_000)
     assert found.summary["exhausted"]
     assert found.summary["evaluations"] == 3**5
+
+
+def test_objectives_of_your_own_go_through_a_whole_run(tmp_path):
+    """Nothing looks their names up: the table, the report and the folder take unit and direction along."""
+    space = get_space("compofa_fixed")
+
+    def depth(genomes):
+        return exact(sum(space.column(genomes, f"d{stage}") for stage in range(5)).astype(float))
+
+    steps = Objective("steps", "layers", depth, maximize=True, limit=12.0)
+    asked = problem.build([steps, "macs"], models.choose(space=space))
+    found = go(asked, tmp_path / "a", budget=300)
+    assert found.archive.objectives == ("steps", "macs")
+    rows = list(csv.DictReader((tmp_path / "a" / "front.csv").read_text().splitlines()))
+    names = [row["architecture"] for row in rows]
+    assert [float(row["steps"]) for row in rows] == depth(space.parse(names)).mean.tolist()
+    assert {row["steps_limit_holds"] for row in rows} == {"True"}
+    report = (tmp_path / "a" / "report.html").read_text()
+    assert "steps (layers)" in report
+    assert "steps &ge; 12 layers" in report
+    ranked = SearchRun(folder=tmp_path / "a").models()
+    assert [(axis.name, axis.unit, axis.maximize) for axis in ranked.axes] == [
+        ("steps", "layers", True),
+        ("macs", "MACs", False),
+    ]

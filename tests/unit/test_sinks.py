@@ -8,7 +8,6 @@ import pytest
 from search import front, problem, run
 from search.searchers.nsga2 import NSGA2
 from search.sinks import Wandb
-from supernet.surrogates.training_cost import TrainingCost
 
 
 class Recorder:
@@ -38,7 +37,7 @@ class Recorder:
 def test_what_wandb_gets(objectives, tmp_path, monkeypatch):
     recorder = Recorder()
     monkeypatch.setitem(sys.modules, "wandb", recorder.module())
-    asked = problem.build(objectives, training=TrainingCost())
+    asked = problem.build(objectives)
     sink = Wandb(tmp_path / "a", {"seed": 0}, "offline")
     found = run.run(
         asked, NSGA2(population=50), budget=300, seed=0, out=tmp_path / "a", config={}, sinks=[sink]

@@ -8,7 +8,7 @@ import pytest
 from latency.data import LatencyData
 from latency.measuring import session
 from latency.zoo import catalogue
-from search import front, problem, verify
+from search import front, models, problem, verify
 from search.archive import Archive
 from supernet.space import get_space
 
@@ -16,7 +16,9 @@ from supernet.space import get_space
 @pytest.fixture
 def asked():
     return problem.build(
-        ["accuracy", "latency_ms"], predictor=catalogue.predictor("v100_b64"), limits={"latency_ms": 25.0}
+        ["accuracy", "latency_ms"],
+        models.choose(latency=catalogue.predictor("v100_b64")),
+        limits={"latency_ms": 25.0},
     )
 
 
@@ -106,7 +108,7 @@ def test_drift_of_the_machine_is_no_error_of_the_prediction(rng, monkeypatch):
     from latency.predictors.interface import with_facts
 
     known = with_facts(catalogue.predictor("v100_b64"), {"anchors_ms": {"a": 2.0}})
-    asked = problem.build(["accuracy", "latency_ms"], predictor=known)
+    asked = problem.build(["accuracy", "latency_ms"], models.choose(latency=known))
     measured_as(monkeypatch, predicted, drift=1.2)
     archive = searched(asked, rng)
     found = verify.verifier(None, 5)(asked, archive, front.table(archive, asked.evaluator))

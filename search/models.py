@@ -1,0 +1,236 @@
+"""What the objectives of a search are computed from: the models of accuracy, latency and training cost that
+belong to one space.
+
+Letters: n architectures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from latency.predictors.interface import AnyTarget, LatencyModel
+from latency.target import Target
+from latency.zoo import catalogue
+from search.objective import Objective
+from supernet import footprint, registry
+from supernet.arrays import Genomes
+from supernet.layers import BYTES_FP32
+from supernet.measures import MEASURES
+from supernet.prediction import Prediction, exact, where
+from supernet.space import SearchSpace, get_space
+from supernet.surrogates import accuracy as surrogates
+from supernet.surrogates.int8_change import Int8Change
+from supernet.surrogates.training_cost import TrainingCost
+
+DEFAULT_TARGET = "v100_b64"
+
+
+class AccuracyModel(Protocol):
+    """What tells the accuracy of networks: a surrogate that predicts it, or a supernet that is evaluated."""
+
+    @property
+    def space(self) -> str: ...
+    @property
+    def resolutions(self) -> tuple[int, int]: ...
+    @property
+    def facts(self) -> Mapping[str, Any]: ...
+    @property
+    def measured(self) -> str | None: ...  # as Objective.measured
+    def predict(self, genomes: Genomes, space: SearchSpace | None = None) -> Prediction: ...
+
+
+@dataclass(frozen=True)
+class Models:
+    """The models of one space; `accuracy`, `latency` and `training` may be absent. `int8` says what int8 does
+    to the accuracy of the networks whose precision gene chooses it."""
+
+    space: SearchSpace
+    accuracy: AccuracyModel | None = None
+    latency: LatencyModel | None = None
+    training: TrainingCost | None = None
+    int8: Int8Change = field(default_factory=Int8Change)
+
+    @property
+    def resolutions(self) -> tuple[int, int]:
+        """The lowest and the highest input side that every model knows."""
+        ranges = [model.resolutions for model in (self.accuracy, self.latency) if model is not None]
+        return max((low for low, _ in ranges), default=0), min((high for _, high in ranges), default=10**6)
+
+    def objective(self, name: str, limit: float | None = None, confidence: float = 0.90) -> Objective:
+        """The objective `name` of `QUANTITIES`; ValueError with the nearest spelling otherwise."""
+        if name not in QUANTITIES:
+            raise registry.unknown_name("objective", name, QUANTITIES)
+        measured = self.accuracy.measured if name == "accuracy" and self.accuracy is not None else None
+        objective = Objective(
+            name,
+            of=partial(QUANTITIES[name], self),
+            limit=limit,
+            confidence=confidence,
+            measured=measured,
+            **named_facts(name),
+        )
+        probe = self.space.sample(1, np.random.default_rng(0))
+        objective.of(probe if measured is None else probe[:0])  # fail now, not in the middle of a run
+        return objective
+
+    def in_int8(self, genomes: Genomes) -> NDArray[np.bool_]:
+        """(n,) which networks are deployed in int8: none where precision is no gene."""
+        if "precision" not in self.space.index:
+            return np.zeros(len(genomes), bool)
+        return self.space.column(genomes, "precision") == 8
+
+    def predict_accuracy(self, genomes: Genomes) -> Prediction:
+        """(n,) top-1 accuracy, a fraction."""
+        if self.accuracy is None:
+            raise ValueError(
+                f"no accuracy surrogate ships for {self.space.name} (there are: "
+                f"{', '.join(registry.names('accuracy'))}); pass your own with accuracy_file=, or choose "
+                "other objectives, for instance objectives=[macs,params]"
+            )
+        fp32 = self.accuracy.predict(genomes, self.space)
+        return where(self.in_int8(genomes), self.int8.apply(fp32), fp32)
+
+    def predict_latency(self, genomes: Genomes) -> Prediction:
+        """(n,) ms of one batch on the target."""
+        if self.latency is None:
+            raise ValueError(
+                f"no target ships for {self.space.name}: target=here target.space={self.space.name} times "
+                "this machine; or search without latency, for instance objectives=[accuracy,macs]"
+            )
+        target = self.latency.target
+        if "precision" in self.space.index and target.space != self.space.name:
+            raise ValueError(
+                f"{self.space.name} needs int8_predictor= beside the predictor of fp32: a file of make fit, "
+                "or run:FOLDER of make adapt, for target.precision=int8; target=here measures both"
+            )
+        return self.latency.predict(self.space.embed(genomes, target.space), target)
+
+    def predict_training(self, genomes: Genomes, name: str) -> Prediction:
+        """(n,) `training_hours`, `training_kwh` or `training_usd`."""
+        if self.training is None or "finetune_epochs" not in self.space.index:
+            raise ValueError(
+                f"{self.space.name} has no training recipe: leave {name} out of objectives= and limits="
+            )
+        return TRAINING[name](self.training, self.space, genomes)
+
+    def footprint(self, genomes: Genomes, metric: str) -> Prediction:
+        """(n,) `macs` or `params` of one image."""
+        return exact(footprint.of(self.space, genomes, metric))
+
+    def bytes_of(self, genomes: Genomes, metric: str) -> Prediction:
+        """(n,) bytes of the values that a metric counts, of which an int8 value takes one."""
+        bytes_per_value = np.where(self.in_int8(genomes), 1, BYTES_FP32)
+        unit = BYTES_FP32 if metric == "peak_bytes" else 1
+        return exact(footprint.of(self.space, genomes, metric) / unit * bytes_per_value)
+
+
+TRAINING: Mapping[str, Callable[[TrainingCost, SearchSpace, Genomes], Prediction]] = {
+    "training_hours": TrainingCost.hours,
+    "training_kwh": TrainingCost.kwh,
+    "training_usd": TrainingCost.usd,
+}
+COMMON_ERROR = frozenset(TRAINING)  # one factor is off for all networks
+QUANTITIES: Mapping[str, Callable[[Models, Genomes], Prediction]] = {  # what objectives= and limits= may name
+    "accuracy": Models.predict_accuracy,
+    "latency_ms": Models.predict_latency,
+    "training_hours": lambda models, genomes: models.predict_training(genomes, "training_hours"),
+    "training_kwh": lambda models, genomes: models.predict_training(genomes, "training_kwh"),
+    "training_usd": lambda models, genomes: models.predict_training(genomes, "training_usd"),
+    "macs": lambda models, genomes: models.footprint(genomes, "macs"),
+    "params": lambda models, genomes: models.footprint(genomes, "params"),
+    "weight_bytes": lambda models, genomes: models.bytes_of(genomes, "params"),
+    "activation_bytes": lambda models, genomes: models.bytes_of(genomes, "activations"),
+    "peak_bytes": lambda models, genomes: models.bytes_of(genomes, "peak_bytes"),
+}
+
+
+def named_facts(name: str) -> dict[str, Any]:
+    """`Objective.facts` of a named objective."""
+    measure = MEASURES[name]
+    return {"unit": measure.unit, "maximize": measure.maximize, "common_error": name in COMMON_ERROR}
+
+
+def choose(
+    *,
+    space: SearchSpace | None = None,
+    target: Target | None = None,
+    latency: LatencyModel | None = None,
+    accuracy: AccuracyModel | None = None,
+    training: TrainingCost | None = None,
+    int8: Int8Change | None = None,
+) -> Models:
+    """Models that belong together: fill in what is not given, and refuse what does not fit.
+
+    Without target: the first of the zoo that fits the space (v100_b64 without space). Without space: that of
+    the latency's target, or of the accuracy. Without accuracy: the surrogate that ships for the space. A
+    width is never mixed with another: ValueError.
+
+    >>> choose(target=catalogue.target("titan_rtx_b64")).space.name
+    'ofa_mbv3_w1.2'
+    """
+    if space is None and target is None and latency is None and accuracy is not None:
+        space = get_space(accuracy.space)
+    if latency is None or target is not None:
+        latency = latency_for(space, target, latency)
+    if space is None:
+        assert latency is not None  # a default ships
+        space = get_space(latency.target.space)
+    if latency is not None:
+        _check_target(space, latency.target)
+    if accuracy is None:
+        ships = [name for name in _names(space) if name in registry.names("accuracy")]
+        accuracy = surrogates.load(ships[0]) if ships else None
+    elif accuracy.space not in _names(space):
+        kind = " surrogate" if accuracy.measured is None else ""
+        raise ValueError(
+            f"the accuracy{kind} is of {accuracy.space}, the space is {space.name}: accuracy and latency "
+            f"must be of the same networks. Targets that fit {accuracy.space}: "
+            f"{_listed(get_space(accuracy.space))}"
+        )
+    return Models(space, accuracy, latency, training or TrainingCost(), int8 or Int8Change())
+
+
+def latency_for(
+    space: SearchSpace | None, target: Target | None, predictor: LatencyModel | None = None
+) -> LatencyModel | None:
+    """The latency on a target: by the predictor where it answers for that target, else by what ships.
+    Without target and predictor, what ships for the first target that fits the space, if any does."""
+    if predictor is None and target is None:
+        fitting = [DEFAULT_TARGET] if space is None else _fitting_targets(space)
+        return catalogue.predictor(fitting[0]) if fitting else None
+    if predictor is None:
+        assert target is not None
+        if space is not None:
+            _check_target(space, target)
+        return catalogue.automatic(target)[0]
+    if target is None or target.key == predictor.target.key:
+        return predictor
+    if isinstance(predictor, AnyTarget):
+        return predictor.at(target)
+    raise ValueError(f"the predictor was fitted for {predictor.target.name}; leave target={target.name} out")
+
+
+def _names(space: SearchSpace) -> list[str]:
+    return [space.name] if space.parent is None else [space.name, space.parent.name]
+
+
+def _fitting_targets(space: SearchSpace) -> list[str]:
+    return [name for owner in _names(space) for name in catalogue.targets_of(owner)]
+
+
+def _listed(space: SearchSpace) -> str:
+    return ", ".join(_fitting_targets(space)) or "none yet"
+
+
+def _check_target(space: SearchSpace, target: Target) -> None:
+    if target.space not in _names(space):
+        raise ValueError(
+            f"the target {target.name} was timed on {target.space} networks, the space is {space.name}: "
+            f"their latencies are not comparable. Targets that fit {space.name}: {_listed(space)}"
+        )
