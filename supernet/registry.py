@@ -1,30 +1,51 @@
-"""The registry: `configs/<group>/<name>.yaml` is one choice.
+"""The registry: `configs/<group>/<name>.yaml` is one choice of a group, and building what a node describes.
 
-Adding a file adds the choice; nothing else lists them.
+A node is a mapping with `_target_`, the dotted name of a class or function, and arguments for it. Adding a
+file adds a choice; nothing else lists them. Defaults are those of the class or function: `complete` adds them
+to a node, so that YAML says only what differs.
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import inspect
+import pkgutil
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined, to_jsonable_python
 
 INSTALLED = Path(__file__).parent / "configs"  # where a wheel puts them
 FOLDER = INSTALLED if INSTALLED.is_dir() else Path(__file__).parents[1] / "configs"
 FACTS = ("space", "target", "device", "accuracy")  # groups whose files say how things are
-FACT_TYPE = "Target"  # targets that are built by a function have options: this machine, any GPU
+FACT_TYPE = "latency.target.Target"  # targets that a function makes have options: this machine, any GPU
+NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+REQUIRED = "???"  # the value of an option that has to be given, as Hydra writes it
+MOVED = {  # modules that nodes in run folders of release 0.1 name, and where what they held is now
+    "latency.module_data": "latency.modules.design",
+    "latency.module_fit": "latency.modules.fit",
+    "search.model_table": "search.ranking.model_table",
+    "search.timed_models": "search.ranking.timed_models",
+    "supernet.accuracy": "supernet.surrogates.accuracy",
+    "supernet.data": "supernet.weights.images",
+    "supernet.evaluation": "supernet.training.measured_accuracy",
+    "supernet.recipes": "supernet.training.recipes",
+    "supernet.shrink": "supernet.deploy.shrink",
+    "supernet.training_cost": "supernet.surrogates.training_cost",
+}
 
 
-def unknown_name(what: str, name: str, known: Iterable[str]) -> ValueError:
+def unknown_name(what: str, name: str, choices: Iterable[str]) -> ValueError:
     """The error for a name that does not exist: offers the nearest spelling and lists what there is."""
-    known = list(known)
-    near = [other for other in known if name and other.startswith(name)][:1]
-    near = near or difflib.get_close_matches(name, known, n=1)
+    choices = list(choices)
+    near = [choice for choice in choices if name and choice.startswith(name)][:1]
+    near = near or difflib.get_close_matches(name, choices, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
-    return ValueError(f"unknown {what} {name!r}.{hint} Known: {', '.join(known) or 'none'}")
+    return ValueError(f"unknown {what} {name!r}.{hint} Known: {', '.join(choices) or 'none'}")
 
 
 def names(group: str) -> list[str]:
@@ -42,57 +63,74 @@ def load(group: str, name: str) -> dict[str, Any]:
     return node
 
 
-def build(node: Any) -> Any:
-    """The object a node describes; the one call site of Hydra's `instantiate`."""
-    from hydra.utils import instantiate
+def get(group: str, name: str, **options: Any) -> Any:
+    """What `configs/<group>/<name>.yaml` describes, with some options set to other values.
 
-    return instantiate(node, _convert_="all")
-
-
-def check_overrides(overrides: Iterable[str], config: str) -> None:
-    """ValueError for `key=value` words whose key or choice does not exist, with the nearest spelling.
-
-    Hydra refuses them too, but offers nothing near. Words that start with `hydra`, `+`, `-` or `~` are left
-    to Hydra.
+    >>> from supernet import registry
+    >>> registry.names("searcher")
+    ['linas', 'noisy_nsga2', 'nsga2', 'random']
+    >>> searcher = registry.get("searcher", "nsga2", population=50)
     """
-    top = yaml.safe_load((FOLDER / f"{config}.yaml").read_text())
-    chosen = {
-        key: value for entry in top["defaults"] if isinstance(entry, dict) for key, value in entry.items()
-    }
-    chosen = {key: value for key, value in chosen.items() if "/" not in key}
-    known = sorted({*chosen, *top} - {"defaults", "hydra"})
-    nested = []
-    for word in overrides:
-        key, equals, value = word.partition("=")
-        if not equals or word.startswith(("hydra", "+", "-", "~")):
-            continue
-        root, _, option = key.partition(".")
-        if root not in known:
-            raise unknown_name("option", root, known)
-        if option:
-            nested.append((root, option))
-        elif root in chosen:
-            chosen[root] = value
-            for name in value.split(","):
-                if name != "null" and name not in names(root):
-                    raise unknown_name(root, name, names(root))
-    if missing := [key for key, value in chosen.items() if value == "???"]:
-        raise ValueError(
-            f"please give {', '.join(f'{key}=...' for key in missing)} ({', '.join(names(missing[0]))})"
-        )
-    for root, option in nested:
-        if root in FACTS and not _has_options(root, str(chosen[root])):
-            raise ValueError(
-                f"{root}.{option} states a fact and is no option; write a configs/{root}/NAME.yaml for "
-                f"another {root}"
-            )
-        node = top[root] if root not in chosen else load(root, str(chosen[root]).split(",")[0])
-        if isinstance(node, dict) and option.split(".")[0] not in node:
-            raise unknown_name(f"option of {root}", option, [name for name in node if name != "_target_"])
+    return build(load(group, name) | options)
 
 
-def _has_options(group: str, name: str) -> bool:
-    """Whether a choice among facts takes options all the same."""
-    return (
-        group == "target" and name in names(group) and not load(group, name)["_target_"].endswith(FACT_TYPE)
-    )
+def states_facts(group: str, node: Mapping[str, Any]) -> bool:
+    """Whether a node of the group says how something is, so that its arguments are no options."""
+    return group in FACTS and (group != "target" or node.get("_target_") == FACT_TYPE)
+
+
+def build(node: Any) -> Any:
+    """The object that a node describes, its inner nodes first; what is no node is returned as it is."""
+    if isinstance(node, list | tuple):
+        return [build(item) for item in node]
+    if not isinstance(node, Mapping):
+        return node
+    arguments = {key: build(value) for key, value in node.items() if key != "_target_"}
+    if "_target_" not in node:
+        return arguments
+    target = locate(node["_target_"])
+    try:
+        inspect.signature(target).bind(**arguments)
+    except TypeError as error:
+        raise ValueError(f"_target_={node['_target_']}: {error}") from None
+    return target(**arguments)
+
+
+def locate(target: str) -> Callable[..., Any]:
+    """The class or function of a dotted name; names of release 0.1 are found where they have moved to."""
+    module, _, name = target.rpartition(".")
+    try:
+        found: Callable[..., Any] = pkgutil.resolve_name(f"{MOVED.get(module, module)}.{name}")
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(f"_target_={target} names no class or function ({error})") from error
+    return found
+
+
+def complete(node: Any) -> Any:
+    """The node with every option of what it builds: at its default, or REQUIRED where there is none."""
+    if isinstance(node, list):
+        return [complete(item) for item in node]
+    if not isinstance(node, dict):
+        return node
+    node = {key: complete(value) for key, value in node.items()}
+    if "_target_" not in node:
+        return node
+    for name, default in defaults(locate(node["_target_"])).items():
+        value = to_jsonable_python(default)
+        part_of_it = is_dataclass(default) and isinstance(node.get(name), dict)
+        node[name] = value | node[name] if part_of_it else node.get(name, value)
+    return node
+
+
+def defaults(target: Callable[..., Any]) -> dict[str, Any]:
+    """{option: default} of a class or function; REQUIRED where there is no default."""
+    if not is_dataclass(target):
+        options = inspect.signature(target).parameters.values()
+        return {o.name: REQUIRED if o.default is o.empty else o.default for o in options if o.kind in NAMED}
+    values = {}
+    for field in fields(target):
+        made = field.default if field.default_factory is MISSING else field.default_factory()
+        made = made.get_default(call_default_factory=True) if isinstance(made, FieldInfo) else made
+        if field.init:
+            values[field.name] = REQUIRED if made is MISSING or made is PydanticUndefined else made
+    return values

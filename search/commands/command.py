@@ -1,5 +1,9 @@
 """What the commands share: Hydra composes the configuration, errors of the user's making are one line, not a
-traceback."""
+traceback.
+
+`configs/NAME.yaml` lists the groups of a command; its other options, and those of every node, are looked up
+in the class or function that gets them. Hydra itself is not restricted: all its words and flags work.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +13,12 @@ from collections.abc import Callable
 from typing import Any
 
 import hydra
+from hydra._internal.core_plugins.file_config_source import FileConfigSource
+from hydra._internal.sources_registry import SourcesRegistry
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
+from hydra.core.plugins import Plugins
+from hydra.errors import HydraException, MissingConfigException
+from hydra.plugins.config_source import ConfigResult
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
@@ -21,42 +29,104 @@ from latency.measuring.session import Watcher
 from supernet import registry
 
 EXIT_INTERRUPTED = 130
+FULL_ERROR = "HYDRA_FULL_ERROR"  # 1 shows tracebacks
+OURS = (ValueError, HydraException, OmegaConfBaseException)  # errors of the user's making
 
 
-def run(config: str, task: Callable[[dict[str, Any]], None]) -> None:
-    """Compose `configs/<config>.yaml` with the command line and call `task` with it, once per job of a
+class CompleteNodes(FileConfigSource):
+    """Hydra's reader of YAML files, for nodes that have every option of what they build.
+
+    So all options can be set on the command line, and are in the config.yaml of a run, without being repeated
+    in YAML. It reads the user's folders (`--config-dir`) as well.
+    """
+
+    def load_config(self, config_path: str) -> ConfigResult:
+        read = super().load_config(config_path)
+        node: Any = OmegaConf.to_container(read.config)
+        group = config_path.rpartition("/")[0]
+        if "_target_" in node and not group.startswith("hydra") and not registry.states_facts(group, node):
+            choices = [entry for entry in node.get("defaults", ()) if isinstance(entry, dict)]
+            groups = {key for entry in choices for key in entry}  # Hydra fills these in itself
+            complete = registry.complete(node)
+            read.config = OmegaConf.create(
+                {k: v for k, v in complete.items() if k in node or k not in groups}
+            )
+        return read
+
+
+def compose(name: str, words: list[str]) -> dict[str, Any]:
+    """The configuration that a command gets from the words of its command line.
+
+    >>> from search.commands import command
+    >>> command.compose("search", ["searcher=linas"])["searcher"]["batch"]
+    10
+    """
+    _read_complete_nodes()
+    try:
+        with hydra.initialize_config_dir(str(registry.FOLDER), version_base="1.3"):
+            return _checked(hydra.compose(name, words), words)
+    except OURS as error:
+        raise ValueError(explain(error)) from error
+
+
+def run(name: str, task: Callable[[dict[str, Any]], None]) -> None:
+    """Compose `configs/<name>.yaml` with the command line and call `task` with it, once per job of a
     multirun."""
-
     failed: list[str] = []
+    tracebacks = os.environ.get(FULL_ERROR) == "1"
 
-    def guarded(composed: DictConfig) -> None:
+    def job(composed: DictConfig) -> None:
+        os.environ[FULL_ERROR] = str(int(tracebacks))
         try:
-            missing = OmegaConf.missing_keys(composed)
-            if missing:
-                raise ValueError(f"please give {', '.join(f'{key}=...' for key in sorted(missing))}")
-            config: dict[str, Any] = OmegaConf.to_container(composed, resolve=True)  # type: ignore[assignment]
+            config = _checked(composed, list(HydraConfig.get().overrides.task))
             _hold(config)
             task(config)
         except KeyboardInterrupt:
             kept = f"; what was measured is kept in {composed.store}" if "store" in composed else ""
             print(f"\nstopped{kept}. Repeat the command to go on", file=sys.stderr)
             sys.exit(EXIT_INTERRUPTED)
-        except (ValueError, HydraException, OmegaConfBaseException) as error:
-            if os.environ.get("HYDRA_FULL_ERROR") == "1":
+        except OURS as error:
+            if tracebacks:
                 raise
-            reason = explain(error)
             if not is_sweep():
-                sys.exit(f"error: {reason}")
-            failed.append(f"job {HydraConfig.get().job.num}: {reason}")  # the other jobs of a sweep go on
+                sys.exit(f"error: {explain(error)}")
+            failed.append(f"job {HydraConfig.get().job.num}: {explain(error)}")  # the other jobs go on
             print(f"error: {failed[-1]}", file=sys.stderr)
 
+    _read_complete_nodes()
+    os.environ[FULL_ERROR] = "1"  # Hydra then raises its errors, which `explain` says in one line
     try:
-        registry.check_overrides(sys.argv[1:], config)
-    except ValueError as error:
-        sys.exit(f"error: {error}")
-    hydra.main(version_base="1.3", config_path=str(registry.FOLDER), config_name=config)(guarded)()
+        hydra.main(version_base="1.3", config_path=str(registry.FOLDER), config_name=name)(job)()
+    except OURS as error:
+        if tracebacks:
+            raise
+        sys.exit(f"error: {explain(error)}")
     if failed:
         sys.exit(f"error: {len(failed)} job(s) failed, see above")
+
+
+def _read_complete_nodes() -> None:
+    Plugins.instance()  # registers Hydra's own reader first
+    SourcesRegistry.instance().types[CompleteNodes.scheme()] = CompleteNodes
+
+
+def _checked(composed: DictConfig, words: list[str]) -> dict[str, Any]:
+    """The configuration, its references resolved; ValueError when an option is missing or states a fact."""
+    if missing := OmegaConf.missing_keys(composed):
+        raise ValueError(f"please give {', '.join(f'{key}=...' for key in sorted(missing))}")
+    config: dict[str, Any] = OmegaConf.to_container(composed, resolve=True)  # type: ignore[assignment]
+    for root, _, option in (word.partition("=")[0].partition(".") for word in words):
+        if option and isinstance(config.get(root), dict) and registry.states_facts(root, config[root]):
+            raise _fact(root, option)
+    config.pop("_target_", None)
+    return config
+
+
+def _fact(group: str, option: str) -> ValueError:
+    return ValueError(
+        f"{group}.{option} states a fact and is no option; write a configs/{group}/NAME.yaml for another "
+        f"{group}"
+    )
 
 
 def _hold(config: dict[str, Any]) -> None:
@@ -97,14 +167,31 @@ def watcher(status: Status) -> Watcher:
 def explain(error: BaseException) -> str:
     """The message of an error.
 
-    Of a pydantic one, a line per option with what was given and what is allowed.
+    For a name that does not exist the nearest one; for a pydantic error a line per option with its value and
+    what is allowed.
     """
-    cause = error if isinstance(error, ValidationError) else error.__cause__
-    if not isinstance(cause, ValidationError):
-        return str(cause if isinstance(error, HydraException) and isinstance(cause, ValueError) else error)
-    lines = []
-    for problem in cause.errors():
-        path = ".".join(map(str, problem["loc"]))
-        message = problem["msg"].removeprefix("Value error, ")
-        lines.append(f"{path}={problem['input']}: {message}" if path else message)
-    return "; ".join(lines)
+    if isinstance(error, ValidationError):
+        return "; ".join(map(_explain_option, error.errors()))
+    if isinstance(error, MissingConfigException) and error.options is not None:
+        group, _, name = str(error.missing_cfg_file).rpartition("/")
+        return str(registry.unknown_name(group, name, error.options))
+    cause: Any = error.__cause__
+    if not isinstance(error, HydraException) or getattr(cause, "parent_node", None) is None:
+        return str(error)
+    group, _, option = str(cause.full_key).rpartition(".")
+    node = cause.parent_node
+    options = registry.defaults(registry.locate(node["_target_"])) if "_target_" in node else node
+    if registry.states_facts(group, node):
+        return str(_fact(group, option))
+    if option in options:
+        return (
+            f"nothing is chosen for {option}: give {option}=... first ({', '.join(registry.names(option))})"
+        )
+    known = [name for name in options if name != "hydra"]
+    return str(registry.unknown_name(f"option of {group}" if group else "option", option, known))
+
+
+def _explain_option(problem: Any) -> str:
+    path = ".".join(map(str, problem["loc"]))
+    message = problem["msg"].removeprefix("Value error, ")
+    return f"{path}={problem['input']}: {message}" if path else message

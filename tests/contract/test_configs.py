@@ -1,10 +1,11 @@
-"""Every YAML file builds what it says."""
+"""Every YAML file builds what it says, and every option can be set."""
 
+import importlib
+import inspect
 from dataclasses import replace
 
 import numpy as np
 import pytest
-import yaml
 
 from latency.data import LatencyData
 from latency.measuring.engine import NotInstalledError, build_engine
@@ -12,14 +13,17 @@ from latency.modules import kinds
 from latency.predictors import interface
 from latency.predictors.mlp import Training
 from latency.predictors.neural import Neural
-from latency.target import Target
+from latency.target import Target, gpu
 from latency.zoo import catalogue
+from search.commands import command
 from search.models import QUANTITIES
+from search.searchers.nsga2 import NSGA2
 from search.searchers.searcher import Searcher
 from supernet import device, registry
 from supernet.space import SearchSpace, get_space
 from supernet.surrogates import accuracy
 from supernet.surrogates.training_cost import TrainingCost
+from supernet.weights.images import ImageSet
 
 
 @pytest.mark.parametrize("name", registry.names("space"))
@@ -151,8 +155,7 @@ def test_engines_say_what_they_need(name):
 
 
 def test_every_objective_can_be_limited_on_the_command_line():
-    top = yaml.safe_load((registry.FOLDER / "search.yaml").read_text())
-    assert set(top["limits"]) == set(QUANTITIES)
+    assert set(command.compose("search", [])["limits"]) == set(QUANTITIES)
 
 
 @pytest.mark.parametrize(
@@ -175,26 +178,53 @@ def test_misspelt_options_fail(group, node):
     [
         (["targt=v100_b64"], "Did you mean 'target'"),
         (["target=v100_b65"], "Did you mean 'v100_b64'"),
-        (["target=v100_b64,nope"], "unknown target 'nope'"),
         (["searcher.popultion=3"], "Did you mean 'population'"),
         (["searcher=random", "searcher.population=3"], "Known: batch"),
         (["limits.param=3"], "Did you mean 'params'"),
         (["target=v100_b64", "target.batch=1"], "states a fact"),
         (["space=ofa_mbv3_w1.0", "space.width=1.2"], "states a fact"),
+        (["target=v100_b64", "target.threads=1"], "states a fact"),
         (["target=gpu", "target.devise=t4"], "Did you mean 'device'"),
+        (["target=gpu"], "please give target.device"),
+        (["target.batch=8"], "give target=... first"),
+        (["evaluator=supernet"], "please give evaluator.folder"),
     ],
 )
 def test_misspelt_words_get_the_nearest(words, message):
     with pytest.raises(ValueError, match=message):
-        registry.check_overrides(words, "search")
+        command.compose("search", words)
 
 
-def test_good_words_pass():
-    words = [
-        "target=v100_b64,titan_rtx_b64",
-        "searcher.population=50",
-        "budget=3",
-        "hydra/launcher=joblib",
-        "-m",
-    ]
-    registry.check_overrides(words, "search")
+def test_options_need_no_line_in_yaml():
+    """They are those of the class, and the configuration of a run holds all of them."""
+    assert set(registry.load("searcher", "nsga2")) == {"_target_"}
+    words = ["searcher.population=50", "++searcher.mutation=0.1", "target=gpu", "target.device=t4"]
+    config = command.compose("search", words)
+    assert config["searcher"] == registry.load("searcher", "nsga2") | {
+        "population": 50,
+        "crossover": NSGA2().crossover,
+        "mutation": 0.1,
+    }
+    assert config["target"]["batch"] == inspect.signature(gpu).parameters["batch"].default
+    assert config["training"]["usd_per_hour"] == TrainingCost().usd_per_hour
+
+
+def test_parts_of_an_option_keep_the_defaults_of_its_class():
+    node = {"_target_": "latency.predictors.neural.Neural", "training": {"epochs": 3}, "hidden": [8]}
+    complete = registry.complete(node)
+    assert complete["training"] == {**vars(Training()), "epochs": 3}
+    assert complete["hidden"] == [8]
+    assert complete["encoding"] == Neural().encoding
+
+
+def test_names_of_release_0_1_are_found_where_they_moved():
+    """Run folders of 0.1 have such nodes: configs/data/digits.yaml, as `make train` left it there."""
+    node = {"_target_": "supernet.data.ImageSet", "source": "digits", "resolution": [16, 16], "root": None}
+    assert registry.build(node) == ImageSet("digits", resolution=(16, 16))
+    for module in registry.MOVED.values():
+        importlib.import_module(module)
+
+
+def test_what_is_gone_is_refused_with_its_name():
+    with pytest.raises(ValueError, match=r"_target_=supernet\.data\.Pictures names no class or function"):
+        registry.build({"data": {"_target_": "supernet.data.Pictures"}})

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 from latency.data import LatencyData, write_csv
 from latency.zoo import catalogue
@@ -126,6 +127,26 @@ def test_one_failing_job_does_not_stop_a_sweep(tmp_path):
     assert "left alone" in out
 
 
+def test_a_sweep_with_a_misspelt_choice_does_not_begin(tmp_path):
+    code, _, err = search("-m", "target=v100_b64,nope", "wandb=disabled", "out=sweep", cwd=tmp_path)
+    assert code != 0
+    assert err.startswith("error: unknown target 'nope'")
+    assert not (tmp_path / "sweep").exists()
+
+
+def test_words_of_hydra_pass(tmp_path):
+    """A folder of one's own, whose nodes need no more lines than ours; printing the configuration."""
+    (tmp_path / "mine" / "searcher").mkdir(parents=True)
+    (tmp_path / "mine" / "searcher" / "small.yaml").write_text("_target_: search.searchers.nsga2.NSGA2\n")
+    words = ["--config-dir", "mine", "searcher=small", "searcher.population=30", "+hydra.job.env_set={A: b}"]
+    code, out, err = search(*words, "--cfg", "job", cwd=tmp_path)
+    assert code == 0, err
+    assert yaml.safe_load(out)["searcher"]["population"] == 30
+    code, out, err = search("--help", cwd=tmp_path)
+    assert code == 0, err
+    assert "latency_limit_ms" in out
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -137,6 +158,8 @@ def test_one_failing_job_does_not_stop_a_sweep(tmp_path):
         (["training.gpu=rtx4090"], "unknown device 'rtx4090'. Did you mean 'rtx_4090'?"),
         (["searcher.population=2"], "population"),
         (["predictor=absent.npz"], "no file absent.npz"),
+        (["searcher.popultion=3"], "Did you mean 'population'?"),
+        (["target=v100_b64", "target.batch=1"], "target.batch states a fact"),
     ],
 )
 def test_errors_are_one_line_and_no_traceback(tmp_path, words, message):
