@@ -28,21 +28,23 @@ FLAGS: dict[Limit, str] = {"sse41": "sse4_1", "avx": "avx", "avx2": "avx2", "avx
 
 def environment(limit: Limit | None) -> dict[str, str]:
     """The environment of this process with another limit, or without any: for a child process."""
-    known = {name: value for name, value in os.environ.items() if name not in VARIABLES}
-    return known | (dict(zip(VARIABLES, VALUES[limit], strict=True)) if limit else {})
+    free = {name: value for name, value in os.environ.items() if name not in VARIABLES}
+    return free | (dict(zip(VARIABLES, VALUES[limit], strict=True)) if limit else {})
 
 
 def current(environ: Mapping[str, str] = os.environ) -> Limit | None:
     """The limit this process was started under; ValueError when its variables are none we know."""
-    found = tuple(environ.get(name, "") for name in VARIABLES)
-    if not any(found):
+    values_here = tuple(environ.get(name, "") for name in VARIABLES)
+    if not any(values_here):
         return None
     for limit, values in VALUES.items():
-        if tuple(map(str.lower, found)) == tuple(map(str.lower, values)):
+        if tuple(map(str.lower, values_here)) == tuple(map(str.lower, values)):
             return limit
-    given = ", ".join(f"{name}={value}" for name, value in zip(VARIABLES, found, strict=True) if value)
+    setting = ", ".join(
+        f"{name}={value}" for name, value in zip(VARIABLES, values_here, strict=True) if value
+    )
     raise ValueError(
-        f"{given} is no limit that latencies are kept under: unset {' and '.join(VARIABLES)}, and take "
+        f"{setting} is no limit that latencies are kept under: unset {' and '.join(VARIABLES)}, and take "
         f"target.isa= one of {', '.join(VALUES)}"
     )
 

@@ -2,7 +2,7 @@
 
 The descriptor is a dozen rates that the layers of mobile networks live on, measured in a few seconds with
 PyTorch on one thread. It needs no privileges and, unlike a data sheet, it responds to instruction sets,
-threads and throttling (ours, after the fallback that RESEARCH names for MAPLE's counters).
+threads and throttling (ours; it stands in for the performance counters of MAPLE, arXiv 2111.15106).
 """
 
 from __future__ import annotations
@@ -35,8 +35,7 @@ def specification(kind: Literal["cpu", "gpu"] = "cpu") -> Device:
 def _cpu_info() -> dict[str, Any]:
     import cpuinfo
 
-    found: dict[str, Any] = cpuinfo.get_cpu_info()  # takes a second
-    return found
+    return dict(cpuinfo.get_cpu_info())  # takes a second
 
 
 def cpu_flags() -> frozenset[str]:
@@ -52,10 +51,10 @@ def pairs_overflow() -> bool:
 def _cpu() -> Device:
     import psutil
 
-    found = _cpu_info()
-    brand = str(found.get("brand_raw") or found.get("arch_string_raw") or "unknown CPU")
+    info = _cpu_info()
+    brand = str(info.get("brand_raw") or info.get("arch_string_raw") or "unknown CPU")
     cores = psutil.cpu_count(logical=False) or psutil.cpu_count() or 1
-    model = [f"{letter}{found[key]}" for letter, key in (("f", "family"), ("m", "model")) if key in found]
+    model = [f"{letter}{info[key]}" for letter, key in (("f", "family"), ("m", "model")) if key in info]
     return Device(
         name="_".join([_slug(brand), *model, f"{cores}c"]),
         title=f"{brand} ({cores} cores)",

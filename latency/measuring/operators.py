@@ -4,7 +4,7 @@ A dozen operators, sized as they occur in the middle of the MobileNetV3 space, e
 target's engine with its precision, batch and instruction set. MAPLE and MAPLE-Edge (arXiv 2111.15106,
 2204.12950) describe hardware by performance counters per operator; MAPLE-Edge divides them by the operator's
 latency. Where the kernel counts hardware events (`perf stat`) they are there too, as events per ms of the
-operator; elsewhere the latencies alone are the descriptor, as RESEARCH's fallback has it. No subnet is timed.
+operator; elsewhere the latencies alone are the descriptor. No subnet is timed.
 """
 
 from __future__ import annotations
@@ -169,8 +169,8 @@ def _least_ms(run: Callable[[Any], float | None], session: Any, on_host: bool) -
         start, start_cpu = time.perf_counter_ns(), time.process_time_ns()
         on_device = run(session)
         cpu, wall = time.process_time_ns() - start_cpu, time.perf_counter_ns() - start
-        found = on_device if on_device is not None else (cpu if on_host else wall) / 1e6
-        best, taken = min(best, found) if found > 0 else best, taken + 1  # that clock can stand still
+        ms = on_device if on_device is not None else (cpu if on_host else wall) / 1e6
+        best, taken = min(best, ms) if ms > 0 else best, taken + 1  # that clock can stand still
     return best
 
 
@@ -186,12 +186,12 @@ def countable(events: Sequence[str]) -> tuple[str, ...]:
 
 def parse_perf(text: str) -> dict[str, float]:
     """Counts by event of the output of `perf stat -x,`; what it could not count is left out."""
-    found = {}
+    counts = {}
     for line in text.splitlines():
         fields = line.split(",")
         if len(fields) > 2 and fields[0].replace(".", "", 1).isdigit():
-            found[fields[2].removesuffix(":u")] = float(fields[0])
-    return found
+            counts[fields[2].removesuffix(":u")] = float(fields[0])
+    return counts
 
 
 def _counted(run: Callable[[], object], events: Sequence[str]) -> dict[str, float]:
@@ -205,6 +205,6 @@ def _counted(run: Callable[[], object], events: Sequence[str]) -> dict[str, floa
             run()
         process.send_signal(signal.SIGINT)
         process.wait()
-        found = parse_perf(path.read_text())
-    busy = found.get("task-clock", 0.0)  # ms
-    return {event: float(f"{found.get(event, 0.0) / busy:.5g}") if busy else 0.0 for event in EVENTS}
+        counts = parse_perf(path.read_text())
+    busy = counts.get("task-clock", 0.0)  # ms
+    return {event: float(f"{counts.get(event, 0.0) / busy:.5g}") if busy else 0.0 for event in EVENTS}

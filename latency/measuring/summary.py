@@ -67,9 +67,9 @@ def _polished(visits: Sequence[Visit], target: Target) -> dict[str, Floats]:
 
 
 def agreed(visits: Sequence[Visit], names: Sequence[str], target: Target, rounds: Rounds) -> list[str]:
-    """Those of `names` whose visits in one block agree."""
-    found = _polished(visits, target)
-    return [name for name in names if name in found and _is_done(found[name], rounds)]
+    """The names whose visits in one block agree."""
+    polished = _polished(visits, target)
+    return [name for name in names if name in polished and _is_done(polished[name], rounds)]
 
 
 def _is_done(values: Floats, rounds: Rounds) -> bool:
@@ -105,14 +105,14 @@ def summarise(visits: Sequence[Visit], target: Target) -> tuple[dict[str, Floats
         for name in anchor & block.keys():
             of_anchor.setdefault(name, []).append(block[name])
     usual = {name: float(np.median([np.median(v) for v in values])) for name, values in of_anchor.items()}
-    found: dict[str, list[Floats]] = {}
+    scaled: dict[str, list[Floats]] = {}
     for block in polished:
         ratios = [float(np.median(block[name])) / ms for name, ms in usual.items() if name in block]
         scale = float(np.median(ratios)) if ratios else 1.0
         for name, values in block.items():
             if name not in broken:
-                found.setdefault(name, []).append(values / scale)
-    quartiles = {n: np.quantile(np.concatenate(values), (0.25, 0.5, 0.75)) for n, values in found.items()}
+                scaled.setdefault(name, []).append(values / scale)
+    quartiles = {n: np.quantile(np.concatenate(values), (0.25, 0.5, 0.75)) for n, values in scaled.items()}
     return quartiles, dict(sorted(usual.items()))
 
 
