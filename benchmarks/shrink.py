@@ -64,9 +64,9 @@ def int8(options: Mapping[str, str]) -> list[dict[str, Any]]:
     """
     from dataclasses import replace
 
-    from latency.deployed import add_latencies
     from latency.measuring.here import here
     from latency.measuring.store import Store
+    from latency.zoo.deployed import add_latencies
     from search.plain_front import plain_front
     from supernet.deploy import model, shrink
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from rich.console import Console
 
-from latency.deployed import latency
 from latency.measuring.store import Store
+from latency.zoo.deployed import latency
 from search.commands import command
 from supernet import registry
 from supernet.deploy import export

@@ -10,10 +10,10 @@ from hydra.core.hydra_config import HydraConfig
 from rich.console import Console
 from rich.table import Table
 
-from latency.deployed import add_latencies
 from latency.measuring.machine import pairs_overflow
 from latency.measuring.store import Store
 from latency.target import Target
+from latency.zoo.deployed import add_latencies
 from search.commands import command
 from search.plain_front import COMPARED, dominated, plain_front
 from supernet import registry

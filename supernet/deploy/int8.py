@@ -1,7 +1,7 @@
 """Post-training int8: ONNX models with quantised weights and activations, by ONNX Runtime or by NNCF.
 
-Ranges of activations come from the batches that are given: images for a model that is deployed, anything for
-one that is only timed. `clip` is the share of an activation's values that may lie beyond its range; 0 takes
+Ranges of activations come from batches: images for a model that is deployed, anything for one that is only
+timed. `clip` is the share of an activation's values that may lie beyond its range; 0 takes
 the extremes, and for networks that are deployed `CLIP` is far better: outliers otherwise cost more accuracy
 than all the rest of int8 (docs/guide.md). `narrow` keeps weights to 7 bits, for processors that add pairs of
 products in 16 bits (x86 without VNNI) and would overflow.
@@ -16,24 +16,20 @@ import math
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from supernet.deploy.onnx import INPUT, compact
 
-if TYPE_CHECKING:
-    import torch
-
-Images = NDArray[np.float32]  # (b, 3, r, r), normalised
-
-
+Pixels = NDArray[np.float32]  # (b, 3, r, r) images, normalised
 CLIP = 0.002
 SAMPLE = 2**16  # about as many values of a batch are what a quantile is taken of
 
 
-def onnxruntime_int8(model: bytes, batches: Iterable[Images], *, narrow: bool, clip: float = 0.0) -> bytes:
+def onnxruntime_int8(model: bytes, batches: Iterable[Pixels], *, narrow: bool, clip: float = 0.0) -> bytes:
     """The ONNX model in static int8 QDQ: weights signed and per channel, activations unsigned and per tensor.
 
     Without the pre-processing (shape inference, fusion) int8 is slower than fp32; with signed activations,
@@ -44,12 +40,11 @@ def onnxruntime_int8(model: bytes, batches: Iterable[Images], *, narrow: bool, c
 
     images = list(batches)
 
-    class Reader(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime has no types
-        def __init__(self) -> None:
-            self.left: Iterator[Images] = iter(images)
+    remaining = iter(images)
 
+    class Reader(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime has no types
         def get_next(self) -> dict[str, Any] | None:
-            batch = next(self.left, None)
+            batch = next(remaining, None)
             return None if batch is None else {INPUT: batch}
 
     with tempfile.TemporaryDirectory() as folder, _quiet(logging.getLogger()):
@@ -57,6 +52,10 @@ def onnxruntime_int8(model: bytes, batches: Iterable[Images], *, narrow: bool, c
         raw.write_bytes(model)
         quant_pre_process(raw, clean)
         ranges = activation_ranges(clean.read_bytes(), images, clip) if clip else {}
+        overrides = {
+            name: [{"rmin": np.float32(low), "rmax": np.float32(high)}]
+            for name, (low, high) in ranges.items()
+        }
         quantize_static(
             clean,
             small,
@@ -66,21 +65,16 @@ def onnxruntime_int8(model: bytes, batches: Iterable[Images], *, narrow: bool, c
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
             reduce_range=narrow,
-            extra_options={
-                "TensorQuantOverrides": {
-                    name: [{"rmin": np.float32(low), "rmax": np.float32(high)}]
-                    for name, (low, high) in ranges.items()
-                }
-            },
+            extra_options={"TensorQuantOverrides": overrides},
         )
         return compact(small.read_bytes())
 
 
-def activation_ranges(model: bytes, batches: Iterable[Images], clip: float) -> dict[str, tuple[float, float]]:
-    """`value_range` of every activation inside the ONNX model, mean over the batches; not of its input, and
-    not of its logits, whose largest decide.
+def activation_ranges(model: bytes, batches: Iterable[Pixels], clip: float) -> dict[str, tuple[float, float]]:
+    """`value_range` of every activation inside the ONNX model, mean over the batches.
 
-    ONNX Runtime's own percentiles hold the activations of all batches in memory at once.
+    Its input is left out. Logits are not clipped, because the argmax depends on the largest. ONNX Runtime's own
+    percentiles hold the activations of all batches in memory at once.
     """
     import onnx
     import onnxruntime
@@ -97,10 +91,9 @@ def activation_ranges(model: bytes, batches: Iterable[Images], clip: float) -> d
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = onnxruntime.InferenceSession(parsed.SerializeToString(), options, ["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs() if output.name not in logits]
-    found = np.mean(
-        [[value_range(a, clip) for a in session.run(names, {INPUT: images})] for images in batches], axis=0
-    )
-    return {name: (low, high) for name, (low, high) in zip(names, found.tolist(), strict=True)}
+    per_batch = [[value_range(a, clip) for a in session.run(names, {INPUT: images})] for images in batches]
+    means = np.mean(per_batch, axis=0).tolist()
+    return {name: (low, high) for name, (low, high) in zip(names, means, strict=True)}
 
 
 def value_range(values: NDArray[np.float32], clip: float) -> tuple[float, float]:
@@ -114,9 +107,11 @@ def value_range(values: NDArray[np.float32], clip: float) -> tuple[float, float]
     return max(low, -most), min(high, most)
 
 
-def nncf_int8(model: Any, batches: Iterable[Images], *, narrow: bool, clip: float = 0.0) -> Any:
-    """The OpenVINO model in int8 by NNCF's post-training quantisation: weights and activations as in
-    `onnxruntime_int8`. Activations without a zero point, NNCF's default, cost accuracy and save no time."""
+def nncf_int8(model: Any, batches: Iterable[Pixels], *, narrow: bool, clip: float = 0.0) -> Any:
+    """The OpenVINO model in int8 by NNCF's post-training quantisation, on the grid of `onnxruntime_int8`.
+
+    Activations without a zero point, NNCF's default, cost accuracy and save no time.
+    """
     import nncf
     from nncf.quantization.advanced_parameters import OverflowFix
 
@@ -138,25 +133,18 @@ def nncf_int8(model: Any, batches: Iterable[Images], *, narrow: bool, clip: floa
 
 def _nncf_quantiles(share: float) -> Any:
     """Ranges without this share of the values at either end, mean over the batches."""
-    from nncf.quantization.range_estimator import (
-        AggregatorType,
-        RangeEstimatorParameters,
-        StatisticsCollectorParameters,
-        StatisticsType,
-    )
+    from nncf.quantization import range_estimator
 
-    end = StatisticsCollectorParameters(
-        statistics_type=StatisticsType.QUANTILE,
-        aggregator_type=AggregatorType.MEAN,
+    end = range_estimator.StatisticsCollectorParameters(
+        statistics_type=range_estimator.StatisticsType.QUANTILE,
+        aggregator_type=range_estimator.AggregatorType.MEAN,
         quantile_outlier_prob=share,
     )
-    return RangeEstimatorParameters(min=end, max=end)
+    return range_estimator.RangeEstimatorParameters(min=end, max=end)
 
 
-def random_batches(like: torch.Tensor, count: int) -> list[Images]:
+def random_batches(like: torch.Tensor, count: int) -> list[Pixels]:
     """`count` fixed batches of noise in the shape of a batch: enough to time an int8 model, not to use it."""
-    import torch
-
     noise = torch.Generator().manual_seed(0)
     return [torch.randn(like.shape, generator=noise).numpy() for _ in range(count)]
 

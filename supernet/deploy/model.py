@@ -7,20 +7,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from typing import Any
 
 from supernet import registry
-from supernet.deploy import export
-from supernet.deploy.int8 import CLIP, nncf_int8, onnxruntime_int8
+from supernet.deploy import onnx, openvino
+from supernet.deploy.export import onnx_bytes
+from supernet.deploy.int8 import CLIP, Pixels, nncf_int8, onnxruntime_int8
 from supernet.registry import unknown_name
 from supernet.weights.images import Images
 from supernet.weights.quality import Run
 from supernet.weights.subnet import Subnet
-
-if TYPE_CHECKING:
-    from supernet.deploy.int8 import Images as Pixels
 
 CALIBRATION_BATCH = 32
 ENGINES = ("onnxruntime", "openvino")  # of int8 models
@@ -28,8 +24,8 @@ FILES = ("model.onnx", "model.xml")  # one of them is in a folder
 
 
 @dataclass(frozen=True, eq=False)
-class Model:
-    """`files` gives them by name, with these facts inside; the first is the one to load."""
+class DeployedModel:
+    """A model in its final precision; `files(facts)` returns {name: bytes}, the loadable file first."""
 
     run: Run
     weight_bytes: float
@@ -48,17 +44,15 @@ def check_engine(engine: str) -> None:
         )
 
 
-def of(subnet: Subnet, images: Images, *, narrow: bool) -> Model:
+def from_subnet(subnet: Subnet, images: Images, *, narrow: bool) -> DeployedModel:
     """The model in the precision, and for the engine, that the subnet's facts name."""
-    model = export.onnx_bytes(subnet)
+    model = onnx_bytes(subnet)
     if subnet.facts.get("precision", "fp32") == "fp32":
         return _onnx(model)
     batches = calibration(subnet, images, int(subnet.facts["calibration_images"]))
     if subnet.facts.get("int8_engine", "onnxruntime") == "onnxruntime":
         return _onnx(onnxruntime_int8(model, batches, narrow=narrow, clip=CLIP))
-    import openvino
-
-    return _openvino(nncf_int8(openvino.Core().read_model(model), batches, narrow=narrow, clip=CLIP))
+    return _openvino(nncf_int8(openvino.read_model(model), batches, narrow=narrow, clip=CLIP))
 
 
 def calibration(subnet: Subnet, images: Images, count: int) -> list[Pixels]:
@@ -69,30 +63,25 @@ def calibration(subnet: Subnet, images: Images, count: int) -> list[Pixels]:
 
 def path(folder: Path) -> Path:
     """The model in a folder of `make shrink`; ValueError when there is none."""
-    found = [folder / name for name in FILES if (folder / name).is_file()]
-    if not found:
-        raise ValueError(f"{folder} holds neither {' nor '.join(FILES)}")
-    return found[0]
+    for name in FILES:
+        if (folder / name).is_file():
+            return folder / name
+    raise ValueError(f"{folder} holds neither {' nor '.join(FILES)}")
 
 
-def _onnx(model: bytes) -> Model:
-    return Model(
-        export.onnx_runner(model),
-        export.weight_bytes(model),
-        lambda facts: {FILES[0]: export.with_metadata(model, facts)},
+def _onnx(model: bytes) -> DeployedModel:
+    return DeployedModel(
+        onnx.runner(model),
+        onnx.weight_bytes(model),
+        lambda facts: {FILES[0]: onnx.with_metadata(model, facts)},
     )
 
 
-def _openvino(model: Any) -> Model:
-    import openvino
-
-    options = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1}
-    compiled = openvino.Core().compile_model(model, "CPU", options)
-
+def _openvino(model: Any) -> DeployedModel:
     def files(facts: Mapping[str, Any]) -> dict[str, bytes]:
         with tempfile.TemporaryDirectory() as folder:
-            written = export.save_openvino(model, Path(folder) / FILES[1], facts)
+            written = openvino.write(model, Path(folder) / FILES[1], facts)
             return {file.name: file.read_bytes() for file in written}
 
-    stored = len(files({})[Path(FILES[1]).with_suffix(".bin").name])
-    return Model(lambda pixels: np.array(compiled(pixels)[0]), float(stored), files)
+    _, weights = files({}).values()
+    return DeployedModel(openvino.runner(model), float(len(weights)), files)

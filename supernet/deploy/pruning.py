@@ -5,16 +5,17 @@ Letters: m middle channels of a block, p those that stay.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import copy
+from typing import Any
+
+import torch
 
 from supernet.layers import make_divisible
 from supernet.weights import subnet as subnets
 from supernet.weights.subnet import Subnet
 
-if TYPE_CHECKING:
-    import torch
-
 DIVISOR = 8  # channels stay a multiple of it, as in the `ofa` package
+State = dict[str, Any]  # a state dict, changed in place
 
 
 def prune_channels(subnet: Subnet, keep: float) -> Subnet:
@@ -26,63 +27,55 @@ def prune_channels(subnet: Subnet, keep: float) -> Subnet:
     """
     if not 0 < keep <= 1:
         raise ValueError(f"keep={keep} must lie in (0, 1]: the share of middle channels that stays")
-    config = subnet.config
-    state = dict(subnet.module.state_dict())
-    blocks = [(f"blocks.{i}.conv", node["conv"]) for i, node in enumerate(config["blocks"]) if "conv" in node]
-    if config["name"] == "ResNets":
-        for i, node in enumerate(config["blocks"]):
+    config, state = subnet.config, dict(subnet.module.state_dict())
+    for i, node in enumerate(config["blocks"]):
+        if config["name"] == "ResNets":
             node["mid_channels"] = _prune_bottleneck(state, f"blocks.{i}", keep)
-    else:
-        for place, node in blocks:
-            if node["expand_ratio"] != 1:
-                node["mid_channels"] = _prune_inverted(state, place, keep)
+        elif "conv" in node and node["conv"]["expand_ratio"] != 1:
+            node["conv"]["mid_channels"] = _prune_inverted(state, f"blocks.{i}.conv", keep)
     module = subnets.build(config, state)
     pruned = round(keep * subnet.facts.get("pruned", 1.0), 6)
     return Subnet(subnet.architecture, subnet.side, module, {**subnet.facts, "pruned": pruned})
 
 
-def _kept(importance: torch.Tensor, keep: float) -> torch.Tensor:
-    """(p,) the most important channels, in their old order."""
-    count = min(len(importance), int(make_divisible(keep * len(importance), DIVISOR)))
+def _most_important(reads: torch.Tensor, count: int) -> torch.Tensor:
+    """(p,) the channels that the largest weights read, in their old order; `reads` is a convolution's weight."""
+    importance = reads.abs().sum(dim=(0, 2, 3))
     return importance.argsort(descending=True, stable=True)[:count].sort().values
 
 
-def _reads(weight: torch.Tensor) -> torch.Tensor:
-    """(m,) L1 norm of the weights that read each input channel of a convolution."""
-    return weight.abs().sum(dim=(0, 2, 3))
+def _share(reads: torch.Tensor, keep: float) -> torch.Tensor:
+    """(p,) the same for a share of the channels, rounded as the `ofa` package rounds them."""
+    channels = reads.shape[1]
+    return _most_important(reads, min(channels, int(make_divisible(keep * channels, DIVISOR))))
 
 
-def _take(state: dict[str, Any], prefix: str, order: torch.Tensor) -> None:
+def _take(state: State, prefix: str, order: torch.Tensor) -> None:
     """Keep these channels of a convolution's output and of its norm."""
-    import torch
-
     for name in [key for key in state if key.startswith(f"{prefix}.") and state[key].ndim]:
         state[name] = torch.index_select(state[name], 0, order)
 
 
-def _prune_inverted(state: dict[str, Any], place: str, keep: float) -> int:
-    out = f"{place}.point_linear.conv.weight"
-    order = _kept(_reads(state[out]), keep)
-    _take(state, f"{place}.inverted_bottleneck", order)
-    squeeze = f"{place}.depth_conv.se.fc"
+def _prune_inverted(state: State, place: str, keep: float) -> int:
+    out, squeeze = f"{place}.point_linear.conv.weight", f"{place}.depth_conv.se.fc"
+    order = _share(state[out], keep)
     gate = {key: state.pop(key) for key in list(state) if key.startswith(squeeze)}
+    _take(state, f"{place}.inverted_bottleneck", order)
     _take(state, f"{place}.depth_conv", order)
     state[out] = state[out][:, order]
     if gate:
-        weights, biases = "{}.{}.weight", "{}.{}.bias"
-        read = gate[weights.format(squeeze, "expand")]
-        inner = _reads(read).argsort(descending=True, stable=True)
-        inner = inner[: int(make_divisible(len(order) // 4, DIVISOR))].sort().values
-        state[weights.format(squeeze, "reduce")] = gate[weights.format(squeeze, "reduce")][inner][:, order]
-        state[biases.format(squeeze, "reduce")] = gate[biases.format(squeeze, "reduce")][inner]
-        state[weights.format(squeeze, "expand")] = read[order][:, inner]
-        state[biases.format(squeeze, "expand")] = gate[biases.format(squeeze, "expand")][order]
+        expand = gate[f"{squeeze}.expand.weight"]
+        inner = _most_important(expand, int(make_divisible(len(order) // 4, DIVISOR)))
+        state[f"{squeeze}.reduce.weight"] = gate[f"{squeeze}.reduce.weight"][inner][:, order]
+        state[f"{squeeze}.reduce.bias"] = gate[f"{squeeze}.reduce.bias"][inner]
+        state[f"{squeeze}.expand.weight"] = expand[order][:, inner]
+        state[f"{squeeze}.expand.bias"] = gate[f"{squeeze}.expand.bias"][order]
     return len(order)
 
 
-def _prune_bottleneck(state: dict[str, Any], place: str, keep: float) -> int:
+def _prune_bottleneck(state: State, place: str, keep: float) -> int:
     middle, out = f"{place}.conv2.conv.weight", f"{place}.conv3.conv.weight"
-    first, second = _kept(_reads(state[middle]), keep), _kept(_reads(state[out]), keep)
+    first, second = _share(state[middle], keep), _share(state[out], keep)
     _take(state, f"{place}.conv1", first)
     state[middle] = state[middle][:, first]
     _take(state, f"{place}.conv2", second)
@@ -96,10 +89,6 @@ def prune_weights(subnet: Subnet, keep: float) -> Subnet:
     The threshold is one for the whole network. No engine here is faster for it: only the compressed file is
     smaller.
     """
-    import copy
-
-    import torch
-
     if not 0 < keep <= 1:
         raise ValueError(f"keep={keep} must lie in (0, 1]: the share of weights that stays")
     module = copy.deepcopy(subnet.module)

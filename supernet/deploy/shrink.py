@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 import json
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, Protocol
@@ -25,7 +25,6 @@ from pydantic.dataclasses import dataclass as checked_dataclass
 
 from supernet.deploy import export, fake_quant, pruning
 from supernet.deploy import model as deployed_model
-from supernet.deploy.model import Model
 from supernet.files import artifact
 from supernet.measures import MEASURES
 from supernet.training.finetune import FineTuning, energy_kwh, train_alone
@@ -198,26 +197,6 @@ class Int8Aware(TrainingStep):
         return bench.in_int8(tuned, self.images)
 
 
-# ---------------------------------------------------------------------- what would be deployed
-def card(subnet: Subnet, model: Model, images: Images, part: Part) -> dict[str, Any]:
-    """Footprint and quality of the model; quality on a part of the images, by the engine that runs it."""
-    counted = footprint.of_network(subnet)
-    batches = images.batches(part, subnet.side, subnets.BATCH)
-    found = quality.evaluate(model.run, batches)
-    precision = subnet.facts.get("precision", "fp32")
-    return {
-        "architecture": subnet.architecture,
-        "pruned": subnet.facts.get("pruned", 1.0),
-        "precision": precision,
-        "params": counted["params"],
-        "macs": counted["macs"],
-        "weight_bytes": model.weight_bytes,
-        "peak_bytes": counted["peak_bytes"] / (4 if precision == "int8" else 1),  # a byte per value
-        **{key: subnet.facts[key] for key in ("training_hours", "training_kwh") if key in subnet.facts},
-        **asdict(found),
-    }
-
-
 # ---------------------------------------------------------------------- recipes
 @checked_dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class Recipe:
@@ -279,53 +258,67 @@ def run_plain(architecture: str, bench: Bench, folder: Path) -> Stage:
 
 
 def keep(subnet: Subnet, bench: Bench, folder: Path) -> dict[str, Any]:
-    """Write the subnet, its model and, last, its card into a folder; returns the card."""
-    model = deployed_model.of(subnet, bench.images, narrow=bench.narrow)
-    found = card(subnet, model, bench.images, bench.part)
-    told = {key: found[key] for key in ("top1", "top5", "loss", "ece", "images")}
-    subnet = subnet.with_facts(accuracy={**told, "part": bench.part})
+    """Write the subnet, its model and, last, its card into a folder; returns the card.
+
+    The card holds footprint and quality of the model; quality by the engine that runs it.
+    """
+    model = deployed_model.from_subnet(subnet, bench.images, narrow=bench.narrow)
+    measured = quality.evaluate(model.run, bench.images.batches(bench.part, subnet.side, subnets.BATCH))
+    subnet = subnet.with_facts(accuracy={**asdict(measured), "part": bench.part})
     subnet.save(folder / subnets.FILE)
     files = model.files(export.facts_of(subnet))
     for name, content in files.items():
         artifact.write_bytes(folder / name, content)
-    packed = sum(len(zlib.compress(content, 9)) for content in files.values())
-    found |= {"file_bytes": sum(map(len, files.values())), "packed_bytes": packed}
-    artifact.write_json(folder / CARD, found)
-    return found
+    counted = footprint.of_subnet(subnet)
+    precision = subnet.facts.get("precision", "fp32")
+    card = {
+        "architecture": subnet.architecture,
+        "pruned": subnet.facts.get("pruned", 1.0),
+        "precision": precision,
+        "params": counted["params"],
+        "macs": counted["macs"],
+        "weight_bytes": model.weight_bytes,
+        "peak_bytes": counted["peak_bytes"] / (4 if precision == "int8" else 1),  # a byte per value
+        **{key: subnet.facts[key] for key in ("training_hours", "training_kwh") if key in subnet.facts},
+        **asdict(measured),
+        "file_bytes": sum(map(len, files.values())),
+        "packed_bytes": sum(len(zlib.compress(content, 9)) for content in files.values()),
+    }
+    artifact.write_json(folder / CARD, card)
+    return card
 
 
 def _check_folder(out: Path, config: Mapping[str, Any]) -> None:
-    out.mkdir(parents=True, exist_ok=True)
-    plain = json.loads(json.dumps(dict(config), default=str))
+    """Keep the settings in a new folder; ValueError when the folder was made with others."""
+    now = json.loads(json.dumps(dict(config), default=str))
     kept = out / "config.yaml"
     if not kept.exists():
-        artifact.write_text(kept, yaml.safe_dump(plain, sort_keys=False))
+        artifact.write_text(kept, yaml.safe_dump(now, sort_keys=False))
         return
     before = yaml.safe_load(kept.read_text())
-    if new := sorted(plain.keys() - before.keys()):
+    if new := sorted(now.keys() - before.keys()):
         raise ValueError(
             f"{out} was made by an earlier version, which knew no {', '.join(new)}: choose another out="
         )
-    if differ := sorted(key for key in {*before, *plain} if before.get(key) != plain.get(key)):
+    if differ := sorted(key for key in {*before, *now} if before.get(key) != now.get(key)):
+        changes = (
+            key if isinstance(before.get(key), dict) else f"{key}={before.get(key)}, now {now.get(key)}"
+            for key in differ
+        )
         raise ValueError(
-            f"{out} was made with other settings ({_changes(before, plain, differ)}): repeat its command, or "
+            f"{out} was made with other settings ({', '.join(changes)}): repeat its command, or "
             "choose another out="
         )
 
 
-def _changes(before: Mapping[str, Any], now: Mapping[str, Any], keys: Sequence[str]) -> str:
-    return ", ".join(
-        key if isinstance(before.get(key), dict) else f"{key}={before.get(key)}, now {now.get(key)}"
-        for key in keys
-    )
-
-
-def table(rows: Mapping[str, Mapping[str, Any]]) -> str:
+def table(cards: Mapping[str, Mapping[str, Any]]) -> str:
     """A Markdown table of cards, a row each; columns in the order of the registry, where any has a value."""
-    shown = [name for name in MEASURES if any(name in card for card in rows.values())]
-    heads = [f"{name} [{MEASURES[name].shown}]" for name in shown]
+    shown = {
+        name: of for name, of in MEASURES.items() if any(name in card for card in cards.values())
+    }
+    heads = [f"{name} [{measure.shown}]" for name, measure in shown.items()]
     lines = ["| | precision | " + " | ".join(heads) + " |", "|---|---|" + "---:|" * len(shown)]
-    for title, values in rows.items():
-        cells = [f"{values[name] / MEASURES[name].scale:.4g}" if name in values else "" for name in shown]
-        lines.append(f"| {title} | {values['precision']} | " + " | ".join(cells) + " |")
+    for title, card in cards.items():
+        cells = [f"{card[name] / of.scale:.4g}" if name in card else "" for name, of in shown.items()]
+        lines.append(f"| {title} | {card['precision']} | " + " | ".join(cells) + " |")
     return "\n".join(lines)

@@ -5,9 +5,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from latency import deployed
 from latency.target import Target
-from latency.zoo import catalogue
+from latency.zoo import catalogue, deployed
 from supernet.space import get_space
 from supernet.weights.subnet import Subnet
 

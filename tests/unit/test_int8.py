@@ -4,12 +4,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from latency.measuring.machine import pairs_overflow
 from supernet import registry
-from supernet.deploy import export, int8, shrink
+from supernet.deploy import int8, onnx, openvino, shrink
 from supernet.deploy import model as deployed_model
-from supernet.deploy.onnx import to_onnx
 from supernet.training import measured_accuracy, train
 from supernet.weights import network
 
@@ -26,11 +26,9 @@ def test_value_range_drops_what_is_largest_in_magnitude():
 
 def test_ranges_of_an_onnx_model_are_those_of_the_network():
     """Every activation that PyTorch shows is there, mean of the ranges of two batches."""
-    import torch
-
     layers = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU(), torch.nn.Conv2d(4, 2, 3)).eval()
     batches = [torch.randn((4, 3, 8, 8), generator=torch.Generator().manual_seed(k)) for k in range(2)]
-    model = to_onnx(layers, batches[0])
+    model = onnx.to_onnx(layers, batches[0])
     found = int8.activation_ranges(model, [batch.numpy() for batch in batches], 0.05)
     with torch.inference_mode():
         inner = [[layers[:k](batch).numpy() for k in (1, 2)] for batch in batches]
@@ -40,11 +38,9 @@ def test_ranges_of_an_onnx_model_are_those_of_the_network():
 
 
 def test_logits_are_not_clipped():
-    import torch
-
     layers = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(48, 100)).eval()
     batch = torch.randn((4, 3, 4, 4), generator=torch.Generator().manual_seed(0))
-    assert "logits" not in int8.activation_ranges(to_onnx(layers, batch), [batch.numpy()], 0.05)
+    assert "logits" not in int8.activation_ranges(onnx.to_onnx(layers, batch), [batch.numpy()], 0.05)
 
 
 @pytest.mark.filterwarnings("ignore")  # of ONNX Runtime's quantiser and of NNCF
@@ -64,15 +60,13 @@ def test_int8_models_follow_the_network(engine, trained_folder, tmp_path):
     files = [path] if engine == "onnxruntime" else [path, path.with_suffix(".bin")]
     assert small.card["file_bytes"] == sum(file.stat().st_size for file in files)
     pictures, _ = next(iter(images.batches("val", 16, 64)))
-    fp32 = export.onnx_runner(deployed_model.path(plain.folder).read_bytes())(pictures.contiguous().numpy())
+    fp32 = onnx.runner(deployed_model.path(plain.folder).read_bytes())(pictures.contiguous().numpy())
     if engine == "onnxruntime":
-        found = export.onnx_runner(path.read_bytes())(pictures.contiguous().numpy())
-        assert export.read_metadata(path)["precision"] == "int8"
+        found = onnx.runner(path.read_bytes())(pictures.contiguous().numpy())
+        assert onnx.read_metadata(path)["precision"] == "int8"
     else:
-        import openvino
-
-        model = openvino.Core().read_model(path)
-        found = openvino.Core().compile_model(model, "CPU")(pictures.contiguous().numpy())[0]
+        found = openvino.runner(path)(pictures.contiguous().numpy())
+        model = openvino.read_model(path)
         assert model.get_rt_info(["ofa_frontier", "precision"]).astype(str) == "int8"
     assert np.corrcoef(fp32.ravel(), found.ravel())[0, 1] > 0.75  # a hardly trained network: .83 and .88
 

@@ -4,19 +4,12 @@ import dataclasses
 
 import numpy as np
 import pytest
+import torch
 
-from supernet.deploy import fake_quant, pruning, shrink
+from supernet.deploy import export, fake_quant, onnx, pruning, shrink
 from supernet.space import get_space
 from supernet.weights import network
 from supernet.weights import subnet as subnets
-
-
-@pytest.fixture(scope="module")
-def torch():
-    import torch
-
-    torch.set_num_threads(1)
-    return torch
 
 
 def smallest_of(name):
@@ -36,7 +29,7 @@ def most_read(weight, keep):
 
 
 @pytest.mark.parametrize("name", ["ofa_small", "ofa_proxyless_w1.3", "ofa_resnet50"])
-def test_pruned_network_computes_what_a_masked_one_does(name, torch):
+def test_pruned_network_computes_what_a_masked_one_does(name):
     """Zero everything that reads a pruned channel instead of removing the channel: the same logits."""
     subnet = smallest_of(name)
     pruned = pruning.prune_channels(subnet, 0.5)
@@ -71,7 +64,7 @@ def test_pruned_network_computes_what_a_masked_one_does(name, torch):
     )
 
 
-def test_keeping_everything_changes_nothing(torch):
+def test_keeping_everything_changes_nothing():
     subnet = smallest_of("ofa_small")
     images = torch.randn(2, 3, subnet.side, subnet.side)
     with torch.inference_mode():
@@ -79,7 +72,7 @@ def test_keeping_everything_changes_nothing(torch):
         assert torch.equal(pruning.prune_weights(subnet, 1.0).module(images), subnet.module(images))
 
 
-def test_pruned_weights_are_the_smallest_of_the_whole_network(torch):
+def test_pruned_weights_are_the_smallest_of_the_whole_network():
     subnet = smallest_of("ofa_small")
     before = torch.cat([p.detach().flatten() for p in subnet.module.parameters() if p.ndim > 1])
     after = [
@@ -90,7 +83,7 @@ def test_pruned_weights_are_the_smallest_of_the_whole_network(torch):
     assert before[after == 0].abs().max() <= before[after != 0].abs().min()
 
 
-def test_fake_quantised_convolution_is_on_the_grid(torch):
+def test_fake_quantised_convolution_is_on_the_grid():
     """A convolution with its norm in numpy: rounded inputs, folded and rounded weights."""
     module = torch.nn.Sequential(torch.nn.Conv2d(2, 3, 1, bias=False), torch.nn.BatchNorm2d(3)).eval()
     with torch.no_grad():
@@ -126,7 +119,7 @@ SMALL = "ofa_small r16 d1-1-1 k3-3-3 e3-3-3 ft0"
 
 
 @pytest.mark.filterwarnings("ignore")  # of ONNX Runtime's quantiser
-def test_recipe_is_resumable_and_gives_the_same_bytes(bench, tmp_path, torch):
+def test_recipe_is_resumable_and_gives_the_same_bytes(bench, tmp_path):
     """What is deployed gets smaller where a step says so; a run that was cut ends in the same weights."""
     stages = shrink.run(RECIPE, SMALL, bench, tmp_path / "whole", {"seed": 0})
     plain, pruned, tuned, int8 = (stage.card for stage in stages)
@@ -178,11 +171,9 @@ def test_table_has_a_row_per_card_in_the_units_of_the_registry():
     assert "file_bytes [kB]" in text
 
 
-def test_short_names_compute_the_same(torch):
+def test_short_names_compute_the_same():
     """Smaller, the same logits, the same names outside."""
     onnxruntime = pytest.importorskip("onnxruntime")
-    from supernet.deploy import export, onnx
-
     subnet = smallest_of("ofa_small")
     model = export.onnx_bytes(subnet)
     short = onnx.compact(model)
@@ -191,4 +182,4 @@ def test_short_names_compute_the_same(torch):
     session = onnxruntime.InferenceSession(short, providers=["CPUExecutionProvider"])
     assert (session.get_inputs()[0].name, session.get_outputs()[0].name) == ("images", "logits")
     (found,) = session.run(None, {"images": images})
-    assert (found == export.onnx_runner(model)(images)).all()
+    assert (found == onnx.runner(model)(images)).all()
