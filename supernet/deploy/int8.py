@@ -73,8 +73,8 @@ def onnxruntime_int8(model: bytes, batches: Iterable[Pixels], *, narrow: bool, c
 def activation_ranges(model: bytes, batches: Iterable[Pixels], clip: float) -> dict[str, tuple[float, float]]:
     """`value_range` of every activation inside the ONNX model, mean over the batches.
 
-    Its input is left out. Logits are not clipped, because the argmax depends on the largest. ONNX Runtime's own
-    percentiles hold the activations of all batches in memory at once.
+    Its input is left out. Logits are not clipped, because the argmax depends on the largest. ONNX Runtime's
+    own percentiles hold the activations of all batches in memory at once.
     """
     import onnx
     import onnxruntime

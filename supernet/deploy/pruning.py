@@ -39,7 +39,7 @@ def prune_channels(subnet: Subnet, keep: float) -> Subnet:
 
 
 def _most_important(reads: torch.Tensor, count: int) -> torch.Tensor:
-    """(p,) the channels that the largest weights read, in their old order; `reads` is a convolution's weight."""
+    """(p,) the input channels that the largest weights of a convolution read, in their old order."""
     importance = reads.abs().sum(dim=(0, 2, 3))
     return importance.argsort(descending=True, stable=True)[:count].sort().values
 

@@ -313,12 +313,11 @@ def _check_folder(out: Path, config: Mapping[str, Any]) -> None:
 
 def table(cards: Mapping[str, Mapping[str, Any]]) -> str:
     """A Markdown table of cards, a row each; columns in the order of the registry, where any has a value."""
-    shown = {
-        name: of for name, of in MEASURES.items() if any(name in card for card in cards.values())
-    }
+    used = {name for card in cards.values() for name in card}
+    shown = {name: measure for name, measure in MEASURES.items() if name in used}
     heads = [f"{name} [{measure.shown}]" for name, measure in shown.items()]
     lines = ["| | precision | " + " | ".join(heads) + " |", "|---|---|" + "---:|" * len(shown)]
     for title, card in cards.items():
-        cells = [f"{card[name] / of.scale:.4g}" if name in card else "" for name, of in shown.items()]
+        cells = [f"{card[name] / m.scale:.4g}" if name in card else "" for name, m in shown.items()]
         lines.append(f"| {title} | {card['precision']} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
