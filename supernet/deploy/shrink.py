@@ -269,7 +269,7 @@ def keep(subnet: Subnet, bench: Bench, folder: Path) -> dict[str, Any]:
     files = model.files(export.facts_of(subnet))
     for name, content in files.items():
         artifact.write_bytes(folder / name, content)
-    counted = footprint.of_subnet(subnet)
+    counted = footprint.of_network(subnet)
     precision = subnet.facts.get("precision", "fp32")
     card = {
         "architecture": subnet.architecture,
