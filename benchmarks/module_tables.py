@@ -25,9 +25,10 @@ from threadpoolctl import threadpool_limits
 
 from latency.measuring.here import here
 from latency.measuring.store import Store
-from latency.modules import design, fit, selection
+from latency.modules import data as module_data
+from latency.modules import fit, selection
 from latency.modules import networks as module_networks
-from latency.modules.design import ModuleData
+from latency.modules.data import ModuleData
 from latency.modules.fit import Fits, Fitting
 from latency.modules.predictor import Correction, ModulesLatency, Networks
 from latency.scores import markdown, scores
@@ -62,7 +63,7 @@ SPEED = 200_000  # subnets
 
 
 def data_of(engine: str) -> tuple[Target, dict[str, ModuleData]]:
-    return design.load(catalogue.FOLDER / "measured" / "modules" / f"{engine}.npz")
+    return module_data.load(catalogue.FOLDER / "measured" / "modules" / f"{engine}.npz")
 
 
 def modules(engine: str, options: Mapping[str, str]) -> dict[str, Any]:

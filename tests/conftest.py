@@ -35,13 +35,13 @@ def rng() -> np.random.Generator:
 @pytest.fixture(scope="session")
 def measured_modules():
     """Modules of every type whose latency is known: work at fixed rates, twice that when half utilised."""
-    from latency.modules import kinds
-    from latency.modules.design import CONDITIONS, ModuleData
+    from latency.modules.data import CONDITIONS, ModuleData
+    from latency.modules.kinds import module_kind
     from supernet import registry
 
     found = {}
     for name in registry.names("module"):
-        kind = kinds.of(name)
+        kind = module_kind.named(name)
         rows, batch = kind.draw(60, (1, 2, 8), seed=1)
         draw = np.random.default_rng(2)
         conditions = np.stack([batch, draw.choice([1.0, 2.0], 60), draw.choice([0.0, 0.5], 60)], axis=1)

@@ -33,7 +33,7 @@ class Classifier:
     params: int
 
 
-def known() -> dict[str, Classifier]:
+def with_weights() -> dict[str, Classifier]:
     """The classifiers of torchvision that have ImageNet weights, by name, from small to large."""
     from torchvision import models
 
@@ -50,7 +50,7 @@ def known() -> dict[str, Classifier]:
 
 def select(names: Sequence[str] | None, max_gmacs: float) -> list[Classifier]:
     """Those of these names, or all up to `max_gmacs`."""
-    everyone = known()
+    everyone = with_weights()
     if names is None:
         picked = [each for each in everyone.values() if each.gmacs <= max_gmacs]
         if not picked:

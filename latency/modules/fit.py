@@ -21,8 +21,9 @@ from numpy.typing import NDArray
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
-from latency.modules import kinds, regressors, selection
-from latency.modules.design import ModuleData
+from latency.modules import regressors, selection
+from latency.modules.data import ModuleData
+from latency.modules.kinds import module_kind
 from latency.modules.medn import Medn
 from latency.modules.predictor import ModuleModel, ModulesLatency, features
 from latency.modules.regressors import Fitted
@@ -166,7 +167,7 @@ class _Type:
     """The rows of one module type: their parts, features and logarithms."""
 
     def __init__(self, data: ModuleData, how: Fitting) -> None:
-        self.data, self.kind = data, kinds.of(data.name)
+        self.data, self.kind = data, module_kind.named(data.name)
         rng = np.random.default_rng((how.seed, 7))
         # Rows of one and the same module stay in one part, whatever they were measured under.
         owner = np.unique(data.rows, axis=0, return_inverse=True)[1].ravel()

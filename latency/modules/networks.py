@@ -19,9 +19,9 @@ from latency.measuring.session import Watcher
 from latency.measuring.store import Store
 from latency.modules import classifiers, tracing
 from latency.modules import places as module_rows
-from latency.modules.design import CONDITIONS
+from latency.modules.data import CONDITIONS
+from latency.modules.kinds.module_kind import Module
 from latency.modules.predictor import Networks
-from latency.modules.tracing import Module
 from latency.target import Target
 from supernet import registry
 from supernet.files import artifact
@@ -136,13 +136,13 @@ def modules_of(name: str) -> tuple[Module, ...]:
     """The modules of a network by its name."""
     if name.startswith(CLASSIFIER):
         _, model, _ = name.split(" ")
-        each = classifiers.known()[model]
+        each = classifiers.with_weights()[model]
         network, images = classifiers.network(each, 1)
         return tuple(tracing.modules(network, tuple(images.shape[1:])))
     space = get_space(name.split(" ")[0])
     places = module_rows.places(space.layers(space.parse([name])))
     return tuple(
-        Module(place.type, {key: float(values[0]) for key, values in place.inputs.items()})
+        Module(place.kind, {key: float(values[0]) for key, values in place.inputs.items()})
         for place in places
         if place.live[0]
     )

@@ -19,16 +19,16 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ConfigDict, TypeAdapter
+from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 
 from latency.conformal import relative_std
 from latency.data import LatencyData
 from latency.modules import places, regressors
-from latency.modules.design import CONDITIONS
-from latency.modules.kinds import ModuleType
+from latency.modules.data import CONDITIONS
+from latency.modules.kinds import module_kind
+from latency.modules.kinds.module_kind import Module, ModuleKind
 from latency.modules.regressors import Fitted
-from latency.modules.tracing import Module
 from latency.target import Target
 from supernet import slot_table
 from supernet.arrays import Floats, Genomes
@@ -48,7 +48,7 @@ TRUST_ROUNDS = 8
 MIN_NETWORKS = 5
 
 
-def features(kind: ModuleType, rows: Floats, conditions: Floats, names: Sequence[str]) -> Floats:
+def features(kind: ModuleKind, rows: Floats, conditions: Floats, names: Sequence[str]) -> Floats:
     """(n, q) what a latency is predicted from: logarithms of the inputs and of the work, categories one-hot,
     whether channels fill the blocks that kernels work on.
 
@@ -84,7 +84,7 @@ def features(kind: ModuleType, rows: Floats, conditions: Floats, names: Sequence
 class ModuleModel:
     """The fitted regression of one module type: log ms from standardised features."""
 
-    kind: ModuleType
+    kind: ModuleKind
     condition_names: tuple[str, ...]
     mean: Floats  # (q,)
     scale: Floats  # (q,)
@@ -197,11 +197,11 @@ class ModulesLatency:
         """(n, L) ms, each module at its first layer."""
         found, condition = np.zeros(table.kind.shape), self._condition()
         for place in places.places(table):
-            model = self._model(place.type)
+            model = self._model(place.kind)
             rows = np.stack([place.inputs[name] for name in model.kind.inputs], axis=1)[place.live]
             distinct, owner = np.unique(rows, axis=0, return_inverse=True)
             each = distinct.astype(float)
-            ms = self._corrected(place.type, each, np.tile(condition, (len(each), 1)))
+            ms = self._corrected(place.kind, each, np.tile(condition, (len(each), 1)))
             found[place.live, place.column] += ms[owner.ravel()]
         return found
 
@@ -235,9 +235,9 @@ class ModulesLatency:
         owner: dict[str, list[int]] = {}
         for i, network in enumerate(modules):
             for module in network:
-                inputs = self._model(module.type).kind.inputs
-                rows.setdefault(module.type, []).append([module.inputs[name] for name in inputs])
-                owner.setdefault(module.type, []).append(i)
+                inputs = self._model(module.kind).kind.inputs
+                rows.setdefault(module.kind, []).append([module.inputs[name] for name in inputs])
+                owner.setdefault(module.kind, []).append(i)
         for name, listed in rows.items():
             model, at = self.models[name], np.array(owner[name])
             each, under = np.array(listed), conditions[at]
@@ -327,7 +327,7 @@ class ModulesLatency:
             arrays |= {f"{name}/{key}": getattr(model, key).astype(np.float32) for key in ("mean", "scale")}
             arrays |= {f"{name}/model/{key}": array for key, array in regressors.stored(model.fitted).items()}
             described[name] = {
-                "kind": TypeAdapter(ModuleType).dump_python(model.kind, mode="json"),
+                "kind": model.kind.described(),
                 "conditions": list(model.condition_names),
                 "name": model.name,
                 "form": regressors.form_of(model.fitted),
@@ -349,7 +349,7 @@ def load(path: Path) -> ModulesLatency:
     try:
         models = {
             name: ModuleModel(
-                kind=ModuleType(**about["kind"]),
+                kind=module_kind.from_description(about["kind"]),
                 condition_names=tuple(about["conditions"]),
                 mean=arrays[f"{name}/mean"].astype(np.float64),
                 scale=arrays[f"{name}/scale"].astype(np.float64),
@@ -398,7 +398,7 @@ def tabulate(space: SearchSpace, ms: Callable[[LayerTable], Floats], target: str
     return found
 
 
-def _shared(kind: ModuleType, rows: Floats, conditions: Floats, names: Sequence[str]) -> Floats:
+def _shared(kind: ModuleKind, rows: Floats, conditions: Floats, names: Sequence[str]) -> Floats:
     """(n, 2) one module, and the elements that pass its ends."""
     work, batch = kind.work(rows), conditions[:, list(names).index("batch")]
     return np.stack([np.ones(len(rows)), batch * (work.read + work.written)], axis=1)

@@ -154,11 +154,12 @@ def fit(name: str, data_dir: Path) -> SlotLatency:
 
 def fit_modules(engine: str) -> ModulesLatency:
     """The module predictor of an engine as shipped, from the measurements that ship beside it."""
-    from latency.modules import design, networks
+    from latency.modules import data as module_data
     from latency.modules import fit as module_fit
+    from latency.modules import networks
 
     folder = FOLDER / "measured" / "modules"
-    here, data = design.load(folder / f"{engine}.npz")
+    here, data = module_data.load(folder / f"{engine}.npz")
     fits = module_fit.Fitting(models=SHIPPED).fit(data, say=print)
     known = networks.read_csv(folder / f"networks_{engine}.csv")
     found = module_fit.predictor(replace(here, device=here.spec.name), fits).corrected(known)

@@ -10,7 +10,8 @@ import numpy as np
 from rich.console import Console
 
 from latency.measuring.store import Store
-from latency.modules import design as module_data
+from latency.modules import data as module_data
+from latency.modules import design as module_design
 from latency.modules import fit, networks, selection
 from latency.modules.fit import AUTO, Fits
 from latency.modules.predictor import ModulesLatency
@@ -62,11 +63,11 @@ def task(config: dict[str, Any]) -> None:
     with Store(config["store"]) as store, Console().status("starting") as status:
         watch = command.watcher(status)
         if config["measure"] and config["measured"] is None:
-            module_data.collect(
+            module_design.collect(
                 target, design, store=store, seconds=config["seconds"], watch=watch, say=print
             )
         if config["measured"] is None:
-            data = module_data.read(target, store)
+            data = module_design.read(target, store)
         else:
             target, data = module_data.load(Path(config["measured"]))
         measured = None

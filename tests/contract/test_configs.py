@@ -9,7 +9,7 @@ import pytest
 
 from latency.data import LatencyData
 from latency.measuring.engine import NotInstalledError, build_engine
-from latency.modules import kinds
+from latency.modules.kinds import module_kind
 from latency.predictors import interface
 from latency.predictors.mlp import Training
 from latency.predictors.neural import Neural
@@ -118,7 +118,7 @@ def test_learners_fit_and_predict(name, rng, tmp_path, modules_of):
 
 @pytest.mark.parametrize("name", registry.names("module"))
 def test_modules_build(name):
-    assert kinds.of(name).kind == name
+    assert module_kind.named(name).name == name
 
 
 @pytest.mark.parametrize("name", registry.names("regressor"))

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from latency.measuring.here import here
-from latency.modules import design
+from latency.modules import data
 from latency.predictors import interface
 
 ROOT = Path(__file__).parents[2]
@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 
 def test_make_modules_selects_and_saves_a_predictor(tmp_path, measured_modules):
     target = here(engine="torch_eager")
-    design.save(tmp_path / "data.npz", target, measured_modules)
+    data.save(tmp_path / "data.npz", target, measured_modules)
     words = [
         "target.engine=torch_eager",
         f"measured={tmp_path}/data.npz",

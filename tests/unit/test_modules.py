@@ -14,7 +14,8 @@ from latency.measuring import session, summary
 from latency.measuring.here import here
 from latency.measuring.jobs import Rounds
 from latency.measuring.store import Sitting, Store, Visit
-from latency.modules import design as module_data
+from latency.modules import data as module_data
+from latency.modules import design as module_design
 from latency.modules import fit, networks, predictor, tracing
 from latency.modules.design import Design
 from latency.modules.fit import Fitting
@@ -187,21 +188,21 @@ def test_scores_are_those_of_their_definitions():
 
 # ---------------------------------------------------------------------- measuring
 def test_modules_are_measured_once_and_read_back(tmp_path, monkeypatch):
-    monkeypatch.setattr(module_data, "ROUNDS", Rounds(fewest=6, most=6))
-    design = Design(types=("activation", "linear"), points=6, threads=(1,), utilisations=(0.0, 0.5))
+    monkeypatch.setattr(module_design, "ROUNDS", Rounds(fewest=6, most=6))
+    design = Design(kinds=("activation", "linear"), points=6, threads=(1,), utilisations=(0.0, 0.5))
     target = here(space="ofa_small", engine="torch_eager")
     with Store(tmp_path / "store.sqlite") as store:
-        module_data.collect(target, design, store=store)
-        data = module_data.read(target, store)
+        module_design.collect(target, design, store=store)
+        data = module_design.read(target, store)
         visits = sum(len(store.visits(sitting.id)) for sitting in store.sittings())
-        module_data.collect(target, design, store=store)  # nothing is left to do
+        module_design.collect(target, design, store=store)  # nothing is left to do
         assert sum(len(store.visits(sitting.id)) for sitting in store.sittings()) == visits
     assert {name: len(of) for name, of in data.items()} == {"activation": 6, "linear": 6}
     for of in data.values():
         assert (of.ms > 0).all()
         assert set(of.conditions[:, 1]) == {1.0}
         assert (of.conditions[:, 2] > 0).sum() == 3
-        asked, _, _ = design.of(of.name)
+        asked, _, _ = design.points_of(of.name)
         assert {tuple(row) for row in of.rows} == {tuple(row) for row in asked}
     module_data.save(tmp_path / "data.npz", target, data)
     again = module_data.load(tmp_path / "data.npz")
@@ -211,10 +212,10 @@ def test_modules_are_measured_once_and_read_back(tmp_path, monkeypatch):
 
 def test_a_name_says_everything():
     inputs, row = ("cin", "cout", "rows"), np.array([64.0, 1000.0, 1.0])
-    name = module_data.name_of("linear", inputs, row, 8)
+    name = module_design.name_of("linear", inputs, row, 8)
     assert name == "module linear cin=64 cout=1000 rows=1 batch=8"
-    assert module_data.parse(name)[0] == "linear"
-    assert module_data.parse(name)[1].tolist() == [64, 1000, 1, 8]
+    assert module_design.parse(name)[0] == "linear"
+    assert module_design.parse(name)[1].tolist() == [64, 1000, 1, 8]
 
 
 def test_latency_beside_a_load_is_wall_time():
@@ -241,13 +242,13 @@ def test_declared_numbers_are_inputs_and_must_always_be_given(tmp_path):
                     at = sitting.unix_time + number
                     ms = (2000.0 / clock,)
                     store.add(sitting, Visit(sitting.id, at, name, role, 1, number, ms, ms, 0.0))
-        found = module_data.read(target, store)["linear"]
+        found = module_design.read(target, store)["linear"]
         assert found.condition_names[-1] == "clock_mhz"
         assert sorted(found.conditions[:, -1]) == [1000.0, 2000.0]
         bare = Sitting.begin(target, session.engine_of(target).version, {"declared": {}})
         store.add(bare, Visit(bare.id, 0.0, names[0], "candidate", 1, 1, (1.0,), (1.0,), 0.0))
         with pytest.raises(ValueError, match=r"without declared.clock_mhz"):
-            module_data.read(target, store)
+            module_design.read(target, store)
     with pytest.raises(ValueError, match="are varied, not declared"):
         Design(declared={"batch": 2.0})
     with pytest.raises(ValueError, match="at least one value each"):

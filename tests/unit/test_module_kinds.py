@@ -7,9 +7,11 @@ from pydantic import ValidationError
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from latency.modules import classifiers, kinds, tracing
+from latency.modules import classifiers, tracing
 from latency.modules import places as module_rows
-from latency.modules.kinds import Choice, ModuleType, Span
+from latency.modules.design import build
+from latency.modules.kinds.layers import Linear
+from latency.modules.kinds.module_kind import Choice, Span, named
 from supernet import registry
 from supernet.space import get_space
 from supernet.weights import network
@@ -26,11 +28,11 @@ def macs_of(module, images):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_work_on_paper_is_that_of_the_built_module(name):
-    kind = kinds.of(name)
+    kind = named(name)
     rows, _ = kind.draw(6, (1,), seed=3)
     work = kind.work(rows)
     for i, row in enumerate(rows):
-        module, images = kind.build(row, 1)
+        module, images = build(kind, row, 1)
         assert macs_of(module, images) == work.macs[i]
         with torch.no_grad():
             found = module(images)
@@ -44,7 +46,7 @@ def test_work_on_paper_is_that_of_the_built_module(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_designs_fill_their_ranges_and_repeat(name):
-    kind = kinds.of(name)
+    kind = named(name)
     rows, batch = kind.draw(120, (1, 8), seed=0)
     again, batches = kind.draw(120, (1, 8), seed=0)
     assert (rows == again).all()
@@ -59,8 +61,8 @@ def test_designs_fill_their_ranges_and_repeat(name):
 
 
 def test_batches_have_as_many_images():
-    kind = kinds.of("mbconv_se")
-    module, images = kind.build(kind.draw(1, (1,), seed=0)[0][0], 8)
+    kind = named("mbconv_se")
+    module, images = build(kind, kind.draw(1, (1,), seed=0)[0][0], 8)
     assert len(module(images)) == len(images) == 8
 
 
@@ -68,10 +70,10 @@ def test_wrong_ranges_are_refused():
     with pytest.raises(ValueError, match=r"low <= high, got 8 to 4"):
         Span(8, 4)
     with pytest.raises((ValueError, ValidationError), match=r"Did you mean 'linear'"):
-        ModuleType("linea", {}, {})
+        named("linea")
     with pytest.raises((ValueError, ValidationError), match=r"missing \['rows'\]"):
-        ModuleType("linear", {"cin": Span(1, 2), "cout": Span(1, 2)})
-    large = ModuleType("linear", {name: Span(40_000, 50_000) for name in ("cin", "cout", "rows")})
+        Linear({"cin": Span(1, 2), "cout": Span(1, 2)})
+    large = Linear({name: Span(40_000, 50_000) for name in ("cin", "cout", "rows")})
     with pytest.raises(ValueError, match=r"leave 0 of"):
         large.draw(4, (1,), 0)
     assert (Choice((3, 5)).at(np.array([0.0, 0.99])) == [3, 5]).all()
@@ -86,8 +88,8 @@ def test_layers_of_a_space_and_its_real_networks_have_the_same_modules(name, rng
     for i in range(len(genomes)):
         subnet = network.with_native_activations(network.extract(supernet, space, genomes[i : i + 1]))
         side = network.resolution(space, genomes[i : i + 1])
-        traced = [(m.type, dict(m.inputs)) for m in tracing.modules(subnet, (3, side, side))]
-        listed = [(p.type, {k: float(v[i]) for k, v in p.inputs.items()}) for p in places if p.live[i]]
+        traced = [(m.kind, dict(m.inputs)) for m in tracing.modules(subnet, (3, side, side))]
+        listed = [(p.kind, {k: float(v[i]) for k, v in p.inputs.items()}) for p in places if p.live[i]]
         assert traced == listed
 
 
@@ -95,10 +97,10 @@ def test_layers_of_a_space_and_its_real_networks_have_the_same_modules(name, rng
     "name", ["mobilenet_v3_small", "shufflenet_v2_x0_5", "resnet18", "regnet_y_400mf", "swin_t"]
 )
 def test_modules_of_a_classifier_have_all_its_macs(name):
-    model, images = classifiers.network(classifiers.known()[name], 1)
+    model, images = classifiers.network(classifiers.with_weights()[name], 1)
     total = 0.0
     for module in tracing.modules(model, tuple(images.shape[1:])):
-        kind = kinds.of(module.type)
+        kind = named(module.kind)
         total += float(kind.work(np.array([[module.inputs[of] for of in kind.inputs]])).macs[0])
     assert total == pytest.approx(macs_of(model, images), rel=1e-9)
 
@@ -106,15 +108,15 @@ def test_modules_of_a_classifier_have_all_its_macs(name):
 def test_attention_is_covered():
     with torch.device("meta"):
         model = torch.nn.Sequential(torch.nn.LayerNorm(64), _Attention())
-    found = [m.type for m in tracing.modules(model.eval(), (10, 64))]
+    found = [m.kind for m in tracing.modules(model.eval(), (10, 64))]
     assert found == ["norm", "movement", "attention", "movement"]
 
 
 def test_attention_by_its_parts_has_all_its_macs():
-    kind = kinds.of("attention")
-    module, tokens = kind.build(np.array([20.0, 1.0, 64.0, 4.0]), 1)
-    linear = kinds.of("linear")
-    found = [m for m in tracing.modules(module, tuple(tokens.shape[1:])) if m.type == "linear"]
+    kind = named("attention")
+    module, tokens = build(kind, np.array([20.0, 1.0, 64.0, 4.0]), 1)
+    linear = named("linear")
+    found = [m for m in tracing.modules(module, tuple(tokens.shape[1:])) if m.kind == "linear"]
     rows = np.array([[m.inputs[name] for name in linear.inputs] for m in found])
     assert linear.work(rows).macs.sum() == macs_of(module, tokens)
 

@@ -1,0 +1,69 @@
+"""Measured modules, and the file that keeps them.
+
+A *condition* is what a module runs under: batch, threads, utilisation (the share of the machine that others
+use), and whatever else the user declares as a number.
+
+Letters: n modules, p inputs of a kind, c conditions.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from latency.target import Target
+from supernet.arrays import Floats
+from supernet.files import artifact
+
+FILE_KIND = "module data"
+CONDITIONS = ("batch", "threads", "utilisation")
+COLUMNS = ("rows", "conditions", "ms", "spread_ms")
+
+
+@dataclass(frozen=True, eq=False)
+class ModuleData:
+    """Measurements of one module kind on one engine: parallel arrays."""
+
+    name: str
+    rows: Floats  # (n, p) inputs of the kind
+    conditions: Floats  # (n, c) in the order of `condition_names`
+    condition_names: tuple[str, ...]
+    ms: Floats  # (n,) of one batch
+    spread_ms: Floats  # (n,) interquartile range
+
+    def __len__(self) -> int:
+        return len(self.ms)
+
+    def take(self, rows: NDArray[Any]) -> ModuleData:
+        """The measurements of some rows."""
+        taken: dict[str, Any] = {column: getattr(self, column)[rows] for column in COLUMNS}
+        return replace(self, **taken)
+
+
+def save(path: Path, target: Target, data: Mapping[str, ModuleData]) -> None:
+    """Write the measured modules of a target to one file, for `load`."""
+    arrays = {
+        f"{name}/{column}": getattr(modules, column).astype("float32")
+        for name, modules in data.items()
+        for column in COLUMNS
+    }
+    names = {name: list(modules.condition_names) for name, modules in data.items()}
+    artifact.save(path, FILE_KIND, arrays, {"target": asdict(target), "condition_names": json.dumps(names)})
+
+
+def load(path: Path) -> tuple[Target, dict[str, ModuleData]]:
+    """Target and modules by kind of a saved file; ValueError that names the file if it is none."""
+    arrays, facts = artifact.load(path, FILE_KIND)
+    try:
+        data = {}
+        for name, conditions in json.loads(facts["condition_names"]).items():
+            columns = {column: arrays[f"{name}/{column}"].astype("float64") for column in COLUMNS}
+            data[name] = ModuleData(name, condition_names=tuple(conditions), **columns)
+        return Target(**facts["target"]), data
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} is no usable {FILE_KIND} ({error}); left as it is") from error

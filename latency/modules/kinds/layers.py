@@ -1,0 +1,302 @@
+"""Module kinds of one layer: convolutions with their norm and activation, linear layers, and what is between.
+
+Letters: n modules.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+
+from latency.modules.kinds.module_kind import Columns, ModuleKind, Operation, Values, Work, even
+from supernet.arrays import Floats
+from supernet.layers import Activation, Kind
+
+MAX, AVERAGE = 0, 1  # modes of pooling
+BATCH, LAYER = 0, 1  # of norms
+ADD, SCALE = 0, 1  # of elementwise
+CONCAT, SHUFFLE = 0, 1  # of movement
+
+
+def side_of(tensor: Any) -> float:
+    """Side of the square of the same area as a map; 1 for rows."""
+    return math.sqrt(tensor.shape[2] * tensor.shape[3]) if tensor.ndim == 4 else 1.0
+
+
+class Convolution(ModuleKind):
+    """A convolution with the batch norm and the activation that follow it."""
+
+    operations = dict.fromkeys(("conv2d", "convolution"), 0.0)
+    layer = Kind.CONV
+
+    @staticmethod
+    def sizes(c: Mapping[str, Any]) -> tuple[Any, Any, Any, Any]:
+        """Channels in and out, kernel and groups."""
+        channels = c.get("channels", 1)
+        return c.get("cin", channels), c.get("cout", channels), c.get("kernel", 1), c.get("groups", channels)
+
+    def cost(self, c: Columns) -> Work:
+        cin, cout, kernel, groups = self.sizes(c)
+        weights = cin / groups * cout * kernel**2
+        area = np.ceil(c["side"] / c["stride"]) ** 2
+        return Work(weights * area, weights + 2 * cout, cin * c["side"] ** 2, cout * area, np.zeros(len(cin)))
+
+    def settle(self, c: dict[str, Floats]) -> tuple[dict[str, Floats], Any]:
+        image = c.get("cin", np.full(len(c["side"]), np.inf)) < 6
+        for name in ("cin", "cout", "channels"):
+            if name in c:
+                c[name] = _channels(c[name])
+        if "cin" in c:
+            c["cin"] = np.where(image, 3, c["cin"])
+        # An image is only ever read by a first convolution, at a large side.
+        return c, (~image | (c["side"] >= 32)) & _fits(c)
+
+    def network(self, v: Values, parts: Any) -> Any:
+        cin, cout, kernel, groups = self.sizes(v)
+        return parts.convolution(cin, cout, kernel, v["stride"], groups=groups, act=v["act"])
+
+    def called(self, op: Operation) -> dict[str, float]:
+        image, weight = op.tensors[:2]
+        stride = image.shape[2] // op.result.shape[2]
+        if weight.shape[2] > 1:
+            stride = max(round(image.shape[2] / op.result.shape[2]), 1)
+        channels = float(image.shape[1])
+        return dict(
+            channels=channels,
+            cin=channels,
+            cout=float(weight.shape[0]),
+            kernel=math.sqrt(weight.shape[2] * weight.shape[3]),
+            side=side_of(image),
+            stride=float(stride),
+            groups=float(image.shape[1] // weight.shape[1]),
+            act=0.0,
+        )
+
+
+def _channels(values: Floats) -> Floats:
+    """Mostly multiples of 8, as networks have them; one in six even only, which some kernels mind."""
+    whole = np.round(values)
+    return np.where(whole % 6 == 0, np.maximum(2 * np.round(whole / 2), 8), even(whole))
+
+
+def _fits(c: dict[str, Floats]) -> Any:
+    return (c["side"] >= c.get("kernel", 1)) & (c["side"] >= c["stride"])
+
+
+class Pointwise(Convolution):
+    name = "pointwise"
+    inputs = ("cin", "cout", "side", "stride", "act")
+
+    @staticmethod
+    def covers(inputs: Columns) -> Any:
+        return (inputs["groups"] == 1) & (inputs["kernel"] == 1)
+
+
+class Dense(Convolution):
+    name = "dense"
+    inputs = ("cin", "cout", "kernel", "side", "stride", "act")
+
+    @staticmethod
+    def covers(inputs: Columns) -> Any:
+        return (inputs["groups"] == 1) & (inputs["kernel"] != 1)
+
+
+class Depthwise(Convolution):
+    name = "depthwise"
+    inputs = ("channels", "kernel", "side", "stride", "act")
+
+    @staticmethod
+    def covers(inputs: Columns) -> Any:
+        same = (inputs["groups"] == inputs["cin"]) & (inputs["groups"] == inputs["cout"])
+        return same & (inputs["groups"] > 1)
+
+
+class Grouped(Convolution):
+    name = "grouped"
+    inputs = ("cin", "cout", "groups", "kernel", "side", "stride", "act")
+
+    def settle(self, c: dict[str, Floats]) -> tuple[dict[str, Floats], Any]:
+        """4 to a multiple of 8 channels a group; half of them as many out as in."""
+        same = np.round(c["cin"] + c["cout"]) % 2 == 0
+        c["groups"] = np.maximum(np.round(np.minimum(c["groups"], c["cin"] / 4)), 2)
+        each, out = c["cin"] / c["groups"], c["cout"] / c["groups"]
+        each, out = (np.where(v < 6, 4, np.maximum(8 * np.round(v / 8), 8)) for v in (each, out))
+        c["cin"], c["cout"] = each * c["groups"], np.where(same, each, out) * c["groups"]
+        return c, _fits(c)
+
+    @staticmethod
+    def covers(inputs: Columns) -> Any:
+        same = (inputs["groups"] == inputs["cin"]) & (inputs["groups"] == inputs["cout"])
+        return (inputs["groups"] > 1) & (same == 0)
+
+
+class Linear(ModuleKind):
+    """A fully connected layer on rows; also products of two activations, as many multiply-accumulates."""
+
+    name = "linear"
+    inputs = ("cin", "cout", "rows")
+    operations = dict.fromkeys(
+        ("linear", "matmul", "__matmul__", "bmm", "einsum", "scaled_dot_product_attention"), 0.0
+    )
+    layer = Kind.LINEAR
+
+    def cost(self, c: Columns) -> Work:
+        weights, zero = c["cin"] * c["cout"], np.zeros(len(c["cin"]))
+        return Work(weights * c["rows"], weights, c["cin"] * c["rows"], c["cout"] * c["rows"], zero)
+
+    def network(self, v: Values, parts: Any) -> Any:
+        return parts.nn.Linear(v["cin"], v["cout"])
+
+    def shape(self, v: Values) -> tuple[int, ...]:
+        return (v["cin"],) if v["rows"] == 1 else (v["rows"], v["cin"])
+
+    def called(self, op: Operation) -> dict[str, float]:
+        first, second = op.tensors[:2]
+        cin, cout, rows = first.shape[-1], op.result.shape[-1], op.result.numel() / op.result.shape[-1]
+        if op.name == "scaled_dot_product_attention":  # without projections; its two products as one
+            cout, rows = 2 * second.shape[-2], first.numel() / cin
+        return dict(cin=float(cin), cout=float(cout), rows=float(rows))
+
+
+class Pooling(ModuleKind):
+    name = "pooling"
+    inputs = ("channels", "kernel", "side", "stride", "mode")
+    operations: ClassVar = {
+        "max_pool2d": MAX,
+        "_max_pool2d": MAX,
+        "boolean_dispatch": MAX,
+        "avg_pool2d": AVERAGE,
+    }
+    layer = Kind.POOL
+
+    def cost(self, c: Columns) -> Work:
+        padding = (c["kernel"] - 1) // 2
+        out = np.floor((c["side"] + 2 * padding - c["kernel"]) / c["stride"]) + 1
+        zero, small = np.zeros(len(out)), c["channels"] * out**2
+        return Work(zero, zero, c["channels"] * c["side"] ** 2, small, small * c["kernel"] ** 2)
+
+    def settle(self, c: dict[str, Floats]) -> tuple[dict[str, Floats], Any]:
+        c["channels"] = even(c["channels"])
+        return c, (c["side"] >= c["kernel"]) & (c["stride"] <= c["kernel"])
+
+    def network(self, v: Values, parts: Any) -> Any:
+        pool = parts.nn.MaxPool2d if v["mode"] == MAX else parts.nn.AvgPool2d
+        return pool(v["kernel"], v["stride"], (v["kernel"] - 1) // 2)
+
+    def called(self, op: Operation) -> dict[str, float]:
+        kernel = op.argument(1, "kernel_size", 2)
+        sizes = (kernel, op.argument(2, "stride") or kernel)
+        kernel, stride = (size[0] if isinstance(size, (list, tuple)) else size for size in sizes)
+        image, mode = op.tensors[0], float(self.operations[op.name])
+        size = dict(channels=float(image.shape[1]), kernel=float(kernel), side=side_of(image))
+        return size | dict(stride=float(stride), mode=mode)
+
+
+class GlobalPool(ModuleKind):
+    """The mean over a map; `means`: as two means, the `ofa` package's way."""
+
+    name = "global_pool"
+    inputs = ("channels", "side", "means")
+    operations = dict.fromkeys(("adaptive_avg_pool2d", "mean"), 0.0)
+    layer = Kind.GLOBAL_POOL
+
+    def cost(self, c: Columns) -> Work:
+        zero = np.zeros(len(c["side"]))
+        return Work(zero, zero, c["channels"] * c["side"] ** 2, c["channels"], zero)
+
+    def network(self, v: Values, parts: Any) -> Any:
+        return parts.global_mean(v["means"])
+
+    def called(self, op: Operation) -> dict[str, float]:
+        """A mean over a map, or over what a first mean has left of its sides."""
+        image, over = op.tensors[0], op.argument(1, "dim")
+        side = side_of(image) if image.ndim == 4 else math.sqrt(image.numel() / image.shape[1])
+        one_side = op.name == "mean" and (isinstance(over, int) or (over is not None and len(over) == 1))
+        return dict(channels=float(image.shape[1]), side=side, means=float(one_side))
+
+
+class Elements(ModuleKind):
+    """A module that works on the elements of a map, or of rows of channels as a map of as many pixels."""
+
+    inputs = ("channels", "side", "mode")
+
+    def cost(self, c: Columns) -> Work:
+        zero, size = np.zeros(len(c["side"])), c["channels"] * c["side"] ** 2
+        return Work(zero, zero, size, size, zero)
+
+    def called(self, op: Operation) -> dict[str, float]:
+        shape = op.result.shape
+        if op.result.ndim == 4 and op.name != "layer_norm":
+            channels, side = shape[1], math.sqrt(shape[2] * shape[3])
+        else:
+            channels, side = shape[-1], math.sqrt(max(op.result.numel() / shape[-1], 1))
+        return {"channels": float(channels), "side": side, self.inputs[-1]: float(self.operations[op.name])}
+
+
+class ActivationFunction(Elements):
+    name = "activation"
+    inputs = ("channels", "side", "act")
+    operations: ClassVar = {
+        "relu": Activation.RELU,
+        "relu6": Activation.RELU6,
+        "hardtanh": Activation.RELU6,
+        "clip": Activation.RELU6,
+        "clamp": Activation.RELU6,
+        "hardswish": Activation.HARD_SWISH,
+        "silu": Activation.SILU,
+        "gelu": Activation.GELU,
+        "sigmoid": Activation.SIGMOID,
+        "softmax": Activation.SIGMOID,  # an exponential of each element, as that one
+        "hardsigmoid": Activation.HARD_SIGMOID,
+    }
+
+    def network(self, v: Values, parts: Any) -> Any:
+        return parts.activation(v["act"])
+
+
+class Norm(Elements):
+    name = "norm"
+    operations: ClassVar = {"batch_norm": BATCH, "layer_norm": LAYER}
+
+    def network(self, v: Values, parts: Any) -> Any:
+        return (parts.nn.LayerNorm if v["mode"] == LAYER else parts.nn.BatchNorm2d)(v["channels"])
+
+    def shape(self, v: Values) -> tuple[int, ...]:
+        return (v["side"] ** 2, v["channels"]) if v["mode"] == LAYER else super().shape(v)
+
+
+class Elementwise(Elements):
+    """Two maps added, or a map scaled by channel."""
+
+    name = "elementwise"
+    operations = dict.fromkeys(("add", "__add__", "__iadd__", "__radd__", "sub"), ADD) | dict.fromkeys(
+        ("mul", "__mul__", "__rmul__", "div"), SCALE
+    )
+
+    def network(self, v: Values, parts: Any) -> Any:
+        if v["mode"] == SCALE:
+            return parts.Function(lambda images: images * images[:, :, :1, :1])
+        return parts.Add(v["channels"], v["side"])
+
+    def called(self, op: Operation) -> dict[str, float]:
+        maps = len(op.tensors) == 2 and op.tensors[0].shape == op.tensors[1].shape
+        return super().called(op) | (dict(mode=float(ADD)) if maps else {})
+
+
+class Movement(Elements):
+    """Elements that move: a concatenation, or a shuffle of channels."""
+
+    name = "movement"
+    operations = dict.fromkeys(("cat", "concat", "stack"), CONCAT) | dict.fromkeys(
+        ("flip", "fold", "pad", "permute", "repeat", "roll", "swapaxes", "transpose", "unfold"), SHUFFLE
+    )
+
+    def settle(self, c: dict[str, Floats]) -> tuple[dict[str, Floats], Any]:
+        c["channels"] = even(c["channels"], 2)
+        return c, True
+
+    def network(self, v: Values, parts: Any) -> Any:
+        return parts.Function(parts.swap_halves if v["mode"] == CONCAT else parts.shuffle_channels)
