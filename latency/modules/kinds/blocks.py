@@ -55,7 +55,7 @@ class MbConv(ModuleKind):
     """Inverted residual block (MobileNetV2): pointwise, depthwise, pointwise without activation, a sum."""
 
     name = "mbconv"
-    inputs = ("cin", "mid", "cout", "kernel", "side", "stride", "skip", "act")
+    inputs: ClassVar[tuple[str, ...]] = ("cin", "mid", "cout", "kernel", "side", "stride", "skip", "act")
     gate: ClassVar[tuple[type[ModuleKind], ...]] = ()  # its layers in a network
 
     def cost(self, c: Columns) -> Work:
