@@ -182,7 +182,8 @@ class ModuleKind:
 
     def listed(self, layers: TableLayers, at: int) -> tuple[dict[str, Column], int] | None:
         """The same for a batch of networks, from the layers at `at` on."""
-        return (layers.inputs(at, self.inputs), 1) if layers.are(at, type(self)) else None
+        alone = self.layer is not None and layers.are(at, type(self))
+        return (layers.inputs(at, self.inputs), 1) if alone else None
 
     # What follows from it.
     def __post_init__(self) -> None:
