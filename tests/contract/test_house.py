@@ -35,7 +35,14 @@ ROOMS = {
     "latency.measuring": ("supernet.*", "latency", "latency.measuring.*"),
     "latency.measuring.engines": ("supernet.*", "latency", "latency.measuring"),
     "latency.predictors": ("supernet.*", "latency"),
-    "latency.modules": ("supernet.*", "latency", "latency.measuring", "latency.predictors"),
+    "latency.modules": (
+        "supernet.*",
+        "latency",
+        "latency.measuring",
+        "latency.predictors",
+        "latency.modules.*",
+    ),
+    "latency.modules.kinds": ("supernet.*",),
     "latency.zoo": ("supernet.*", "latency.*"),
     "search": ("supernet.*", "latency.*", "search.searchers", "search.ranking", "search.report"),
     "search.searchers": ("supernet.*", "latency.*", "search", "search.ranking"),
@@ -76,7 +83,6 @@ ALLOWED: dict[str, set[str]] = {
         "search/commands",
     },
     "long_files": {
-        "latency.modules.kinds",
         "latency.modules.regressors",
         "latency.predictors.maple",
         "supernet.training.train",
