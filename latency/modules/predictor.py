@@ -208,7 +208,7 @@ class ModulesLatency:
     def _model(self, name: str) -> ModuleModel:
         if name not in self.models:
             raise ValueError(
-                f"this predictor knows no module of type {name}, only {', '.join(self.models)}: make modules "
+                f"this predictor knows no module of kind {name}, only {', '.join(self.models)}: make modules "
                 "without types= measures all of them"
             )
         return self.models[name]

@@ -135,5 +135,5 @@ def test_what_no_module_covers_is_named():
         def forward(self, images):
             return torch.fft.fft(images).real
 
-    with pytest.raises(ValueError, match=r"no module type covers the operation fft"):
+    with pytest.raises(ValueError, match=r"no module kind covers the operation fft"):
         tracing.modules(Odd(), (3, 8, 8))

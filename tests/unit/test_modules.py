@@ -75,7 +75,7 @@ def test_other_devices_engines_and_spaces_are_refused(modules_of, rng):
     with pytest.raises(ValueError, match="serve the OFA spaces, not fbnet"):
         found.predict(get_space("fbnet").sample(2, rng), fbnet)
     few = replace(found, models={"mbconv": found.models["mbconv"]})
-    with pytest.raises(ValueError, match="knows no module of type"):
+    with pytest.raises(ValueError, match="knows no module of kind"):
         few.predict(get_space(TARGET.space).sample(2, rng), TARGET)
 
 
