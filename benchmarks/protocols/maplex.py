@@ -36,9 +36,10 @@ from benchmarks.protocols.protocol import (
 )
 from latency import adaptation
 from latency.data import LatencyData
+from latency.descriptors import Known, specification
 from latency.predictors.additive import Additive
 from latency.predictors.ensemble import Ensemble, denoised
-from latency.predictors.maple import Known, Maple, MaplePredictor, Strengths, likeliest, specification
+from latency.predictors.maple import Maple, MaplePredictor, Strengths, likeliest
 from latency.predictors.transfer import Source, Transfer
 from latency.zoo import devices
 from supernet import footprint

@@ -1,4 +1,4 @@
-"""Devices measured by us, each with a descriptor: what predictors that learn across devices start from.
+"""Devices measured by us, each with a descriptor, and MAPLE's learner, which learns from them.
 
 `measured/maple/NAME.csv.gz` holds the latencies of the same subnets on each, `NAME.json` the target and its
 operators (`benchmarks/measure_devices.py` makes both).
@@ -12,10 +12,13 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
+from pydantic import ConfigDict
+from pydantic.dataclasses import dataclass
 
 from latency.data import LatencyData, read_csv
+from latency.descriptors import Known, specification
 from latency.measuring.operators import Operators, describe
-from latency.predictors.maple import Known, specification
+from latency.predictors.maple import Maple, MaplePredictor
 from latency.target import Target
 from latency.zoo import catalogue
 from supernet.arrays import Floats, Rng
@@ -28,8 +31,9 @@ POOL = 200  # random subnets whose latencies stand for a shipped predictor
 
 def save(target: Target, operators: Operators) -> None:
     """The JSON file of a device beside its latencies."""
-    found = {"target": asdict(target), "operators": asdict(operators)}
-    artifact.write_json(FOLDER / f"{target.name}.json", found)
+    artifact.write_json(
+        FOLDER / f"{target.name}.json", {"target": asdict(target), "operators": asdict(operators)}
+    )
 
 
 @cache
@@ -41,9 +45,28 @@ def names() -> tuple[str, ...]:
 @cache
 def load(name: str) -> tuple[LatencyData, Operators]:
     """The latencies and operators of a measured device."""
-    found = json.loads((FOLDER / f"{name}.json").read_text())
-    target = Target(**found["target"])
-    return read_csv(FOLDER / f"{name}.csv.gz", target, "lat_ms"), Operators(**found["operators"])
+    facts = json.loads((FOLDER / f"{name}.json").read_text())
+    target = Target(**facts["target"])
+    return read_csv(FOLDER / f"{name}.csv.gz", target, "lat_ms"), Operators(**facts["operators"])
+
+
+@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+class ZooMaple(Maple):
+    """MAPLE that learns from the shipped predictors of the space, by reference latencies and data sheets.
+
+    With `operators` it learns from the devices measured by us, by operator latencies, and times the operators
+    on this machine.
+    """
+
+    operators: bool = False
+
+    def fit(self, data: LatencyData) -> MaplePredictor:
+        """The predictor of the target of these samples, 2 or more."""
+        if self.operators:
+            known, descriptor = by_operators(data.target)
+        else:
+            known, descriptor = by_specification(data.target, np.random.default_rng(self.seed))
+        return self.fit_from(known, data, descriptor)
 
 
 def by_operators(target: Target) -> tuple[list[Known], Floats]:
@@ -52,38 +75,36 @@ def by_operators(target: Target) -> tuple[list[Known], Floats]:
 
     ValueError when there are none, or the target is not this machine.
     """
-    known, own = [], None
-    for name in names():
-        data, operators = load(name)
-        if data.target.key == target.key:
-            own = operators.vector()
-        elif data.target.space == target.space:
-            known.append(Known(data, operators.vector()))
+    measured = {name: load(name) for name in names()}
+    known = [
+        Known(data, operators.vector())
+        for data, operators in measured.values()
+        if data.target.space == target.space and data.target.key != target.key
+    ]
     if not known:
         raise ValueError(f"no device with operators has timed {target.space}: leave operators=true out")
-    return known, describe(target).vector() if own is None else own
+    own = [operators for data, operators in measured.values() if data.target.key == target.key]
+    return known, (own[0] if own else describe(target)).vector()
 
 
 def by_specification(target: Target, rng: Rng) -> tuple[list[Known], Floats]:
     """The shipped predictors of the target's space, each by its latencies of the same random subnets, and
     the data sheet of the target."""
-    found = [catalogue.predictor(name) for name in catalogue.targets_of(target.space)]
-    found = [predictor for predictor in found if predictor.target.key != target.key]
-    if len(found) < 2:
+    shipped = [catalogue.predictor(name) for name in catalogue.targets_of(target.space)]
+    others = [predictor for predictor in shipped if predictor.target.key != target.key]
+    if len(others) < 2:
         raise ValueError(
-            f"{len(found)} shipped device(s) have timed {target.space}, MAPLE learns from 2 or more"
+            f"{len(others)} shipped device(s) have timed {target.space}, MAPLE learns from 2 or more"
         )
     space = get_space(target.space)
     if "r" in space.index:
-        low = max(predictor.resolutions[0] for predictor in found)
-        space = space.restrict("r", low, min(predictor.resolutions[1] for predictor in found))
+        low = max(predictor.resolutions[0] for predictor in others)
+        space = space.restrict("r", low, min(predictor.resolutions[1] for predictor in others))
     genomes = space.network(space.sample(POOL, rng))
     unknown = np.full(len(genomes), np.nan)
-    known = [
-        Known(
-            LatencyData(p.target, genomes, p.predict(genomes, p.target).mean, unknown),
-            specification(p.target.spec),
-        )
-        for p in found
-    ]
+    known = []
+    for predictor in others:
+        ms = predictor.predict(genomes, predictor.target).mean
+        data = LatencyData(predictor.target, genomes, ms, unknown)
+        known.append(Known(data, specification(predictor.target.spec)))
     return known, specification(target.spec)

@@ -58,7 +58,6 @@ STARTER_LINES = 5  # a file of `scripts` starts a command, and is no code
 
 ALLOWED: dict[str, set[str]] = {
     "circles": {
-        "latency.predictors.maple <-> latency.zoo.devices",
         "latency.predictors.transfer <-> latency.zoo.catalogue",
     },
     "upward": {
@@ -74,7 +73,6 @@ ALLOWED: dict[str, set[str]] = {
         "latency.block_table -> latency.measuring.store",
         "latency.block_table -> latency.predictors.lookup_table",
         "latency.predictors.automatic -> latency.zoo.catalogue",
-        "latency.predictors.maple -> latency.zoo.devices",
         "latency.predictors.transfer -> latency.zoo.catalogue",
         "supernet.weights.subnet -> supernet.training.measured_accuracy",
     },
@@ -84,7 +82,6 @@ ALLOWED: dict[str, set[str]] = {
     },
     "long_files": {
         "latency.modules.regressors",
-        "latency.predictors.maple",
         "supernet.training.train",
         "supernet.weights.images",
     },
@@ -116,9 +113,6 @@ ALLOWED: dict[str, set[str]] = {
         "test_depthwise.py: depthwise._Depthwise",
         "test_ensemble.py: ensemble._counts",
         "test_gpu_spec.py: gpu_spec._work",
-        "test_maple.py: _importance",
-        "test_maple.py: _scaled",
-        "test_maple.py: _virtual",
         "test_regressors.py: regressors._likelihood",
         "test_train_supernet.py: train._Run",
         "test_transfer.py: transfer._families",

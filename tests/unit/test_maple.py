@@ -11,19 +11,12 @@ import pytest
 
 from benchmarks.protocols import maplex
 from latency.data import LatencyData
+from latency.descriptors import Known, importance_weights, scaled_descriptors
+from latency.features import features
 from latency.measuring import instruction_sets, operators
 from latency.measuring.operators import Operators
 from latency.predictors import interface
-from latency.predictors.maple import (
-    Known,
-    Maple,
-    Strengths,
-    _importance,
-    _scaled,
-    _virtual,
-    features,
-    likeliest,
-)
+from latency.predictors.maple import Maple, Strengths, likeliest, virtual_examples
 from latency.predictors.mlp import Training
 from latency.target import Target
 from latency.zoo import devices
@@ -105,7 +98,7 @@ def test_kernel_mean_is_that_of_the_gaussian_process(family):
     samples, rest = new.data.take(slice(0, 5)), new.data.take(slice(5, 12))
     fitted = plain.fit_from(known, samples, new.descriptor, strengths)
     x = [fitted.scale(features(SPACE, part.genomes)) for part in (*(k.data for k in known), samples)]
-    scaled = _scaled([np.stack([*(k.descriptor for k in known), new.descriptor])])
+    scaled = scaled_descriptors([np.stack([*(k.descriptor for k in known), new.descriptor])])
     gap = (scaled[:, 0, None] - scaled[:, 0]) ** 2
     unit = np.median(gap[np.triu_indices(len(gap), 1)])
     mix = 0.03**2 + 0.06**2 * np.exp(-0.5 * gap / unit / 1.5**2) + 0.02**2 * np.eye(len(gap))
@@ -138,7 +131,7 @@ def test_kernel_mean_is_that_of_the_gaussian_process(family):
 
 def test_similar_devices_weigh_more():
     scaled = np.array([[0.0], [1.0], [5.0], [0.1]])
-    weight = _importance(scaled, 1.0)
+    weight = importance_weights(scaled, 1.0)
     assert weight[0] == 1.0
     assert weight[0] > weight[1] > weight[2] > 0
 
@@ -147,7 +140,7 @@ def test_virtual_examples_are_the_architectures_of_closest_latency(family):
     known, new = family
     samples = new.data.genomes[:4]
     pool = np.unique(np.concatenate([k.data.genomes for k in known]), axis=0)
-    near, of, apart = _virtual(known, samples, pool, np.ones(len(known)), 2)
+    near, of, apart = virtual_examples(known, samples, pool, np.ones(len(known)), 2)
     assert not {g.tobytes() for g in near} & {g.tobytes() for g in samples}
     for genome, sample, distance in zip(near, samples[of], apart, strict=True):
         both = [k.smooth(np.stack([genome, sample])) for k in known]
