@@ -17,8 +17,8 @@ from latency.data import LatencyData
 from latency.measuring import session, summary
 from latency.measuring.session import Timed, Watcher
 from latency.measuring.store import Store
-from latency.predictors import sampling, slots, transfer
-from latency.predictors.interface import with_facts
+from latency.predictors import sampling, transfer
+from latency.predictors.interface import load_as, with_facts
 from latency.predictors.slots import SlotLatency
 from latency.predictors.transfer import Source, Transfer
 from latency.scores import scores
@@ -142,11 +142,10 @@ def for_run(
     """
     if not kept.exists():
         known_or_adapt(target, store=store, samples=samples, watch=watch).save(kept)
-    # Read also the first time: a file holds fewer digits, and a resumed run reads it.
-    found = slots.load(kept)
-    if found.target.key != target.key:
-        raise ValueError(f"{kept} is of {found.target}, not of {target}: choose another out=")
-    return found
+    predictor = load_as(SlotLatency, kept)
+    if predictor.target.key != target.key:
+        raise ValueError(f"{kept} is of {predictor.target}, not of {target}: choose another out=")
+    return predictor
 
 
 def _inside(space: SearchSpace, data: LatencyData) -> LatencyData:

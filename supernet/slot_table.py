@@ -11,7 +11,7 @@ size or thread count.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any, Literal
 
@@ -35,6 +35,25 @@ class SlotTable:
         """(n,) values of canonical genomes."""
         return self.at(space.slot_codes(genomes), resolution_level(space, genomes))
 
+    def times(self, factor: float) -> SlotTable:
+        """The table of the cost multiplied by a factor."""
+        return replace(self, cells=self.cells * factor, base=self.base * factor)
+
+    def check(self, space: SearchSpace) -> None:
+        """ValueError for the table of another space."""
+        shape = shape_of(space)
+        if self.cells.shape != shape or self.base.shape != shape[:1]:
+            raise ValueError(f"its table has the shape {self.cells.shape}, {space.name} needs {shape}")
+
+    def stored(self) -> tuple[dict[str, NDArray[Any]], None]:
+        """Its arrays, for a file."""
+        return {"cells": self.cells, "base": self.base}, None
+
+    @classmethod
+    def restored(cls, arrays: Mapping[str, NDArray[Any]], _: Any = None) -> SlotTable:
+        """The sum that a file's arrays `cells` and `base` hold."""
+        return cls(arrays["cells"].astype(np.float64), arrays["base"].astype(np.float64))
+
     def at(self, codes: NDArray[np.int32], level: NDArray[np.int64]) -> Floats:
         """(n,) values for slot codes (n, S) and resolution levels (n,) counted from 0."""
         _, slots, variants = self.cells.shape
@@ -54,16 +73,13 @@ def resolution_level(space: SearchSpace, genomes: Genomes) -> NDArray[np.int64]:
 
 
 def resolution_count(space: SearchSpace) -> int:
+    """Number of input sides of a space; 1 without resolution gene."""
     return len(space.axis("r").values) if "r" in space.index else 1
 
 
-def restored(space: SearchSpace, arrays: Mapping[str, NDArray[Any]]) -> SlotTable:
-    """The table that a file's arrays `cells` and `base` hold; ValueError for one of another space."""
-    table = SlotTable(arrays["cells"].astype(np.float64), arrays["base"].astype(np.float64))
-    shape = (resolution_count(space), len(space.slots), space.slot_radix[1])
-    if table.cells.shape != shape or table.base.shape != shape[:1]:
-        raise ValueError(f"its table has the shape {table.cells.shape}, {space.name} needs {shape}")
-    return table
+def shape_of(space: SearchSpace) -> tuple[int, int, int]:
+    """(R, S, C) of the tables of a space."""
+    return resolution_count(space), len(space.slots), space.slot_radix[1]
 
 
 def combine(tables: Iterable[tuple[float, SlotTable]]) -> SlotTable:

@@ -26,12 +26,10 @@ slots and genes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, field
+from collections.abc import Sequence
 from dataclasses import dataclass as plain_dataclass
 from itertools import product
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 from pydantic import ConfigDict, Field
@@ -41,17 +39,16 @@ from latency import conformal
 from latency.data import LatencyData
 from latency.predictors import sampling, transfer
 from latency.predictors.interface import space_of
+from latency.predictors.slots import SlotLatency
 from latency.predictors.transfer import FOLDS, Source, common_resolutions
 from latency.target import Target
 from supernet import footprint, slot_table
 from supernet.arrays import Floats, Genomes, Ints
-from supernet.files import artifact
 from supernet.fits import folds, robust
 from supernet.prediction import Prediction
 from supernet.slot_table import SlotTable
 from supernet.space import SearchSpace, get_space
 
-KIND = "ensemble latency predictor"
 MIN_SAMPLES = 3  # one is left out of the fit, and two still have a spread
 MAX_SAMPLES = 2000  # a fit is cubic in them
 REFERENCE = 1000  # random networks over which features are standardised
@@ -65,20 +62,15 @@ DENOISING = (1e-4, 3e-4, 1e-3, 3e-3, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)  # no
 ROBUST_ROUNDS = 3
 
 
-@plain_dataclass(frozen=True, eq=False)
-class EnsembleLatency:
-    """Milliseconds of one batch on one target: more than 1,000,000 networks/s on one core.
+@plain_dataclass(frozen=True, eq=False, kw_only=True)
+class EnsembleLatency(SlotLatency):
+    """A slot table whose deviation is the same for all networks: `relative_std` times the mean sample.
 
-    The deviation is the same for all networks: noise in whole milliseconds does not shrink with the latency.
+    Noise in whole milliseconds does not shrink with the latency.
     """
 
-    target: Target
-    table: SlotTable
     std_ms: float  # of a single new measurement, from samples left out of the fit
     floor_ms: float  # no prediction is below: half the fastest sample
-    relative_std: float  # std_ms over the mean of the samples
-    resolutions: tuple[int, int]  # lowest and highest input side that all sources know
-    facts: Mapping[str, Any] = field(default_factory=dict)
 
     def predict(self, genomes: Genomes, target: Target) -> Prediction:
         """(n,) ms of canonical genomes of `target.space`.
@@ -97,31 +89,6 @@ class EnsembleLatency:
             )
         known = Source(self.target.name, self.table, self.resolutions, self.target)
         return Ensemble().fit_from([known], data)
-
-    def save(self, path: str | Path) -> None:
-        arrays = {"cells": self.table.cells, "base": self.table.base}
-        facts = asdict(self)
-        del facts["table"]
-        artifact.save(Path(path), KIND, arrays, facts | {"resolutions": list(self.resolutions)})
-
-
-def load(path: Path) -> EnsembleLatency:
-    """A saved predictor; ValueError that names the file when it is damaged or something else."""
-    arrays, facts = artifact.load(path, KIND)
-    try:
-        target, (low, high) = Target(**facts["target"]), facts["resolutions"]
-        loaded = EnsembleLatency(
-            target=target,
-            table=slot_table.restored(get_space(target.space), arrays),
-            std_ms=float(facts["std_ms"]),
-            floor_ms=float(facts["floor_ms"]),
-            relative_std=float(facts["relative_std"]),
-            resolutions=(low, high),
-            facts=facts["facts"],
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} is no usable latency predictor ({error}); left as it is") from error
-    return loaded
 
 
 Strengths = Annotated[tuple[Annotated[float, Field(ge=0)], ...], Field(min_length=1)]

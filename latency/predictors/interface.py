@@ -6,16 +6,22 @@ returns a new one.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
-from dataclasses import replace
-from importlib import import_module
+from dataclasses import MISSING, Field, fields, replace
+from functools import cache
 from pathlib import Path
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from pkgutil import resolve_name
+from typing import Any, Protocol, TypeVar, get_type_hints, runtime_checkable
+
+import numpy as np
+from pydantic import TypeAdapter
 
 from latency.data import LatencyData
 from latency.target import Target
 from supernet.arrays import Genomes
 from supernet.files import artifact
+from supernet.files.artifact import Arrays
 from supernet.prediction import Prediction
 from supernet.space import SearchSpace, get_space
 
@@ -74,14 +80,54 @@ def space_of(predictor: LatencyPredictor, genomes: Genomes, target: Target) -> S
     return space
 
 
-NETWORK_SUFFIX = ".safetensors"
-MODULES = {  # which module reads an `.npz` of this kind
-    "latency predictor": "latency.predictors.slots",
-    "gpu data-sheet predictor": "latency.predictors.gpu_spec",
-    "maple predictor": "latency.predictors.maple",
-    "ensemble latency predictor": "latency.predictors.ensemble",
-    "module latency predictor": "latency.modules.predictor",
+KINDS = {  # what a file says that it holds, and the class it is loaded as
+    "latency predictor": "latency.predictors.slots:SlotLatency",
+    "ensemble latency predictor": "latency.predictors.ensemble:EnsembleLatency",
+    "gpu data-sheet predictor": "latency.predictors.gpu_spec:GpuSpecLatency",
+    "maple predictor": "latency.predictors.maple:MaplePredictor",
+    "neural latency predictor": "latency.predictors.neural:NeuralLatency",
+    "module latency predictor": "latency.modules.predictor:ModulesLatency",
 }
+NETWORK, NETWORK_SUFFIX = "neural latency predictor", ".safetensors"
+
+
+@runtime_checkable
+class Storable(Protocol):
+    """A field of a predictor that is more than an array or JSON, a table or a network, say."""
+
+    def stored(self) -> tuple[Arrays, Any]:
+        """Its arrays, and its JSON value or None."""
+
+    @classmethod
+    def restored(cls, arrays: Arrays, facts: Any) -> Storable:
+        """From the arrays of the whole file, and that JSON value; ValueError where they are not its own."""
+
+
+def kind_of(cls: type) -> str:
+    """What the files of a class of predictors say that they hold."""
+    return {path: kind for kind, path in KINDS.items()}[f"{cls.__module__}:{cls.__qualname__}"]
+
+
+def suffix(predictor: LatencyPredictor) -> str:
+    """What the file of a predictor ends in."""
+    return NETWORK_SUFFIX if kind_of(type(predictor)) == NETWORK else ".npz"
+
+
+def save(predictor: LatencyPredictor, path: str | Path) -> None:
+    """Write a predictor, a dataclass of one of `KINDS`: its arrays, and everything else as JSON."""
+    own: Any = predictor
+    arrays: Arrays = {}
+    facts: dict[str, Any] = {}
+    for field in fields(own):
+        value = getattr(own, field.name)
+        if isinstance(value, Storable):
+            parts, value = value.stored()
+            arrays |= parts
+        if isinstance(value, np.ndarray):
+            arrays[field.name] = value
+        elif value is not None:
+            facts[field.name] = TypeAdapter(Any).dump_python(value)
+    artifact.save(Path(path), kind_of(type(predictor)), arrays, facts)
 
 
 def load(path: Path) -> LatencyPredictor:
@@ -89,12 +135,46 @@ def load(path: Path) -> LatencyPredictor:
 
     ValueError that names the file when it is damaged or something else.
     """
-    is_network = path.suffix == NETWORK_SUFFIX
-    module = "latency.predictors.neural" if is_network else MODULES[artifact.load(path, *MODULES)[1]["kind"]]
-    found: LatencyPredictor = import_module(module).load(path)
-    return found
+    predictor: LatencyPredictor = _load(path, *KINDS)
+    return predictor
 
 
-def suffix(predictor: LatencyPredictor) -> str:
-    """What the file of a predictor ends in."""
-    return NETWORK_SUFFIX if type(predictor).__module__ == "latency.predictors.neural" else ".npz"
+def load_as(cls: type[Fitted], path: Path) -> Fitted:
+    """A saved predictor of this class; ValueError that names the file for any other."""
+    predictor: Fitted = _load(path, kind_of(cls))
+    return predictor
+
+
+def _load(path: Path, *kinds: str) -> Any:
+    arrays, facts = artifact.load(path, *kinds)
+    kind = facts.pop("kind")
+    cls = resolve_name(KINDS[kind])
+    if own := getattr(sys.modules[cls.__module__], "load", None):  # until its module uses this codec
+        return own(path)
+    try:
+        types = get_type_hints(cls)
+        values = {field.name: _restored(types[field.name], field, arrays, facts) for field in fields(cls)}
+        predictor = cls(**{name: value for name, value in values.items() if value is not MISSING})
+        if check := getattr(predictor, "check", None):
+            check()
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ValueError(f"{path} is no usable {kind} ({error}); left as it is") from error
+    return predictor
+
+
+def _restored(hint: Any, field: Field[Any], arrays: Arrays, facts: Mapping[str, Any]) -> Any:
+    """The value of a field as its annotation says, or MISSING for the default of the class."""
+    if restored := getattr(hint, "restored", None):
+        return restored(arrays, facts.get(field.name))
+    if field.name in arrays:
+        return arrays[field.name]
+    if field.name in facts:
+        return _reader(hint).validate_python(facts[field.name])
+    if field.default is MISSING and field.default_factory is MISSING:
+        raise KeyError(f"{field.name} is missing")
+    return MISSING
+
+
+@cache
+def _reader(hint: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(hint)

@@ -6,23 +6,19 @@ What additive predictors collapse into.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from latency.data import LatencyData
+from latency.predictors import interface
 from latency.predictors.interface import space_of
 from latency.target import Target
-from supernet import slot_table
 from supernet.arrays import Genomes
-from supernet.files import artifact
 from supernet.prediction import Prediction
 from supernet.slot_table import SlotTable
 from supernet.space import get_space
-
-KIND = "latency predictor"
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,8 +41,7 @@ class SlotLatency:
         return Prediction(mean, self.relative_std * mean)
 
     def adapt(self, data: LatencyData) -> SlotLatency:
-        """The same table for another device of the same space: one scale factor, the median ratio of the
-        samples.
+        """The same table times one factor, the median ratio of the samples, for another device of its space.
 
         The simplest transfer there is (ours): the baseline that better ones have to beat. The spread of the
         ratios becomes the new relative deviation.
@@ -69,29 +64,8 @@ class SlotLatency:
             facts={"adapted_from": self.target.name, "samples": len(data)},
         )
 
-    def save(self, path: str | Path) -> None:
-        arrays = {"cells": self.table.cells.astype(np.float32), "base": self.table.base.astype(np.float32)}
-        facts = dict(
-            target=asdict(self.target),
-            relative_std=self.relative_std,
-            resolutions=list(self.resolutions),
-            facts=dict(self.facts),
-        )
-        artifact.save(Path(path), KIND, arrays, facts)
+    def check(self) -> None:
+        """ValueError unless the table is one of the space of the target."""
+        self.table.check(get_space(self.target.space))
 
-
-def load(path: Path) -> SlotLatency:
-    """A saved predictor; ValueError that names the file when it is damaged or something else."""
-    arrays, facts = artifact.load(path, KIND)
-    try:
-        target, (low, high) = Target(**facts["target"]), facts["resolutions"]
-        loaded = SlotLatency(
-            target=target,
-            table=slot_table.restored(get_space(target.space), arrays),
-            relative_std=float(facts["relative_std"]),
-            resolutions=(low, high),
-            facts=facts["facts"],
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} is no usable latency predictor ({error}); left as it is") from error
-    return loaded
+    save = interface.save

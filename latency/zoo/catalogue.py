@@ -9,7 +9,7 @@ from pathlib import Path
 from latency.data import read_csv
 from latency.modules import predictor as by_modules
 from latency.modules.predictor import ModulesLatency
-from latency.predictors import gpu_spec, interface, lookup_table, slots
+from latency.predictors import gpu_spec, interface, lookup_table
 from latency.predictors.additive import Additive
 from latency.predictors.gpu_spec import GpuModel
 from latency.predictors.interface import LatencyPredictor, with_facts
@@ -45,7 +45,7 @@ def targets_of(space: str) -> list[str]:
 @cache
 def predictor(name: str) -> SlotLatency:
     """The shipped predictor of a target."""
-    return slots.load(FOLDER / f"{target(name).name}.npz")
+    return interface.load_as(SlotLatency, FOLDER / f"{target(name).name}.npz")
 
 
 @cache

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from latency.data import read_csv
-from latency.predictors.interface import MODULES
+from latency.predictors.interface import KINDS
 from latency.scores import markdown, scores
 from latency.zoo import catalogue
 from search.commands import command
@@ -41,7 +41,7 @@ def score(name: str, rows: Path, column: str, first: int, past: int | None) -> d
 
 
 def _kind(path: Path) -> str:
-    return str(artifact.load(path, accuracy.KIND, *MODULES)[1]["kind"])
+    return str(artifact.load(path, accuracy.KIND, *KINDS)[1]["kind"])
 
 
 def task(config: dict[str, Any]) -> None:

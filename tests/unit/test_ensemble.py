@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from latency.data import LatencyData
-from latency.predictors import ensemble
+from latency.predictors import ensemble, interface
 from latency.predictors.ensemble import Ensemble, Features, denoised
 from latency.predictors.transfer import Source
 from latency.target import Target
@@ -150,7 +150,7 @@ def test_contract(name, rng, tmp_path):
     assert np.median(adapted.predict(genomes, adapted.target).mean / before.mean) == pytest.approx(2, rel=0.2)
     assert (fitted.predict(genomes, fitted.target).mean == before.mean).all()
     fitted.save(tmp_path / "kept.npz")
-    again = ensemble.load(tmp_path / "kept.npz")
+    again = interface.load(tmp_path / "kept.npz")
     assert (again.predict(genomes, again.target).mean == before.mean).all()
     assert (again.predict(genomes, again.target).std == before.std).all()
     assert again.facts == fitted.facts
@@ -211,4 +211,4 @@ def test_errors_say_what_to_do(rng):
 def test_damaged_files_are_refused(rng, tmp_path):
     (tmp_path / "broken.npz").write_bytes(b"nothing")
     with pytest.raises(ValueError, match=r"broken\.npz"):
-        ensemble.load(tmp_path / "broken.npz")
+        interface.load(tmp_path / "broken.npz")

@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from latency.predictors import slots
+from latency.predictors.interface import load
 from latency.zoo import catalogue
 from supernet.files import artifact, tables
 from supernet.surrogates import accuracy
@@ -26,28 +26,28 @@ def test_same_content_same_bytes(tmp_path):
 def test_damaged_files_are_named_and_left_alone(tmp_path, content):
     path = tmp_path / "broken.npz"
     path.write_bytes(content)
-    for load in (slots.load, accuracy.load):
+    for load_file in (load, accuracy.load):
         with pytest.raises(ValueError, match=r"broken\.npz is damaged"):
-            load(path)
+            load_file(path)
     assert path.read_bytes() == content
 
 
 def test_foreign_files_are_refused(tmp_path):
     np.savez(tmp_path / "foreign.npz", x=np.arange(3))
     with pytest.raises(ValueError, match=r"foreign\.npz is damaged or not a file of ofa-frontier"):
-        slots.load(tmp_path / "foreign.npz")
+        load(tmp_path / "foreign.npz")
     artifact.save(tmp_path / "other.npz", "something else", {}, {})
     with pytest.raises(ValueError, match="holds something else, expected latency predictor"):
-        slots.load(tmp_path / "other.npz")
+        load(tmp_path / "other.npz")
     with pytest.raises(ValueError, match="no file"):
-        slots.load(tmp_path / "absent.npz")
+        load(tmp_path / "absent.npz")
 
 
 def test_objects_in_an_npz_are_never_unpickled(tmp_path):
     facts = json.dumps({"kind": "latency predictor", "version": 1})
     np.savez(tmp_path / "evil.npz", facts=np.array(facts), cells=np.array([{"a": 1}], dtype=object))
     with pytest.raises(ValueError, match="damaged"):
-        slots.load(tmp_path / "evil.npz")
+        load(tmp_path / "evil.npz")
 
 
 def test_no_flipped_byte_gives_a_traceback(tmp_path):
@@ -63,7 +63,7 @@ def survives(path, content, place):
     """Whether the file loads with one byte flipped; a refusal must name it."""
     path.write_bytes(content[:place] + bytes([content[place] ^ 0xFF]) + content[place + 1 :])
     try:
-        slots.load(path)
+        load(path)
     except ValueError as error:
         return path.name not in str(error)
     return True
@@ -72,7 +72,7 @@ def survives(path, content, place):
 def test_right_kind_with_wrong_content_is_refused(tmp_path):
     artifact.save(tmp_path / "p.npz", "latency predictor", {"cells": np.ones(3)}, {"target": {}})
     with pytest.raises(ValueError, match=r"p\.npz is no usable latency predictor"):
-        slots.load(tmp_path / "p.npz")
+        load(tmp_path / "p.npz")
     artifact.save(tmp_path / "a.npz", "accuracy surrogate", {}, {"space": "fbnet"})
     with pytest.raises(ValueError, match=r"a\.npz is no usable accuracy surrogate"):
         accuracy.load(tmp_path / "a.npz")

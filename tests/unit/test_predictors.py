@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from latency.data import LatencyData, read_csv
-from latency.predictors import lookup_table, slots
+from latency.predictors import interface, lookup_table
 from latency.predictors.additive import Additive
 from latency.scores import scores
 from latency.target import Target
@@ -93,7 +93,7 @@ def test_save_and_load_predict_alike(tmp_path):
     data = device("ofa_mbv3_w1.0", 300, 0)
     fitted = Additive(ridge=1e-3).fit(data)
     fitted.save(tmp_path / "p.npz")
-    loaded = slots.load(tmp_path / "p.npz")
+    loaded = interface.load(tmp_path / "p.npz")
     assert loaded.target == fitted.target
     assert loaded.resolutions == fitted.resolutions
     assert np.allclose(
