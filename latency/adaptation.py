@@ -142,9 +142,12 @@ def for_run(
     """
     if not kept.exists():
         known_or_adapt(target, store=store, samples=samples, watch=watch).save(kept)
+    # Read also the first time: a file holds fewer digits, and a resumed run reads it.
     predictor = load_as(SlotLatency, kept)
     if predictor.target.key != target.key:
-        raise ValueError(f"{kept} is of {predictor.target}, not of {target}: choose another out=")
+        raise ValueError(
+            f"{kept} is for another target ({predictor.target.differences(target)}): choose another out="
+        )
     return predictor
 
 

@@ -58,10 +58,23 @@ class Target:
         return device.get(self.device) if isinstance(self.device, str) else self.device
 
     @property
+    def conditions(self) -> dict[str, str | float | None]:
+        """Everything a latency depends on, not where it was found."""
+        rest = ("engine", "precision", "batch", "threads", "space", "isa", "utilisation")
+        return {"device": self.spec.name, **{name: getattr(self, name) for name in rest}}
+
+    @property
     def key(self) -> tuple[str | float | None, ...]:
-        """What makes two targets the same: everything a latency depends on, not where it was found."""
-        where = (self.spec.name, self.engine, self.precision, self.batch, self.threads, self.space, self.isa)
-        return (*where, self.utilisation)
+        """What makes two targets the same."""
+        return tuple(self.conditions.values())
+
+    def differences(self, other: Target) -> str:
+        """What another target has different: `batch 1, not 4`."""
+        return ", ".join(
+            f"{name} {value}, not {other.conditions[name]}"
+            for name, value in self.conditions.items()
+            if value != other.conditions[name]
+        )
 
     def __str__(self) -> str:
         threads = f", {self.threads} thread(s)" if self.threads else ""

@@ -7,23 +7,16 @@ run go on where it was.
 
 from __future__ import annotations
 
-import fcntl
-import json
-import platform
-import shutil
 import signal
-import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import numpy as np
-import yaml
 from threadpoolctl import threadpool_limits
 
 from search import front
@@ -36,20 +29,25 @@ from search.searchers.searcher import InformedSearcher, Searcher
 from search.sinks import Jsonl, Sink
 from search.verify import Verification, Verifier
 from supernet.files import artifact
+from supernet.files.run_folder import RunFolder
 
 KIND = "search checkpoint"
 PREDICTORS = ("predictor.npz", "predictor_int8.npz")  # what a run here was adapted to, there before it starts
 CHECKPOINT_SECONDS = 1.0
-REPORTING = {"wandb", "out", "verify", "store"}  # settings that do not change what is found
-PACKAGES = ("ofa-frontier", "numpy", "scipy", "moocore", "hydra-core", "pydantic", "plotly", "wandb")
 
 
 class Interrupted(Exception):
     """The run was asked to stop and wrote its checkpoint; the same command goes on."""
 
 
-class FinishedRun(ValueError):
-    """The run folder holds a finished run; it is left alone."""
+def folder(out: Path) -> RunFolder:
+    """The run folder of a search."""
+    return RunFolder(
+        out,
+        finished="archive.npz",
+        reporting=frozenset({"out", "store", "verify", "wandb"}),
+        beforehand=frozenset(PREDICTORS),
+    )
 
 
 @dataclass(frozen=True)
@@ -99,7 +97,7 @@ def run(
         raise ValueError(f"seed={seed} must not be negative")
     with threadpool_limits(1):
         problem.evaluator.check_limits(problem.space)
-    with _folder(out, config), threadpool_limits(1):
+    with folder(out).hold(config) as environment, threadpool_limits(1):
         worst, best = problem.evaluator.reference(problem.space)
         box = float(np.prod(np.where(worst > best, worst - best, 1.0)))
         names = [objective.name for objective in problem.evaluator.objectives]
@@ -119,7 +117,7 @@ def run(
                 "seed": seed,
                 "generations_before": len(state.history),
             }
-            facts["environment"] = json.loads((out / "env.json").read_text())
+            facts["environment"] = environment
             for sink in everyone:
                 sink.start(facts, state.history)
             state.started = time.perf_counter() - state.seconds
@@ -138,7 +136,16 @@ def run(
                     table = verified.table
                     summary["verification"] = dict(verified.summary)
                     artifact.write_text(out / "verified_front.csv", verified.front.csv())
-            _write(out, problem, state, table, summary, config)
+            artifact.write_text(out / "front.csv", table.csv())
+            artifact.write_text(out / "front.json", table.json())
+            about = {objective.name: objective.facts for objective in problem.evaluator.objectives}
+            artifact.write_json(out / "objectives.json", about)
+            report = search_report.render(
+                problem, state.archive, table, state.history, summary, config, environment
+            )
+            artifact.write_text(out / "report.html", report)
+            state.archive.save(out / "archive.npz")
+            (out / "checkpoint.npz").unlink(missing_ok=True)
             for sink in everyone:
                 sink.finish(summary, table)
         finally:
@@ -265,73 +272,6 @@ def _summary(
     }
 
 
-def _write(
-    out: Path,
-    problem: Problem,
-    state: _State,
-    table: FrontTable,
-    summary: Mapping[str, Any],
-    config: Mapping[str, Any],
-) -> None:
-    artifact.write_text(out / "front.csv", table.csv())
-    artifact.write_text(out / "front.json", table.json())
-    about = {objective.name: objective.facts for objective in problem.evaluator.objectives}
-    artifact.write_text(out / "objectives.json", json.dumps(about, indent=1) + "\n")
-    environment = json.loads((out / "env.json").read_text())
-    artifact.write_text(
-        out / "report.html",
-        search_report.render(problem, state.archive, table, state.history, summary, config, environment),
-    )
-    state.archive.save(out / "archive.npz")
-    (out / "checkpoint.npz").unlink(missing_ok=True)
-
-
-def check_folder(out: Path, config: Mapping[str, Any]) -> None:
-    """ValueError unless `out` is new, empty, or holds the unfinished run of the same config."""
-    kept = out / "config.yaml"
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"out={out} is a file; name a folder")
-    foreign = out.is_dir() and any(path.name not in PREDICTORS for path in out.iterdir())
-    if foreign and not kept.exists():
-        raise ValueError(f"out={out} holds other files and no run; name a new or empty folder")
-    if kept.exists():
-        if (out / "archive.npz").exists():
-            raise FinishedRun(f"{out} holds a finished run, which is left alone: see {out / 'report.html'}")
-        before = _settings(kept)
-        keys = {*before, *config} - REPORTING
-        changed = sorted(key for key in keys if before.get(key) != config.get(key))
-        if changed:
-            raise ValueError(
-                f"{out} holds an unfinished run with other settings ({', '.join(changed)}): repeat its "
-                "command to go on, or choose another out="
-            )
-
-
-@contextmanager
-def _folder(out: Path, config: Mapping[str, Any]) -> Iterator[None]:
-    """The run folder, checked, and ours alone while we write."""
-    check_folder(out, config)
-    out.mkdir(parents=True, exist_ok=True)
-    with (out / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ValueError(f"another process is running in {out}; choose another out=") from None
-        artifact.write_text(out / "config.yaml", yaml.safe_dump(dict(config), sort_keys=False))
-        artifact.write_json(out / "env.json", environment())
-        yield
-
-
-def _settings(kept: Path) -> dict[str, Any]:
-    try:
-        content = yaml.safe_load(kept.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{kept} is damaged ({error}); left as it is, choose another out=") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{kept} is no configuration of a run; left as it is, choose another out=")
-    return content
-
-
 @contextmanager
 def _stop_requests() -> Iterator[list[int]]:
     """A list that is not empty once SIGINT or SIGTERM has come; a second one stops at once."""
@@ -352,44 +292,3 @@ def _stop_requests() -> Iterator[list[int]]:
     finally:
         for which, handler in before.items():
             signal.signal(which, handler)
-
-
-def environment() -> dict[str, Any]:
-    """Versions and machine, for env.json."""
-    return {
-        "python": platform.python_version(),
-        "packages": {name: _version(name) for name in PACKAGES},
-        "git": _commit(),
-        "machine": platform.machine(),
-        "system": platform.platform(),
-        "processor": _processor(),
-    }
-
-
-def _version(name: str) -> str | None:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None
-
-
-def _commit() -> str | None:
-    """The commit of this checkout, with + when it was changed; None when this is no checkout."""
-    root = Path(__file__).resolve().parents[1]
-    if not (root / ".git").exists() or shutil.which("git") is None:
-        return None
-
-    def git(*words: str) -> str:
-        run = subprocess.run(["git", *words], cwd=root, capture_output=True, text=True, check=False)
-        return run.stdout.strip()
-
-    return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain") else "") or None
-
-
-def _processor() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor()

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from rich.console import Console
 
 from latency import adaptation, block_table
@@ -20,6 +18,7 @@ from latency.scores import markdown
 from search.commands import command
 from supernet import registry
 from supernet.files import artifact
+from supernet.files.run_folder import RunFolder
 from supernet.space import get_space
 from supernet.surrogates import training_cost
 
@@ -28,21 +27,19 @@ BLOCK_SHARE = 0.27  # seconds for a block over seconds for a subnet, as seen wit
 TRAINING = "torch_training"  # the engine whose latencies are training steps
 
 
-def save(adapted: Adapted, config: dict[str, Any], out: Path) -> None:
-    """The run folder: config.yaml, samples.csv, tests.csv, scores.json, device.json and predictor.npz."""
-    out.mkdir(parents=True, exist_ok=True)
-    artifact.write_text(out / "config.yaml", yaml.safe_dump(config, sort_keys=False))
+def save(adapted: Adapted, out: Path) -> None:
+    """What the run folder is for: samples.csv, tests.csv, scores.json, device.json and predictor.npz."""
     for name, data in (("samples", adapted.samples), ("tests", adapted.tests)):
         if len(data):
             write_csv(out / f"{name}.csv", data)
     found = {"seconds": adapted.seconds, "failed": dict(adapted.failed), "table": dict(adapted.table)}
     artifact.write_json(out / "scores.json", found)
-    adapted.predictor.save(out / "predictor.npz")
     if adapted.samples.target.engine == TRAINING:
         training_cost.save_step(out / "training_step.json", adaptation.step_time(adapted.samples))
     rates = machine.micro_benchmark().rates
     device = {"device": asdict(adapted.predictor.target.spec), "rates": dict(rates)}
     artifact.write_json(out / "device.json", device)
+    adapted.predictor.save(out / "predictor.npz")
 
 
 def describe(adapted: Adapted, config: dict[str, Any], out: Path) -> str:
@@ -83,14 +80,13 @@ def describe(adapted: Adapted, config: dict[str, Any], out: Path) -> str:
 
 def task(config: dict[str, Any]) -> None:
     target = registry.build(config["target"])
-    out = Path(config["out"] or f"runs/adapt-{target.name}-{time.strftime('%Y%m%d-%H%M%S')}")
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ValueError(f"out={out} exists and is not empty: name a new folder")
+    out = command.run_folder(config["out"], f"adapt-{target.name}")
     if target.engine == TRAINING and config["samples"] < adaptation.MIN_STEPS:
         raise ValueError(f"samples={config['samples']}: training steps need at least {adaptation.MIN_STEPS}")
     print(f"{target.name}: {target}")
     console = Console()
-    with Store(config["store"]) as store, console.status("starting") as status:
+    folder = RunFolder(out, "predictor.npz")
+    with folder.hold(config), Store(config["store"]) as store, console.status("starting") as status:
         adapted = adaptation.adapt(
             target,
             store=store,
@@ -100,7 +96,7 @@ def task(config: dict[str, Any]) -> None:
             **{key: config[key] for key in ("samples", "tests", "seed", "chosen", "seconds")},
         )
         status.update("measuring the rates of the machine")
-        save(adapted, config, out)
+        save(adapted, out)
     print(describe(adapted, config, out))
 
 

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Callable
-from typing import Any
+from pathlib import Path
+from typing import Any, NoReturn
 
 import hydra
 from hydra._internal.core_plugins.file_config_source import FileConfigSource
@@ -27,6 +29,7 @@ from rich.status import Status
 from latency.measuring import instruction_sets
 from latency.measuring.session import Watcher
 from supernet import registry
+from supernet.files.run_folder import FinishedRun
 
 EXIT_INTERRUPTED = 130
 FULL_ERROR = "HYDRA_FULL_ERROR"  # 1 shows tracebacks
@@ -85,6 +88,10 @@ def run(name: str, task: Callable[[dict[str, Any]], None]) -> None:
             kept = f"; what was measured is kept in {composed.store}" if "store" in composed else ""
             print(f"\nstopped{kept}. Repeat the command to go on", file=sys.stderr)
             sys.exit(EXIT_INTERRUPTED)
+        except FinishedRun as finished:
+            if not is_sweep():
+                sys.exit(f"error: {finished}")
+            print(finished)  # a repeated sweep goes on with the jobs that are not finished
         except OURS as error:
             if tracebacks:
                 raise
@@ -143,6 +150,22 @@ def is_sweep() -> bool:
     """Whether this is a job of a multirun."""
     mode = HydraConfig.get().mode
     return mode is not None and mode.name == "MULTIRUN"
+
+
+def run_folder(out: str | Path | None, name: str) -> Path:
+    """The folder of a run: `out=`, in a multirun one in it for each job, else a new one by name and time."""
+    if is_sweep():
+        job = str(HydraConfig.get().job.num)
+        return Path(out) / job if out else Path(HydraConfig.get().runtime.output_dir)
+    return Path(out or f"runs/{name}-{time.strftime('%Y%m%d-%H%M%S')}")
+
+
+def stop(command: str, out: Path) -> NoReturn:
+    """Say how an interrupted run goes on, and exit."""
+    words = [word for word in sys.argv[1:] if not word.startswith("out=")]
+    again = " ".join([*words, f"out={out.parent if is_sweep() else out}"])
+    print(f'\nstopped; go on with: make {command} ARGS="{again}"', file=sys.stderr)
+    sys.exit(EXIT_INTERRUPTED)
 
 
 def resolution_range(given: int | list[int] | None) -> tuple[int, int] | None:

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from search.commands import command
 from supernet.files import artifact
+from supernet.files.run_folder import RunFolder
 from supernet.surrogates.training_cost import TrainingCost
 from supernet.training import measured_accuracy, train
 from supernet.training.finetune import FineTuned, FineTuning, energy_kwh, fine_tune
@@ -30,10 +31,9 @@ def task(config: dict[str, Any]) -> None:
     recipe = FineTuning(**{f.name: config[f.name] for f in fields(FineTuning) if f.name != "epochs"},
                         epochs=_epochs(config, space.column(genome, "finetune_epochs")[0]))  # fmt: skip
     space.check_resolutions(genome, trained.resolution, f"the supernet in {folder}")
-    out = Path(config["out"] or folder / "subnet")
-    if (out / "subnet.safetensors").exists():
-        raise ValueError(f"{out} holds a subnet, left alone; choose another out=")
-    with train.processes() as group, Console().status("loading") as status:
+    out = command.run_folder(config["out"] or folder / "subnet", "finetune")
+    held = RunFolder(out, "subnet.safetensors").hold(config)
+    with held, train.processes() as group, Console().status("loading") as status:
 
         def watch(done: int, loss: float) -> None:
             status.update(f"epoch {done} of {recipe.epochs}, loss {loss:.3f}")
@@ -48,8 +48,8 @@ def task(config: dict[str, Any]) -> None:
     facts = {"architecture": config["architecture"], "supernet": trained.sha256, "cost": cost}
     facts |= {key: trained.facts[key] for key in ("classes", "mean", "std")}
     facts |= {"top1_before": found.before, "top1": found.after, "epochs": recipe.epochs}
-    network.save(out / "subnet.safetensors", found.subnet.state_dict(), KIND, facts)
     artifact.write_json(out / "cost.json", cost)
+    network.save(out / "subnet.safetensors", found.subnet.state_dict(), KIND, facts)
     before, after = 100 * found.before, 100 * found.after
     how = f"{recipe.epochs} epoch{'s' * (recipe.epochs != 1)}{' from scratch' if recipe.from_scratch else ''}"
     print(f"test top-1 {before:.2f}% as it came out of the supernet, {after:.2f}% after {how}: {out}")

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from rich.console import Console
 
 from latency import adaptation, block_table
@@ -19,6 +16,7 @@ from latency.scores import markdown, scores
 from search.commands import command
 from supernet import registry
 from supernet.files import artifact
+from supernet.files.run_folder import RunFolder
 
 
 def compare(built: BuiltTable, adapted: Adapted) -> str:
@@ -43,18 +41,15 @@ def compare(built: BuiltTable, adapted: Adapted) -> str:
 
 def task(config: dict[str, Any]) -> None:
     target = registry.build(config["target"])
-    out = Path(config["out"] or f"runs/lookup-table-{target.name}-{time.strftime('%Y%m%d-%H%M%S')}")
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ValueError(f"out={out} exists and is not empty: name a new folder")
+    out = command.run_folder(config["out"], f"lookup-table-{target.name}")
     sides = sorted(config["resolutions"])
     if not sides:
         raise ValueError("resolutions=[] names no input side: give at least one")
     print(f"{target.name}: {target}")
-    with Store(config["store"]) as store, Console().status("starting") as status:
+    folder = RunFolder(out, "comparison.md" if config["tests"] else "predictor.npz")
+    with folder.hold(config), Store(config["store"]) as store, Console().status("starting") as status:
         watch = command.watcher(status)
         built = block_table.build(target, sides, store=store, watch=watch)
-        out.mkdir(parents=True, exist_ok=True)
-        artifact.write_text(out / "config.yaml", yaml.safe_dump(config, sort_keys=False))
         files = built.save(out)
         adapted = None
         if config["tests"]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from latency.modules.selection import Selection
 from latency.predictors.interface import with_facts
 from search.commands import command
 from supernet import registry
+from supernet.files.run_folder import RunFolder
 
 
 def by_scheme(fits: Fits) -> str:
@@ -59,7 +59,12 @@ def front(fits: Fits, cost: str, most: int = 8) -> str:
 
 def task(config: dict[str, Any]) -> None:
     target, design, fitting = (registry.build(config[key]) for key in ("target", "design", "fitting"))
-    out = Path(config["out"] or f"runs/modules-{target.name}-{time.strftime('%Y%m%d-%H%M%S')}")
+    out = command.run_folder(config["out"], f"modules-{target.name}")
+    with RunFolder(out, "predictor.npz").hold(config):
+        _fit(config, target, design, fitting, out)
+
+
+def _fit(config: dict[str, Any], target: Any, design: Any, fitting: Any, out: Path) -> None:
     with Store(config["store"]) as store, Console().status("starting") as status:
         watch = command.watcher(status)
         if config["measure"] and config["measured"] is None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from search.ranking.timed_models import Torchvision
 from search.report import rank_report
 from supernet import registry
 from supernet.files import artifact
+from supernet.files.run_folder import RunFolder
 
 OWN = "search.ranking.model_table.Table"
 
@@ -41,10 +41,8 @@ def declaration(config: dict[str, Any]) -> dict[str, Any]:
 def task(config: dict[str, Any]) -> None:
     table = registry.build(declaration(config))
     name = Path(config["csv"]).stem if config["csv"] else HydraConfig.get().runtime.choices["table"]
-    out = Path(config["out"] or f"runs/rank-{name}-{time.strftime('%Y%m%d-%H%M%S')}")
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ValueError(f"out={out} exists and is not empty: name a new folder")
-    with Console().status("reading") as status:
+    out = command.run_folder(config["out"], f"rank-{name}")
+    with RunFolder(out, "ranking.csv").hold(config), Console().status("reading") as status:
         if isinstance(table, Torchvision):
             with Store(config["store"]) as store:
                 models = table.models(store, seconds=config["seconds"], watch=command.watcher(status))
@@ -53,11 +51,9 @@ def task(config: dict[str, Any]) -> None:
         status.update(f"{len(models)} models: drawing frontiers")
         options = {key: config[key] for key in ("seed", "draws", "tolerance", "weights")}
         found = rank.rank(models, views=table.views, devices=table.devices, **options)
-        out.mkdir(parents=True, exist_ok=True)
-        artifact.write_text(out / "config.yaml", yaml.safe_dump(config, sort_keys=False))
-        artifact.write_text(out / "ranking.csv", found.csv())
         artifact.write_text(out / "report.html", rank_report.render(found, table.title, table.note, config))
         rank_report.draw(found, table.title, out / "frontier.png")
+        artifact.write_text(out / "ranking.csv", found.csv())
     found.show()
     print("\n".join([*found.findings(), f"written to {out}: report.html, frontier.png, ranking.csv"]))
 

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import sys
-import time
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from hydra.core.hydra_config import HydraConfig
 from rich.console import Console
 
 from latency import adaptation
@@ -35,8 +32,7 @@ def task(config: dict[str, Any]) -> None:
     out = _folder(options, target, predictor)
     with Store(options.store) if _measures(options, target, predictor) else nullcontext() as store:
         if store is not None and predictor is None and target is not None and target.method == "measured":
-            if not command.is_sweep():
-                run.check_folder(out, config)  # before a minute of measuring, and before anything is written
+            run.folder(out).check(config)  # before a minute of measuring, and before anything is written
             joint = eight is None and space is not None and "precision" in space.index
             small = in_int8(target) if joint else None
             predictor = _adapted(target, out / run.PREDICTORS[0], options, store)
@@ -82,15 +78,7 @@ def search(
             asked, registry.build(options.searcher), **plan, out=out, config=config, sinks=reports
         )
     except (run.Interrupted, KeyboardInterrupt):
-        words = [word for word in sys.argv[1:] if not word.startswith("out=")]
-        again = " ".join([*words, f"out={out.parent if command.is_sweep() else out}"])
-        print(f'\nstopped; go on with: make search ARGS="{again}"', file=sys.stderr)
-        sys.exit(command.EXIT_INTERRUPTED)
-    except run.FinishedRun as finished:
-        if not command.is_sweep():
-            raise
-        print(finished)
-        return
+        command.stop("search", out)
     (found.verified.front if found.verified is not None and len(found.verified.front) else found.front).show()
     print(found.describe(out))
 
@@ -125,12 +113,9 @@ def _measures(options: Options, target: Target | None, predictor: LatencyPredict
 
 
 def _folder(options: Options, target: Target | None, predictor: LatencyPredictor | None) -> Path:
-    if command.is_sweep():
-        job = str(HydraConfig.get().job.num)
-        return options.out / job if options.out else Path(HydraConfig.get().runtime.output_dir)
     where = predictor.target if predictor is not None else target
     name = where.name if where is not None else (options.space or {}).get("name", models.DEFAULT_TARGET)
-    return options.out or Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    return command.run_folder(options.out, name)
 
 
 def main() -> None:

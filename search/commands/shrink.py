@@ -33,7 +33,8 @@ def task(config: dict[str, Any]) -> None:
     torch.set_num_threads(1)
     folder = Path(config["supernet"])
     trained, images = network.load(folder), measured_accuracy.images_of(folder)
-    out = Path(config["out"] or folder / f"shrink-{HydraConfig.get().runtime.choices['shrink']}")
+    name = f"shrink-{HydraConfig.get().runtime.choices['shrink']}"
+    out = command.run_folder(config["out"] or folder / name, name)
     target = None if config.get("target") is None else registry.build(config["target"])
     recipe = registry.build(config["shrink"])
     engine = _engine(config["int8_engine"], target, recipe)

@@ -6,13 +6,9 @@ Distributed: `torchrun --nproc-per-node=2 -m scripts.train_supernet data=digits 
 from __future__ import annotations
 
 import os
-import sys
-import time
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
-
-from hydra.core.hydra_config import HydraConfig
 
 from search.commands import command
 from supernet import registry
@@ -49,12 +45,7 @@ def task(config: dict[str, Any]) -> None:
                 group=group,
             )
         except KeyboardInterrupt:
-            words = [word for word in sys.argv[1:] if not word.startswith("out=")]
-            print(
-                f'\nstopped; go on with: make train ARGS="{" ".join([*words, f"out={out}"])}"',
-                file=sys.stderr,
-            )
-            sys.exit(command.EXIT_INTERRUPTED)
+            command.stop("train", out)
         if group.rank == 0:
             print(measured_accuracy.describe(trained, out))
 
@@ -62,10 +53,7 @@ def task(config: dict[str, Any]) -> None:
 def _folder(given: str | None) -> Path:
     if given is None and int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ValueError("several processes need one run folder: give out=runs/NAME")
-    if command.is_sweep():
-        job = str(HydraConfig.get().job.num)
-        return Path(given) / job if given else Path(HydraConfig.get().runtime.output_dir)
-    return Path(given) if given else Path("runs") / f"train-{time.strftime('%Y%m%d-%H%M%S')}"
+    return command.run_folder(given, "train")
 
 
 def main() -> None:

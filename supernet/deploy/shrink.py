@@ -18,7 +18,6 @@ from typing import Annotated, Any, Literal, Protocol
 
 import numpy as np
 import torch
-import yaml
 from ofa.utils.my_modules import init_models
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as checked_dataclass
@@ -26,6 +25,7 @@ from pydantic.dataclasses import dataclass as checked_dataclass
 from supernet.deploy import export, fake_quant, pruning
 from supernet.deploy import model as deployed_model
 from supernet.files import artifact
+from supernet.files.run_folder import RunFolder
 from supernet.measures import MEASURES
 from supernet.training.finetune import FineTuning, energy_kwh, train_alone
 from supernet.training.train import Processes
@@ -229,21 +229,21 @@ def run(recipe: Recipe, architecture: str, bench: Bench, out: Path, config: Mapp
     """The subnet as it comes out of the supernet, then after each step; goes on where `out` stopped."""
     if recipe.quantises:
         deployed_model.check_engine(bench.engine)
-    _check_folder(out, config)
-    subnet: Subnet | None = None
-    stages: list[Stage] = []
-    for i, step in enumerate([None, *recipe.steps]):
-        name = "plain" if step is None else type(step).__name__
-        folder = out / f"{i}-{name}"
-        if not (folder / CARD).is_file():
-            bench.watch(name)
-            if step is None or subnet is None:
-                subnet = subnets.of_supernet(bench.trained, bench.images, architecture)
-            else:
-                subnet = step.apply(subnet, bench)
-            keep(subnet, bench, folder)
-        subnet = subnets.load(folder)  # also when it was made now: the next step must not know the difference
-        stages.append(Stage(name, subnet, json.loads((folder / CARD).read_text()), folder))
+    with RunFolder(out, finished=None).hold(config):
+        subnet: Subnet | None = None
+        stages: list[Stage] = []
+        for i, step in enumerate([None, *recipe.steps]):
+            name = "plain" if step is None else type(step).__name__
+            folder = out / f"{i}-{name}"
+            if not (folder / CARD).is_file():
+                bench.watch(name)
+                if step is None or subnet is None:
+                    subnet = subnets.of_supernet(bench.trained, bench.images, architecture)
+                else:
+                    subnet = step.apply(subnet, bench)
+                keep(subnet, bench, folder)
+            subnet = subnets.load(folder)  # also a new one: the next step must not know the difference
+            stages.append(Stage(name, subnet, json.loads((folder / CARD).read_text()), folder))
     return stages
 
 
@@ -286,29 +286,6 @@ def keep(subnet: Subnet, bench: Bench, folder: Path) -> dict[str, Any]:
     }
     artifact.write_json(folder / CARD, card)
     return card
-
-
-def _check_folder(out: Path, config: Mapping[str, Any]) -> None:
-    """Keep the settings in a new folder; ValueError when the folder was made with others."""
-    now = json.loads(json.dumps(dict(config), default=str))
-    kept = out / "config.yaml"
-    if not kept.exists():
-        artifact.write_text(kept, yaml.safe_dump(now, sort_keys=False))
-        return
-    before = yaml.safe_load(kept.read_text())
-    if new := sorted(now.keys() - before.keys()):
-        raise ValueError(
-            f"{out} was made by an earlier version, which knew no {', '.join(new)}: choose another out="
-        )
-    if differ := sorted(key for key in {*before, *now} if before.get(key) != now.get(key)):
-        changes = (
-            key if isinstance(before.get(key), dict) else f"{key}={before.get(key)}, now {now.get(key)}"
-            for key in differ
-        )
-        raise ValueError(
-            f"{out} was made with other settings ({', '.join(changes)}): repeat its command, or "
-            "choose another out="
-        )
 
 
 def table(cards: Mapping[str, Mapping[str, Any]]) -> str:

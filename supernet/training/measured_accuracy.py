@@ -24,13 +24,12 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
-import yaml
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as checked_dataclass
 
 from supernet import registry
 from supernet.arrays import Genomes
-from supernet.files import artifact
+from supernet.files import artifact, run_folder
 from supernet.prediction import Prediction
 from supernet.space import SearchSpace
 from supernet.training import train
@@ -271,10 +270,7 @@ class _Worker:
 
 def images_of(folder: Path) -> Images:
     """The images that the supernet in a run folder was trained on, split in the same way."""
-    kept = folder / "config.yaml"
-    if not kept.is_file():
-        raise ValueError(f"{folder} is no run folder of make train: it has no config.yaml")
-    images: Images = registry.build(yaml.safe_load(kept.read_text())["data"]).load()
+    images: Images = registry.build(run_folder.settings(folder)["data"]).load()
     return images
 
 

@@ -14,24 +14,22 @@ summary.json. Until then checkpoint.safetensors lets the training go on after th
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
-import platform
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
-import yaml
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as checked_dataclass
 
 from supernet.arrays import Genomes
 from supernet.files import artifact
+from supernet.files.run_folder import RunFolder
 from supernet.space import SearchSpace
 from supernet.training.epoch_sinks import EpochJsonl, EpochSink, Row
 from supernet.training.recipes import Phase, Recipe, epochs_of
@@ -44,16 +42,12 @@ if TYPE_CHECKING:
 
 CHECKPOINT_KIND = "supernet checkpoint"
 CHECKPOINT, FINISHED, SUMMARY = "checkpoint.safetensors", "supernet.safetensors", "summary.json"
-REPORTING = {"wandb", "out", "threads", "validate_every"}  # settings that do not change the weights
+REPORTING = frozenset({"wandb", "out", "threads", "validate_every"})  # they do not change the weights
 SMOOTH_START = 0.04  # share of a cosine's steps in which the learning rate rises to its value
 
 
 class DivergedError(ValueError):
     """The loss is no number any more."""
-
-
-class FinishedTraining(ValueError):
-    """The run folder holds a finished training; it is left alone."""
 
 
 @checked_dataclass(frozen=True, config=ConfigDict(extra="forbid"))
@@ -145,7 +139,10 @@ def train(
                 validate_every=validate_every, group=found,
             )  # fmt: skip
     _check(space, images, optimisation, group)
-    with _folder(out, config) if group.rank == 0 else nullcontext():
+    folder = RunFolder(out, FINISHED, REPORTING)
+    first = group.rank == 0
+    held: AbstractContextManager[dict[str, Any]] = folder.hold(config) if first else nullcontext({})
+    with held as environment:
         if group.world > 1:
             import torch
 
@@ -154,7 +151,7 @@ def train(
         everyone = [EpochJsonl(out / "events.jsonl"), *sinks] if group.rank == 0 else []
         try:
             for sink in everyone:
-                sink.start({"seed": seed, "processes": group.world, **_environment()}, run.history)
+                sink.start({"seed": seed, "processes": group.world, "environment": environment}, run.history)
             run.go(everyone, validate_every)
             summary = run.summary()
             for sink in everyone:
@@ -541,40 +538,3 @@ def evaluate(
     device = str(group.device)
     network.calibrate(subnet, images.batches("calibration", side, batch), images.frequencies, device=device)
     return network.count_correct(subnet, images.batches(part, side, batch), device=device)
-
-
-def _environment() -> dict[str, Any]:
-    import torch
-
-    return {"torch": torch.__version__, "threads": torch.get_num_threads(), "machine": platform.platform()}
-
-
-@contextmanager
-def _folder(out: Path, config: Mapping[str, Any]) -> Iterator[None]:
-    """The run folder, held by one training at a time; ValueError when it is of another one."""
-    if (out / FINISHED).exists():
-        raise FinishedTraining(f"{out} holds a finished supernet, left alone; choose another out=")
-    out.mkdir(parents=True, exist_ok=True)
-    with (out / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise ValueError(f"another process trains in {out}; choose another out=") from error
-        kept = out / "config.yaml"
-        if kept.exists():
-            before = yaml.safe_load(kept.read_text())
-            differ = sorted(
-                key
-                for key in {*before, *config} - REPORTING
-                if json.dumps(before.get(key), default=str) != json.dumps(config.get(key), default=str)
-            )
-            if differ:
-                raise ValueError(
-                    f"{out} holds an unfinished training with other settings ({', '.join(differ)}): repeat "
-                    "its command, or choose another out="
-                )
-        else:
-            plain = json.loads(json.dumps(dict(config), default=str))
-            artifact.write_text(kept, yaml.safe_dump(plain, sort_keys=False))
-            artifact.write_json(out / "env.json", _environment())
-        yield

@@ -31,7 +31,14 @@ def test_make_modules_selects_and_saves_a_predictor(tmp_path, measured_modules):
     assert found.target == target
     assert set(found.models) == set(measured_modules)
     again = subprocess.run(
-        [sys.executable, "-m", "scripts.fit_modules", *words, "fitting.models=[ridg]"],
+        [
+            sys.executable,
+            "-m",
+            "scripts.fit_modules",
+            *words,
+            f"out={tmp_path}/other",
+            "fitting.models=[ridg]",
+        ],
         cwd=ROOT,
         text=True,
         capture_output=True,

@@ -14,6 +14,7 @@ from search import models, problem, run
 from search.objective import Objective
 from search.ranking.timed_models import SearchRun
 from search.searchers.nsga2 import NSGA2
+from supernet.files import run_folder
 from supernet.prediction import exact
 from supernet.space import get_space
 
@@ -126,7 +127,7 @@ def test_run_folder_holds_what_it_should(asked, tmp_path):
 def test_finished_runs_are_left_alone(asked, tmp_path):
     go(asked, tmp_path / "a")
     before = {path.name: path.read_bytes() for path in (tmp_path / "a").iterdir() if path.is_file()}
-    with pytest.raises(run.FinishedRun, match="finished run, which is left alone"):
+    with pytest.raises(run_folder.FinishedRun, match="finished run, which is left alone"):
         go(asked, tmp_path / "a")
     assert before == {path.name: path.read_bytes() for path in (tmp_path / "a").iterdir() if path.is_file()}
 
@@ -134,7 +135,7 @@ def test_finished_runs_are_left_alone(asked, tmp_path):
 def test_unfinished_runs_of_other_settings_are_left_alone(asked, tmp_path):
     with pytest.raises(run.Interrupted):
         go(asked, tmp_path / "a", sinks=[StopAfter(2)])
-    with pytest.raises(ValueError, match=r"other settings \(seed\)"):
+    with pytest.raises(ValueError, match=r"other settings \(seed=1, now 5\)"):
         go(asked, tmp_path / "a", seed=5)
 
 

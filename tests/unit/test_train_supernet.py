@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 
+from supernet.files import run_folder
 from supernet.space import get_space
 from supernet.training import train
 from supernet.training.recipes import Phase, ProgressiveShrinking, Sandwich, epochs_of
@@ -113,7 +114,7 @@ def test_killed_training_resumes_to_the_same_bits(tmp_path, training, recipe, op
     events = [json.loads(line) for line in (tmp_path / "parts" / "events.jsonl").read_text().splitlines()]
     epochs = [event["epoch"] for event in events if event["event"] == "epoch"]
     assert epochs == list(range(options.get("epochs", 3)))
-    with pytest.raises(train.FinishedTraining, match="left alone"):
+    with pytest.raises(run_folder.FinishedRun, match="left alone"):
         training(tmp_path / "parts", recipe, images=64, **options)
 
 
@@ -130,7 +131,7 @@ def test_divergence_keeps_the_last_good_checkpoint(tmp_path, training, monkeypat
     with pytest.raises(train.DivergedError, match=r"step 2 of epoch 2 .* checkpoint of epoch 1 is kept"):
         training(tmp_path / "run", Sandwich(), images=128)  # in the last step: the epoch counts for nothing
     monkeypatch.undo()
-    with pytest.raises(ValueError, match=r"other settings \(rate\)"):
+    with pytest.raises(ValueError, match=r"other settings \(rate=0.05, now 0.01\)"):
         training(tmp_path / "run", Sandwich(), images=128, rate=0.01)
     training(tmp_path / "run", Sandwich(), images=128)
 
@@ -140,7 +141,8 @@ def test_wrong_settings_are_refused_before_training(tmp_path, training):
         training(tmp_path / "a", Sandwich(), forward_batch=24)
     with pytest.raises(ValueError, match="more than the 64 training images"):
         training(tmp_path / "b", Sandwich(), images=64, batch=128)
-    (tmp_path / "c").mkdir()
+    with pytest.raises(KeyboardInterrupt):
+        training(tmp_path / "c", Sandwich(), sinks=[Stop(0)])
     (tmp_path / "c" / "checkpoint.safetensors").write_bytes(b"nothing")
     with pytest.raises(ValueError, match="damaged"):
         training(tmp_path / "c", Sandwich())

@@ -1,0 +1,184 @@
+"""The folder of a run: who may write to it, what it says about the run, and when the run goes on.
+
+A run folder holds config.yaml (the settings), env.json (versions and machine), for searches and trainings
+events.jsonl, and what the run gives. The file that makes a run finished is written last.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import platform
+import shutil
+import subprocess
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from supernet.files import artifact
+
+CONFIG, ENVIRONMENT, EVENTS, LOCK = "config.yaml", "env.json", "events.jsonl", ".lock"
+BEGINNING = {CONFIG, ENVIRONMENT, EVENTS, LOCK, "wandb"}  # what a run leaves that has not saved anything yet
+PACKAGES = (
+    "ofa-frontier",
+    "numpy",
+    "scipy",
+    "torch",
+    "onnxruntime",
+    "openvino",
+    "moocore",
+    "hydra-core",
+    "pydantic",
+    "plotly",
+    "wandb",
+)
+
+
+class FinishedRun(ValueError):
+    """The run folder holds a finished run; it is left alone."""
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The folder of a run, not yet touched.
+
+    `finished` is the file whose presence means that the run is finished; None for runs that may be repeated.
+    `reporting` are settings that do not change the result: a run goes on whatever they are. `beforehand` are
+    files that may be there before the run starts.
+    """
+
+    path: Path
+    finished: str | None
+    reporting: frozenset[str] = frozenset({"out"})
+    beforehand: frozenset[str] = frozenset()
+
+    def check(self, config: Mapping[str, Any]) -> None:
+        """ValueError unless the folder is new, empty, or holds the unfinished run of the same settings.
+
+        FinishedRun when it holds a finished run. A run that saved nothing beyond its beginning blocks nobody.
+        """
+        if self.path.exists() and not self.path.is_dir():
+            raise ValueError(f"out={self.path} is a file; name a folder")
+        files = {file.name for file in self.path.iterdir()} if self.path.exists() else set()
+        if self.finished in files:
+            raise FinishedRun(f"{self.path} holds a finished run, which is left alone: choose another out=")
+        files -= self.beforehand
+        if not files - {LOCK}:
+            return
+        if CONFIG not in files:
+            raise ValueError(f"out={self.path} holds other files and no run; name a new or empty folder")
+        if LOCK in files and not files - BEGINNING:
+            return
+        if changed := self._changes(settings(self.path), config):
+            raise ValueError(
+                f"{self.path} holds an unfinished run with other settings ({'; '.join(changed)}): repeat its "
+                "command to go on, or choose another out="
+            )
+
+    @contextmanager
+    def hold(self, config: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+        """The folder, checked and ours alone until the block is left; gives what env.json says."""
+        self.check(config)
+        self.path.mkdir(parents=True, exist_ok=True)
+        with (self.path / LOCK).open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise ValueError(f"another process is running in {self.path}; choose another out=") from error
+            self.check(config)  # again: another process may have finished meanwhile
+            here = environment()
+            artifact.write_text(self.path / CONFIG, yaml.safe_dump(_plain(config), sort_keys=False))
+            artifact.write_json(self.path / ENVIRONMENT, here)
+            try:
+                yield here
+            except BaseException:
+                self._clear()
+                raise
+
+    def _clear(self) -> None:
+        """Remove the folder again when the run was refused before it did anything."""
+        files = list(self.path.iterdir())
+        if {file.name for file in files} <= {CONFIG, ENVIRONMENT, LOCK}:
+            for file in files:
+                file.unlink()
+            self.path.rmdir()
+
+    def _changes(self, before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+        old, new = _flat(_plain(before)), _flat(_plain(now))
+        names = [name for name in {**old, **new} if name.partition(".")[0] not in self.reporting]
+        changed = [name for name in names if json.dumps(old.get(name)) != json.dumps(new.get(name))]
+        return [f"{name}={old.get(name, 'not known then')}, now {new.get(name)}" for name in changed]
+
+
+def settings(folder: Path) -> dict[str, Any]:
+    """The settings of the run in a folder."""
+    path = folder / CONFIG
+    if not path.is_file():
+        raise ValueError(f"{folder} is no run folder: it has no {CONFIG}")
+    try:
+        content = yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is damaged ({error}); left as it is, choose another out=") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} is no configuration of a run; left as it is, choose another out=")
+    return content
+
+
+def _plain(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What YAML and JSON both hold without loss: paths become text, tuples lists."""
+    plain: dict[str, Any] = json.loads(json.dumps(dict(config), default=str))
+    return plain
+
+
+def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{dotted name: value}, as options are given on the command line."""
+    flat: dict[str, Any] = {}
+    for name, value in config.items():
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+    return flat
+
+
+def environment() -> dict[str, Any]:
+    """Versions and machine, the same for every kind of run."""
+    return {
+        "python": platform.python_version(),
+        "packages": {name: _version(name) for name in PACKAGES},
+        "git": _commit(),
+        "machine": platform.machine(),
+        "system": platform.platform(),
+        "processor": _processor(),
+    }
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def _commit() -> str | None:
+    """The commit of this checkout, with + when it was changed; None when this is no checkout."""
+    root = Path(__file__).resolve().parents[2]
+    if not (root / ".git").exists() or shutil.which("git") is None:
+        return None
+
+    def git(*words: str) -> str:
+        run = subprocess.run(["git", *words], cwd=root, capture_output=True, text=True, check=False)
+        return run.stdout.strip()
+
+    return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain") else "") or None
+
+
+def _processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor()

@@ -1,0 +1,101 @@
+"""The run folder: what it says, what it refuses, what goes on, and what it does not block."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import yaml
+
+from latency import adaptation
+from latency.predictors import transfer
+from latency.target import Target
+from search import problem, run
+from search.searchers.nsga2 import NSGA2
+from supernet.files import run_folder
+from supernet.files.run_folder import FinishedRun, RunFolder
+from supernet.training.recipes import ProgressiveShrinking, Sandwich
+
+
+def begun(path, config, **options):
+    """A folder in which a run of these settings was killed at once."""
+    code = "import os, sys; from pathlib import Path; from supernet.files.run_folder import RunFolder\n"
+    code += f"with RunFolder(Path({str(path)!r}), 'result').hold({config!r}): os._exit(9)"
+    subprocess.run([sys.executable, "-c", code], check=False)
+    return RunFolder(path, "result", **options)
+
+
+def test_settings_and_environment_are_kept(tmp_path):
+    folder = RunFolder(tmp_path / "a", "result")
+    with folder.hold({"seed": 1, "data": {"root": tmp_path}, "sides": (16, 32)}) as environment:
+        (folder.path / "result").write_text("")
+    assert run_folder.settings(folder.path) == {"seed": 1, "data": {"root": str(tmp_path)}, "sides": [16, 32]}
+    assert json.loads((folder.path / "env.json").read_text()) == environment
+    assert environment["packages"]["numpy"] == np.__version__
+    with pytest.raises(FinishedRun, match="finished run, which is left alone"):
+        folder.check({"seed": 1})
+
+
+def test_a_training_says_its_versions_and_commit(tmp_path, training):
+    """As a search does: the packages, the commit and the machine."""
+    training(tmp_path / "run", Sandwich(), images=64, epochs=2)
+    kept = json.loads((tmp_path / "run" / "env.json").read_text())
+    assert kept == run_folder.environment()
+    assert {"torch", "numpy", "ofa-frontier"} <= kept["packages"].keys()
+    events = [json.loads(line) for line in (tmp_path / "run" / "events.jsonl").read_text().splitlines()]
+    assert events[0]["environment"] == kept
+
+
+def test_a_refused_training_does_not_block_the_corrected_one(tmp_path, training):
+    with pytest.raises(ValueError, match="fewer than the"):
+        training(tmp_path / "run", ProgressiveShrinking(), images=64, epochs=1)
+    assert not (tmp_path / "run").exists()
+    begun(tmp_path / "run", {"epochs": 1})
+    training(tmp_path / "run", Sandwich(), images=64, epochs=2)
+
+
+def test_a_search_that_found_nothing_does_not_block_the_corrected_one(tmp_path):
+    def search(limits):
+        asked, config = problem.build(["accuracy", "latency_ms"], limits=limits), {"limits": limits}
+        return run.run(asked, NSGA2(population=50), budget=300, seed=0, out=tmp_path / "run", config=config)
+
+    with pytest.raises(ValueError, match="none of 300"):
+        search({"latency_ms": 9.0, "accuracy": 0.84})
+    assert len(search({}).front)
+
+
+def test_what_was_saved_is_not_taken_over(tmp_path):
+    folder = begun(tmp_path / "a", {"seed": 1, "searcher": {"population": 50}})
+    folder.check({"seed": 2})
+    (folder.path / "checkpoint").write_text("")
+    folder.check({"seed": 1, "searcher": {"population": 50}, "out": "elsewhere"})
+    with pytest.raises(ValueError, match=r"other settings \(searcher.population=50, now 100\)"):
+        folder.check({"seed": 1, "searcher": {"population": 100}})
+
+
+def test_files_of_others_are_never_taken_over(tmp_path):
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump({"mine": 1}))
+    folder = RunFolder(tmp_path, "result", beforehand=frozenset({"predictor.npz"}))
+    with pytest.raises(ValueError, match="other settings"):
+        folder.check({"seed": 1})
+    (tmp_path / "config.yaml").rename(tmp_path / "notes.yaml")
+    with pytest.raises(ValueError, match="holds other files and no run"):
+        folder.check({"seed": 1})
+    (tmp_path / "notes.yaml").rename(tmp_path / "predictor.npz")
+    folder.check({"seed": 1})
+    assert os.listdir(tmp_path) == ["predictor.npz"]
+
+
+def test_a_kept_predictor_of_another_target_says_what_differs(tmp_path):
+    target = Target(name="t", device="v100", space="ofa_mbv3_w1.0", engine="torch_eager")
+    kept = tmp_path / "predictor.npz"
+    transfer.Transfer().from_specification(target).save(kept)
+    for changes, words in (
+        ({"space": "ofa_mbv3_w1.2"}, r"\(space ofa_mbv3_w1.0, not ofa_mbv3_w1.2\)"),
+        ({"batch": 4, "isa": "avx2"}, r"\(batch 1, not 4, isa None, not avx2\)"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            adaptation.for_run(replace(target, **changes), kept, store=None, samples=10)
