@@ -21,12 +21,13 @@ from numpy.typing import NDArray
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
-from latency.modules import regressors, selection
+from latency.modules import fitted as forms
+from latency.modules import selection
 from latency.modules.data import ModuleData
+from latency.modules.fitted import Fitted
 from latency.modules.kinds import module_kind
 from latency.modules.medn import Medn
 from latency.modules.predictor import ModuleModel, ModulesLatency, features
-from latency.modules.regressors import Fitted
 from latency.modules.selection import Candidate, Selection
 from latency.target import Target
 from supernet import registry
@@ -111,7 +112,7 @@ class Fitting:
             everything = {name: np.ones(len(of.train), bool) for name, of in known.items()}
             final = self._fit_all(model, learner, known, everything, self.folds)
             for name, of in known.items():
-                ms, size = _timed(final[name], of.x), regressors.stored_bytes(final[name])
+                ms, size = _timed(final[name], of.x), forms.stored_bytes(final[name])
                 models[name][model] = of.model(model, final[name])
                 validation[name][model] = score(said[name], of.data.ms[of.train], ms, size)
                 tested = models[name][model].ms(of.data.rows[of.test], of.data.conditions[of.test])

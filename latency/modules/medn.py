@@ -19,7 +19,7 @@ import numpy as np
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
-from latency.modules.regressors import LineAndNetwork, line
+from latency.modules.fitted import LineAndNetwork, line, off_line
 from latency.predictors import mlp
 from latency.predictors.mlp import Mlp
 from supernet.arrays import Floats, Rng
@@ -44,7 +44,7 @@ class Medn:
     def fit_all(self, data: Mapping[str, tuple[Floats, Floats]], rng: Rng) -> dict[str, LineAndNetwork]:
         """The path of each type through the network, from (n, q) features and (n,) log latencies by type."""
         lines = {name: line(x, y) for name, (x, y) in data.items()}
-        residual = {name: y - lines[name][0] - x @ lines[name][1:] for name, (x, y) in data.items()}
+        residual = {name: off_line(lines[name], x, y) for name, (x, y) in data.items()}
         unit = float(np.sqrt(np.mean([np.mean(r**2) for r in residual.values()]))) or 1.0
         rows = {name: (x, residual[name] / unit) for name, (x, _) in data.items()}
         members = [self._train(rows, rng) for _ in range(self.members)]

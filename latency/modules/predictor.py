@@ -24,11 +24,12 @@ from pydantic.dataclasses import dataclass
 
 from latency.conformal import relative_std
 from latency.data import LatencyData
-from latency.modules import places, regressors
+from latency.modules import fitted as forms
+from latency.modules import places
 from latency.modules.data import CONDITIONS
+from latency.modules.fitted import Fitted
 from latency.modules.kinds import module_kind
 from latency.modules.kinds.module_kind import Module, ModuleKind
-from latency.modules.regressors import Fitted
 from latency.target import Target
 from supernet import slot_table
 from supernet.arrays import Floats, Genomes
@@ -325,12 +326,12 @@ class ModulesLatency:
         described = {}
         for name, model in self.models.items():
             arrays |= {f"{name}/{key}": getattr(model, key).astype(np.float32) for key in ("mean", "scale")}
-            arrays |= {f"{name}/model/{key}": array for key, array in regressors.stored(model.fitted).items()}
+            arrays |= {f"{name}/model/{key}": array for key, array in forms.stored(model.fitted).items()}
             described[name] = {
                 "kind": model.kind.described(),
                 "conditions": list(model.condition_names),
                 "name": model.name,
-                "form": regressors.form_of(model.fitted),
+                "form": forms.form_of(model.fitted),
             }
         facts = dict(
             target=asdict(self.target),
@@ -354,7 +355,7 @@ def load(path: Path) -> ModulesLatency:
                 mean=arrays[f"{name}/mean"].astype(np.float64),
                 scale=arrays[f"{name}/scale"].astype(np.float64),
                 name=about["name"],
-                fitted=regressors.restored(
+                fitted=forms.restored(
                     about["form"],
                     {
                         key.removeprefix(f"{name}/model/"): array

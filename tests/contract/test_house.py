@@ -81,7 +81,6 @@ ALLOWED: dict[str, set[str]] = {
         "search/commands",
     },
     "long_files": {
-        "latency.modules.regressors",
         "supernet.training.train",
         "supernet.weights.images",
     },
@@ -113,7 +112,6 @@ ALLOWED: dict[str, set[str]] = {
         "test_depthwise.py: depthwise._Depthwise",
         "test_ensemble.py: ensemble._counts",
         "test_gpu_spec.py: gpu_spec._work",
-        "test_regressors.py: regressors._likelihood",
         "test_train_supernet.py: train._Run",
         "test_transfer.py: transfer._families",
     },

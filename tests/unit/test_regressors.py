@@ -5,10 +5,13 @@ from itertools import product
 import numpy as np
 import pytest
 
+from latency.modules import fitted as forms
 from latency.modules import medn, regressors, selection
-from latency.modules.regressors import Boosting, Forest, GaussianProcess, LightGbm, SupportVectors, Trees
+from latency.modules.fitted import Trees, line, off_line, on_line
+from latency.modules.regressors import Boosting, Forest, GaussianProcess, LightGbm, SupportVectors
 from latency.modules.selection import Candidate
 from supernet import registry
+from supernet.fits import gaussian
 
 SINGLE = [name for name in registry.names("regressor") if name != "medn"]
 
@@ -30,22 +33,22 @@ def test_every_model_learns_and_its_arrays_are_all_of_it(name, rng):
     assert np.abs(said - y[120:]).mean() < 0.75 * np.abs(y[120:] - y[:120].mean()).mean()
     order = rng.permutation(40)
     assert np.allclose(fitted(x[120:][order]), said[order], rtol=1e-5, atol=1e-6)
-    stored = regressors.stored(fitted)
-    again = regressors.restored(regressors.form_of(fitted), stored)
+    stored = forms.stored(fitted)
+    again = forms.restored(forms.form_of(fitted), stored)
     assert np.quantile(np.abs(again(x) - fitted(x)), 0.95) < 1e-3  # a tree may flip at a rounded threshold
-    assert regressors.stored_bytes(fitted) == sum(a.nbytes for a in stored.values())
+    assert forms.stored_bytes(fitted) == sum(a.nbytes for a in stored.values())
 
 
 def test_trees_say_what_scikit_learn_says(rng):
     from sklearn.ensemble import GradientBoostingRegressor, RandomForestRegressor
 
     x, y = smooth(rng)
-    linear = regressors.line(x, y)
-    residual = y - linear[0] - x @ linear[1:]
+    linear = line(x, y)
+    residual = off_line(linear, x, y)
     seed = int(np.random.default_rng(5).integers(2**31))
     forest = RandomForestRegressor(20, max_features=0.5, random_state=seed).fit(x, residual)
     mine = Forest(trees=20).fit(x, y, np.random.default_rng(5))
-    assert np.allclose(mine(x) - linear[0] - x @ linear[1:], forest.predict(x))
+    assert np.allclose(mine(x) - on_line(linear, x), forest.predict(x))
     boosted = GradientBoostingRegressor(
         n_estimators=30,
         max_depth=3,
@@ -56,14 +59,14 @@ def test_trees_say_what_scikit_learn_says(rng):
         random_state=seed,
     ).fit(x, residual)
     mine = Boosting(trees=30, depth=3, learning_rate=0.1).fit(x, y, np.random.default_rng(5))
-    assert np.allclose(mine(x) - linear[0] - x @ linear[1:], boosted.predict(x))
+    assert np.allclose(mine(x) - on_line(linear, x), boosted.predict(x))
 
 
 def test_lightgbm_trees_say_what_lightgbm_says(rng):
     lightgbm = pytest.importorskip("lightgbm")
     x, y = smooth(rng)
     x = x.astype(np.float32).astype(np.float64)
-    linear = regressors.line(x, y)
+    linear = line(x, y)
     kept = {}
     train = lightgbm.train
 
@@ -76,30 +79,33 @@ def test_lightgbm_trees_say_what_lightgbm_says(rng):
         mine = LightGbm(trees=25).fit(x, y, rng)
     finally:
         lightgbm.train = train
-    assert np.allclose(mine(x) - linear[0] - x @ linear[1:], kept["model"].predict(x), atol=1e-9)
+    assert np.allclose(mine(x) - on_line(linear, x), kept["model"].predict(x), atol=1e-9)
 
 
 def test_support_vectors_say_what_scikit_learn_says(rng):
     from sklearn.svm import SVR
 
     x, y = smooth(rng, 80)
-    linear = regressors.line(x, y)
-    residual = y - linear[0] - x @ linear[1:]
+    linear = line(x, y)
+    residual = off_line(linear, x, y)
     unit, scale = residual.std(), 2.0 * np.sqrt(3)
     theirs = SVR(C=3.0, gamma=0.5, epsilon=0.02).fit(x / scale, residual / unit)
     mine = SupportVectors(costs=(3.0,), widths=(2.0,)).fit(x, y, rng)
-    assert np.allclose(mine(x) - linear[0] - x @ linear[1:], unit * theirs.predict(x / scale), atol=1e-9)
+    assert np.allclose(mine(x) - on_line(linear, x), unit * theirs.predict(x / scale), atol=1e-9)
 
 
 def test_the_gradient_of_the_likelihood_is_its_slope(rng):
     x, y = smooth(rng, 30)
     theta = np.array([0.3, -0.2, 0.5, 0.1, -1.0])
-    _, gradient = regressors._likelihood(theta, x, y)
+    kernel = regressors.matern_kernel(x)
+    _, gradient = gaussian.negative_log_posterior(theta, kernel, y)
     for j in range(len(theta)):
         step = np.zeros(len(theta))
         step[j] = 1e-5
-        slope = regressors._likelihood(theta + step, x, y)[0] - regressors._likelihood(theta - step, x, y)[0]
-        assert gradient[j] == pytest.approx(slope / 2e-5, rel=1e-4)
+        above, below = (
+            gaussian.negative_log_posterior(at, kernel, y)[0] for at in (theta + step, theta - step)
+        )
+        assert gradient[j] == pytest.approx((above - below) / 2e-5, rel=1e-4)
 
 
 def test_a_gaussian_process_passes_through_noiseless_rows(rng):
@@ -111,9 +117,9 @@ def test_damaged_trees_are_refused(rng):
     x, y = smooth(rng, 40)
     arrays = Forest(trees=2).fit(x, y, rng).arrays()
     with pytest.raises(ValueError, match="nodes that are not there"):
-        Trees.of(arrays | {"left": arrays["left"] + 10_000})
+        Trees.from_arrays(arrays | {"left": arrays["left"] + 10_000})
     with pytest.raises(ValueError, match="unknown form of regression 'tree'"):
-        regressors.restored("tree", arrays)
+        forms.restored("tree", arrays)
 
 
 # ---------------------------------------------------------------------- MEDN
@@ -124,11 +130,11 @@ def test_medn_learns_all_types_at_once_small_and_the_same_again(rng):
     fitted = learner.fit_all(known, np.random.default_rng(0))
     again = learner.fit_all(known, np.random.default_rng(0))
     for name, (x, y) in data.items():
-        line = regressors.line(*known[name])
+        linear = line(*known[name])
         error = np.abs(fitted[name](x[100:]) - y[100:]).mean()
-        assert error < 0.7 * np.abs(line[0] + x[100:] @ line[1:] - y[100:]).mean()
+        assert error < 0.7 * np.abs(on_line(linear, x[100:]) - y[100:]).mean()
         assert (fitted[name](x) == again[name](x)).all()
-        assert regressors.stored_bytes(fitted[name]) < 40_000
+        assert forms.stored_bytes(fitted[name]) < 40_000
 
 
 # ---------------------------------------------------------------------- selection
