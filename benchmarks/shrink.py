@@ -178,13 +178,13 @@ def _bench(folder: Path, seed: int = 0) -> Any:
 
     from latency.measuring.machine import pairs_overflow
     from supernet.deploy import shrink
-    from supernet.training import measured_accuracy
     from supernet.training.train import Processes
     from supernet.weights import network
+    from supernet.weights.images import Images
 
     torch.set_num_threads(1)
     alone = Processes(0, 1, torch.device("cpu"))
-    trained, images = network.load(folder), measured_accuracy.images_of(folder)
+    trained, images = network.load(folder), Images.from_run_folder(folder)
     return shrink.Bench(trained, images, alone, narrow=pairs_overflow(), seed=seed)
 
 

@@ -31,6 +31,7 @@ from supernet.training.measured_accuracy import SupernetAccuracy
 from supernet.training.recipes import Phase, ProgressiveShrinking, Recipe, Sandwich
 from supernet.training.train import Optimisation
 from supernet.weights import network
+from supernet.weights import subnet as subnets
 from supernet.weights.images import Images, ImageSet
 from supernet.weights.network import Trained
 
@@ -91,11 +92,8 @@ def split_half(accuracy: SupernetAccuracy, genomes: Genomes) -> float:
 
 
 def _top1(accuracy: SupernetAccuracy, images: Images, genome: Genomes) -> float:
-    side = network.resolution(accuracy.trained.space, genome)
-    subnet = accuracy.trained.extract(genome)
-    with train.processes() as group:
-        correct, total = train.evaluate(subnet, images, side, "test", group)
-    return correct / total
+    name = accuracy.trained.space.format(genome)[0]
+    return subnets.judge(subnets.from_supernet(accuracy.trained, images, name), images, "test").top1
 
 
 def digits(options: dict[str, str]) -> None:
@@ -151,7 +149,7 @@ def work(recipe: Recipe, epochs: int, side: int = 32) -> float:
 
 def _work_of_epoch(phase: Phase, space: SearchSpace) -> float:
     narrow = phase.restricted(space)
-    steps = np.concatenate([train.subnets(phase, narrow, seed=0, epoch=0, step=s) for s in range(100)])
+    steps = np.concatenate([train.draw(phase, narrow, seed=0, epoch=0, step=s) for s in range(100)])
     teacher = footprint.of(space, network.largest(space), "macs")[0] if phase.distil == "teacher" else 0.0
     return float(3 * footprint.of(space, steps, "macs").sum() / 100 + teacher)
 
@@ -199,7 +197,7 @@ def stand_alone(options: dict[str, str]) -> None:
         for i, name in enumerate(names):
             if name not in known:
                 found = fine_tune(accuracy.trained, accuracy.data, genomes[i : i + 1], recipe, group)
-                known[name] = [100 * found.after, sum(found.epoch_seconds)]
+                known[name] = [100 * found.after.top1, sum(found.epoch_seconds)]
                 artifact.write_json(kept, known)
             print(
                 f"{name}: supernet {shared[i]:.2f}%, alone {known[name][0]:.2f}%, {known[name][1]:.0f} s",
@@ -218,7 +216,8 @@ def cost(options: dict[str, str]) -> None:
     space, data = get_space(SPACE), cifar(options["images"]).load()
     few_images = {**data.parts, "train": data.parts["train"][:2048], "test": data.parts["test"][:256]}
     part = replace(data, parts=few_images)
-    model = Trained(space, network.supernet(space, 10), {"resolution": [32, 32]}, "")
+    facts = {"resolution": [32, 32], "classes": 10, "mean": list(data.mean), "std": list(data.std)}
+    model = Trained(space, network.supernet(space, 10), facts, "")
     genomes = random_subnets(10, 32, seed=31)  # 11 and 23 were looked at when the form was chosen
     recipe = FineTuning(epochs=1, batch=64, distil=False)
     rounds = np.empty((3, len(genomes)))

@@ -72,6 +72,8 @@ class SearchSpace:
     parent: SearchSpace | None = None
     make_parent_genomes: Callable[[SearchSpace, Genomes], Genomes] | None = None
     restricted: tuple[tuple[int, int, int], ...] = ()  # (gene, lowest, highest level) of `restrict`
+    family: str | None = None  # of weight-sharing networks of the `ofa` package; None: it has none
+    multiplier: float = 1.0  # of the widths of that family
 
     def __post_init__(self) -> None:
         controllers = {gate.controller for gate in self.gates}
@@ -95,6 +97,11 @@ class SearchSpace:
     def layout(self) -> Hashable:
         """What the layers of a genome depend on; the same for all restrictions of a space."""
         return (self.make_layers, self.axes)
+
+    @property
+    def owner(self) -> SearchSpace:
+        """The space whose supernet these networks are part of: the parent, or the space itself."""
+        return self.parent or self
 
     @cached_property
     def index(self) -> dict[str, int]:
@@ -136,8 +143,7 @@ class SearchSpace:
         return self.axes[self.index[name]]
 
     def restrict(self, name: str, low: int, high: int) -> SearchSpace:
-        """The same space and genomes, but sampling and mutation keep the values of axis `name` within [low,
-        high]."""
+        """The same space, but sampling and mutation keep the values of axis `name` within [low, high]."""
         values = np.array(self.axis(name).values)
         inside = np.flatnonzero((values >= low) & (values <= high))
         if not len(inside):
@@ -191,17 +197,15 @@ class SearchSpace:
             )
 
     def _draw(self, n: int, rng: Rng) -> Genomes:
-        return rng.integers(
-            self.allowed[:, 0], self.allowed[:, 1] + 1, size=(n, self.d), dtype=np.int64
-        ).astype(np.int8)
+        low, high = self.allowed.T
+        return rng.integers(low, high + 1, size=(n, self.d), dtype=np.int64).astype(np.int8)
 
     def sample(self, n: int, rng: Rng) -> Genomes:
         """(n, d) genomes, every gene uniform (as OFA samples: depths are uniform, so networks are not)."""
         return self.canonical(self._draw(n, rng))
 
     def extremes(self) -> Genomes:
-        """(2, d) every gene at its lowest and at its highest level: the smallest and the largest network of
-        an OFA space."""
+        """(2, d) every gene at its lowest and at its highest level: the ends of an OFA space."""
         return self.canonical(self.allowed.T.astype(np.int8))
 
     def mutate(self, genomes: Genomes, rng: Rng, rate: float) -> Genomes:
@@ -226,8 +230,7 @@ class SearchSpace:
         return np.where(deploy, np.int8(1), genomes)
 
     def neighbours(self, genome: Genomes) -> Genomes:
-        """(m, d) all different networks that differ from the (1, d) genome in one gene (genes that open get
-        their first level)."""
+        """(m, d) all networks one gene away from the (1, d) genome; genes that open get their first level."""
         steps = []
         for j in np.flatnonzero(genome[0]):
             levels = [v for v in range(self.allowed[j, 0], self.allowed[j, 1] + 1) if v != genome[0, j]]
@@ -246,9 +249,8 @@ class SearchSpace:
             raise ValueError(
                 f"{self.name} has {self.count():.3g} networks: sample them instead of listing them"
             )
-        grids = np.meshgrid(
-            *[np.arange(low, high + 1, dtype=np.int8) for low, high in self.allowed], indexing="ij"
-        )
+        levels = [np.arange(low, high + 1, dtype=np.int8) for low, high in self.allowed]
+        grids = np.meshgrid(*levels, indexing="ij")
         return np.stack([grid.ravel() for grid in grids], axis=1)
 
     # ------------------------------------------------------------------ views of genomes
@@ -330,6 +332,11 @@ class SearchSpace:
         """(n, L) table of the layers of these networks."""
         return self.make_layers(self, genomes)
 
+    @property
+    def classes(self) -> int:
+        """Outputs of the last layer in the layer table."""
+        return int(self.layers(self.extremes()[:1]).cout[0, -1])
+
     def settings(self, genomes: Genomes) -> list[dict[str, Any]]:
         """One dict per network for `set_active_subnet` of the `ofa` package."""
         if self.make_settings is None:
@@ -356,9 +363,8 @@ class SearchSpace:
             if axis.name in columns:
                 given = np.asarray(columns[axis.name])
                 if given.dtype.kind not in "iuf":
-                    raise ValueError(
-                        f"{self.name}: the column {axis.name} holds text: {given[:3].tolist()} ..."
-                    )
+                    text = given[:3].tolist()
+                    raise ValueError(f"{self.name}: the column {axis.name} holds text: {text} ...")
                 order = np.argsort(axis.values)
                 place = np.clip(np.searchsorted(np.array(axis.values)[order], given), 0, len(order) - 1)
                 genomes[:, j] = order[place] + 1
@@ -401,8 +407,7 @@ class SearchSpace:
 
     def parse(self, names: Iterable[str]) -> Genomes:
         """Genomes of one-line names: the exact inverse of `format`."""
-        rows = [self._parse_one(name) for name in names]
-        return np.array(rows, np.int8).reshape(-1, self.d)
+        return np.array([self._parse_one(name) for name in names], np.int8).reshape(-1, self.d)
 
     def _parse_one(self, name: str) -> list[int]:
         words = name.split()

@@ -38,7 +38,6 @@ from supernet.layers import LayerTable
 from supernet.prediction import Prediction
 from supernet.slot_table import SlotTable
 from supernet.space import SearchSpace, get_space
-from supernet.weights.network import FAMILIES
 
 KIND = "module latency predictor"
 RATES = (3e7, 3e6, 5e-3)  # MACs and elements per ms, and ms of a call: the scale of one core, see `features`
@@ -391,7 +390,7 @@ class Modules:
 
 def tabulate(space: SearchSpace, ms: Callable[[LayerTable], Floats], target: str) -> SlotTable:
     """The table of a space; ValueError for one that the module types do not cover."""
-    if not space.name.startswith(FAMILIES) and not (space.parent and space.parent.name.startswith(FAMILIES)):
+    if space.owner.family is None:
         raise ValueError(f"module predictors serve the OFA spaces, not {space.name} ({target})")
     found = slot_table.tabulate(space, ms)
     if found is None:

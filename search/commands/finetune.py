@@ -13,11 +13,11 @@ from search.commands import command
 from supernet.files import artifact
 from supernet.files.run_folder import RunFolder
 from supernet.surrogates.training_cost import TrainingCost
-from supernet.training import measured_accuracy, train
+from supernet.training import train
 from supernet.training.finetune import FineTuned, FineTuning, energy_kwh, fine_tune
 from supernet.weights import network
-
-KIND = "subnet"
+from supernet.weights import subnet as subnets
+from supernet.weights.images import Images
 
 
 def task(config: dict[str, Any]) -> None:
@@ -25,38 +25,36 @@ def task(config: dict[str, Any]) -> None:
 
     torch.set_num_threads(config["threads"])
     folder = Path(config["supernet"])
-    trained, images = network.load(folder), measured_accuracy.images_of(folder)
+    trained, images = network.load(folder), Images.from_run_folder(folder)
     space = trained.space
     genome = space.parse([config["architecture"]])
     recipe = FineTuning(**{f.name: config[f.name] for f in fields(FineTuning) if f.name != "epochs"},
                         epochs=_epochs(config, space.column(genome, "finetune_epochs")[0]))  # fmt: skip
     space.check_resolutions(genome, trained.resolution, f"the supernet in {folder}")
     out = command.run_folder(config["out"] or folder / "subnet", "finetune")
-    held = RunFolder(out, "subnet.safetensors").hold(config)
+    held = RunFolder(out, subnets.FILE).hold(config)
     with held, train.processes() as group, Console().status("loading") as status:
 
         def watch(done: int, loss: float) -> None:
             status.update(f"epoch {done} of {recipe.epochs}, loss {loss:.3f}")
 
-        found = fine_tune(trained, images, genome, recipe, group, watch)
+        tuned = fine_tune(trained, images, genome, recipe, group, watch)
     cost = {
-        "device_hours": found.hours,
-        "energy_kwh_model": energy_kwh(found.hours, config["watts"]),
+        "device_hours": tuned.hours,
+        "energy_kwh_model": energy_kwh(tuned.hours, config["watts"]),
         "watts_assumed": config["watts"],
-        **predicted(config, found, len(images.parts["train"]), space, genome, recipe),
+        **predicted(config, tuned, len(images.parts["train"]), space, genome, recipe),
     }
-    facts = {"architecture": config["architecture"], "supernet": trained.sha256, "cost": cost}
-    facts |= {key: trained.facts[key] for key in ("classes", "mean", "std")}
-    facts |= {"top1_before": found.before, "top1": found.after, "epochs": recipe.epochs}
+    facts = {"cost": cost, "top1_before": tuned.before.top1, "epochs": recipe.epochs}
     artifact.write_json(out / "cost.json", cost)
-    network.save(out / "subnet.safetensors", found.subnet.state_dict(), KIND, facts)
-    before, after = 100 * found.before, 100 * found.after
+    tuned.subnet.with_facts(**facts).save(out / subnets.FILE)
+    before, after = 100 * tuned.before.top1, 100 * tuned.after.top1
     how = f"{recipe.epochs} epoch{'s' * (recipe.epochs != 1)}{' from scratch' if recipe.from_scratch else ''}"
     print(f"test top-1 {before:.2f}% as it came out of the supernet, {after:.2f}% after {how}: {out}")
     kwh = cost["energy_kwh_model"]
-    print(f"{found.hours:.4f} device-hours; {kwh:.5f} kWh at {config['watts']:g} W, which are assumed")
+    print(f"{tuned.hours:.4f} device-hours; {kwh:.5f} kWh at {config['watts']:g} W, which are assumed")
     if "predicted_hours" in cost:
-        off = 100 * (cost["predicted_hours"] / found.hours - 1)
+        off = 100 * (cost["predicted_hours"] / tuned.hours - 1)
         print(f"predicted {cost['predicted_hours']:.4f} device-hours: off by {off:+.0f}%")
     else:
         print("no prediction: step_file= names a training step of this machine, of make adapt")
@@ -67,7 +65,7 @@ def _epochs(config: dict[str, Any], of_recipe: np.int64) -> int:
 
 
 def predicted(
-    config: dict[str, Any], found: FineTuned, images: int, space: Any, genome: Any, recipe: FineTuning
+    config: dict[str, Any], tuned: FineTuned, images: int, space: Any, genome: Any, recipe: FineTuning
 ) -> dict[str, float]:
     """Device-hours that `training_cost` says for this machine (`step_file`); nothing without one."""
     if config["step_file"] is None or not recipe.epochs:

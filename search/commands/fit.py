@@ -24,7 +24,6 @@ from supernet.files import artifact, tables
 from supernet.prediction import Prediction
 from supernet.space import get_space
 from supernet.surrogates import accuracy, accuracy_fit
-from supernet.weights import network
 
 TARGET_OPTIONS = ("name", "batch", "engine", "precision", "threads", "rows", "column")
 IMAGENET_CLASSES = 1000
@@ -58,7 +57,7 @@ def fit_accuracy(config: dict[str, Any], out: Path) -> tuple[str, float]:
     curve = accuracy_fit.sample_curve(space, genomes, top1, config["curve"], seeds=config["curve_seeds"])
     fitted = accuracy_fit.fit(space, genomes, top1)
     # What fine-tuning gains is published for ImageNet only; elsewhere its epochs get no effect.
-    imagenet = network.classes_of(space) == IMAGENET_CLASSES
+    imagenet = space.classes == IMAGENET_CLASSES
     if imagenet and "finetune_epochs" in space.index and "finetune_epochs" not in columns:
         fitted = accuracy.with_finetuning(fitted)
     fitted.save(out)

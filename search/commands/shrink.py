@@ -20,9 +20,10 @@ from supernet import registry
 from supernet.deploy import model, shrink
 from supernet.files import artifact
 from supernet.measures import MEASURES
-from supernet.training import measured_accuracy, train
+from supernet.training import train
 from supernet.weights import network
 from supernet.weights import subnet as subnets
+from supernet.weights.images import Images
 
 SHOWN = ("file_bytes", "latency_ms", "top1", "ece", "training_hours", "macs")
 
@@ -32,7 +33,7 @@ def task(config: dict[str, Any]) -> None:
 
     torch.set_num_threads(1)
     folder = Path(config["supernet"])
-    trained, images = network.load(folder), measured_accuracy.images_of(folder)
+    trained, images = network.load(folder), Images.from_run_folder(folder)
     name = f"shrink-{HydraConfig.get().runtime.choices['shrink']}"
     out = command.run_folder(config["out"] or folder / name, name)
     target = None if config.get("target") is None else registry.build(config["target"])

@@ -18,7 +18,6 @@ from typing import Annotated, Any, Literal, Protocol
 
 import numpy as np
 import torch
-from ofa.utils.my_modules import init_models
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as checked_dataclass
 
@@ -29,7 +28,7 @@ from supernet.files.run_folder import RunFolder
 from supernet.measures import MEASURES
 from supernet.training.finetune import FineTuning, energy_kwh, train_alone
 from supernet.training.train import Processes
-from supernet.weights import footprint, network, quality
+from supernet.weights import live_memory, network, quality
 from supernet.weights import subnet as subnets
 from supernet.weights.images import Images, Part
 from supernet.weights.network import Trained
@@ -62,12 +61,9 @@ class Bench:
         return subnet.with_facts(precision="int8", int8_engine=self.engine, calibration_images=images)
 
     def teacher(self, side: int) -> torch.nn.Module:
-        """The supernet's largest subnet, calibrated at this side, on the device that trains."""
+        """The supernet's largest subnet, calibrated at this side."""
         if side not in self._teachers:
-            biggest = network.largest(self.trained.space.restrict("r", side, side))
-            name = self.trained.space.format(biggest)[0]
-            subnet = subnets.of_supernet(self.trained, self.images, name)
-            self._teachers[side] = subnet.module.to(self.group.device)
+            self._teachers[side] = subnets.largest(self.trained, self.images, side).module
         return self._teachers[side]
 
 
@@ -113,7 +109,7 @@ class Grow:
         grows = np.array([axis.letter in self.letters for axis in space.axes])
         larger = np.where(grows & (genome > 0), np.minimum(genome + self.levels, space.levels), genome)
         name = space.format(space.canonical(larger.astype(np.int8)))[0]
-        return subnets.of_supernet(bench.trained, bench.images, name)
+        return subnets.from_supernet(bench.trained, bench.images, name)
 
 
 @checked_dataclass(frozen=True, config=ConfigDict(extra="forbid"))
@@ -138,15 +134,13 @@ class TrainingStep:
         settings = replace(usual, augment=self.augment or usual.augment, flip=flip)
         recipe = FineTuning(epochs=self.epochs, rate=self.rate, batch=self.batch, seed=bench.seed)
         seconds, _ = train_alone(
-            subnet.module.to(bench.group.device),
+            subnet,
             replace(bench.images, settings=settings),
-            subnet.side,
             recipe,
             bench.group,
             teacher=bench.teacher(subnet.side) if self.distil else None,
             watch=lambda done, loss: bench.watch(f"epoch {done} of {self.epochs}, loss {loss:.3f}"),
         )
-        subnet.module.to("cpu")
         hours = float(subnet.facts.get("training_hours", 0.0)) + sum(seconds) / 3600
         return subnet.with_facts(training_hours=hours, training_kwh=energy_kwh(hours, bench.watts))
 
@@ -160,9 +154,7 @@ class FineTune(TrainingStep):
     def apply(self, subnet: Subnet, bench: Bench) -> Subnet:
         subnet = replace(subnet, module=copy.deepcopy(subnet.module))
         if self.from_scratch:
-            with torch.random.fork_rng():
-                torch.manual_seed(bench.seed)
-                init_models(subnet.module, "he_fout")
+            network.initialise(subnet.module, bench.seed)
         return subnets.calibrated(self.train(subnet, bench), bench.images)
 
 
@@ -238,7 +230,7 @@ def run(recipe: Recipe, architecture: str, bench: Bench, out: Path, config: Mapp
             if not (folder / CARD).is_file():
                 bench.watch(name)
                 if step is None or subnet is None:
-                    subnet = subnets.of_supernet(bench.trained, bench.images, architecture)
+                    subnet = subnets.from_supernet(bench.trained, bench.images, architecture)
                 else:
                     subnet = step.apply(subnet, bench)
                 keep(subnet, bench, folder)
@@ -253,7 +245,7 @@ def run_plain(architecture: str, bench: Bench, folder: Path) -> Stage:
     kept = folder / CARD
     if not kept.is_file() or json.loads(kept.read_text())["architecture"] != architecture:
         kept.unlink(missing_ok=True)  # the card comes last: an interruption must not leave that of another
-        keep(subnets.of_supernet(bench.trained, bench.images, architecture), bench, folder)
+        keep(subnets.from_supernet(bench.trained, bench.images, architecture), bench, folder)
     return Stage("plain", subnets.load(folder), json.loads(kept.read_text()), folder)
 
 
@@ -269,7 +261,7 @@ def keep(subnet: Subnet, bench: Bench, folder: Path) -> dict[str, Any]:
     files = model.files(export.facts_of(subnet))
     for name, content in files.items():
         artifact.write_bytes(folder / name, content)
-    counted = footprint.of_network(subnet)
+    counted = live_memory.footprint(subnet.module, subnet.side)
     precision = subnet.facts.get("precision", "fp32")
     card = {
         "architecture": subnet.architecture,

@@ -1,9 +1,9 @@
-"""What the OFA mobile families share: five stages of 2-4 inverted-residual blocks, kernel and expansion per
-block."""
+"""What the OFA mobile families share: stages of inverted-residual blocks, with a kernel and an expansion per
+block and a depth per stage."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,10 +13,6 @@ from supernet.arrays import Genomes, Ints
 from supernet.layers import Activation, Kind, LayerBuilder, LayerTable, make_divisible
 from supernet.space import Axis, Gate, SearchSpace
 
-STAGES, BLOCKS = 5, 4  # elastic stages, and blocks per stage at full depth
-KERNELS = (3, 5, 7)
-EXPANDS = (3, 4, 6)
-DEPTHS = (2, 3, 4)
 RESOLUTIONS = tuple(range(128, 225, 4))
 FINETUNE_EPOCHS = (0, 25, 75)  # OFA's published settings: none, #25, #75
 
@@ -29,136 +25,136 @@ def finetune_axis() -> Axis:
     return Axis("finetune_epochs", FINETUNE_EPOCHS, "ft", deploy=True)
 
 
-def block_stages(tail: int) -> list[tuple[int, int]]:
-    """(stage, block in stage) of every block: five stages of four, then `tail` stages of one block that is
-    always there."""
-    return [divmod(i, BLOCKS) for i in range(STAGES * BLOCKS)] + [(STAGES + i, 0) for i in range(tail)]
+@dataclass(frozen=True)
+class Design:
+    """What differs between the families. Widths, strides, squeeze and acts have one entry per stage.
 
-
-def axes(tail: int = 0) -> tuple[Axis, ...]:
-    """Resolution, 5 depths, a kernel and an expansion per block, fine-tuning epochs: 47 genes without
-    tail."""
-    places = block_stages(tail)
-    depth = [Axis(f"d{s}", DEPTHS, "d", s) for s in range(STAGES)]
-    kernel = [Axis(f"ks{i}", KERNELS, "k", stage) for i, (stage, _) in enumerate(places)]
-    expand = [Axis(f"e{i}", EXPANDS, "e", stage) for i, (stage, _) in enumerate(places)]
-    return (resolution_axis(), *depth, *kernel, *expand, finetune_axis())
-
-
-def slots(tail: int = 0) -> tuple[tuple[int, int], ...]:
-    """Slot i is block i: the genes of its kernel and of its expansion."""
-    count = len(block_stages(tail))
-    return tuple((1 + STAGES + i, 1 + STAGES + count + i) for i in range(count))
-
-
-def gates(tail: int = 0) -> tuple[Gate, ...]:
-    """Block b of a stage exists from depth b + 1 on, which is level b (levels 1, 2, 3 are depths 2, 3, 4)."""
-    return tuple(
-        Gate(gene, 1 + stage, block)
-        for (stage, block), genes in zip(block_stages(tail), slots(tail), strict=True)
-        for gene in genes
-        if block >= 2
-    )
-
-
-def settings(space: SearchSpace, genomes: Genomes) -> list[dict[str, Any]]:
-    """One dict per network for `set_active_subnet` of the `ofa` package (ks, e, d) plus the resolution r.
-
-    Entries of absent blocks get the smallest value; the package ignores them.
+    The first `elastic` stages have up to `depths[-1]` blocks each; stages after them have one block, which
+    is always there. `stem` and `first` are the channels of the stem and of the first block, which is not
+    elastic; `head` those of the last convolution and, where the family has them, of the features behind the
+    pooling.
     """
-    kernel_genes, expand_genes = (list(genes) for genes in zip(*space.slots, strict=True))
-    values = space.values(genomes)
-    kernels = np.maximum(values[:, kernel_genes], KERNELS[0])
-    expands = np.maximum(values[:, expand_genes], EXPANDS[0])
-    depths = values[:, 1 : 1 + STAGES]
-    if len(space.slots) > STAGES * BLOCKS:  # the package wants the depth of the one-block stages too
-        ones = np.ones((len(genomes), len(space.slots) - STAGES * BLOCKS), np.int64)
-        depths = np.concatenate([depths, ones], axis=1)
-    return [
-        {"r": [int(r)], "d": d.tolist(), "ks": k.tolist(), "e": e.tolist()}
-        for r, d, k, e in zip(values[:, 0], depths, kernels, expands, strict=True)
-    ]
 
+    family: str  # of the `ofa` package
+    stem: int
+    first: int
+    widths: tuple[int, ...]
+    head: tuple[int, ...]
+    strides: tuple[int, ...]
+    squeeze: tuple[bool, ...]
+    acts: tuple[Activation, ...]
+    outer: Activation  # of stem and head
+    classes: int = 1000
+    elastic: int = 5
+    kernels: tuple[int, ...] = (3, 5, 7)
+    expands: tuple[int, ...] = (3, 4, 6)
+    depths: tuple[int, ...] = (2, 3, 4)
+    resolutions: tuple[int, ...] = RESOLUTIONS
 
-def blocks(
-    build: LayerBuilder,
-    space: SearchSpace,
-    genomes: Genomes,
-    *,
-    cin: int,
-    widths: tuple[int, ...],
-    strides: tuple[int, ...],
-    squeeze: tuple[bool, ...],
-    acts: tuple[Activation, ...],
-) -> int:
-    """Append the elastic blocks of all networks; widths, strides, squeeze and acts are per stage.
+    @property
+    def places(self) -> list[tuple[int, int]]:
+        """(stage, block in the stage) of every block that is elastic."""
+        blocks = self.depths[-1]
+        tail = range(self.elastic, len(self.widths))
+        return [(s, b) for s in range(self.elastic) for b in range(blocks)] + [(s, 0) for s in tail]
 
-    Returns the channels of the last one.
-    """
-    for i, (stage, block) in enumerate(block_stages(len(widths) - STAGES)):
-        kernel, expand = space.column(genomes, f"ks{i}"), space.column(genomes, f"e{i}")
-        inverted_residual(
-            build,
-            cin,
-            widths[stage],
-            kernel=kernel,
-            middle=make_divisible(cin * expand.astype(np.float64)),
-            stride=strides[stage] if block == 0 else 1,
-            squeeze=squeeze[stage],
-            act=acts[stage],
-            live=kernel > 0,
-            slot=i,
+    def space(self, name: str, multiplier: float = 1.0) -> SearchSpace:
+        """The space of this family, at a width multiplier of the `ofa` package.
+
+        Genes are the resolution, a depth per elastic stage, a kernel and an expansion per block, and the
+        epochs of fine-tuning. Slot i is block i: the genes of its kernel and of its expansion.
+        """
+        places = self.places
+        depth = [Axis(f"d{s}", self.depths, "d", s) for s in range(self.elastic)]
+        kernel = [Axis(f"ks{i}", self.kernels, "k", stage) for i, (stage, _) in enumerate(places)]
+        expand = [Axis(f"e{i}", self.expands, "e", stage) for i, (stage, _) in enumerate(places)]
+        start = 1 + self.elastic
+        slots = tuple((start + i, start + len(places) + i) for i in range(len(places)))
+        return SearchSpace(
+            name=name,
+            axes=(resolution_axis(self.resolutions), *depth, *kernel, *expand, finetune_axis()),
+            gates=tuple(
+                gate for place, genes in zip(places, slots, strict=True) for gate in self.gates(*place, genes)
+            ),
+            slots=slots,
+            make_layers=self._layers,
+            make_settings=self._settings,
+            family=self.family,
+            multiplier=multiplier,
         )
-        cin = widths[stage]
-    return cin
+
+    def gates(self, stage: int, block: int, genes: tuple[int, ...]) -> list[Gate]:
+        """The gates of the genes of a block: block b of a stage exists where the depth is at least b + 1."""
+        if block < self.depths[0]:
+            return []
+        return [Gate(gene, 1 + stage, self.depths.index(block + 1) + 1) for gene in genes]
+
+    def _layers(self, space: SearchSpace, genomes: Genomes) -> LayerTable:
+        build = LayerBuilder(len(genomes), space.column(genomes, "r"))
+        inner = Activation.RELU if self.outer is Activation.HARD_SWISH else self.outer
+        build.add(Kind.CONV, 3, self.stem, kernel=3, stride=2, act=self.outer)
+        # The first block has a shortcut where it is as wide as the stem.
+        held = self.stem * build.size**2 if self.stem == self.first else 0
+        build.add(Kind.CONV, self.stem, self.stem, kernel=3, groups=self.stem, held=held, act=inner)
+        build.add(Kind.CONV, self.stem, self.first, held=held)
+        cin = self.first
+        for slot, (stage, block) in enumerate(self.places):
+            kernel, expand = space.column(genomes, f"ks{slot}"), space.column(genomes, f"e{slot}")
+            middle = make_divisible(cin * expand.astype(np.float64))
+            stride = self.strides[stage] if block == 0 else 1
+            self._inverted_residual(build, cin, stage, stride, _Elastic(kernel, middle, slot))
+            cin = self.widths[stage]
+        build.add(Kind.CONV, cin, self.head[0], act=self.outer)
+        build.add(Kind.GLOBAL_POOL, self.head[0], self.head[0], norm=0)
+        for before, features in zip(self.head, self.head[1:], strict=False):
+            build.add(Kind.CONV, before, features, norm=0, act=self.outer)
+        build.add(Kind.LINEAR, self.head[-1], self.classes, bias=1, norm=0)
+        return build.table()
+
+    def _inverted_residual(
+        self, build: LayerBuilder, cin: int, stage: int, stride: int, chosen: _Elastic
+    ) -> None:
+        """MBConv block: expand, depthwise, squeeze-excite, project; a shortcut where the shapes agree."""
+        cout, act, middle = self.widths[stage], self.acts[stage], chosen.middle
+        live: dict[str, Any] = dict(live=chosen.live, slot=chosen.slot)
+        held = cin * build.size**2 if stride == 1 and cin == cout else np.zeros(build.n, np.int64)
+        build.add(Kind.CONV, cin, middle, act=act, **live)
+        deep: dict[str, Any] = dict(kernel=chosen.kernel, stride=stride, groups=middle, held=held, act=act)
+        build.add(Kind.CONV, middle, middle, **deep, **live)
+        if self.squeeze[stage]:
+            reduced = make_divisible(middle // 4)
+            waiting = middle * build.size**2 + held  # the feature map waits for its scale
+            gate: dict[str, Any] = dict(bias=1, norm=0, held=waiting, size=1, **live)
+            build.add(Kind.CONV, middle, reduced, act=Activation.RELU, **gate)
+            build.add(Kind.CONV, reduced, middle, act=Activation.HARD_SIGMOID, **gate)
+        build.add(Kind.CONV, middle, cout, held=held, **live)
+
+    def _settings(self, space: SearchSpace, genomes: Genomes) -> list[dict[str, Any]]:
+        """One dict per network for `set_active_subnet` of the `ofa` package (ks, e, d) plus the resolution r.
+
+        Entries of absent blocks get the smallest value; the package ignores them.
+        """
+        kernel_genes, expand_genes = (list(genes) for genes in zip(*space.slots, strict=True))
+        values = space.values(genomes)
+        kernels = np.maximum(values[:, kernel_genes], self.kernels[0])
+        expands = np.maximum(values[:, expand_genes], self.expands[0])
+        # The package wants the depth of the one-block stages too.
+        ones = np.ones((len(genomes), len(self.widths) - self.elastic), np.int64)
+        depths = np.concatenate([values[:, 1 : 1 + self.elastic], ones], axis=1)
+        return [
+            {"r": [int(r)], "d": d.tolist(), "ks": k.tolist(), "e": e.tolist()}
+            for r, d, k, e in zip(values[:, 0], depths, kernels, expands, strict=True)
+        ]
 
 
-def inverted_residual(
-    build: LayerBuilder,
-    cin: int,
-    cout: int,
-    *,
-    kernel: Ints,
-    middle: Ints,
-    stride: int,
-    squeeze: bool,
-    act: Activation,
-    live: NDArray[np.bool_],
-    slot: int,
-) -> None:
-    """MBConv block: expand, depthwise, squeeze-excite, project; a shortcut where the shapes agree."""
-    held = cin * build.size**2 if stride == 1 and cin == cout else np.zeros(build.n, np.int64)
-    build.add(Kind.CONV, cin, middle, act=act, live=live, slot=slot)
-    build.add(
-        Kind.CONV,
-        middle,
-        middle,
-        kernel=kernel,
-        stride=stride,
-        groups=middle,
-        held=held,
-        act=act,
-        live=live,
-        slot=slot,
-    )
-    if squeeze:
-        reduced = make_divisible(middle // 4)
-        waiting = middle * build.size**2 + held  # the feature map waits for its scale
-        gate: dict[str, Any] = dict(bias=1, norm=0, held=waiting, live=live, slot=slot, size=1)
-        build.add(Kind.CONV, middle, reduced, act=Activation.RELU, **gate)
-        build.add(Kind.CONV, reduced, middle, act=Activation.HARD_SIGMOID, **gate)
-    build.add(Kind.CONV, middle, cout, held=held, live=live, slot=slot)
+@dataclass(frozen=True)
+class _Elastic:
+    """What the genes choose for one block: (n,) kernels, 0 where it is absent, and (n,) middle channels."""
 
+    kernel: Ints
+    middle: Ints
+    slot: int
 
-def build_space(
-    name: str, layers: Callable[[SearchSpace, Genomes], LayerTable], *, tail: int = 0
-) -> SearchSpace:
-    """The OFA mobile space `name`, with `tail` one-block stages after the five elastic ones."""
-    return SearchSpace(
-        name=name,
-        axes=axes(tail),
-        gates=gates(tail),
-        slots=slots(tail),
-        make_layers=layers,
-        make_settings=settings,
-    )
+    @property
+    def live(self) -> NDArray[np.bool_]:
+        return self.kernel > 0

@@ -8,20 +8,25 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
+import torch
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as checked_dataclass
+from torch.nn.functional import cross_entropy, softmax
 
 from supernet.arrays import Genomes
-from supernet.training.train import DivergedError, Processes, evaluate, rate_at, sgd
-from supernet.weights import network
-from supernet.weights.images import Images, training_batches
-from supernet.weights.network import Trained
+from supernet.training.depthwise import SmallMaps
+from supernet.training.train import DivergedError, Processes, rate_at, set_rate, sgd
+from supernet.weights import subnet as subnets
+from supernet.weights.images import Epoch, Images, training_batches
+from supernet.weights.network import Trained, initialise
+from supernet.weights.quality import Quality
+from supernet.weights.subnet import Subnet
 
-if TYPE_CHECKING:
-    import torch
+Watch = Callable[[int, float], None]  # epochs done, and the loss of the last
 
 
 @checked_dataclass(frozen=True, config=ConfigDict(extra="forbid"))
@@ -41,11 +46,11 @@ class FineTuning:
 
 @dataclass(frozen=True, eq=False)
 class FineTuned:
-    """The trained subnet, calibrated, and what its training took. Accuracies are of the test images."""
+    """The trained subnet, calibrated, and what its training took. Qualities are of the test images."""
 
-    subnet: torch.nn.Module
-    before: float  # top-1 as it comes out of the supernet, calibrated
-    after: float
+    subnet: Subnet
+    before: Quality  # as it comes out of the supernet, calibrated
+    after: Quality
     epoch_seconds: tuple[float, ...]  # CPU time of the process on a CPU, wall time on a GPU
     loss: float  # of the last epoch
 
@@ -66,88 +71,84 @@ def fine_tune(
     genome: Genomes,
     recipe: FineTuning,
     group: Processes,
-    watch: Callable[[int, float], None] | None = None,
+    watch: Watch | None = None,
 ) -> FineTuned:
     """Train the (1, d) genome's subnet by the recipe at its own resolution, on one process."""
-    import torch
-
-    side = network.resolution(trained.space, genome)
-    device = str(group.device)
-    last: Any = torch.channels_last
-    subnet = trained.extract(genome).to(device=group.device, memory_format=last)  # type: ignore[call-overload]
-    correct, total = evaluate(subnet, images, side, "test", group)
-    before = correct / total
+    subnet = subnets.from_supernet(trained, images, trained.space.format(genome)[0])
+    before = subnets.judge(subnet, images, "test")
     if recipe.from_scratch:
-        from ofa.utils.my_modules import init_models
-
-        with torch.random.fork_rng():
-            torch.manual_seed(recipe.seed)
-            init_models(subnet, "he_fout")
-    teacher = None
-    if recipe.distil:
-        biggest = network.largest(trained.space.restrict("r", side, side))
-        teacher = trained.extract(biggest).to(device=group.device, memory_format=last)  # type: ignore[call-overload]
-        batches = images.batches("calibration", side, 256)
-        network.calibrate(teacher, batches, images.frequencies, device=device)
-    seconds, loss = train_alone(subnet, images, side, recipe, group, teacher=teacher, watch=watch)
-    correct, total = evaluate(subnet, images, side, "test", group)
-    return FineTuned(subnet, before, correct / total, seconds, loss)
+        initialise(subnet.module, recipe.seed)
+    teacher = subnets.largest(trained, images, subnet.side).module if recipe.distil else None
+    seconds, loss = train_alone(subnet, images, recipe, group, teacher=teacher, watch=watch)
+    subnet = subnets.calibrated(subnet, images)
+    after = subnets.judge(subnet, images, "test")
+    return FineTuned(subnet.with_quality(after, "test"), before, after, seconds, loss)
 
 
 def train_alone(
-    subnet: torch.nn.Module,
+    subnet: Subnet,
     images: Images,
-    side: int,
     recipe: FineTuning,
     group: Processes,
     *,
     teacher: torch.nn.Module | None = None,
-    watch: Callable[[int, float], None] | None = None,
+    watch: Watch | None = None,
 ) -> tuple[tuple[float, ...], float]:
-    """Train a network in place by the recipe, with the outputs of `teacher` as a second target.
+    """Train a network in place by the recipe, with the outputs of `teacher` as a second target; both are on
+    the device of the group meanwhile.
 
     Returns the seconds of each epoch and the loss of the last.
     """
-    import torch
-    from torch.nn.functional import cross_entropy, softmax
-
-    from supernet.training.depthwise import SmallMaps
-
-    optimiser = sgd(subnet, recipe.rate, recipe.momentum, recipe.weight_decay)
     clock = time.process_time if group.device.type == "cpu" else time.perf_counter
     seconds: list[float] = []
-    loss_of_epoch = float("nan")
-    for epoch in range(recipe.epochs):
-        started = clock()
-        plan: dict[str, Any] = dict(batch=recipe.batch, forward_batch=recipe.batch, sides=(side,))
-        loader = training_batches(images, seed=recipe.seed, epoch=epoch, **plan)
-        if not len(loader):
-            raise ValueError(f"batch={recipe.batch} is more than the {len(images.parts['train'])} images")
-        summed = 0.0
-        subnet.train()
-        for step, (pictures, labels) in enumerate(loader):
-            pictures, labels = pictures.to(group.device), labels.to(group.device)
-            rate = recipe.rate * rate_at(epoch * len(loader) + step, recipe.epochs * len(loader))
-            for settings in optimiser.param_groups:
-                settings["lr"] = rate
-            with SmallMaps():
-                logits = subnet(pictures)
-            loss = cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
-            if teacher is not None:
-                with torch.no_grad():
-                    soft = softmax(teacher(pictures), dim=1)
-                loss = loss + cross_entropy(logits, soft)
-            if not torch.isfinite(loss):
-                raise DivergedError(
-                    f"the loss became NaN or infinite in step {step + 1} of epoch {epoch + 1} at a rate "
-                    f"of {rate:.3g}; nothing was written. Start again with a lower rate="
-                )
-            optimiser.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimiser.step()
-            summed += float(loss.detach())
-        loss_of_epoch = summed / len(loader)
-        seconds.append(clock() - started)
-        if watch is not None:
-            watch(epoch + 1, loss_of_epoch)
-    return tuple(seconds), loss_of_epoch
+    loss = float("nan")
+    with ExitStack() as stack:
+        for module in (subnet.module, teacher):
+            if module is not None:
+                stack.enter_context(subnets.placed(module, group.device))
+        optimiser = sgd(subnet.module, recipe.rate, recipe.momentum, recipe.weight_decay)
+        for epoch in range(recipe.epochs):
+            started = clock()
+            loss = _train_epoch(subnet, images, recipe, optimiser, epoch, teacher)
+            seconds.append(clock() - started)
+            if watch is not None:
+                watch(epoch + 1, loss)
+    return tuple(seconds), loss
+
+
+def _train_epoch(
+    subnet: Subnet,
+    images: Images,
+    recipe: FineTuning,
+    optimiser: torch.optim.Optimizer,
+    epoch: int,
+    teacher: torch.nn.Module | None,
+) -> float:
+    """Train for one epoch where the network is; returns the mean loss."""
+    loader = training_batches(images, Epoch(recipe.seed, epoch, recipe.batch, recipe.batch, (subnet.side,)))
+    if not len(loader):
+        raise ValueError(f"batch={recipe.batch} is more than the {len(images.parts['train'])} images")
+    device = next(subnet.module.parameters()).device
+    total = 0.0
+    subnet.module.train()
+    for step, (pictures, labels) in enumerate(loader):
+        pictures, labels = pictures.to(device), labels.to(device)
+        rate = recipe.rate * rate_at(epoch * len(loader) + step, recipe.epochs * len(loader))
+        set_rate(optimiser, rate)
+        with SmallMaps():
+            logits = subnet.module(pictures)
+        loss = cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
+        if teacher is not None:
+            with torch.no_grad():
+                soft = softmax(teacher(pictures), dim=1)
+            loss = loss + cross_entropy(logits, soft)
+        if not torch.isfinite(loss):
+            raise DivergedError(
+                f"the loss became NaN or infinite in step {step + 1} of epoch {epoch + 1} at a rate "
+                f"of {rate:.3g}; nothing was written. Start again with a lower rate="
+            )
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+        total += float(loss.detach())
+    return total / len(loader)

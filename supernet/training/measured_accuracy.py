@@ -24,22 +24,22 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
+import torch
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as checked_dataclass
 
-from supernet import registry
 from supernet.arrays import Genomes
-from supernet.files import artifact, run_folder
+from supernet.files import artifact
 from supernet.prediction import Prediction
 from supernet.space import SearchSpace
 from supernet.training import train
 from supernet.weights import network
+from supernet.weights import subnet as subnets
 from supernet.weights.images import Images
 from supernet.weights.network import Trained
 
 STORE = "accuracies.sqlite"
 BUSY_SECONDS = 30.0  # how long to wait for another process's write
-EVALUATION_BATCH = 250
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS settings (id TEXT PRIMARY KEY, facts TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS accuracies (
@@ -134,7 +134,7 @@ class SupernetAccuracy:
 
     @cached_property
     def data(self) -> Images:
-        return images_of(self.folder)
+        return Images.from_run_folder(self.folder)
 
     @property
     def space(self) -> str:
@@ -152,8 +152,6 @@ class SupernetAccuracy:
     @cached_property
     def facts(self) -> dict[str, Any]:
         """Everything a value depends on beside the network and its resolution: the setting in the store."""
-        import torch
-
         data = self.data.facts()
         rows = self.data.parts[self.part][: self.images]
         return {
@@ -162,7 +160,7 @@ class SupernetAccuracy:
             "part": self.part,
             "images": len(rows),
             "calibration": len(self.data.parts["calibration"]) if self.calibrated else 0,
-            "batch": EVALUATION_BATCH,
+            "batch": subnets.BATCH,
             "torch": torch.__version__,
         }
 
@@ -211,31 +209,18 @@ class SupernetAccuracy:
             return
         yield from _through_ray(self, names)
 
-    @property
-    def _device(self) -> str:
-        import torch
-
-        return "cuda" if torch.cuda.is_available() else "cpu"
-
     def evaluate(self, architecture: str) -> Measured:
         """One subnet measured now, whatever the store holds."""
-        space, started = self.trained.space, time.perf_counter()
-        genome = space.parse([architecture])
-        side = network.resolution(space, genome)
-        subnet = self.trained.extract(genome)
-        if self.calibrated:
-            batches = self.data.batches("calibration", side, EVALUATION_BATCH)
-            network.calibrate(subnet, batches, self.data.frequencies, device=self._device)
-        batches = self.data.batches(self.part, side, EVALUATION_BATCH, images=self.images)
-        correct, total = network.count_correct(subnet, batches, device=self._device)
-        return Measured(correct, total, time.perf_counter() - started)
+        started = time.perf_counter()
+        subnet = subnets.from_supernet(self.trained, self.data, architecture, calibrate=self.calibrated)
+        quality = subnets.judge(subnet, self.data, self.part, count=self.images)
+        return Measured(quality.correct, quality.images, time.perf_counter() - started)
 
 
 def _through_ray(accuracy: SupernetAccuracy, names: Sequence[str]) -> Iterator[tuple[str, Measured]]:
     """(name, measured) as they become ready; every worker loads the supernet once and uses one thread."""
     try:
         import ray
-        import torch
         from ray.util import ActorPool
     except ImportError as error:
         raise ValueError(
@@ -259,19 +244,11 @@ class _Worker:
     """A process that evaluates subnets of one supernet."""
 
     def __init__(self, accuracy: SupernetAccuracy) -> None:
-        import torch
-
         torch.set_num_threads(1)
         self._accuracy = accuracy
 
     def evaluate(self, name: str) -> tuple[str, Measured]:
         return name, self._accuracy.evaluate(name)
-
-
-def images_of(folder: Path) -> Images:
-    """The images that the supernet in a run folder was trained on, split in the same way."""
-    images: Images = registry.build(run_folder.settings(folder)["data"]).load()
-    return images
 
 
 def sample(space: SearchSpace, count: int, seed: int) -> Genomes:

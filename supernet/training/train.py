@@ -14,31 +14,35 @@ summary.json. Until then checkpoint.safetensors lets the training go on after th
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
+import torch
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as checked_dataclass
+from torch.nn.functional import cross_entropy, softmax
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from supernet.arrays import Genomes
 from supernet.files import artifact
 from supernet.files.run_folder import RunFolder
 from supernet.space import SearchSpace
+from supernet.training.depthwise import SmallMaps
 from supernet.training.epoch_sinks import EpochJsonl, EpochSink, Row
 from supernet.training.recipes import Phase, Recipe, epochs_of
 from supernet.weights import network
-from supernet.weights.images import Images, training_batches
+from supernet.weights import subnet as subnets
+from supernet.weights.images import Epoch, Images, training_batches
 from supernet.weights.network import Trained
-
-if TYPE_CHECKING:
-    import torch
 
 CHECKPOINT_KIND = "supernet checkpoint"
 CHECKPOINT, FINISHED, SUMMARY = "checkpoint.safetensors", "supernet.safetensors", "summary.json"
@@ -82,8 +86,6 @@ class Processes:
 
     def mean(self, values: torch.Tensor) -> torch.Tensor:
         """The mean over all processes."""
-        import torch
-
         if self.world == 1:
             return values
         shared = values.to(self.device)
@@ -94,14 +96,9 @@ class Processes:
 @contextmanager
 def processes(*, seconds: float = 1800) -> Iterator[Processes]:
     """This process alone, or the group that `torchrun` started it in (NCCL on GPUs, Gloo on CPUs)."""
-    from datetime import timedelta
-
-    import torch
-
     rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
-    device = torch.device("cpu")
-    if torch.cuda.is_available():
-        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    device = network.best_device()
+    if device.type == "cuda":
         torch.cuda.set_device(device)
     if world == 1:
         yield Processes(rank, world, device)
@@ -144,8 +141,6 @@ def train(
     held: AbstractContextManager[dict[str, Any]] = folder.hold(config) if first else nullcontext({})
     with held as environment:
         if group.world > 1:
-            import torch
-
             torch.distributed.barrier()
         run = _Run(space, images, recipe, optimisation, seed, out, group)
         everyone = [EpochJsonl(out / "events.jsonl"), *sinks] if group.rank == 0 else []
@@ -194,7 +189,7 @@ def sides(space: SearchSpace, images: Images) -> tuple[int, ...]:
     return found
 
 
-def subnets(phase: Phase, space: SearchSpace, *, seed: int, epoch: int, step: int) -> Genomes:
+def draw(phase: Phase, space: SearchSpace, *, seed: int, epoch: int, step: int) -> Genomes:
     """(k, d) the subnets of a step, the same in every process. `space` is restricted to the phase."""
     rng = np.random.default_rng([seed, epoch, step, 1])
     drawn = space.network(space.sample(len(phase.subnets), rng))
@@ -212,8 +207,6 @@ def rate_at(step: int, steps: int) -> float:
 
 def sgd(module: torch.nn.Module, rate: float, momentum: float, weight_decay: float) -> torch.optim.SGD:
     """Nesterov SGD; biases and batch norms do not decay."""
-    import torch
-
     decayed = [p for p in module.parameters() if p.ndim > 1]
     plain = [p for p in module.parameters() if p.ndim == 1]
     return torch.optim.SGD(
@@ -222,6 +215,12 @@ def sgd(module: torch.nn.Module, rate: float, momentum: float, weight_decay: flo
         momentum=momentum,
         nesterov=momentum > 0,
     )
+
+
+def set_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
+    """Set the learning rate of all parameters."""
+    for settings in optimiser.param_groups:
+        settings["lr"] = rate
 
 
 class _Run:
@@ -237,9 +236,6 @@ class _Run:
         out: Path,
         group: Processes,
     ) -> None:
-        import torch
-        from ofa.utils.my_modules import init_models
-
         self.space, self.images, self.optimisation = space, images, optimisation
         self.seed, self.out, self.group = seed, out, group
         self.phases = recipe.phases(space)
@@ -249,15 +245,13 @@ class _Run:
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             self.module = network.supernet(space, len(images.classes))
-            init_models(self.module, "he_fout")
+            network.initialise(self.module)
         network.with_native_activations(self.module)
         self.module.to(device=group.device, memory_format=torch.channels_last)
         self.teacher: Any = None
         self.average: Any = None
         self._new_optimiser()
         if optimisation.ema is not None:
-            from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-
             averaging = get_ema_multi_avg_fn(optimisation.ema)  # type: ignore[no-untyped-call]
             self.average = AveragedModel(self.module, multi_avg_fn=averaging)
         fp16 = self._amp_type() == torch.float16
@@ -277,8 +271,6 @@ class _Run:
         self.optimiser = sgd(self.module, plan.rate, plan.momentum, plan.weight_decay)
 
     def _amp_type(self) -> torch.dtype | None:
-        import torch
-
         if self.optimisation.amp == "off" or self.group.device.type != "cuda":
             return None
         return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
@@ -306,10 +298,6 @@ class _Run:
 
     def _enter(self, place: int) -> None:
         """What a phase begins with: a teacher, sorted channels, an optimiser without momentum."""
-        import copy
-
-        import torch
-
         phase = self.phases[place]
         if phase.distil == "teacher" and self.teacher is None:
             network.set_active(self.module, self.space, network.largest(self.space))
@@ -331,16 +319,10 @@ class _Run:
         return first, following - first
 
     def _epoch(self, epoch: int, place: int, sinks: Sequence[EpochSink]) -> dict[str, Any]:
-        import torch
-
         plan, group, phase = self.optimisation, self.group, self.phases[place]
         loader = training_batches(
             self.images,
-            seed=self.seed,
-            epoch=epoch,
-            batch=plan.batch,
-            forward_batch=plan.forward_batch,
-            sides=sides(self.space, self.images),
+            Epoch(self.seed, epoch, plan.batch, plan.forward_batch, sides(self.space, self.images)),
             rank=group.rank,
             world=group.world,
         )
@@ -352,10 +334,9 @@ class _Run:
         total, step = torch.zeros(len(phase.subnets), dtype=torch.float64), 0
         for i, (pictures, labels) in enumerate(loader):
             if i % passes == 0:
-                genomes = subnets(phase, space, seed=self.seed, epoch=epoch, step=step)
+                genomes = draw(phase, space, seed=self.seed, epoch=epoch, step=step)
                 rate = plan.rate * phase.rate * rate_at((epoch - first) * steps + step, length * steps)
-                for settings in self.optimiser.param_groups:
-                    settings["lr"] = rate
+                set_rate(self.optimiser, rate)
                 self.optimiser.zero_grad(set_to_none=True)
                 now = torch.zeros(len(phase.subnets), dtype=torch.float64)
             now += self._pass(phase, genomes, pictures.to(group.device), labels.to(group.device), passes)
@@ -388,11 +369,6 @@ class _Run:
     ) -> torch.Tensor:
         """Losses (k,) of the subnets on the images of a forward pass, over the passes of a step; adds their
         gradients."""
-        import torch
-        from torch.nn.functional import cross_entropy, softmax
-
-        from supernet.training.depthwise import SmallMaps
-
         amp, kind = self._amp_type(), self.group.device.type
         autocast = nullcontext() if amp is None else torch.autocast(kind, dtype=amp)
         smoothing = self.optimisation.label_smoothing
@@ -429,19 +405,15 @@ class _Run:
 
     def validate(self, phase: Phase) -> dict[str, float]:
         """Accuracy of the largest and the smallest subnet of a phase on the validation images, calibrated."""
-        from torch.optim.swa_utils import AveragedModel
-
-        space = phase.restricted(self.space).restrict("r", *self.images.settings.resolution)
-        module = self.average.module if isinstance(self.average, AveragedModel) else self.module
-        found = {}
+        space, side = phase.restricted(self.space), self.images.settings.resolution[1]
+        space = space.restrict("r", side, side)
+        module = self.module if self.average is None else self.average.module
+        trained = Trained(self.space, module, self.facts(), "")
+        accuracy = {}
         for name, genome in (("largest", network.largest(space)), ("smallest", network.smallest(space))):
-            genome[:, space.index["r"]] = network.largest(space)[:, space.index["r"]]
-            subnet = network.with_native_activations(network.extract(module, space, genome))
-            correct, total = evaluate(
-                subnet, self.images, network.resolution(space, genome), "val", self.group
-            )
-            found[f"val_{name}"] = correct / total
-        return found
+            subnet = subnets.from_supernet(trained, self.images, space.format(genome)[0])
+            accuracy[f"val_{name}"] = subnets.judge(subnet, self.images, "val").top1
+        return accuracy
 
     # ------------------------------------------------------------------ files
     def weights(self) -> dict[str, torch.Tensor]:
@@ -491,8 +463,6 @@ class _Run:
         network.save(self.out / CHECKPOINT, tensors, CHECKPOINT_KIND, facts)
 
     def _resume(self, path: Path) -> None:
-        import copy
-
         tensors, facts = network.read(path, CHECKPOINT_KIND)
         if facts["of"] != json.loads(json.dumps(self.facts())):
             raise ValueError(
@@ -520,21 +490,4 @@ class _Run:
 
 
 def _memory_format(tensor: torch.Tensor) -> torch.memory_format:
-    import torch
-
     return torch.channels_last if tensor.ndim == 4 else torch.contiguous_format
-
-
-def evaluate(
-    subnet: torch.nn.Module,
-    images: Images,
-    side: int,
-    part: Literal["val", "test"],
-    group: Processes,
-    *,
-    batch: int = 256,
-) -> tuple[int, int]:
-    """(correct, total) of a subnet on a part of the images, its batch norms calibrated at this side first."""
-    device = str(group.device)
-    network.calibrate(subnet, images.batches("calibration", side, batch), images.frequencies, device=device)
-    return network.count_correct(subnet, images.batches(part, side, batch), device=device)

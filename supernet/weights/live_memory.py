@@ -1,4 +1,4 @@
-"""Peak memory of activations, measured: the storages that exist while a network runs.
+"""Footprint of one network, counted and measured on the network itself.
 
 `executor` is what an inference engine does with a network. Plain eager PyTorch holds more alive: norms write
 copies, OFA writes hard-swish out, and every Python frame keeps its arguments until it returns.
@@ -9,22 +9,40 @@ from __future__ import annotations
 import copy
 import operator
 import weakref
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    import torch
+import torch
+from torch.fx.experimental.optimization import fuse
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode
+
+from supernet.layers import BYTES_FP32
+from supernet.weights.network import with_native_activations
 
 IN_PLACE = {operator.add: operator.iadd, operator.mul: operator.imul}
+
+
+def footprint(network: torch.nn.Module, side: int) -> dict[str, float]:
+    """`params`, `macs`, `weight_bytes` (fp32) and `peak_bytes` for one image of `side` x `side` pixels.
+
+    Also right for pruned networks, which have no genome. MACs are those of torch's flop counter; the peak is
+    that of a real run.
+    """
+    image = torch.zeros((1, 3, side, side))
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        network(image)
+    params = sum(parameter.numel() for parameter in network.parameters())
+    return {
+        "params": float(params),
+        "macs": counter.get_total_flops() / 2,
+        "weight_bytes": float(params * BYTES_FP32),
+        "peak_bytes": float(live_peak_bytes(executor(network), image)),
+    }
 
 
 def executor(network: torch.nn.Module) -> torch.nn.Module:
     """The network in eval mode as a graph: norms folded, activations, sums and products in place, every value
     dropped after its last use. The network itself stays as it is."""
-    import torch
-    from torch.fx.experimental.optimization import fuse
-
-    from supernet.weights.network import with_native_activations
-
     graph: Any = fuse(with_native_activations(copy.deepcopy(network).eval()))
     for module in graph.modules():
         if isinstance(module, torch.nn.ReLU | torch.nn.ReLU6 | torch.nn.Hardswish | torch.nn.Hardsigmoid):
@@ -39,36 +57,34 @@ def executor(network: torch.nn.Module) -> torch.nn.Module:
     return graph
 
 
+class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Bytes of the storages that are alive, except those of `ignored` tensors, and the most there were."""
+
+    def __init__(self, ignored: list[torch.Tensor]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.ignored = {tensor.untyped_storage()._cdata for tensor in ignored}
+        self.alive: dict[int, int] = {}
+        self.now = self.peak = 0
+
+    def _gone(self, key: int) -> None:
+        self.now -= self.alive.pop(key)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        for tensor in out if isinstance(out, tuple | list) else (out,):
+            if isinstance(tensor, torch.Tensor):
+                storage = tensor.untyped_storage()
+                key = storage._cdata
+                if key not in self.alive and key not in self.ignored:
+                    self.alive[key] = storage.nbytes()
+                    self.now += storage.nbytes()
+                    weakref.finalize(storage, self._gone, key)
+        self.peak = max(self.peak, self.now)
+        return out
+
+
 def live_peak_bytes(network: torch.nn.Module, images: torch.Tensor) -> int:
     """Most bytes of activations that exist at once in a forward pass; weights and images are the caller's."""
-    import torch
-    from torch.utils._python_dispatch import TorchDispatchMode
-
-    given = [images, *network.parameters(), *network.buffers()]
-    known = {tensor.untyped_storage()._cdata for tensor in given}
-
-    class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
-        def __init__(self) -> None:
-            super().__init__()  # type: ignore[no-untyped-call]
-            self.alive: dict[int, int] = {}
-            self.now = self.peak = 0
-
-        def _gone(self, key: int) -> None:
-            self.now -= self.alive.pop(key)
-
-        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-            out = func(*args, **(kwargs or {}))
-            for tensor in out if isinstance(out, tuple | list) else (out,):
-                if isinstance(tensor, torch.Tensor):
-                    storage = tensor.untyped_storage()
-                    key = storage._cdata
-                    if key not in self.alive and key not in known:
-                        self.alive[key] = storage.nbytes()
-                        self.now += storage.nbytes()
-                        weakref.finalize(storage, self._gone, key)
-            self.peak = max(self.peak, self.now)
-            return out
-
-    with torch.no_grad(), Watch() as watch:
+    with torch.no_grad(), _Watch([images, *network.parameters(), *network.buffers()]) as watch:
         network(images)
     return watch.peak

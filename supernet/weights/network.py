@@ -7,37 +7,30 @@ mixture over all subnets that were sampled, right for none of them.
 
 from __future__ import annotations
 
-import pickle
-import urllib.error
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import os
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch.optim.swa_utils import update_bn
 
 from supernet.arrays import Genomes
 from supernet.files import artifact
-from supernet.registry import unknown_name
 from supernet.space import SearchSpace, get_space
-from supernet.spaces import mobile, ofa_resnet50
-from supernet.weights.images import IMAGENET_MEAN, IMAGENET_STD, check_mixed
+from supernet.weights.images import check_mixed
 
-if TYPE_CHECKING:
-    import torch
-
-FAMILIES = ("ofa_mbv3", "ofa_proxyless", "ofa_resnet50", "ofa_small")
 KIND = "supernet"
-_GITHUB = "https://raw.githubusercontent.com/han-cai/files/master/ofa/ofa_nets/"
-PUBLISHED: Mapping[
-    str, tuple[str, ...]
-] = {  # space: mirrors of the checkpoint that the OFA authors published
-    "ofa_mbv3_w1.0": (f"{_GITHUB}ofa_mbv3_d234_e346_k357_w1.0",),
-    "ofa_mbv3_w1.2": (f"{_GITHUB}ofa_mbv3_d234_e346_k357_w1.2",),
-    "ofa_proxyless_w1.3": (f"{_GITHUB}ofa_proxyless_d234_e346_k357_w1.3",),
-    "ofa_resnet50": ("https://drive.google.com/uc?export=download&id=1xy6VIPEHXqbbqNu3xEZUxhp5FbTVs5cQ",),
-}
+
+
+def best_device() -> torch.device:
+    """The GPU of this process (LOCAL_RANK of `torchrun`) where there is one, else the CPU."""
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
 
 
 def supernet(space: SearchSpace, classes: int | None = None) -> Any:
@@ -46,52 +39,53 @@ def supernet(space: SearchSpace, classes: int | None = None) -> Any:
     `classes` defaults to that of the space's layer table. Its `set_active_subnet` checks nothing: use
     `set_active`.
     """
-    from ofa.imagenet_classification.elastic_nn.networks import (
-        OFAMobileNetV3,
-        OFAProxylessNASNets,
-        OFAResNets,
-    )
+    from ofa.imagenet_classification.elastic_nn import networks
 
-    owner = space if space.parent is None else space.parent
-    family, _, width = owner.name.partition("_w")
-    if family not in FAMILIES:
-        raise unknown_name("family of the ofa package", family, FAMILIES)
-    classes = classes_of(owner) if classes is None else classes
-    if family == "ofa_small":
+    owner = space.owner
+    classes = owner.classes if classes is None else classes
+    if owner.family == "ofa_small":
         from supernet.weights.small_mobilenet import SmallMobileNetV3
 
         return SmallMobileNetV3(classes)
-    if family == "ofa_resnet50":
-        return OFAResNets(
+    if owner.family == "ofa_resnet50":
+        return networks.OFAResNets(
             n_classes=classes,
-            depth_list=[0, 1, 2],
-            expand_ratio_list=[percent / 100 for percent in ofa_resnet50.EXPAND_PERCENT],
-            width_mult_list=[percent / 100 for percent in ofa_resnet50.WIDTH_PERCENT],
+            depth_list=list(owner.axis("d1").values),
+            expand_ratio_list=[percent / 100 for percent in owner.axis("e0").values],
+            width_mult_list=[percent / 100 for percent in owner.axis("w0").values],
         )
-    network = OFAMobileNetV3 if family == "ofa_mbv3" else OFAProxylessNASNets
-    return network(
+    families = {"ofa_mbv3": networks.OFAMobileNetV3, "ofa_proxyless": networks.OFAProxylessNASNets}
+    if owner.family not in families:
+        raise ValueError(f"{space.name} is no space of the ofa package: it has no weight-sharing network")
+    return families[owner.family](
         n_classes=classes,
         dropout_rate=0,
-        width_mult=float(width),
-        ks_list=list(mobile.KERNELS),
-        expand_ratio_list=list(mobile.EXPANDS),
-        depth_list=list(mobile.DEPTHS),
+        width_mult=owner.multiplier,
+        ks_list=list(owner.axis("ks0").values),
+        expand_ratio_list=list(owner.axis("e0").values),
+        depth_list=list(owner.axis("d0").values),
     )
 
 
-def classes_of(space: SearchSpace) -> int:
-    """Outputs of the last layer in the layer table of a space."""
-    return int(space.layers(space.canonical(np.ones((1, space.d), np.int8))).cout[0, -1])
+def initialise(network: torch.nn.Module, seed: int | None = None) -> None:
+    """Random weights, as OFA starts a training (He et al., 2015, by fan-out); they follow from the seed, by
+    default from the state of torch's generator."""
+    from ofa.utils.my_modules import init_models
+
+    with torch.random.fork_rng(enabled=seed is not None):
+        if seed is not None:
+            torch.manual_seed(seed)
+        init_models(network, "he_fout")
 
 
 def largest(space: SearchSpace) -> Genomes:
     """(1, d) the largest network that sampling allows, without fine-tuning."""
-    return space.network(space.canonical(space.allowed[None, :, 1].astype(np.int8)))
+    return space.network(space.extremes()[1:])
 
 
 def smallest(space: SearchSpace) -> Genomes:
     """(1, d) the smallest network that sampling allows, without fine-tuning."""
-    return space.network(space.canonical(space.allowed[None, :, 0].astype(np.int8)))
+    return space.network(space.extremes()[:1])
 
 
 def set_active(network: Any, space: SearchSpace, genome: Genomes) -> None:
@@ -121,8 +115,6 @@ def settle_norms(subnet: torch.nn.Module, images: torch.Tensor) -> torch.nn.Modu
     With random weights the activations of a deep network would otherwise fade to denormal numbers, which
     are slow, and an int8 engine would find no range to calibrate on.
     """
-    import torch
-
     norms = [module for module in subnet.modules() if isinstance(module, torch.nn.BatchNorm2d)]
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
@@ -139,50 +131,29 @@ def calibrate(
     batches: Iterable[tuple[torch.Tensor, torch.Tensor]],
     frequencies: NDArray[np.float64],
     *,
-    device: str = "cpu",
+    device: torch.device | None = None,
 ) -> torch.nn.Module:
     """The subnet with batch norms set to the mean statistics of these batches of (images, labels), in eval
-    mode. `frequencies` (c,) are the shares of the classes in the training set.
+    mode. It is on `device` (the CPU by default); `frequencies` (c,) are the shares of the classes in the
+    training set.
 
     Without it subnets lose a lot (CIFAR-10, 30 subnets: median 59.9 instead of 68.4%, the smallest 32.7
     instead of 67.0%; `python -m benchmarks.supernet judge`).
     ValueError for batches that are ordered by class, which cost 10 points.
     """
-    import torch
-    from torch.optim.swa_utils import update_bn
 
     def mixed() -> Iterable[torch.Tensor]:
         for images, labels in batches:
             check_mixed(labels.numpy(), frequencies)
             yield images
 
-    update_bn(mixed(), subnet.to(device), torch.device(device))
+    update_bn(mixed(), subnet, device)
     return subnet.eval()
-
-
-def count_correct(
-    subnet: torch.nn.Module,
-    batches: Iterable[tuple[torch.Tensor, torch.Tensor]],
-    *,
-    device: str = "cpu",
-) -> tuple[int, int]:
-    """How many of the images the subnet classifies correctly, and how many there are."""
-    import torch
-
-    subnet = subnet.to(device=device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
-    correct = total = 0
-    with torch.inference_mode():
-        for images, labels in batches:
-            guess = subnet(images.to(device)).argmax(dim=1).cpu()
-            correct += int((guess == labels).sum())
-            total += len(labels)
-    return correct, total
 
 
 def with_native_activations(subnet: Any) -> Any:
     """The network, changed in place, with the operators Hardswish and Hardsigmoid instead of the `ofa`
     package's written-out relu6(x + 3) / 6: bit-identical, and a single node for every engine."""
-    import torch
     from ofa.utils.pytorch_modules import Hsigmoid, Hswish
 
     native = {Hswish: torch.nn.Hardswish, Hsigmoid: torch.nn.Hardsigmoid}
@@ -223,8 +194,6 @@ def save(path: Path, tensors: Mapping[str, torch.Tensor], kind: str, facts: Mapp
 
 def read(path: Path, kind: str) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     """(tensors, facts) of a file of `save`; ValueError that names it when it is damaged or something else."""
-    import torch
-
     arrays, facts = artifact.load(path, kind)
     return {name: torch.from_numpy(array) for name, array in arrays.items()}, facts
 
@@ -247,8 +216,6 @@ def load(path: str | Path) -> Trained:
 
 def fill(module: Any, tensors: Mapping[str, torch.Tensor], path: Path) -> None:
     """Copy tensors into a network; ValueError unless names and shapes are all the same."""
-    import torch
-
     own = module.state_dict()
     wrong = sorted({*own} ^ {*tensors}) or [k for k, v in own.items() if v.shape != tensors[k].shape]
     if wrong:
@@ -257,89 +224,3 @@ def fill(module: Any, tensors: Mapping[str, torch.Tensor], path: Path) -> None:
             f"first is {wrong[0]}"
         )
     torch.nn.Module.load_state_dict(module, dict(tensors))  # ofa's own renames keys and skips missing ones
-
-
-def published(
-    name: str,
-    *,
-    path: Path | None = None,
-    mirrors: Sequence[str] | None = None,
-    sha256: str | None = None,
-    folder: Path | None = None,
-) -> Trained:
-    """The ImageNet supernet of the OFA authors for the space `name`, from `path`, or from the first mirror
-    that answers (kept in `folder`, default ~/.cache/ofa-frontier).
-
-    Their checkpoints are pickles: only tensors are read from them (`weights_only`). No checksum of them is
-    published; with `sha256` the file must match.
-    """
-    import torch
-
-    if name not in PUBLISHED:
-        raise unknown_name("published supernet", name, PUBLISHED)
-    if path is None:
-        path = fetch(PUBLISHED[name] if mirrors is None else mirrors, sha256=sha256, folder=folder)
-    elif not path.is_file():
-        raise ValueError(f"no file {path} with the weights of {name}")
-    found = artifact.checksum(path)
-    if sha256 is not None and found != sha256:
-        raise ValueError(
-            f"{path} has the SHA-256 {found}, expected {sha256}: not the checkpoint that was meant"
-        )
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, AttributeError) as error:
-        raise ValueError(f"{path} is no checkpoint that can be read safely ({error})") from error
-    state = content.get("state_dict", content) if isinstance(content, dict) else None
-    space = get_space(name)
-    module = supernet(space)
-    if not isinstance(state, dict) or not all(isinstance(v, torch.Tensor) for v in state.values()):
-        raise ValueError(f"{path} holds no weights: expected a dict of tensors, or one under 'state_dict'")
-    if len(state) != len(module.state_dict()):
-        raise ValueError(
-            f"{path} holds {len(state)} tensors, {name} has {len(module.state_dict())}: another network"
-        )
-    try:
-        module.load_state_dict(state)
-    except (AssertionError, ValueError, RuntimeError, KeyError) as error:
-        raise ValueError(f"the weights in {path} are not those of {name} ({error})") from error
-    sides = space.axis("r").values
-    facts = {
-        "space": name,
-        "classes": classes_of(space),
-        "resolution": [sides[0], sides[-1]],
-        "mean": list(IMAGENET_MEAN),
-        "std": list(IMAGENET_STD),
-        "source": "published by the OFA authors (github mit-han-lab/once-for-all)",
-    }
-    return Trained(space, module, facts, found)
-
-
-def fetch(
-    mirrors: Sequence[str],
-    *,
-    sha256: str | None = None,
-    folder: Path | None = None,
-    download: Callable[..., None] | None = None,
-) -> Path:
-    """The file that one of the mirrors serves, downloaded once into `folder`; ValueError that says how to go
-    on without a network."""
-    import torch
-
-    folder = Path.home() / ".cache" / "ofa-frontier" if folder is None else folder
-    path = folder / mirrors[0].rstrip("/").rpartition("/")[2].replace("?", "_").replace("&", "_")
-    if path.is_file():
-        return path
-    folder.mkdir(parents=True, exist_ok=True)
-    failures = []
-    for url in mirrors:
-        try:
-            (download or torch.hub.download_url_to_file)(url, str(path), sha256, progress=False)
-        except (urllib.error.URLError, OSError, RuntimeError) as error:  # RuntimeError: another checksum
-            failures.append(f"{url}: {error}")
-        else:
-            return path
-    raise ValueError(
-        f"no mirror served {path.name}:\n  " + "\n  ".join(failures) + "\nWithout a network: download it "
-        f"elsewhere and copy it to {path}, or give its path"
-    )

@@ -7,15 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from supernet.arrays import Floats, Ints
-
-if TYPE_CHECKING:
-    import torch
 
 BINS = 15
 Run = Callable[[NDArray[np.float32]], NDArray[np.float32]]  # (b, 3, r, r) images to (b, c) logits
@@ -31,6 +28,11 @@ class Quality:
     ece: float  # expected calibration error, a fraction
     images: int
 
+    @property
+    def correct(self) -> int:
+        """Images that are classified correctly."""
+        return round(self.top1 * self.images)
+
 
 def quality(logits: Floats, labels: Ints) -> Quality:
     """Quality of (n, c) logits on (n,) labels.
@@ -38,47 +40,48 @@ def quality(logits: Floats, labels: Ints) -> Quality:
     The calibration error is that of Guo et al. (2017, arXiv 1706.04599): the mean over 15 equal bins of the
     confidence, weighted by their images, of |accuracy - mean confidence|.
     """
+    return _mean(_sums(logits, labels), len(labels))
+
+
+def evaluate(run: Run, batches: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> Quality:
+    """Quality of whatever gives logits, on batches of (images, labels)."""
+    sums, count = np.zeros(3 + BINS), 0
+    for images, labels in batches:
+        sums += _sums(run(images.contiguous().numpy()), labels.numpy())
+        count += len(labels)
+    return _mean(sums, count)
+
+
+def _sums(logits: NDArray[np.floating], labels: Ints) -> Floats:
+    """(3 + BINS,) images that are right in the first and the first five places, loss, and in each bin the sum
+    of whether an image is right less its confidence."""
     logits = np.asarray(logits, np.float64)
     n, classes = logits.shape
     if len(labels) != n or not n or labels.min() < 0 or labels.max() >= classes:
         raise ValueError(f"{len(labels)} labels in 0..{classes - 1} are needed for logits {logits.shape}")
     rows = np.arange(n)
     shifted = logits - logits.max(axis=1, keepdims=True)
-    chances = np.exp(shifted)
-    chances /= chances.sum(axis=1, keepdims=True)
-    of_label = logits[rows, labels]
-    better = (logits > of_label[:, None]).sum(axis=1)
-    loss = np.log(np.exp(shifted).sum(axis=1)) - shifted[rows, labels]
-    guess = logits.argmax(axis=1)
-    right, confidence = guess == labels, chances[rows, guess]
+    total = np.exp(shifted).sum(axis=1)
+    better = (logits > logits[rows, labels][:, None]).sum(axis=1)
+    loss = np.log(total) - shifted[rows, labels]
+    right, confidence = logits.argmax(axis=1) == labels, 1 / total
     place = np.minimum((confidence * BINS).astype(np.int64), BINS - 1)
-    apart = np.bincount(place, right - confidence, BINS)  # sums over the images of a bin
-    return Quality(
-        top1=float(right.mean()),
-        top5=float((better < 5).mean()),
-        loss=float(loss.mean()),
-        ece=float(np.abs(apart).sum() / n),
-        images=n,
-    )
+    excess = np.bincount(place, right - confidence, BINS)
+    return np.concatenate([[right.sum(), (better < 5).sum(), loss.sum()], excess])
 
 
-def evaluate(run: Run, batches: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> Quality:
-    """Quality of whatever gives logits, on batches of (images, labels)."""
-    logits, labels = [], []
-    for images, truth in batches:
-        logits.append(run(images.contiguous().numpy()))
-        labels.append(truth.numpy())
-    return quality(np.concatenate(logits), np.concatenate(labels))
+def _mean(sums: Floats, count: int) -> Quality:
+    top1, top5, loss = (sums[:3] / count).tolist()
+    return Quality(top1, top5, loss, float(np.abs(sums[3:]).sum() / count), count)
 
 
-def runner(module: torch.nn.Module) -> Run:
-    """A network in eval mode as something that gives logits."""
-    import torch
+def runner(module: torch.nn.Module, device: torch.device | None = None) -> Run:
+    """A network in eval mode, on a device (default: the CPU), as something that gives logits."""
 
     def run(images: NDArray[np.float32]) -> NDArray[np.float32]:
         with torch.inference_mode():
-            pictures = torch.from_numpy(images).contiguous(memory_format=torch.channels_last)
-            found: torch.Tensor = module(pictures)
-        return found.numpy()
+            pictures = torch.from_numpy(images).contiguous(memory_format=torch.channels_last).to(device)
+            logits: torch.Tensor = module(pictures)
+        return logits.cpu().numpy()
 
     return run

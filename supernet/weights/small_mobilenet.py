@@ -7,7 +7,7 @@ from ofa.imagenet_classification.elastic_nn.networks import OFAMobileNetV3
 from ofa.utils.layers import ConvLayer, IdentityLayer, LinearLayer, MBConvLayer, ResidualBlock
 
 from supernet.layers import Activation
-from supernet.spaces import ofa_small
+from supernet.spaces.ofa_small import DESIGN
 
 NAMES = {Activation.RELU: "relu", Activation.HARD_SWISH: "h_swish"}
 
@@ -19,37 +19,36 @@ class SmallMobileNetV3(OFAMobileNetV3):  # type: ignore[misc]  # ofa has no type
     """
 
     def __init__(self, classes: int) -> None:
-        self.ks_list = list(ofa_small.KERNELS)
-        self.expand_ratio_list = list(ofa_small.EXPANDS)
-        self.depth_list = list(ofa_small.DEPTHS)
-        stem = ofa_small.STEM
+        self.ks_list = list(DESIGN.kernels)
+        self.expand_ratio_list = list(DESIGN.expands)
+        self.depth_list = list(DESIGN.depths)
+        stem = DESIGN.stem
         first = MBConvLayer(stem, stem, kernel_size=3, stride=1, expand_ratio=1, act_func="relu")
         blocks = [ResidualBlock(first, IdentityLayer(stem, stem))]
-        self.block_group_info = []
+        self.block_group_info: list[list[int]] = [[] for _ in DESIGN.widths]
         cin = stem
-        for stage, width in enumerate(ofa_small.WIDTHS):
-            self.block_group_info.append([len(blocks) + b for b in range(ofa_small.BLOCKS)])
-            for block in range(ofa_small.BLOCKS):
-                stride = ofa_small.STRIDES[stage] if block == 0 else 1
-                elastic = DynamicMBConvLayer(
-                    in_channel_list=[cin],
-                    out_channel_list=[width],
-                    kernel_size_list=self.ks_list,
-                    expand_ratio_list=self.expand_ratio_list,
-                    stride=stride,
-                    act_func=NAMES[ofa_small.ACTS[stage]],
-                    use_se=ofa_small.SQUEEZE[stage],
-                )
-                shortcut = IdentityLayer(cin, cin) if stride == 1 and cin == width else None
-                blocks.append(ResidualBlock(elastic, shortcut))
-                cin = width
-        mix = dict(kernel_size=1, bias=False, use_bn=False, act_func="h_swish")
+        for stage, block in DESIGN.places:
+            self.block_group_info[stage].append(len(blocks))
+            width, stride = DESIGN.widths[stage], DESIGN.strides[stage] if block == 0 else 1
+            elastic = DynamicMBConvLayer(
+                in_channel_list=[cin],
+                out_channel_list=[width],
+                kernel_size_list=self.ks_list,
+                expand_ratio_list=self.expand_ratio_list,
+                stride=stride,
+                act_func=NAMES[DESIGN.acts[stage]],
+                use_se=DESIGN.squeeze[stage],
+            )
+            shortcut = IdentityLayer(cin, cin) if stride == 1 and cin == width else None
+            blocks.append(ResidualBlock(elastic, shortcut))
+            cin = width
+        expand, features = DESIGN.head
         super(OFAMobileNetV3, self).__init__(
             ConvLayer(3, stem, kernel_size=3, stride=2, act_func="h_swish"),
             blocks,
-            ConvLayer(cin, ofa_small.EXPAND, kernel_size=1, act_func="h_swish"),
-            ConvLayer(ofa_small.EXPAND, ofa_small.MIX, **mix),
-            LinearLayer(ofa_small.MIX, classes),
+            ConvLayer(cin, expand, kernel_size=1, act_func="h_swish"),
+            ConvLayer(expand, features, kernel_size=1, bias=False, use_bn=False, act_func="h_swish"),
+            LinearLayer(features, classes),
         )
         self.set_bn_param(momentum=0.1, eps=1e-5)
-        self.runtime_depth = [ofa_small.BLOCKS] * ofa_small.STAGES
+        self.runtime_depth = [DESIGN.depths[-1]] * len(DESIGN.widths)

@@ -1,30 +1,32 @@
 """One network on its own: a static subnet with its weights, no longer part of a supernet.
 
 What is fine-tuned, shrunk and exported. The `ofa` package builds such a network from `config`, plain JSON; a
-pruned one too, which is in no search space any more.
+pruned one too, which is in no search space any more. There is one way to take a subnet out of a supernet
+(`from_supernet`), one to calibrate its norms (`calibrated`) and one to judge it (`judge`), so that all
+commands say the same accuracy of the same subnet.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
 
 from supernet.arrays import Genomes
 from supernet.space import SearchSpace, get_space
-from supernet.training import measured_accuracy
-from supernet.weights import network, quality
+from supernet.weights import network, published, quality
 from supernet.weights.images import Images, ImageSet, Part
 from supernet.weights.network import Trained
-
-if TYPE_CHECKING:
-    import torch
+from supernet.weights.quality import Quality
 
 KIND = "subnet"
 FILE = "subnet.safetensors"
-BATCH = 250  # images of a forward pass in calibration and evaluation
+BATCH = 250  # images of a forward pass in calibration and judging
 RESIZE_SMALL = "bilinear, antialiased, to side x side"
 RESIZE_PHOTO = "bilinear, the shorter side to 8/7 of side, then the central side x side"
 
@@ -32,7 +34,8 @@ RESIZE_PHOTO = "bilinear, the shorter side to 8/7 of side, then the central side
 @dataclass(frozen=True, eq=False)
 class Subnet:
     """`module` is a MobileNetV3, ProxylessNASNets or ResNets of the `ofa` package, in eval mode, with native
-    activations. `facts` is JSON: mean and std of the normalisation, and whatever is known of the weights."""
+    activations. It rests on the CPU; what computes with it takes it to a device and back (`placed`). `facts`
+    is JSON: mean and std of the normalisation, and whatever is known of the weights."""
 
     architecture: str  # one-line name; of a pruned network, that of the one it came from
     side: int  # input side in pixels
@@ -48,14 +51,18 @@ class Subnet:
         """The same network with more, or other, facts."""
         return replace(self, facts={**self.facts, **facts})
 
+    def with_quality(self, quality: Quality, part: Part) -> Subnet:
+        """The same network with its quality on a part of the images among the facts."""
+        return self.with_facts(accuracy={**asdict(quality), "part": part})
+
     def save(self, path: Path) -> None:
-        """Write weights, config and facts as one `.safetensors`, aside and renamed."""
+        """Write weights, config and facts as one `.safetensors`."""
         facts = {**self.facts, "architecture": self.architecture, "resolution": self.side}
         network.save(path, self.module.state_dict(), KIND, {**facts, "network": self.config})
 
 
 def load(path: Path) -> Subnet:
-    """The subnet in a file of `save` or of `make finetune`, or in a folder that holds `subnet.safetensors`.
+    """The subnet in a file of `Subnet.save`, or in a folder that holds `subnet.safetensors`.
 
     ValueError that names the file when it is damaged or something else.
     """
@@ -65,9 +72,8 @@ def load(path: Path) -> Subnet:
     try:
         space, genome = parse(facts.pop("architecture"))
         side, config = facts.pop("resolution", None), facts.pop("network", None)
-        if config is None:
-            owner = network.supernet(space, int(facts["classes"]))
-            config = network.extract(owner, space, genome).config
+        if config is None:  # `make finetune` of release 0.1 left both out
+            config = network.extract(network.supernet(space, int(facts["classes"])), space, genome).config
             side = network.resolution(space, genome)
         return Subnet(space.format(genome)[0], int(side), build(config, state), facts)
     except (KeyError, RuntimeError, TypeError) as error:
@@ -76,7 +82,6 @@ def load(path: Path) -> Subnet:
 
 def build(config: Mapping[str, Any], state: Mapping[str, torch.Tensor]) -> Any:
     """The network of the `ofa` package with this config and state, in eval mode, with native activations."""
-    import torch
     from ofa.imagenet_classification.networks import get_net_by_name
 
     plain = json.loads(json.dumps(config))  # the package takes it apart while it builds
@@ -98,13 +103,15 @@ def find(weights: str, architecture: str | None, data: ImageSet | None = None) -
     its own architecture; or from nowhere (`random`).
 
     A run folder's subnet comes with its accuracy on the test images.
+
+    >>> find("runs/mine", "ofa_small r16 d1-1-1 k3-3-3 e2-2-2 ft0").facts["accuracy"]["top1"]
     """
     path = Path(weights)
     if path.suffix == ".safetensors" or (path / FILE).is_file():
-        found = load(path)
-        if architecture not in (None, found.architecture):
-            raise ValueError(f"{path} holds {found.architecture!r}; leave architecture= out")
-        return found
+        subnet = load(path)
+        if architecture not in (None, subnet.architecture):
+            raise ValueError(f"{path} holds {subnet.architecture!r}; leave architecture= out")
+        return subnet
     if architecture is None:
         raise ValueError(f"please give architecture=...: weights={weights} does not name one subnet")
     if weights == "random":
@@ -116,19 +123,16 @@ def find(weights: str, architecture: str | None, data: ImageSet | None = None) -
                 "it will see, for instance data=folder data.root=IMAGES data.resolution=[160,224]"
             )
         space, _ = parse(architecture)
-        owner = space.name if space.parent is None else space.parent.name
-        return of_supernet(network.published(owner, path=path), data.load(), architecture)
+        return from_supernet(published.load(space.owner.name, path=path), data.load(), architecture)
     if not path.is_dir():
         raise ValueError(f"weights={weights} is no folder, no file and not 'random'")
-    trained, images = network.load(path), measured_accuracy.images_of(path)
-    subnet = of_supernet(trained, images, architecture)
-    return subnet.with_facts(accuracy={**measured(subnet, images, "test"), "part": "test"})
+    trained, images = network.load(path), Images.from_run_folder(path)
+    subnet = from_supernet(trained, images, architecture)
+    return subnet.with_quality(judge(subnet, images, "test"), "test")
 
 
 def random(architecture: str) -> Subnet:
     """The network of a one-line name with untrained weights, its norms settled on noise."""
-    import torch
-
     space, genome = parse(architecture)
     side = network.resolution(space, genome)
     with torch.random.fork_rng():
@@ -139,8 +143,11 @@ def random(architecture: str) -> Subnet:
     return Subnet(architecture, side, network.settle_norms(module, noise), facts)
 
 
-def of_supernet(trained: Trained, images: Images, architecture: str) -> Subnet:
-    """The subnet of a supernet, its norms calibrated on the calibration images."""
+def from_supernet(trained: Trained, images: Images, architecture: str, *, calibrate: bool = True) -> Subnet:
+    """The subnet of a supernet, its norms calibrated on the calibration images.
+
+    Only to show what that is worth, `calibrate=False` leaves the norms as the supernet has them.
+    """
     space, genome = parse(architecture)
     space.check_resolutions(genome, trained.resolution, "the supernet")
     facts = {
@@ -154,17 +161,37 @@ def of_supernet(trained: Trained, images: Images, architecture: str) -> Subnet:
         facts["labels"] = list(images.classes)
     side = network.resolution(space, genome)
     module = trained.extract(space.embed(genome, trained.space.name))
-    return calibrated(Subnet(space.format(genome)[0], side, module, facts), images)
+    subnet = Subnet(space.format(genome)[0], side, module, facts)
+    return calibrated(subnet, images) if calibrate else subnet
+
+
+def largest(trained: Trained, images: Images, side: int) -> Subnet:
+    """The largest subnet of a supernet at one input side, which teaches others."""
+    space = trained.space
+    return from_supernet(trained, images, space.format(network.largest(space.restrict("r", side, side)))[0])
+
+
+# ---------------------------------------------------------------------- calibrating and judging
+@contextmanager
+def placed(module: torch.nn.Module, device: torch.device) -> Iterator[torch.device]:
+    """Inside the block the network is on the device, channels last; after it as it rests, on the CPU."""
+    module.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    try:
+        yield device
+    finally:
+        module.to(device="cpu", memory_format=torch.contiguous_format)  # type: ignore[call-overload]
 
 
 def calibrated(subnet: Subnet, images: Images) -> Subnet:
-    """The subnet, its norms set anew (in place) on the calibration images."""
+    """The subnet, its norms set anew (in place) on the calibration images, on the best device here."""
     batches = images.batches("calibration", subnet.side, BATCH)
-    network.calibrate(subnet.module, batches, images.frequencies)
+    with placed(subnet.module, network.best_device()) as device:
+        network.calibrate(subnet.module, batches, images.frequencies, device=device)
     return subnet
 
 
-def measured(subnet: Subnet, images: Images, part: Part) -> dict[str, float]:
-    """top1, top5, loss, ece and the number of images of a part."""
-    batches = images.batches(part, subnet.side, BATCH)
-    return asdict(quality.evaluate(quality.runner(subnet.module), batches))
+def judge(subnet: Subnet, images: Images, part: Part, *, count: int | None = None) -> Quality:
+    """Quality of a subnet on a part of the images (or its first `count`), on the best device here."""
+    batches = images.batches(part, subnet.side, BATCH, images=count)
+    with placed(subnet.module, network.best_device()) as device:
+        return quality.evaluate(quality.runner(subnet.module, device), batches)

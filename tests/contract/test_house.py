@@ -74,7 +74,6 @@ ALLOWED: dict[str, set[str]] = {
         "latency.block_table -> latency.predictors.lookup_table",
         "latency.predictors.automatic -> latency.zoo.catalogue",
         "latency.predictors.transfer -> latency.zoo.catalogue",
-        "supernet.weights.subnet -> supernet.training.measured_accuracy",
     },
     "crowded_rooms": {
         "latency/predictors",
@@ -82,7 +81,6 @@ ALLOWED: dict[str, set[str]] = {
     },
     "long_files": {
         "supernet.training.train",
-        "supernet.weights.images",
     },
     "long_functions": {
         "latency.predictors.mlp:train",
@@ -100,13 +98,9 @@ ALLOWED: dict[str, set[str]] = {
         "search.run:_loop",
         "search.run:run",
         "supernet.layers:LayerBuilder.add",
-        "supernet.spaces.mobile:blocks",
-        "supernet.spaces.mobile:inverted_residual",
         "supernet.training.depthwise:_pays",
-        "supernet.training.finetune:train_alone",
         "supernet.training.train:_Run.__init__",
         "supernet.training.train:train",
-        "supernet.weights.images:training_batches",
     },
     "private_names_in_tests": {
         "test_depthwise.py: depthwise._Depthwise",

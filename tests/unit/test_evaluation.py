@@ -11,6 +11,7 @@ from supernet.surrogates import accuracy_fit
 from supernet.training import measured_accuracy
 from supernet.training.measured_accuracy import AccuracyStore, Measured, SupernetAccuracy
 from supernet.weights import network
+from supernet.weights.images import Images
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +79,7 @@ def test_foreign_genomes_are_refused(measured):
     with pytest.raises(ValueError, match="known for resolutions 16 to 20"):
         measured.predict(network.largest(space))
     with pytest.raises(ValueError, match="no run folder"):
-        measured_accuracy.images_of(measured.folder.parent)
+        Images.from_run_folder(measured.folder.parent)
 
 
 def test_the_store_only_grows(tmp_path):

@@ -1,18 +1,24 @@
 """Fine-tuning one subnet, and what training costs on a machine of which little was measured."""
 
+from dataclasses import asdict, replace
+
 import numpy as np
 import pytest
+import torch
+from other_device import DEVICE, OtherDevice
 
 from supernet.surrogates import training_cost
 from supernet.surrogates.training_cost import Steps, StepTime
-from supernet.training import measured_accuracy
 from supernet.training.finetune import FineTuning, energy_kwh, fine_tune
-from supernet.training.train import processes
+from supernet.training.measured_accuracy import SupernetAccuracy
+from supernet.training.train import Processes, processes
 from supernet.weights import network
+from supernet.weights import subnet as subnets
+from supernet.weights.images import Images
 
 
 def test_fine_tuning_from_the_supernet_and_from_scratch(trained_folder):
-    trained, images = network.load(trained_folder), measured_accuracy.images_of(trained_folder)
+    trained, images = network.load(trained_folder), Images.from_run_folder(trained_folder)
     genome = network.smallest(trained.space)
     with processes() as group:
         none = fine_tune(trained, images, genome, FineTuning(epochs=0), group)
@@ -25,10 +31,10 @@ def test_fine_tuning_from_the_supernet_and_from_scratch(trained_folder):
         )
     assert none.after == none.before == some.before
     assert none.hours == 0
-    assert some.after > some.before
+    assert some.after.top1 > some.before.top1
     assert some.hours == pytest.approx(sum(some.epoch_seconds) / 3600)
     assert len(some.epoch_seconds) == 3
-    assert scratch.after < some.before
+    assert scratch.after.top1 < some.before.top1
     assert scratch.loss == again.loss
     fresh = network.load(trained_folder)  # the supernet is left as it was
     for (name, a), b in zip(
@@ -36,6 +42,64 @@ def test_fine_tuning_from_the_supernet_and_from_scratch(trained_folder):
     ):
         assert (a == b).all(), name
     assert energy_kwh(2.0, 65.0) == pytest.approx(0.13)
+
+
+def test_all_ways_to_judge_a_subnet_say_the_same(trained_folder, tmp_path):
+    """`make finetune`, `evaluator=supernet`, `make export` and the definition: the same correct images.
+
+    512 calibration images are two batches of 256 or three of 250: once the ways differed in that.
+    """
+    trained = network.load(trained_folder)
+    images = replace(
+        Images.from_run_folder(trained_folder).settings, train_images=700, calibration=600
+    ).load()
+    genome = network.smallest(trained.space)
+    name = trained.space.format(genome)[0]
+    with processes() as group:
+        tuned = fine_tune(trained, images, genome, FineTuning(epochs=0), group)
+    accuracy = SupernetAccuracy(folder=trained_folder, part="test", store=tmp_path / "store.sqlite")
+    accuracy.__dict__["data"] = images
+    measured = accuracy.evaluate(name)
+    subnet = subnets.from_supernet(trained, images, name)
+    quality = subnets.judge(subnet, images, "test")
+    assert tuned.before == tuned.after == quality
+    assert measured.correct == quality.correct
+    assert measured.images == quality.images == len(images.parts["test"])
+    with torch.no_grad():
+        right = sum(int((subnet.module(x).argmax(1) == y).sum()) for x, y in images.batches("test", 16, 100))
+    assert abs(right - quality.correct) <= 1  # other batches round logits otherwise
+
+
+def test_a_fine_tuned_subnet_is_a_subnet_file_like_any_other(trained_folder, tmp_path):
+    trained, images = network.load(trained_folder), Images.from_run_folder(trained_folder)
+    genome = network.smallest(trained.space)
+    with processes() as group:
+        tuned = fine_tune(trained, images, genome, FineTuning(epochs=1, batch=32), group).subnet
+    tuned.save(tmp_path / subnets.FILE)
+    again = subnets.load(tmp_path)
+    assert again.facts["labels"] == [str(label) for label in range(10)]
+    assert again.facts["resize"] == subnets.RESIZE_SMALL
+    assert again.facts["accuracy"] == {**asdict(subnets.judge(again, images, "test")), "part": "test"}
+    older = {"architecture": tuned.architecture, "classes": 10, "mean": [0.5] * 3, "std": [1.0] * 3}
+    network.save(tmp_path / "0.1.safetensors", tuned.module.state_dict(), subnets.KIND, older)
+    from_0_1 = subnets.load(tmp_path / "0.1.safetensors")  # as `make finetune` of release 0.1 wrote it
+    assert (from_0_1.side, from_0_1.config) == (again.side, again.config)
+
+
+def test_fine_tuning_happens_on_the_device_of_the_group(trained_folder, monkeypatch):
+    """The same weights as on the CPU; before and after, the network rests there."""
+    trained, images = network.load(trained_folder), Images.from_run_folder(trained_folder)
+    genome, recipe = network.smallest(trained.space), FineTuning(epochs=1, batch=32)
+    with processes() as group:
+        here = fine_tune(trained, images, genome, recipe, group)
+    monkeypatch.setattr(network, "best_device", lambda: DEVICE)
+    with OtherDevice():
+        there = fine_tune(trained, images, genome, recipe, Processes(0, 1, DEVICE))
+    state = there.subnet.module.state_dict()
+    assert {tensor.device.type for tensor in state.values()} == {"cpu"}
+    for name, tensor in here.subnet.module.state_dict().items():
+        assert torch.allclose(state[name].float(), tensor.float(), rtol=1e-3, atol=1e-4), name
+    assert there.before.top1 == pytest.approx(here.before.top1, abs=2 / 449)
 
 
 def test_adapting_step_times_from_three_measurements():

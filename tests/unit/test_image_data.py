@@ -5,7 +5,7 @@ import pytest
 import torchvision  # noqa: F401  # its import-time warnings, if any, belong to no test
 from PIL import Image
 
-from supernet.weights.images import ImageSet, check_mixed, training_batches
+from supernet.weights.images import Epoch, ImageSet, check_mixed, training_batches
 
 DIGITS = {"source": "digits", "resolution": (16, 24), "val": 200}
 
@@ -51,9 +51,9 @@ def test_parts_are_disjoint_stratified_and_fixed_by_the_seed(digits):
 
 
 def test_two_processes_share_the_images_of_one(digits):
-    options = dict(seed=3, epoch=5, batch=64, forward_batch=32, sides=(16, 20, 24))
-    whole = list(training_batches(digits, **options))
-    halves = [list(training_batches(digits, **options, rank=rank, world=2)) for rank in (0, 1)]
+    epoch = Epoch(seed=3, number=5, batch=64, forward_batch=32, sides=(16, 20, 24))
+    whole = list(training_batches(digits, epoch))
+    halves = [list(training_batches(digits, epoch, rank=rank, world=2)) for rank in (0, 1)]
     assert len(whole) == 2 * (600 // 64)
     for i, (pixels, labels) in enumerate(whole):
         other_pixels, other_labels = halves[i % 2][i // 2]
@@ -66,8 +66,7 @@ def test_two_processes_share_the_images_of_one(digits):
 
 
 def test_an_epoch_shows_each_image_once_and_epochs_differ(digits):
-    options = dict(seed=3, batch=64, forward_batch=32, sides=(16,))
-    plans = [training_batches(digits, epoch=epoch, **options).plan for epoch in (0, 1)]
+    plans = [training_batches(digits, Epoch(3, number, 64, 32, sides=(16,))).plan for number in (0, 1)]
     rows = [np.concatenate([batch.rows for batch in plan]) for plan in plans]
     assert len(np.unique(rows[0])) == len(rows[0]) == 576
     assert {*rows[0]} <= {*digits.parts["train"]}
@@ -87,7 +86,7 @@ def test_normalised_and_unaugmented_where_it_is_not_training(digits):
 def test_shift_moves_pictures_and_keeps_their_pixels():
     """Each augmented picture is the original moved by up to an eighth, with black around: found by search."""
     images = ImageSet(source="digits", resolution=(16, 16), flip=False, train_images=64, val=100).load()
-    loader = training_batches(images, seed=0, epoch=0, batch=32, forward_batch=32, sides=(16,))
+    loader = training_batches(images, Epoch(0, 0, 32, 32, sides=(16,)))
     pixels, _ = next(iter(loader))
     rows = loader.plan[0].rows
     mean, std = (np.array(v).reshape(1, 3, 1, 1) for v in (images.mean, images.std))
@@ -123,10 +122,10 @@ def test_photos_of_several_sizes_are_decoded_batch_by_batch(tmp_path, augment):
     given = dict(source="folder", root=root, resolution=(16, 24), val=2, augment=augment)
     images = ImageSet(**given).load()
     assert not images.in_memory
-    options = dict(seed=0, epoch=0, batch=4, forward_batch=4, sides=(24,))
-    first = list(training_batches(images, **options))
+    epoch = Epoch(0, 0, 4, 4, sides=(24,))
+    first = list(training_batches(images, epoch))
     assert all(pixels.shape == (4, 3, 24, 24) for pixels, _ in first)
-    again = list(training_batches(images, **options))
+    again = list(training_batches(images, epoch))
     assert all((a == b).all() for (a, _), (b, _) in zip(first, again, strict=True))
     assert sum(len(labels) for _, labels in images.batches("test", 16, 5)) == 12
 

@@ -10,8 +10,9 @@ from latency.measuring.machine import pairs_overflow
 from supernet import registry
 from supernet.deploy import int8, onnx, openvino, shrink
 from supernet.deploy import model as deployed_model
-from supernet.training import measured_accuracy, train
+from supernet.training import train
 from supernet.weights import network
+from supernet.weights.images import Images
 
 SMALL = "ofa_small r16 d1-1-1 k3-3-3 e3-3-3 ft0"
 
@@ -49,7 +50,7 @@ def test_int8_models_follow_the_network(engine, trained_folder, tmp_path):
     """Logits of the int8 model against fp32, its files, and what they say about themselves."""
     for package in registry.load("engine", engine)["requires"]:
         pytest.importorskip(package)
-    supernet, images = network.load(trained_folder), measured_accuracy.images_of(trained_folder)
+    supernet, images = network.load(trained_folder), Images.from_run_folder(trained_folder)
     with train.processes() as group:
         here = shrink.Bench(supernet, images, group, narrow=pairs_overflow(), engine=engine)
         plain, small = shrink.run(shrink.Recipe(steps=(shrink.Int8(images=64),)), SMALL, here, tmp_path, {})

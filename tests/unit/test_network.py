@@ -7,7 +7,7 @@ import pytest
 
 from supernet.files import artifact
 from supernet.space import get_space
-from supernet.weights import network
+from supernet.weights import network, published
 from supernet.weights.images import ImageSet
 
 FAMILIES = ["ofa_mbv3_w1.0", "ofa_proxyless_w1.3", "ofa_resnet50", "ofa_small"]
@@ -162,25 +162,25 @@ def test_published_weights_from_a_file(torch, tmp_path):
              for name, tensor in module.state_dict().items()}  # fmt: skip
     path = tmp_path / "ofa_mbv3_d234_e346_k357_w1.0"
     torch.save({"state_dict": older}, path)
-    trained = network.published("ofa_mbv3_w1.0", path=path)
+    trained = published.load("ofa_mbv3_w1.0", path=path)
     network.set_active(trained.module, space, network.smallest(space))
     network.set_active(module, space, network.smallest(space))
     with torch.no_grad():
         assert (trained.module.eval()(images) == module(images)).all()
-    found = network.published("ofa_mbv3_w1.0", path=path, sha256=artifact.checksum(path))
+    found = published.load("ofa_mbv3_w1.0", path=path, sha256=artifact.checksum(path))
     assert found.resolution == (128, 224)
     with pytest.raises(ValueError, match="SHA-256"):
-        network.published("ofa_mbv3_w1.0", path=path, sha256="0" * 64)
+        published.load("ofa_mbv3_w1.0", path=path, sha256="0" * 64)
     with pytest.raises(ValueError, match=r"not those of ofa_mbv3_w1\.2"):
-        network.published("ofa_mbv3_w1.2", path=path)
+        published.load("ofa_mbv3_w1.2", path=path)
     torch.save({"state_dict": dict(list(older.items())[:-2])}, path)
     with pytest.raises(ValueError, match="another network"):
-        network.published("ofa_mbv3_w1.0", path=path)
+        published.load("ofa_mbv3_w1.0", path=path)
     torch.save({"state_dict": torch.nn.Linear(2, 2)}, path)  # a pickled object: could run anything
     with pytest.raises(ValueError, match="read safely"):
-        network.published("ofa_mbv3_w1.0", path=path)
+        published.load("ofa_mbv3_w1.0", path=path)
     with pytest.raises(ValueError, match=r"Did you mean 'ofa_resnet50'"):
-        network.published("ofa_resnet5", path=path)
+        published.load("ofa_resnet5", path=path)
 
 
 def test_mirrors_are_tried_in_turn(tmp_path):
@@ -194,9 +194,9 @@ def test_mirrors_are_tried_in_turn(tmp_path):
             file.write("weights")
 
     mirrors = ["https://bad.example/w1.0", "https://good.example/w1.0"]
-    path = network.fetch(mirrors, folder=tmp_path, download=download)
+    path = published.fetch(mirrors, folder=tmp_path, download=download)
     assert path.read_text() == "weights"
-    assert network.fetch(mirrors, folder=tmp_path, download=download) == path
+    assert published.fetch(mirrors, folder=tmp_path, download=download) == path
     assert asked == mirrors  # once each: the second call found the file
     with pytest.raises(ValueError, match=r"no mirror served w1.2(?s:.*)no route(?s:.*)give its path"):
-        network.fetch(["https://bad.example/w1.2"], folder=tmp_path, download=download)
+        published.fetch(["https://bad.example/w1.2"], folder=tmp_path, download=download)

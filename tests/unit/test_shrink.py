@@ -161,7 +161,7 @@ def test_a_folder_of_another_rival_is_made_anew(bench, tmp_path):
 
 
 def test_growing_takes_the_next_level_of_depth_and_expansion(bench):
-    grown = shrink.Grow().apply(subnets.of_supernet(bench.trained, bench.images, SMALL), bench)
+    grown = shrink.Grow().apply(subnets.from_supernet(bench.trained, bench.images, SMALL), bench)
     assert grown.architecture == "ofa_small r16 d2-2-2 k33-33-33 e42-42-42 ft0"
 
 

@@ -34,10 +34,10 @@ def test_the_other_device_notices_mixed_tensors():
 def test_every_step_trains_on_the_device_of_its_group(name, bench):
     """The same network as on the CPU, and the next step finds it on the CPU."""
     step = getattr(shrink, name)(**OPTIONS.get(name, {}))
-    expected = step.apply(subnets.of_supernet(bench.trained, bench.images, SMALL), bench)
+    expected = step.apply(subnets.from_supernet(bench.trained, bench.images, SMALL), bench)
     with OtherDevice():
         other = dataclasses.replace(bench, group=Processes(0, 1, DEVICE))
-        got = step.apply(subnets.of_supernet(bench.trained, bench.images, SMALL), other)
+        got = step.apply(subnets.from_supernet(bench.trained, bench.images, SMALL), other)
     state = got.module.state_dict()
     assert {tensor.device.type for tensor in state.values()} == {"cpu"}
     for key, tensor in expected.module.state_dict().items():

@@ -73,16 +73,16 @@ def test_epochs_follow_the_shares():
 def test_subnets_of_a_step():
     space = get_space("ofa_small")
     phase = Sandwich(random=3).phases(space)[-1]
-    drawn = train.subnets(phase, phase.restricted(space), seed=1, epoch=2, step=3)
+    drawn = train.draw(phase, phase.restricted(space), seed=1, epoch=2, step=3)
     space.check(drawn)
     assert (drawn[0] == network.largest(space)[0]).all()
     assert (drawn[1] == network.smallest(space)[0]).all()
     assert len(np.unique(drawn, axis=0)) == 5
-    again = train.subnets(phase, phase.restricted(space), seed=1, epoch=2, step=3)
+    again = train.draw(phase, phase.restricted(space), seed=1, epoch=2, step=3)
     assert (again == drawn).all()
-    seeded = train.subnets(phase, phase.restricted(space), seed=2, epoch=2, step=3)
+    seeded = train.draw(phase, phase.restricted(space), seed=2, epoch=2, step=3)
     assert (seeded[2:] != drawn[2:]).any()
-    other = train.subnets(phase, phase.restricted(space), seed=1, epoch=2, step=4)
+    other = train.draw(phase, phase.restricted(space), seed=1, epoch=2, step=4)
     assert (other[2:] != drawn[2:]).any(axis=1).all()
 
 
@@ -159,7 +159,7 @@ def test_subnets_learn_the_outputs_of_the_first(tmp_path, training):
     images = ImageSet(source="digits", resolution=(16, 16), val=300, train_images=64).load()
     recipe = Sandwich(random=0, largest_first=0, distil=True)
     phase = recipe.phases(space)[0]
-    genomes = train.subnets(phase, space, seed=0, epoch=0, step=0)
+    genomes = train.draw(phase, space, seed=0, epoch=0, step=0)
     pixels, labels = next(iter(images.batches("train", 16, 32)))
     plan = train.Optimisation(epochs=1, batch=32, forward_batch=32, label_smoothing=0.1)
     with train.processes() as group:

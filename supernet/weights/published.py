@@ -1,0 +1,103 @@
+"""The supernets that the OFA authors published, trained on ImageNet."""
+
+from __future__ import annotations
+
+import pickle
+import urllib.error
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import torch
+
+from supernet.files import artifact
+from supernet.registry import unknown_name
+from supernet.space import get_space
+from supernet.weights.image_sources import IMAGENET_MEAN, IMAGENET_STD
+from supernet.weights.network import Trained, supernet
+
+CACHE = Path.home() / ".cache" / "ofa-frontier"
+_GITHUB = "https://raw.githubusercontent.com/han-cai/files/master/ofa/ofa_nets/"
+MIRRORS: Mapping[str, tuple[str, ...]] = {  # of the checkpoint of each space
+    "ofa_mbv3_w1.0": (f"{_GITHUB}ofa_mbv3_d234_e346_k357_w1.0",),
+    "ofa_mbv3_w1.2": (f"{_GITHUB}ofa_mbv3_d234_e346_k357_w1.2",),
+    "ofa_proxyless_w1.3": (f"{_GITHUB}ofa_proxyless_d234_e346_k357_w1.3",),
+    "ofa_resnet50": ("https://drive.google.com/uc?export=download&id=1xy6VIPEHXqbbqNu3xEZUxhp5FbTVs5cQ",),
+}
+
+
+def load(name: str, *, path: Path | None = None, sha256: str | None = None) -> Trained:
+    """The ImageNet supernet of the OFA authors for the space `name`, from `path`, or from the first mirror
+    that answers.
+
+    Their checkpoints are pickles: only tensors are read from them (`weights_only`). No checksum of them is
+    published; with `sha256` the file must match.
+
+    >>> load("ofa_mbv3_w1.0", path=Path("ofa_mbv3_d234_e346_k357_w1.0")).resolution
+    (128, 224)
+    """
+    if name not in MIRRORS:
+        raise unknown_name("published supernet", name, MIRRORS)
+    if path is None:
+        path = fetch(MIRRORS[name], sha256=sha256)
+    elif not path.is_file():
+        raise ValueError(f"no file {path} with the weights of {name}")
+    checksum = artifact.checksum(path)
+    if sha256 is not None and checksum != sha256:
+        raise ValueError(
+            f"{path} has the SHA-256 {checksum}, expected {sha256}: not the checkpoint that was meant"
+        )
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, AttributeError) as error:
+        raise ValueError(f"{path} is no checkpoint that can be read safely ({error})") from error
+    state = content.get("state_dict", content) if isinstance(content, dict) else None
+    space = get_space(name)
+    module = supernet(space)
+    if not isinstance(state, dict) or not all(isinstance(v, torch.Tensor) for v in state.values()):
+        raise ValueError(f"{path} holds no weights: expected a dict of tensors, or one under 'state_dict'")
+    if len(state) != len(module.state_dict()):
+        raise ValueError(
+            f"{path} holds {len(state)} tensors, {name} has {len(module.state_dict())}: another network"
+        )
+    try:
+        module.load_state_dict(state)
+    except (AssertionError, ValueError, RuntimeError, KeyError) as error:
+        raise ValueError(f"the weights in {path} are not those of {name} ({error})") from error
+    sides = space.axis("r").values
+    facts = {
+        "space": name,
+        "classes": space.classes,
+        "resolution": [sides[0], sides[-1]],
+        "mean": list(IMAGENET_MEAN),
+        "std": list(IMAGENET_STD),
+        "source": "published by the OFA authors (github mit-han-lab/once-for-all)",
+    }
+    return Trained(space, module, facts, checksum)
+
+
+def fetch(
+    mirrors: Sequence[str],
+    *,
+    sha256: str | None = None,
+    folder: Path | None = None,
+    download: Callable[..., None] | None = None,
+) -> Path:
+    """The file that one of the mirrors serves, downloaded once into `folder`; ValueError that says how to go
+    on without a network."""
+    folder = CACHE if folder is None else folder
+    path = folder / mirrors[0].rstrip("/").rpartition("/")[2].replace("?", "_").replace("&", "_")
+    if path.is_file():
+        return path
+    folder.mkdir(parents=True, exist_ok=True)
+    failures = []
+    for url in mirrors:
+        try:
+            (download or torch.hub.download_url_to_file)(url, str(path), sha256, progress=False)
+        except (urllib.error.URLError, OSError, RuntimeError) as error:  # RuntimeError: another checksum
+            failures.append(f"{url}: {error}")
+        else:
+            return path
+    raise ValueError(
+        f"no mirror served {path.name}:\n  " + "\n  ".join(failures) + "\nWithout a network: download it "
+        f"elsewhere and copy it to {path}, or give its path"
+    )
