@@ -1,50 +1,26 @@
-# Every command sets itself up: .venv is made and filled when it is missing or pyproject.toml has changed.
+# `make` lists the commands and installs nothing. Every command sets itself up: .venv is made and filled when it
+# is missing or pyproject.toml has changed.
 PYTHON ?= python3
 BIN := .venv/bin
+NEEDS := $(shell sed -n 's/^requires-python = ">=\(.*\)"/\1/p' pyproject.toml)
+# The files of search/commands are the list of commands.
+COMMANDS := $(subst _,-,$(filter-out __%,$(notdir $(basename $(wildcard search/commands/*.py)))))
 # Threads that wait must not spin: timings on a busy machine depend on it.
 export OMP_WAIT_POLICY := PASSIVE
 ARGS ?=
 
-.PHONY: search rank test score fit adapt measure lookup-table modules train accuracy-data finetune export shrink lint bench clean
+.PHONY: help $(COMMANDS) test lint bench clean
 
-search: .venv/.run
-	@$(BIN)/python -m scripts.run_search $(ARGS)
+help:
+	@echo 'make COMMAND ARGS="key=value ...", for instance: make search ARGS="target=titan_rtx_b64 latency_limit_ms=20"'
+	@echo
+	@for name in $(COMMANDS); do printf '  %-14s %s\n' $$name \
+	  "$$(sed -n '1s/^"""\([^:.]*\).*/\1/p' search/commands/$$(echo $$name | tr - _).py)"; done
+	@echo
+	@echo 'for developers: make test, make lint, make bench, make clean'
 
-rank: .venv/.run
-	@$(BIN)/python -m scripts.rank_models $(ARGS)
-
-score: .venv/.run
-	@$(BIN)/python -m scripts.score_predictor $(ARGS)
-
-fit: .venv/.run
-	@$(BIN)/python -m scripts.fit_predictor $(ARGS)
-
-adapt: .venv/.run
-	@$(BIN)/python -m scripts.adapt_device $(ARGS)
-
-measure: .venv/.run
-	@$(BIN)/python -m scripts.measure_device $(ARGS)
-
-lookup-table: .venv/.run
-	@$(BIN)/python -m scripts.build_lookup_table $(ARGS)
-
-modules: .venv/.run
-	@$(BIN)/python -m scripts.fit_modules $(ARGS)
-
-train: .venv/.run
-	@$(BIN)/python -m scripts.train_supernet $(ARGS)
-
-accuracy-data: .venv/.run
-	@$(BIN)/python -m scripts.build_accuracy_data $(ARGS)
-
-finetune: .venv/.run
-	@$(BIN)/python -m scripts.finetune_subnet $(ARGS)
-
-export: .venv/.run
-	@$(BIN)/python -m scripts.export_subnet $(ARGS)
-
-shrink: .venv/.run
-	@$(BIN)/python -m scripts.shrink_subnet $(ARGS)
+$(COMMANDS): .venv/.run
+	@$(BIN)/python -m search.commands $@ $(ARGS)
 
 test: .venv/.dev
 	$(BIN)/python -m pytest $(ARGS)
@@ -59,6 +35,9 @@ bench: .venv/.dev
 	$(BIN)/python -m benchmarks.speed
 
 .venv/bin/pip:
+	@$(PYTHON) -c 'import sys; need = tuple(map(int, "$(NEEDS)".split("."))); sys.version_info >= need or \
+	  sys.exit("error: needs Python >= $(NEEDS), found %d.%d ($(PYTHON)): give another, PYTHON=python$(NEEDS)" % \
+	  sys.version_info[:2])'
 	$(PYTHON) -m venv .venv
 
 .venv/.run: pyproject.toml | .venv/bin/pip

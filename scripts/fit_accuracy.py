@@ -1,3 +1,3 @@
-from search.commands.fit_accuracy import main
+from search.commands.shipped.accuracy import main
 
 main()

@@ -1,3 +1,3 @@
-from search.commands.fit_training_cost import main
+from search.commands.shipped.training_cost import main
 
 main()

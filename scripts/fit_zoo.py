@@ -1,3 +1,3 @@
-from search.commands.fit_zoo import main
+from search.commands.shipped.zoo import main
 
 main()

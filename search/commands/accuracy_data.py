@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from search.commands import command
+from search import command
 from supernet.training import measured_accuracy
 from supernet.training.measured_accuracy import SupernetAccuracy
 

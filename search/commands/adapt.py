@@ -15,7 +15,7 @@ from latency.data import write_csv
 from latency.measuring import jobs, machine
 from latency.measuring.store import Store
 from latency.scores import markdown
-from search.commands import command
+from search import command
 from supernet import registry
 from supernet.files import artifact
 from supernet.files.run_folder import RunFolder

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from latency.measuring.store import Store
 from latency.zoo.deployed import latency
-from search.commands import command
+from search import command
 from supernet import registry
 from supernet.deploy import export
 from supernet.weights import subnet as subnets

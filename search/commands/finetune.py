@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from search.commands import command
+from search import command
 from supernet.files import artifact
 from supernet.files.run_folder import RunFolder
 from supernet.surrogates.training_cost import TrainingCost

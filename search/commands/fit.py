@@ -17,7 +17,7 @@ from latency.data import read_csv
 from latency.predictors import interface
 from latency.scores import scores
 from latency.target import Target
-from search.commands import command
+from search import command
 from supernet import registry
 from supernet.arrays import Floats
 from supernet.files import artifact, tables

@@ -13,7 +13,7 @@ from latency.block_table import BuiltTable
 from latency.measuring import jobs
 from latency.measuring.store import Store
 from latency.scores import markdown, scores
-from search.commands import command
+from search import command
 from supernet import registry
 from supernet.files import artifact
 from supernet.files.run_folder import RunFolder

@@ -15,7 +15,7 @@ from latency.measuring.session import Timed
 from latency.measuring.store import Store
 from latency.predictors import sampling
 from latency.target import Target
-from search.commands import command
+from search import command
 from supernet import registry
 from supernet.arrays import Genomes
 from supernet.space import get_space

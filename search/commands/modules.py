@@ -16,7 +16,7 @@ from latency.modules.fit import AUTO, Fits
 from latency.modules.predictor import ModulesLatency
 from latency.modules.selection import Selection
 from latency.predictors.interface import with_facts
-from search.commands import command
+from search import command
 from supernet import registry
 from supernet.files.run_folder import RunFolder
 

@@ -10,7 +10,7 @@ from hydra.core.hydra_config import HydraConfig
 from rich.console import Console
 
 from latency.measuring.store import Store
-from search.commands import command
+from search import command
 from search.ranking import rank
 from search.ranking.timed_models import Torchvision
 from search.report import rank_report

@@ -13,7 +13,7 @@ from latency.data import read_csv
 from latency.predictors.interface import KINDS
 from latency.scores import markdown, scores
 from latency.zoo import catalogue
-from search.commands import command
+from search import command
 from supernet import registry
 from supernet.files import artifact, tables
 from supernet.space import get_space

@@ -14,7 +14,7 @@ from latency.measuring.machine import pairs_overflow
 from latency.measuring.store import Store
 from latency.target import Target
 from latency.zoo.deployed import add_latencies
-from search.commands import command
+from search import command
 from search.plain_front import COMPARED, dominated, plain_front
 from supernet import registry
 from supernet.deploy import model, shrink

@@ -10,7 +10,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from search.commands import command
+from search import command
 from supernet import registry
 from supernet.training import measured_accuracy, train
 from supernet.training.epoch_sinks import EpochBar, EpochSink, EpochWandb

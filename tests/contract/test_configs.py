@@ -15,7 +15,7 @@ from latency.predictors.mlp import Training
 from latency.predictors.neural import Neural
 from latency.target import Target, gpu
 from latency.zoo import catalogue
-from search.commands import command
+from search import command
 from search.models import QUANTITIES
 from search.searchers.nsga2 import NSGA2
 from search.searchers.searcher import Searcher

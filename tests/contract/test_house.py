@@ -49,6 +49,7 @@ ROOMS = {
     "search.ranking": ("supernet.*", "latency.*", "search"),
     "search.report": ("supernet.*", "latency.*", "search", "search.ranking"),
     "search.commands": ("supernet.*", "latency.*", "search.*"),
+    "search.commands.shipped": ("supernet.*", "latency.*", "search.*"),
     "scripts": ("supernet.*", "latency.*", "search.*"),
     "benchmarks": ("supernet.*", "latency.*", "search.*", "benchmarks.*"),
     "benchmarks.protocols": ("supernet.*", "latency.*", "search.*", "benchmarks"),

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from search import models, problem, run
-from search.commands.search_options import BUDGET, MEASURED_BUDGET, Options
+from search.commands.search import BUDGET, MEASURED_BUDGET, Options
 from search.objective import InfeasibleError
 from search.searchers.linas import LINAS
 from supernet import footprint, registry

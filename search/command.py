@@ -60,7 +60,7 @@ class CompleteNodes(FileConfigSource):
 def compose(name: str, words: list[str]) -> dict[str, Any]:
     """The configuration that a command gets from the words of its command line.
 
-    >>> from search.commands import command
+    >>> from search import command
     >>> command.compose("search", ["searcher=linas"])["searcher"]["batch"]
     10
     """

@@ -1,0 +1,1 @@
+"""Commands of the maintainers: each fits predictors that ship with the packages."""
