@@ -30,9 +30,9 @@ from benchmarks.protocols.protocol import (
     split,
 )
 from latency.data import LatencyData
+from latency.perceptron import Training
 from latency.predictors.additive import Additive
 from latency.predictors.gpu_spec import GpuSpec, study
-from latency.predictors.mlp import Training
 from latency.predictors.neural import Neural, NeuralLatency
 from latency.predictors.transfer import Source, Transfer
 from latency.target import Target

@@ -26,9 +26,9 @@ from benchmarks.protocols.protocol import (
 )
 from latency import adaptation
 from latency.data import LatencyData
+from latency.perceptron import Training
 from latency.predictors import sampling
 from latency.predictors.additive import Additive
-from latency.predictors.mlp import Training
 from latency.predictors.neural import FineTune, Neural, NeuralLatency
 from latency.predictors.transfer import Source, Transfer, sources
 from supernet.arrays import Floats, Genomes

@@ -13,9 +13,9 @@ from typing import Any
 
 from benchmarks.protocols.protocol import Row, Setting, Table, draws, fitting, judged, names_of, read, split
 from latency.data import LatencyData
+from latency.perceptron import Training
 from latency.predictors.additive import Additive
 from latency.predictors.interface import LatencyPredictor, Learner
-from latency.predictors.mlp import Training
 from latency.predictors.neural import FineTune, NeuralLatency
 from latency.predictors.transfer import Source, Transfer, sources
 from supernet import registry

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from latency.predictors.mlp import Mlp
+from latency.perceptron import Mlp
 from supernet.arrays import Floats
 from supernet.registry import unknown_name
 
@@ -181,7 +181,7 @@ class LineAndNetwork:
     def arrays(self) -> Arrays:
         named: Arrays = {"linear": self.linear}
         for i, network in enumerate(self.networks):
-            named |= {f"{i}.{name}": array for name, array in network.arrays().items()}
+            named |= {f"{i}.{name}": array for name, array in network.stored()[0].items()}
         return named
 
     @classmethod
@@ -190,7 +190,7 @@ class LineAndNetwork:
         parts = [
             {n.split(".")[1]: a for n, a in arrays.items() if n.startswith(f"{i}.")} for i in range(count)
         ]
-        return cls(arrays["linear"], tuple(Mlp.of(part) for part in parts))
+        return cls(arrays["linear"], tuple(Mlp.restored(part) for part in parts))
 
 
 FORMS: Mapping[str, Any] = {

@@ -1,4 +1,4 @@
-"""MEDN, the multi-task encoder-decoder network of S2 (arXiv 2312.06440): one network for all module types.
+"""MEDN, the multi-task encoder-decoder network of arXiv 2312.06440: one network for all module types.
 
 The paper names the idea; layers, losses and weights are ours. An encoder per module type maps its features to
 a latent space that all types share; one decoder, the same for all, says the latency from there, and a decoder
@@ -20,8 +20,8 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
 from latency.modules.fitted import LineAndNetwork, line, off_line
-from latency.predictors import mlp
-from latency.predictors.mlp import Mlp
+from latency.perceptron import Mlp, Training
+from latency.predictors.mlp import Descent, one_thread
 from supernet.arrays import Floats, Rng
 
 if TYPE_CHECKING:
@@ -66,25 +66,20 @@ class Medn:
             wished[i] = torch.tensor(y[again], dtype=torch.float32)
             known[i, : given.shape[1]] = 1.0
         network = _Network.start(len(names), widest, self.hidden, self.latent, rng)
-        optimiser = torch.optim.AdamW(network.parts, self.learning_rate, weight_decay=self.weight_decay)
-        rate = torch.optim.lr_scheduler.OneCycleLR(
-            optimiser, self.learning_rate, total_steps=self.steps, pct_start=0.05, cycle_momentum=False
-        )
+        training = Training(learning_rate=self.learning_rate, weight_decay=self.weight_decay)
+        descent = Descent(network.parts, training, self.steps)
         types = torch.arange(len(names))[:, None]
-        with mlp.one_thread():
-            for _ in range(self.steps):
-                drawn = torch.from_numpy(rng.integers(0, longest, (len(names), self.batch)))
-                x = features[types, drawn]
-                said, shown = network(x)
-                loss = (said - wished[types, drawn]).abs().mean()
-                missed = ((shown - x) ** 2).mean(dim=1) * known
-                loss = loss + self.reconstruction * missed.sum() / known.sum()
-                optimiser.zero_grad()
-                loss.backward()  # type: ignore[no-untyped-call]  # torch's own
-                optimiser.step()
-                rate.step()
-            if not torch.isfinite(loss):
-                raise ValueError(f"MEDN diverged: lower learning_rate={self.learning_rate:g}")
+
+        def loss(rows: torch.Tensor) -> torch.Tensor:
+            x = features[types, rows]
+            log_ms, features_again = network(x)
+            missed = ((features_again - x) ** 2).mean(dim=1) * known
+            wrong = (log_ms - wished[types, rows]).abs().mean()
+            return wrong + self.reconstruction * missed.sum() / known.sum()
+
+        size = len(names), self.batch
+        with one_thread():
+            descent.run((torch.from_numpy(rng.integers(0, longest, size)) for _ in range(self.steps)), loss)
         return {name: network.path(i, data[name][0].shape[1]) for i, name in enumerate(names)}
 
 

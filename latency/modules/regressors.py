@@ -28,8 +28,8 @@ from latency.modules.fitted import (
     line,
     off_line,
 )
-from latency.predictors import mlp
-from latency.predictors.mlp import Training
+from latency.perceptron import Mlp, Training
+from latency.predictors.mlp import Rows, train
 from supernet.arrays import Floats, Rng
 from supernet.fits import folds, gaussian
 
@@ -262,6 +262,6 @@ class Network:
 
     def fit(self, x: Floats, y: Floats, rng: Rng) -> LineAndNetwork:
         linear, residual, unit = unit_residual(x, y)
-        start = mlp.start((x.shape[1], *self.hidden, 1), rng)
-        network = mlp.train(start, x, residual, training=self.training, rng=rng)
+        start = Mlp.random((x.shape[1], *self.hidden, 1), rng)
+        network = train(start, Rows(x, residual), training=self.training, rng=rng)
         return LineAndNetwork(linear, (network.scaled(unit),))

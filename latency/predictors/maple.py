@@ -28,7 +28,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, field, replace
 from dataclasses import dataclass as plain_dataclass
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -41,9 +40,8 @@ from latency.conformal import relative_std
 from latency.data import LatencyData
 from latency.descriptors import Known, importance_weights, references, scaled_descriptors
 from latency.features import Line, Scale, features, squared_distance
-from latency.predictors import mlp
+from latency.perceptron import Mlp, Training
 from latency.predictors.interface import space_of
-from latency.predictors.mlp import Mlp, Training
 from latency.target import Target
 from supernet import registry
 from supernet.arrays import Floats, Genomes, Ints
@@ -220,19 +218,21 @@ class Maple:
 
     def _network(self, rows: _Rows, scaled: Floats, k: int) -> tuple[DescribedNetwork, Floats]:
         """The form of the papers. Residuals are those of the network before it saw the samples."""
+        from latency.predictors.mlp import Rows, train  # only this form of the regression needs torch
+
         rng = np.random.default_rng(self.seed)
         inputs = np.concatenate([rows.x, scaled[rows.device]], axis=1)
         own = rows.device == len(scaled) - 1
         unit = float(rows.y.std()) or 1.0
-        start = mlp.start((inputs.shape[1], *self.hidden, 1), rng)
-        train = partial(mlp.train, training=self.training, rng=rng)
-        before = train(start, inputs[~own], rows.y[~own] / unit, sample_weight=rows.importance[~own])
+        start = Mlp.random((inputs.shape[1], *self.hidden, 1), rng)
+        known = Rows(inputs[~own], rows.y[~own] / unit, rows.importance[~own])
+        before = train(start, known, training=self.training, rng=rng)
         samples = np.flatnonzero(own)[:k]
         residual = rows.y[samples] - unit * before(inputs[samples])
         noise = float(residual.std()) + 1e-3
         trust = np.where(own, (~own).sum() / own.sum() / 4, 1.0) * rows.importance
         trust = trust * noise**2 / (noise**2 + rows.extra)
-        after = train(before, inputs, rows.y / unit, sample_weight=trust)
+        after = train(before, Rows(inputs, rows.y / unit, trust), training=self.training, rng=rng)
         return DescribedNetwork(after, scaled[-1], unit), residual - residual.mean()
 
 
@@ -424,7 +424,9 @@ def load(path: Path) -> MaplePredictor:
         if "of" in arrays:
             function = KernelSum(arrays["of"], arrays["weights"], arrays["constants"])
         else:
-            function = DescribedNetwork(Mlp.of(arrays), arrays["descriptor"], float(arrays["unit"][0]))
+            function = DescribedNetwork(
+                Mlp.from_arrays(arrays), arrays["descriptor"], float(arrays["unit"][0])
+            )
         space = get_space(facts["target"]["space"])
         needed = features(space, space.sample(1, np.random.default_rng(0))).shape[1]
         if not function.inputs == needed == len(arrays["middle"]) == len(arrays["spread"]):

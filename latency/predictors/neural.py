@@ -1,14 +1,15 @@
-"""Neural latency predictors of S1 (arXiv 2101.00732): an MLP per device, fine-tuned from a base device.
+"""Neural latency predictors (arXiv 2101.00732): an MLP per device, fine-tuned from a base device.
+
+The paper's network has 128 inputs (20 x one-hot kernel, 20 x one-hot expansion, zeros where a block is
+absent, 8 x one-hot resolution 112, 128, ..., 224) and three hidden layers of 400 with ReLU. It says
+milliseconds and is trained on the root mean squared error of each batch, by SGD with batches of 32 for 100
+epochs; another device gets a new last layer while the others are frozen. `configs/learner/s1.yaml` is that.
+
+The default is ours: the logarithm of the latency, standardised, AdamW with a cosine schedule, the epoch that
+is best on validation rows, any resolution and any space. Another device gets a line between the logarithms,
+and then all layers are trained as long as left-out samples say that it helps.
 
 Letters: n measurements, p inputs, c context inputs (what is known of the device).
-
-S1, as published: 128 inputs (20 x one-hot kernel, 20 x one-hot expansion, zeros where a block is absent, 8 x
-one-hot resolution 112, 128, ..., 224), three hidden layers of 400 with ReLU, milliseconds as they are, root
-mean squared error of each batch, SGD with batches of 32 for 100 epochs; to another device by a new last layer
-with the others frozen. `configs/learner/s1.yaml` is that. The default is ours: the logarithm of the latency,
-standardised, AdamW with a cosine schedule, the epoch that is best on validation rows, any resolution and any
-space; to another device by a line between the logarithms and then all layers, as far as left-out samples say
-that it helps.
 """
 
 from __future__ import annotations
@@ -27,19 +28,21 @@ from pydantic.dataclasses import dataclass
 
 from latency.conformal import relative_std
 from latency.data import LatencyData
+from latency.perceptron import Mlp, Training
 from latency.predictors import mlp
 from latency.predictors.interface import space_of
-from latency.predictors.mlp import Mlp, Training
+from latency.predictors.mlp import Rows
 from latency.target import Target
-from supernet.arrays import Floats, Genomes, Ints
+from supernet.arrays import Floats, Genomes, Ints, Rng
 from supernet.files import artifact
+from supernet.fits import folds, robust
 from supernet.prediction import Prediction
 from supernet.space import SearchSpace, get_space
 
 KIND = "neural latency predictor"
-S1_FIRST, S1_STEP, S1_SIDES = 112, 16, 8
+PAPER_SIDES = np.arange(112, 225, 16)  # pixels, of arXiv 2101.00732
 KNOTS = np.arange(128, 225, 16)  # pixels
-VALIDATION_SHARE = 0.15  # S1's 70/15/15
+VALIDATION_SHARE = 0.15  # as in arXiv 2101.00732, 70/15/15
 FOLDS = 5
 MIN_ROWS = 20
 PRIOR_SAMPLES = 2.0  # worth of the belief that latencies of two devices are proportional
@@ -54,21 +57,20 @@ def encode(space: SearchSpace, genomes: Genomes, encoding: Encoding) -> NDArray[
 
     "one_hot": every gene of the network one-hot, absent ones zero; the resolution as piecewise-linear
     functions with a knot every 16 pixels, one-hot at the knots (the side and its square in place of them:
-    twice the error, since libraries switch algorithms with the resolution). "s1": S1's 128; ValueError
-    between its steps of 16.
+    twice the error, since libraries switch algorithms with the resolution). "s1": the 128 inputs of arXiv
+    2101.00732; ValueError between its steps of 16 pixels.
     """
     hot = space.one_hot(genomes, np.float32)
     offsets = space.one_hot_offsets
     if encoding == "s1":
         kernels = np.arange(offsets[space.index["ks0"]], offsets[space.index["ks19"] + 1])
         widths = np.arange(offsets[space.index["e0"]], offsets[space.index["e19"] + 1])
-        place, rest = np.divmod(space.column(genomes, "r") - S1_FIRST, S1_STEP)
-        if rest.any() or (place < 0).any() or (place >= S1_SIDES).any():
+        side = space.column(genomes, "r")[:, None] == PAPER_SIDES
+        if not side.any(axis=1).all():
             raise ValueError(
                 "encoding=s1 knows the resolutions 112, 128, ..., 224 only; take encoding=one_hot"
             )
-        side = np.eye(S1_SIDES, dtype=np.float32)[place]
-        return np.concatenate([hot[:, kernels], hot[:, widths], side], axis=1)
+        return np.concatenate([hot[:, kernels], hot[:, widths], side], axis=1, dtype=np.float32)
     kept = [
         np.arange(offsets[j], offsets[j + 1])
         for j, axis in enumerate(space.axes)
@@ -76,12 +78,9 @@ def encode(space: SearchSpace, genomes: Genomes, encoding: Encoding) -> NDArray[
     ]
     parts = [hot[:, np.concatenate(kept)]]
     if "r" in space.index:
-        parts.append(
-            np.stack(
-                [np.interp(space.column(genomes, "r"), KNOTS, hat) for hat in np.eye(len(KNOTS))], axis=1
-            ).astype(np.float32)
-        )
-    return np.concatenate(parts, axis=1)
+        r = space.column(genomes, "r")
+        parts.append(np.stack([np.interp(r, KNOTS, hat) for hat in np.eye(len(KNOTS))], axis=1))
+    return np.concatenate(parts, axis=1, dtype=np.float32)
 
 
 @plain_dataclass(frozen=True, eq=False)
@@ -113,17 +112,21 @@ class NeuralLatency:
         return Prediction(mean, self.relative_std * mean)
 
     def ms(self, genomes: Genomes) -> Floats:
-        """(n,) milliseconds."""
-        value = self.scale * self.network(self.inputs(genomes)) + self.offset
+        """(n,) milliseconds of genomes."""
+        return self.milliseconds(self.network(self.inputs(genomes)))
+
+    def milliseconds(self, outputs: Floats) -> Floats:
+        """(n,) milliseconds that outputs of the network stand for."""
+        value = self.scale * outputs + self.offset
         return np.exp(value) if self.log else np.maximum(value, TINY_MS)
 
     def inputs(self, genomes: Genomes) -> NDArray[np.float32]:
         """(n, p + c) what the network sees."""
         x = encode(get_space(self.target.space), genomes, self.encoding)
-        known = np.broadcast_to(self.context.astype(np.float32), (len(x), len(self.context)))
-        return np.concatenate([x, known], axis=1)
+        context = np.broadcast_to(self.context.astype(np.float32), (len(x), len(self.context)))
+        return np.concatenate([x, context], axis=1)
 
-    def wished(self, ms: Floats) -> Floats:
+    def aims(self, ms: Floats) -> Floats:
         """(n,) what the network should say for these latencies."""
         return ((np.log(ms) if self.log else ms) - self.offset) / self.scale
 
@@ -155,7 +158,7 @@ def load(path: Path) -> NeuralLatency:
         low, high = facts["resolutions"]
         loaded = NeuralLatency(
             target=Target(**facts["target"]),
-            network=Mlp.of(arrays),
+            network=Mlp.from_arrays(arrays),
             context=context,
             resolutions=(low, high),
             **{key: facts[key] for key in ("encoding", "log", "scale", "offset", "relative_std", "facts")},
@@ -189,63 +192,56 @@ class Neural:
         """The fitted predictor; its `relative_std` and `left_out_mape` are those of the validation rows."""
         return self.fit_many([data], [np.empty(0)])
 
-    def fit_many(self, known: Sequence[LatencyData], contexts: Sequence[Floats]) -> NeuralLatency:
+    def fit_many(self, sets: Sequence[LatencyData], contexts: Sequence[Floats]) -> NeuralLatency:
         """One network for several targets, told apart by their contexts (c,); for the target of the first.
 
         `replace` its target and context for another one. `validation` rows are of each.
         """
         rng = np.random.default_rng(self.seed)
-        if sum(len(data) for data in known) < MIN_ROWS:
+        if (count := sum(map(len, sets))) < MIN_ROWS:
             raise ValueError(
-                f"{sum(len(data) for data in known)} measurements are too few to train a network; give at "
-                f"least {MIN_ROWS}, or adapt a predictor (learner=transfer)"
+                f"{count} measurements are too few to train a network; give at least {MIN_ROWS}, or adapt a "
+                "predictor (learner=transfer)"
             )
-        held = [self._held_out(len(data), rng) for data in known]
-        everything = [np.log(data.ms) if self.log else data.ms for data in known]
-        fitted = np.concatenate([v[~out] for v, out in zip(everything, held, strict=True)])
-        scale, offset = (float(fitted.std()), float(fitted.mean())) if self.standardise else (1.0, 0.0)
-        sides = [_sides(data) for data in known]
+        out = np.concatenate([self._held_out(len(data), rng) for data in sets])
+        ms = np.concatenate([data.ms for data in sets])
+        y = (np.log(ms) if self.log else ms)[~out]
+        ranges = [get_space(data.target.space).resolution_range(data.genomes) for data in sets]
         blank = NeuralLatency(
-            target=known[0].target,
+            target=sets[0].target,
             network=Mlp(()),
             encoding=self.encoding,
             log=self.log,
-            scale=scale or 1.0,
-            offset=offset,
+            scale=(float(y.std()) or 1.0) if self.standardise else 1.0,
+            offset=float(y.mean()) if self.standardise else 0.0,
             relative_std=0.0,
-            resolutions=(min(low for low, _ in sides), max(high for _, high in sides)),
+            resolutions=(min(low for low, _ in ranges), max(high for _, high in ranges)),
             context=contexts[0],
         )
-        inputs = [
-            replace(blank, target=data.target, context=context).inputs(data.genomes)
-            for data, context in zip(known, contexts, strict=True)
+        blanks = [
+            replace(blank, target=data.target, context=context)
+            for data, context in zip(sets, contexts, strict=True)
         ]
-        x, y = np.concatenate(inputs), np.concatenate([blank.wished(data.ms) for data in known])
-        out = np.concatenate(held)
+        x = np.concatenate([one.inputs(data.genomes) for one, data in zip(blanks, sets, strict=True)])
+        aims = blank.aims(ms)
         network = mlp.train(
-            mlp.start((x.shape[1], *self.hidden, 1), rng),
-            x[~out],
-            y[~out],
+            Mlp.random((x.shape[1], *self.hidden, 1), rng),
+            Rows(x[~out], aims[~out]),
             training=self.training,
             rng=rng,
-            validation=(x[out], y[out]),
+            validation=Rows(x[out], aims[out]),
         )
-        found = replace(blank, network=network)
-        residual = np.concatenate(
-            [
-                replace(found, target=data.target, context=context).ms(data.genomes[mask]) / data.ms[mask] - 1
-                for data, context, mask in zip(known, contexts, held, strict=True)
-            ]
-        )
+        fitted = replace(blank, network=network)
+        residual = fitted.milliseconds(network(x[out])) / ms[out] - 1
         facts = {
             "method": "neural",
-            "rows": len(y),
+            "rows": count,
             "encoding": self.encoding,
             "left_out_mape": float(100 * np.abs(residual).mean()),
         }
-        return replace(found, relative_std=relative_std(residual), facts=facts)
+        return replace(fitted, relative_std=relative_std(residual), facts=facts)
 
-    def _held_out(self, n: int, rng: np.random.Generator) -> NDArray[np.bool_]:
+    def _held_out(self, n: int, rng: Rng) -> NDArray[np.bool_]:
         held = np.zeros(n, bool)
         if self.validation is None:
             held[rng.permutation(n)[: max(int(VALIDATION_SHARE * n), 2)]] = True
@@ -262,9 +258,10 @@ class Neural:
 class FineTune:
     """A trained network moved to another device of the same space.
 
-    `base` is a saved one (.safetensors). `layers` "head": S1's way, a new last layer, the others frozen.
-    "all" (ours): first a line between the logarithms, then all layers, each of five folds as long as its
-    left-out part gains; the weights of the five are averaged. Below MIN_TUNED samples the line is all.
+    `base` is a saved one (.safetensors). With `layers` "head", the way of arXiv 2101.00732, a new last layer
+    is trained while the others are frozen. With "all" (ours) there is a line between the logarithms, then all
+    layers are trained, each of five folds as long as its left-out part gains; the weights of the five are
+    averaged. Below MIN_TUNED samples the line is all.
     """
 
     base: str = ""
@@ -287,45 +284,48 @@ class FineTune:
         if len(data) < 3:
             raise ValueError(f"{len(data)} sample(s) are too few to tune: measure at least 3 subnets")
         rng = np.random.default_rng(self.seed)
-        start = self._start(base, data, rng)
-        x = start.inputs(data.genomes)
-        fold = rng.permutation(len(data)) % min(FOLDS, len(data))
-        networks, left_out = [], np.empty(len(data))
-        for k in range(int(fold.max()) + 1):
-            kept, out = np.flatnonzero(fold != k), np.flatnonzero(fold == k)
-            mine = self._start(base, data.take(kept), rng) if self.layers == "all" else start
-            network = mine.network
-            if self.layers == "head" or len(data) >= MIN_TUNED:
+        name, base = base.target.name, replace(base, target=data.target, relative_std=0.0)
+        head = self.layers == "head"
+        start = _with_new_head(base, rng) if head else _with_line(base, data)
+        x, networks = start.inputs(data.genomes), []
+
+        def relative_error(kept: Ints, out: Ints) -> Floats:
+            tuned = start if head else _with_line(base, data.take(kept))
+            if head or len(data) >= MIN_TUNED:
+                aims = tuned.aims(data.ms)
                 network = mlp.train(
-                    network,
-                    x[kept],
-                    mine.wished(data.ms[kept]),
+                    tuned.network,
+                    Rows(x[kept], aims[kept]),
                     training=self.training,
                     rng=rng,
-                    validation=(x[out], mine.wished(data.ms[out])),
-                    only_head=self.layers == "head",
+                    validation=Rows(x[out], aims[out]),
+                    only_head=head,
                 )
-            left_out[out] = replace(mine, network=network).ms(data.genomes[out]) / data.ms[out] - 1
-            networks.append(network)
+                tuned = replace(tuned, network=network)
+            networks.append(tuned.network)
+            return tuned.milliseconds(tuned.network(x[out])) / data.ms[out] - 1
+
+        left_out = folds.left_out(folds.random_folds(len(data), FOLDS, rng=rng), relative_error)
         facts = {
             "method": f"fine-tuned ({self.layers})",
-            "base": base.target.name,
+            "base": name,
             "samples": len(data),
             "left_out_mape": float(100 * np.abs(left_out).mean()),
         }
-        return replace(start, network=_mean(networks), relative_std=relative_std(left_out), facts=facts)
+        return replace(start, network=Mlp.mean(networks), relative_std=relative_std(left_out), facts=facts)
 
-    def _start(self, base: NeuralLatency, data: LatencyData, rng: np.random.Generator) -> NeuralLatency:
-        """The network before training: with a new head, or mapped to the samples by a line."""
-        if self.layers == "head":
-            width = len(base.network.layers[-1][0])
-            head = mlp.start((width, 1), rng).layers
-            network = Mlp((*base.network.layers[:-1], *head))
-            return replace(base, target=data.target, network=network, relative_std=0.0)
-        said = base.network(base.inputs(data.genomes))
-        y = np.log(data.ms) if base.log else data.ms
-        slope, offset = _line(said, y, base.scale)
-        return replace(base, target=data.target, scale=slope, offset=offset, relative_std=0.0)
+
+def _with_new_head(base: NeuralLatency, rng: Rng) -> NeuralLatency:
+    """The network with a last layer drawn anew."""
+    *hidden, (weights, _) = base.network.layers
+    return replace(base, network=Mlp((*hidden, *Mlp.random((len(weights), 1), rng).layers)))
+
+
+def _with_line(base: NeuralLatency, data: LatencyData) -> NeuralLatency:
+    """The network whose outputs a robust line maps to the samples."""
+    y = np.log(data.ms) if base.log else data.ms
+    slope, offset = _line(base.network(base.inputs(data.genomes)), y, base.scale)
+    return replace(base, scale=slope, offset=offset)
 
 
 def _line(x: Floats, y: Floats, usual: float) -> tuple[float, float]:
@@ -338,25 +338,5 @@ def _line(x: Floats, y: Floats, usual: float) -> tuple[float, float]:
         hold = PRIOR_SAMPLES / len(x) * max(spread, 1e-12)
         slope = (float(weight @ ((x - middle) * (y - level))) + hold * usual) / (spread + hold)
         residual = y - level - slope * (x - middle)
-        mad = 1.4826 * float(np.median(np.abs(residual)))
-        trust = 1 / (1 + (residual / (2 * max(mad, 1e-4))) ** 2)
+        trust = robust.cauchy_weights(residual, robust.spread(residual, floor=1e-4))
     return slope, level - slope * middle
-
-
-def _mean(networks: Sequence[Mlp]) -> Mlp:
-    """The mean of the weights: networks tuned from one start stay close enough for it."""
-    return Mlp(
-        tuple(
-            (
-                np.mean([net.layers[i][0] for net in networks], axis=0, dtype=np.float32),
-                np.mean([net.layers[i][1] for net in networks], axis=0, dtype=np.float32),
-            )
-            for i in range(len(networks[0].layers))
-        )
-    )
-
-
-def _sides(data: LatencyData) -> tuple[int, int]:
-    space = get_space(data.target.space)
-    r: Ints = space.column(data.genomes, "r") if "r" in space.index else np.zeros(1, np.int64)
-    return int(r.min()), int(r.max())

@@ -10,8 +10,8 @@ import pytest
 from latency.data import LatencyData
 from latency.measuring.engine import NotInstalledError, build_engine
 from latency.modules.kinds import module_kind
+from latency.perceptron import Training
 from latency.predictors import interface
-from latency.predictors.mlp import Training
 from latency.predictors.neural import Neural
 from latency.target import Target, gpu
 from latency.zoo import catalogue

@@ -10,8 +10,8 @@ from benchmarks import latency_tables
 from benchmarks.protocols import gpu_loo
 from benchmarks.protocols.help_ofa import gpu
 from benchmarks.protocols.protocol import Row, read
+from latency.perceptron import Training
 from latency.predictors.gpu_spec import GpuSpec, study
-from latency.predictors.mlp import Training
 from latency.predictors.neural import FineTune, Neural
 from latency.scores import scores
 

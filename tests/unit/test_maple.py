@@ -15,9 +15,9 @@ from latency.descriptors import Known, importance_weights, scaled_descriptors
 from latency.features import features
 from latency.measuring import instruction_sets, operators
 from latency.measuring.operators import Operators
+from latency.perceptron import Training
 from latency.predictors import interface
 from latency.predictors.maple import Maple, Strengths, likeliest, virtual_examples
-from latency.predictors.mlp import Training
 from latency.target import Target
 from latency.zoo import devices
 from supernet import footprint

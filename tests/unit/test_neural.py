@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from latency.data import LatencyData
+from latency.perceptron import Mlp, Training
 from latency.predictors import interface, mlp, neural
-from latency.predictors.mlp import Mlp, Training
+from latency.predictors.mlp import Rows
 from latency.predictors.neural import FineTune, Neural
 from latency.scores import scores
 from latency.zoo import catalogue
@@ -19,7 +20,7 @@ SMALL = Neural(hidden=(32, 32), training=SHORT)
 
 
 def measured(n: int, name: str = "2080ti_b64_w1.0", seed: int = 0) -> LatencyData:
-    """n latencies of a shipped target at S1's resolutions."""
+    """n latencies of a shipped target at one resolution of arXiv 2101.00732."""
     target = catalogue.target(name)
     genomes = s1_space().sample(n, np.random.default_rng(seed))
     ms = catalogue.predictor(name).predict(genomes, target).mean
@@ -27,14 +28,14 @@ def measured(n: int, name: str = "2080ti_b64_w1.0", seed: int = 0) -> LatencyDat
 
 
 def s1_space() -> SearchSpace:
-    """One of S1's resolutions."""
+    """The space at a resolution that its `s1` encoding knows."""
     return get_space("ofa_mbv3_w1.0").restrict("r", 224, 224)
 
 
 def test_forward_pass_is_that_of_torch(rng):
     import torch
 
-    network = mlp.start((7, 5, 3, 1), rng)
+    network = Mlp.random((7, 5, 3, 1), rng)
     layers = []
     for weights, bias in network.layers:
         layer = torch.nn.Linear(*weights.shape)
@@ -49,11 +50,11 @@ def test_a_network_learns_a_linear_function_and_weights_of_rows_count(rng):
     x = rng.normal(size=(400, 4)).astype(np.float32)
     y = x @ np.array([1.0, -2.0, 0.5, 0.0])
     wrong = np.r_[y[:200], -y[200:]]  # the second half lies
-    start = mlp.start((4, 32, 1), rng)
+    start = Mlp.random((4, 32, 1), rng)
     options = dict(training=Training(epochs=60, batch=32, learning_rate=1e-2, loss="mse"), rng=rng)
-    honest = mlp.train(start, x, y, **options)
-    trusted = mlp.train(start, x, wrong, sample_weight=np.r_[np.ones(200), np.zeros(200)], **options)
-    deceived = mlp.train(start, x, wrong, **options)
+    honest = mlp.train(start, Rows(x, y), **options)
+    trusted = mlp.train(start, Rows(x, wrong, np.r_[np.ones(200), np.zeros(200)]), **options)
+    deceived = mlp.train(start, Rows(x, wrong), **options)
     error = [float(np.abs(network(x) - y).mean()) for network in (honest, trusted, deceived)]
     assert error[0] < 0.1
     assert error[1] < 0.3
@@ -62,8 +63,8 @@ def test_a_network_learns_a_linear_function_and_weights_of_rows_count(rng):
 
 def test_only_the_head_moves(rng):
     x, y = rng.normal(size=(64, 3)), rng.normal(size=64)
-    start = mlp.start((3, 8, 1), rng)
-    tuned = mlp.train(start, x, y, training=SHORT, rng=rng, only_head=True)
+    start = Mlp.random((3, 8, 1), rng)
+    tuned = mlp.train(start, Rows(x, y), training=SHORT, rng=rng, only_head=True)
     assert (tuned.layers[0][0] == start.layers[0][0]).all()
     assert (tuned.layers[1][0] != start.layers[1][0]).any()
 
@@ -72,12 +73,12 @@ def test_divergence_is_an_error(rng):
     x, y = rng.normal(size=(64, 3)), 1e6 * rng.normal(size=64)
     steep = Training(epochs=5, learning_rate=1e6, optimiser="sgd", loss="mse", schedule="constant")
     with pytest.raises(ValueError, match="lower learning_rate"):
-        mlp.train(mlp.start((3, 8, 1), rng), x, y, training=steep, rng=rng)
+        mlp.train(Mlp.random((3, 8, 1), rng), Rows(x, y), training=steep, rng=rng)
 
 
 def test_shapes_that_do_not_follow_are_refused():
     with pytest.raises(ValueError, match="no network"):
-        Mlp.of(
+        Mlp.from_arrays(
             {
                 "weight0": np.zeros((3, 4)),
                 "bias0": np.zeros(4),
@@ -155,7 +156,7 @@ def test_too_few_rows_and_other_targets_are_refused():
 
 
 def test_fine_tuning_moves_a_network_to_another_gpu_and_leaves_the_base_alone():
-    """All layers beat the line alone with 200 samples; ten samples beat a new head (S1's way)."""
+    """All layers beat the line alone with 200 samples; ten samples beat a new head (arXiv 2101.00732)."""
     base = Neural(hidden=(64, 64), training=replace(SHORT, epochs=40)).fit(measured(1500))
     before = base.network.layers[0][0].copy()
     few, many = measured(10, "p40_b64_w1.0", 3), measured(200, "p40_b64_w1.0", 4)

@@ -1,0 +1,109 @@
+"""A multi-layer perceptron evaluated with numpy, so that a search needs no PyTorch, and how one is trained.
+
+`latency.predictors.mlp` trains it. Letters: n rows, p inputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from pydantic import ConfigDict, Field
+from pydantic import dataclasses as pydantic
+
+from supernet.arrays import Floats, Rng
+
+Singles = NDArray[np.float32]
+CHUNK = 4096  # rows at a time: their activations stay in the cache
+
+
+@dataclass(frozen=True, eq=False)
+class Mlp:
+    """Linear layers with ReLU between them, one output."""
+
+    layers: tuple[tuple[Singles, Singles], ...]  # (weights (in, out), bias (out,))
+
+    @classmethod
+    def random(cls, widths: tuple[int, ...], rng: Rng) -> Mlp:
+        """A network of these layer widths, weights uniform in +-1/sqrt(inputs), as PyTorch draws them."""
+        layers = []
+        for inputs, outputs in pairwise(widths):
+            bound = 1 / np.sqrt(inputs)
+            weights = rng.uniform(-bound, bound, (inputs, outputs)).astype(np.float32)
+            layers.append((weights, rng.uniform(-bound, bound, outputs).astype(np.float32)))
+        return cls(tuple(layers))
+
+    @classmethod
+    def mean(cls, networks: Sequence[Mlp]) -> Mlp:
+        """The mean of the weights: networks tuned from one start stay close enough for it."""
+        return cls(
+            tuple(
+                (np.mean(weights, axis=0, dtype=np.float32), np.mean(bias, axis=0, dtype=np.float32))
+                for weights, bias in (
+                    zip(*layers, strict=True)
+                    for layers in zip(*(net.layers for net in networks), strict=True)
+                )
+            )
+        )
+
+    def __call__(self, x: ArrayLike) -> Floats:
+        """(n,) outputs of (n, p) inputs."""
+        rows = np.asarray(x, np.float32)
+        outputs = np.empty(len(rows))
+        for first in range(0, len(rows), CHUNK):
+            hidden = rows[first : first + CHUNK]
+            for i, (weights, bias) in enumerate(self.layers):
+                hidden = hidden @ weights + bias
+                if i < len(self.layers) - 1:
+                    np.maximum(hidden, 0, out=hidden)
+            outputs[first : first + CHUNK] = hidden[:, 0]
+        return outputs
+
+    def scaled(self, factor: float) -> Mlp:
+        """The same network, its outputs times a factor."""
+        *hidden, (weights, bias) = self.layers
+        return Mlp((*hidden, (np.float32(factor) * weights, np.float32(factor) * bias)))
+
+    def arrays(self) -> dict[str, Singles]:
+        """Named arrays, for a file."""
+        named = {f"weight{i}": weights for i, (weights, _) in enumerate(self.layers)}
+        return named | {f"bias{i}": bias for i, (_, bias) in enumerate(self.layers)}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Mlp:
+        """From `arrays()`; ValueError when the shapes do not follow one another."""
+        count = sum(name.startswith("weight") for name in arrays)
+        layers = tuple(
+            (np.asarray(arrays[f"weight{i}"], np.float32), np.asarray(arrays[f"bias{i}"], np.float32))
+            for i in range(count)
+        )
+        widths = [weights.shape for weights, _ in layers]
+        fits = all(a[1] == b[0] for a, b in zip(widths, [*widths[1:], (1, 1)], strict=True)) and all(
+            bias.shape == weights.shape[1:] for weights, bias in layers
+        )
+        if not layers or not fits:
+            raise ValueError(f"layers of shapes {widths} are no network with one output")
+        return cls(layers)
+
+
+@pydantic.dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+class Training:
+    """How a network is trained.
+
+    `loss` "rmse" is the root of the mean squared error of each batch. `patience` epochs without a better
+    validation loss end the training; without validation rows all `epochs` are run.
+    """
+
+    epochs: Annotated[int, Field(ge=1)] = 60
+    batch: Annotated[int, Field(ge=1)] = 64
+    learning_rate: Annotated[float, Field(gt=0)] = 4e-3
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-2
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0  # of SGD
+    loss: Literal["rmse", "mse", "l1"] = "l1"
+    optimiser: Literal["sgd", "adamw"] = "adamw"
+    schedule: Literal["constant", "cosine"] = "cosine"
+    patience: Annotated[int, Field(ge=1)] | None = None
