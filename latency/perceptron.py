@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Annotated, Any, Literal
@@ -16,6 +16,7 @@ from pydantic import ConfigDict, Field
 from pydantic import dataclasses as pydantic
 
 from supernet.arrays import Floats, Rng
+from supernet.files.artifact import Arrays
 
 Singles = NDArray[np.float32]
 CHUNK = 4096  # rows at a time: their activations stay in the cache
@@ -40,15 +41,9 @@ class Mlp:
     @classmethod
     def mean(cls, networks: Sequence[Mlp]) -> Mlp:
         """The mean of the weights: networks tuned from one start stay close enough for it."""
-        return cls(
-            tuple(
-                (np.mean(weights, axis=0, dtype=np.float32), np.mean(bias, axis=0, dtype=np.float32))
-                for weights, bias in (
-                    zip(*layers, strict=True)
-                    for layers in zip(*(net.layers for net in networks), strict=True)
-                )
-            )
-        )
+        parts = [[part for layer in net.layers for part in layer] for net in networks]
+        means = [np.asarray(np.mean(part, axis=0), np.float32) for part in zip(*parts, strict=True)]
+        return cls(tuple(zip(means[0::2], means[1::2], strict=True)))
 
     def __call__(self, x: ArrayLike) -> Floats:
         """(n,) outputs of (n, p) inputs."""
@@ -68,14 +63,14 @@ class Mlp:
         *hidden, (weights, bias) = self.layers
         return Mlp((*hidden, (np.float32(factor) * weights, np.float32(factor) * bias)))
 
-    def arrays(self) -> dict[str, Singles]:
+    def stored(self) -> tuple[Arrays, None]:
         """Named arrays, for a file."""
-        named = {f"weight{i}": weights for i, (weights, _) in enumerate(self.layers)}
-        return named | {f"bias{i}": bias for i, (_, bias) in enumerate(self.layers)}
+        named: Arrays = {f"weight{i}": weights for i, (weights, _) in enumerate(self.layers)}
+        return named | {f"bias{i}": bias for i, (_, bias) in enumerate(self.layers)}, None
 
     @classmethod
-    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Mlp:
-        """From `arrays()`; ValueError when the shapes do not follow one another."""
+    def restored(cls, arrays: Arrays, _: Any = None) -> Mlp:
+        """From `stored()`; ValueError when the shapes do not follow one another."""
         count = sum(name.startswith("weight") for name in arrays)
         layers = tuple(
             (np.asarray(arrays[f"weight{i}"], np.float32), np.asarray(arrays[f"bias{i}"], np.float32))

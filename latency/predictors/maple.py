@@ -28,11 +28,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, field, replace
 from dataclasses import dataclass as plain_dataclass
-from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
@@ -41,16 +39,16 @@ from latency.data import LatencyData
 from latency.descriptors import Known, importance_weights, references, scaled_descriptors
 from latency.features import Line, Scale, features, squared_distance
 from latency.perceptron import Mlp, Training
+from latency.predictors import interface
 from latency.predictors.interface import space_of
 from latency.target import Target
 from supernet import registry
 from supernet.arrays import Floats, Genomes, Ints
-from supernet.files import artifact
+from supernet.files.artifact import Arrays
 from supernet.fits import gaussian, robust
 from supernet.prediction import Prediction
 from supernet.space import SearchSpace, get_space
 
-KIND = "maple predictor"
 STRENGTH_ROWS, STRENGTH_REFERENCES = 320, 10  # of the known devices, for the marginal likelihood
 DOUBT = 2.0  # a virtual label is trusted within this many times the log ratio on known devices
 SWEEPS = 2
@@ -160,7 +158,7 @@ class Maple:
             blocks.append(np.concatenate([references(known, data.genomes), (own - own.mean())[None]]))
         scaled = scaled_descriptors(blocks)
         rows, line, scale = self._rows(known, data, scaled)
-        function: KernelSum | DescribedNetwork
+        function: Regression
         if self.form == "gp":
             strengths = strengths or likeliest(known, smooth=self.smooth, with_references=self.references)
             function, left_out = _gp(rows, scaled, strengths, len(data))
@@ -325,9 +323,29 @@ def likeliest(
 
 
 # ---------------------------------------------------------------------- what is fitted
+class Regression(Protocol):
+    """What is left of log latencies by scaled features (n, p)."""
+
+    @property
+    def inputs(self) -> int:
+        """The number p of features; ValueError for arrays that do not belong together."""
+
+    def __call__(self, x: Floats) -> Floats: ...
+
+    def stored(self) -> tuple[Arrays, None]:
+        """Named arrays, for a file."""
+
+    @staticmethod
+    def restored(arrays: Arrays, _: None = None) -> Regression:
+        """The one that arrays of a file hold."""
+        if "of" in arrays:
+            return KernelSum(arrays["of"], arrays["weights"], arrays["constants"])
+        return DescribedNetwork(Mlp.restored(arrays), arrays["descriptor"], float(arrays["unit"][0]))
+
+
 @plain_dataclass(frozen=True, eq=False)
-class KernelSum:
-    """x (n, p) scaled -> K(x, rows) @ weights + level; the linear part of K as one weight per feature."""
+class KernelSum(Regression):
+    """K(x, rows) @ weights + level; the linear part of K as one weight per feature."""
 
     rows: Floats  # (u, p)
     weights: Floats  # (u,)
@@ -342,19 +360,17 @@ class KernelSum:
 
     @property
     def inputs(self) -> int:
-        """Number of features."""
         if self.weights.shape != self.rows.shape[:1]:
             raise ValueError(f"{len(self.weights)} weights of {len(self.rows)} architectures")
         return self.rows.shape[1]
 
-    def arrays(self) -> dict[str, NDArray[Any]]:
-        """Named arrays, for a file."""
-        return {"of": self.rows, "weights": self.weights, "constants": self.constants}
+    def stored(self) -> tuple[Arrays, None]:
+        return {"of": self.rows, "weights": self.weights, "constants": self.constants}, None
 
 
 @plain_dataclass(frozen=True, eq=False)
-class DescribedNetwork:
-    """x (n, p) scaled -> the output of the network for the target's descriptor."""
+class DescribedNetwork(Regression):
+    """The output of the network for the target's descriptor."""
 
     network: Mlp
     descriptor: Floats
@@ -366,12 +382,11 @@ class DescribedNetwork:
 
     @property
     def inputs(self) -> int:
-        """Number of features."""
         return len(self.network.layers[0][0]) - len(self.descriptor)
 
-    def arrays(self) -> dict[str, NDArray[Any]]:
-        """Named arrays, for a file."""
-        return {**self.network.arrays(), "descriptor": self.descriptor, "unit": np.array([self.unit])}
+    def stored(self) -> tuple[Arrays, None]:
+        arrays, _ = self.network.stored()
+        return {**arrays, "descriptor": self.descriptor, "unit": np.array([self.unit])}, None
 
 
 @plain_dataclass(frozen=True, eq=False)
@@ -379,7 +394,7 @@ class MaplePredictor:
     """Milliseconds of one batch on one target; `function` of scaled features is what the line leaves."""
 
     target: Target
-    function: KernelSum | DescribedNetwork
+    function: Regression
     scale: Scale
     line: Line
     relative_std: float  # of a single new measurement, from samples left out
@@ -400,46 +415,11 @@ class MaplePredictor:
         """Fitted anew from the devices of the zoo, with the same options, for the target of these samples."""
         return registry.build(registry.load("learner", "maple") | self.facts["options"]).fit(data)
 
-    def save(self, path: str | Path) -> None:
-        arrays = {
-            **self.function.arrays(),
-            "middle": self.scale.middle,
-            "spread": self.scale.spread,
-            "line": np.array([self.line.middle, self.line.slope, self.line.at]),
-        }
-        facts = dict(
-            target=asdict(self.target),
-            relative_std=self.relative_std,
-            resolutions=list(self.resolutions),
-            facts=dict(self.facts),
-        )
-        artifact.save(Path(path), KIND, arrays, facts)
-
-
-def load(path: Path) -> MaplePredictor:
-    """A saved predictor; ValueError that names the file when it is damaged or something else."""
-    arrays, facts = artifact.load(path, KIND)
-    try:
-        function: KernelSum | DescribedNetwork
-        if "of" in arrays:
-            function = KernelSum(arrays["of"], arrays["weights"], arrays["constants"])
-        else:
-            function = DescribedNetwork(
-                Mlp.from_arrays(arrays), arrays["descriptor"], float(arrays["unit"][0])
-            )
-        space = get_space(facts["target"]["space"])
+    def check(self) -> None:
+        """ValueError unless the regression and its scale take the features of its space."""
+        space = get_space(self.target.space)
         needed = features(space, space.sample(1, np.random.default_rng(0))).shape[1]
-        if not function.inputs == needed == len(arrays["middle"]) == len(arrays["spread"]):
-            raise ValueError(f"{space.name} has {needed} features, the file {function.inputs}")
-        low, high = facts["resolutions"]
-        return MaplePredictor(
-            target=Target(**facts["target"]),
-            function=function,
-            scale=Scale(arrays["middle"], arrays["spread"]),
-            line=Line(*map(float, arrays["line"])),
-            relative_std=float(facts["relative_std"]),
-            resolutions=(low, high),
-            facts=facts["facts"],
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} is no usable maple predictor ({error}); left as it is") from error
+        if not self.function.inputs == needed == len(self.scale.middle) == len(self.scale.spread):
+            raise ValueError(f"{space.name} has {needed} features, the file {self.function.inputs}")
+
+    save = interface.save

@@ -15,9 +15,9 @@ Letters: n measurements, p inputs, c context inputs (what is known of the device
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
 from dataclasses import dataclass as plain_dataclass
 from dataclasses import field as plain_field
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -29,17 +29,15 @@ from pydantic.dataclasses import dataclass
 from latency.conformal import relative_std
 from latency.data import LatencyData
 from latency.perceptron import Mlp, Training
-from latency.predictors import mlp
+from latency.predictors import interface, mlp
 from latency.predictors.interface import space_of
 from latency.predictors.mlp import Rows
 from latency.target import Target
 from supernet.arrays import Floats, Genomes, Ints, Rng
-from supernet.files import artifact
 from supernet.fits import folds, robust
 from supernet.prediction import Prediction
 from supernet.space import SearchSpace, get_space
 
-KIND = "neural latency predictor"
 PAPER_SIDES = np.arange(112, 225, 16)  # pixels, of arXiv 2101.00732
 KNOTS = np.arange(128, 225, 16)  # pixels
 VALIDATION_SHARE = 0.15  # as in arXiv 2101.00732, 70/15/15
@@ -134,43 +132,15 @@ class NeuralLatency:
         """This predictor fine-tuned to another target of the same space; `FineTune` has the options."""
         return FineTune().tune(self, data)
 
-    def save(self, path: str | Path) -> None:
-        """One `.safetensors` file: the weights, and everything else as JSON in its header."""
-        facts = dict(
-            target=asdict(self.target),
-            encoding=self.encoding,
-            log=self.log,
-            scale=self.scale,
-            offset=self.offset,
-            relative_std=self.relative_std,
-            resolutions=list(self.resolutions),
-            facts=dict(self.facts),
-        )
-        arrays = self.network.arrays() | {"context": self.context.astype(np.float32)}
-        artifact.save(Path(path), KIND, arrays, facts)
-
-
-def load(path: Path) -> NeuralLatency:
-    """A saved predictor; ValueError that names the file when it is damaged or something else."""
-    arrays, facts = artifact.load(path, KIND)
-    try:
-        context = arrays.pop("context").astype(np.float64)
-        low, high = facts["resolutions"]
-        loaded = NeuralLatency(
-            target=Target(**facts["target"]),
-            network=Mlp.from_arrays(arrays),
-            context=context,
-            resolutions=(low, high),
-            **{key: facts[key] for key in ("encoding", "log", "scale", "offset", "relative_std", "facts")},
-        )
-        space = get_space(loaded.target.space)
-        probe = space.restrict("r", low, low) if "r" in space.index else space
-        inputs = loaded.inputs(probe.sample(1, np.random.default_rng(0)))
-        if inputs.shape[1] != len(loaded.network.layers[0][0]):
+    def check(self) -> None:
+        """ValueError unless the network takes the inputs of its space."""
+        space = get_space(self.target.space)
+        probe = space.restrict("r", self.resolutions[0], self.resolutions[0]) if "r" in space.index else space
+        inputs = self.inputs(probe.sample(1, np.random.default_rng(0)))
+        if inputs.shape[1] != len(self.network.layers[0][0]):
             raise ValueError(f"its network has another number of inputs than {space.name}")
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} is no usable {KIND} ({error}); left as it is") from error
-    return loaded
+
+    save = interface.save
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
@@ -275,7 +245,7 @@ class FineTune:
         """The predictor of the target of these samples."""
         if not self.base:
             raise ValueError("please give base=FILE.safetensors, a network fitted with learner=neural")
-        return self.tune(load(Path(self.base)), data)
+        return self.tune(interface.load_as(NeuralLatency, Path(self.base)), data)
 
     def tune(self, base: NeuralLatency, data: LatencyData) -> NeuralLatency:
         """`base` moved to the target of `data`; ValueError for another space or fewer than 3 samples."""

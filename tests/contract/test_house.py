@@ -84,7 +84,6 @@ ALLOWED: dict[str, set[str]] = {
         "supernet.training.train",
     },
     "long_functions": {
-        "latency.predictors.mlp:train",
         "search.ranking.efficiency:efficiency",
         "search.run:run",
     },
@@ -92,7 +91,6 @@ ALLOWED: dict[str, set[str]] = {
         "latency.adaptation:adapt",
         "latency.measuring.here:here",
         "latency.measuring.session:time_jobs",
-        "latency.predictors.mlp:train",
         "latency.target:modules",
         "search.ranking.rank:rank",
         "search.report.search_report:render",

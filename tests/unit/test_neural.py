@@ -78,7 +78,7 @@ def test_divergence_is_an_error(rng):
 
 def test_shapes_that_do_not_follow_are_refused():
     with pytest.raises(ValueError, match="no network"):
-        Mlp.from_arrays(
+        Mlp.restored(
             {
                 "weight0": np.zeros((3, 4)),
                 "bias0": np.zeros(4),
