@@ -26,10 +26,10 @@ from search.objective import InfeasibleError
 from search.problem import Problem
 from search.report import search_report
 from search.searchers.searcher import InformedSearcher, Searcher
-from search.sinks import Jsonl, Sink
 from search.verify import Verification, Verifier
 from supernet.files import artifact
-from supernet.files.run_folder import RunFolder
+from supernet.files.run_folder import EVENTS, RunFolder
+from supernet.files.sinks import Jsonl, Sink
 
 KIND = "search checkpoint"
 PREDICTORS = ("predictor.npz", "predictor_int8.npz")  # what a run here was adapted to, there before it starts
@@ -109,13 +109,12 @@ def run(
             searcher.inform(problem.evaluator)
         if (out / "checkpoint.npz").exists():
             state = _resume(out / "checkpoint.npz", problem, searcher, fingerprint)
-        everyone = [Jsonl(out / "events.jsonl"), *sinks]
+        everyone = [Jsonl(out / EVENTS, "generation"), *sinks]
         try:
             facts = {
                 "objectives": names,
                 "budget": budget,
                 "seed": seed,
-                "generations_before": len(state.history),
             }
             facts["environment"] = environment
             for sink in everyone:
@@ -197,7 +196,7 @@ def _loop(
                     row[f"best_{objective.name}"] = float(objective.cost(value))
             state.history.append(row)
             for sink in sinks:
-                sink.generation(row)
+                sink.log(row)
             if stop:
                 _checkpoint(out / "checkpoint.npz", searcher, state)
                 raise Interrupted

@@ -1,9 +1,9 @@
 """The measurement store: every timed burst of every subnet, append-only, in one SQLite file.
 
 A *sitting* is one session of measuring on one target; a *visit* is a burst of runs of one subnet within it.
-Rows are never changed or deleted (triggers refuse it). Write-ahead logging lets several processes write and
-read at once; each visit is committed on its own, so a killed process loses at most the visit in flight. What
-the database cannot take (disk full, locked for too long) goes to a CSV file beside it.
+The file only grows (`supernet.files.append_only`), and each visit is committed on its own, so a killed
+process loses at most the visit in flight. What the database cannot take (disk full, locked for too long) goes
+to a CSV file beside it.
 """
 
 from __future__ import annotations
@@ -22,29 +22,21 @@ from types import TracebackType
 from typing import Any
 
 from latency.target import Target
+from supernet.files import append_only
+from supernet.files.append_only import StoreError
 
-BUSY_SECONDS = 30.0  # how long to wait for another process's write
-RETRY_MS = 100  # once that was in vain
-SCHEMA = """
-CREATE TABLE IF NOT EXISTS sittings (
-  id TEXT PRIMARY KEY, unix_time REAL NOT NULL, engine_version TEXT NOT NULL, target TEXT NOT NULL,
-  facts TEXT NOT NULL
-);
-CREATE TABLE IF NOT EXISTS visits (
-  sitting TEXT NOT NULL REFERENCES sittings(id), unix_time REAL NOT NULL, architecture TEXT NOT NULL,
-  role TEXT NOT NULL, block INTEGER NOT NULL, round INTEGER NOT NULL, wall_ms TEXT NOT NULL,
-  cpu_ms TEXT NOT NULL, others REAL, error TEXT, PRIMARY KEY (sitting, unix_time, architecture)
-);
-""" + "".join(
-    f"CREATE TRIGGER IF NOT EXISTS {table}_{verb} BEFORE {verb} ON {table} "
-    "BEGIN SELECT RAISE(ABORT, 'the measurement store only grows'); END;\n"
-    for table in ("sittings", "visits")
-    for verb in ("UPDATE", "DELETE")
-)
-
-
-class StoreError(ValueError):
-    """The store cannot be used, or could not take everything; says where the measurements are."""
+RETRY_MS = 100  # once a write had to wait in vain for another process
+TABLES = {
+    "sittings": (
+        "id TEXT PRIMARY KEY, unix_time REAL NOT NULL, engine_version TEXT NOT NULL, target TEXT NOT NULL, "
+        "facts TEXT NOT NULL"
+    ),
+    "visits": (
+        "sitting TEXT NOT NULL REFERENCES sittings(id), unix_time REAL NOT NULL, architecture TEXT NOT NULL, "
+        "role TEXT NOT NULL, block INTEGER NOT NULL, round INTEGER NOT NULL, wall_ms TEXT NOT NULL, "
+        "cpu_ms TEXT NOT NULL, others REAL, error TEXT, PRIMARY KEY (sitting, unix_time, architecture)"
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -129,17 +121,7 @@ class Store:
         self.path = Path(path)
         self._rescued: Path | None = None
         self._reason = ""
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._database = sqlite3.connect(self.path, timeout=BUSY_SECONDS, isolation_level=None)
-            self._database.row_factory = sqlite3.Row
-            self._database.execute("PRAGMA journal_mode=WAL")
-            self._database.executescript(SCHEMA)
-        except (sqlite3.Error, OSError) as error:
-            raise StoreError(
-                f"{self.path} cannot be used as a measurement store ({error}); left as it is, choose another "
-                "store="
-            ) from error
+        self._database = append_only.Database(self.path, "measurement", TABLES).connect()
 
     def __enter__(self) -> Store:
         return self
@@ -161,18 +143,11 @@ class Store:
         """Commit one visit (and its sitting, the first time)."""
         try:
             with self._database:
-                self._insert("sittings", sitting.row())
-                self._insert("visits", visit.row())
+                append_only.insert(self._database, "sittings", sitting.row())
+                append_only.insert(self._database, "visits", visit.row())
         except sqlite3.Error as error:
             self._rescue(sitting, visit, str(error))
             self._database.execute(f"PRAGMA busy_timeout = {RETRY_MS}")  # do not wait as long every time
-
-    def _insert(self, table: str, row: Mapping[str, Any]) -> int:
-        names = ", ".join(row)
-        marks = ", ".join(f":{name}" for name in row)
-        return self._database.execute(
-            f"INSERT OR IGNORE INTO {table} ({names}) VALUES ({marks})", row
-        ).rowcount
 
     def _rescue(self, sitting: Sitting, visit: Visit, reason: str) -> None:
         self._reason = reason
@@ -230,8 +205,8 @@ class Store:
                 for line in csv.DictReader(file):
                     sitting = Sitting.of({name: line[f"sitting_{name}"] for name in SITTING})
                     visit = Visit.of({name: line[name] for name in VISIT})
-                    self._insert("sittings", sitting.row())
-                    count += self._insert("visits", visit.row())
+                    append_only.insert(self._database, "sittings", sitting.row())
+                    count += append_only.insert(self._database, "visits", visit.row())
         except (KeyError, TypeError, ValueError, sqlite3.Error) as error:
             raise StoreError(
                 f"{path} is no export of a measurement store ({error}); nothing was added"

@@ -18,9 +18,10 @@ from latency.predictors.by_precision import ByPrecision
 from latency.predictors.interface import LatencyPredictor
 from latency.target import Target
 from latency.zoo import catalogue
-from search import command, models, problem, run, sinks, verify
+from search import command, models, problem, run, verify
 from search.models import QUANTITIES
 from supernet import registry
+from supernet.files import sinks
 from supernet.space import SearchSpace, get_space
 from supernet.surrogates import accuracy, int8_change
 
@@ -133,7 +134,8 @@ def search(
     options: Options, config: dict[str, Any], asked: problem.Problem, out: Path, store: Store | None
 ) -> None:
     """Run, or go on with, the search in `out` and print its front."""
-    reports: list[sinks.Sink] = [sinks.Bar(options.evaluations)]
+    shown = {"front_size": "front {:.0f}", "hypervolume": "hypervolume {:.4f}"}
+    reports: list[sinks.Sink] = [sinks.Bar("search", options.evaluations, shown, counted="evaluations")]
     if options.wandb != "disabled":
         reports.append(sinks.Wandb(out, config, options.wandb))
     plan: dict[str, Any] = {"budget": options.evaluations, "seed": options.seed}

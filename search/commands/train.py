@@ -12,8 +12,10 @@ from typing import Any
 
 from search import command
 from supernet import registry
+from supernet.files.sinks import Bar, Sink, Wandb
 from supernet.training import measured_accuracy, train
-from supernet.training.epoch_sinks import EpochBar, EpochSink, EpochWandb
+
+SHOWN = {"phase": "{}", "loss": "loss {:.3f}", "val_largest": "val {:.3f}", "val_smallest": ".. {:.3f}"}
 
 
 def task(config: dict[str, Any]) -> None:
@@ -26,11 +28,11 @@ def task(config: dict[str, Any]) -> None:
         config["data"]["root"] = str(Path(config["data"]["root"]).resolve())
     torch.set_num_threads(config["threads"])
     with train.processes() as group:
-        sinks: list[EpochSink] = []
+        sinks: list[Sink] = []
         if group.rank == 0:
-            sinks.append(EpochBar(optimisation.epochs))
+            sinks.append(Bar("train", optimisation.epochs, SHOWN))
             if config["wandb"] != "disabled":
-                sinks.append(EpochWandb(out, config, config["wandb"]))
+                sinks.append(Wandb(out, config, config["wandb"]))
         try:
             trained = train.train(
                 registry.build(config["space"]),

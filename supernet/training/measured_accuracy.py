@@ -11,14 +11,11 @@ everything else the value depends on.
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
 import json
-import sqlite3
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -33,88 +30,14 @@ from supernet.files import artifact
 from supernet.prediction import Prediction
 from supernet.space import SearchSpace
 from supernet.training import train
+from supernet.training.accuracy_store import AccuracyStore, Measured
 from supernet.weights import network
 from supernet.weights import subnet as subnets
 from supernet.weights.images import Images
 from supernet.weights.network import Trained
 
 STORE = "accuracies.sqlite"
-BUSY_SECONDS = 30.0  # how long to wait for another process's write
-SCHEMA = """
-CREATE TABLE IF NOT EXISTS settings (id TEXT PRIMARY KEY, facts TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS accuracies (
-  setting TEXT NOT NULL REFERENCES settings(id), architecture TEXT NOT NULL, correct INTEGER NOT NULL,
-  images INTEGER NOT NULL, seconds REAL NOT NULL, unix_time REAL NOT NULL,
-  PRIMARY KEY (setting, architecture)
-);
-""" + "".join(
-    f"CREATE TRIGGER IF NOT EXISTS {table}_{verb} BEFORE {verb} ON {table} "
-    "BEGIN SELECT RAISE(ABORT, 'the accuracy store only grows'); END;\n"
-    for table in ("settings", "accuracies")
-    for verb in ("UPDATE", "DELETE")
-)
 Watch = Callable[[int, int], None]  # subnets measured so far, and of how many
-
-
-@dataclass(frozen=True)
-class Measured:
-    """How many of the images one subnet classified correctly, and how long that took."""
-
-    correct: int
-    images: int
-    seconds: float  # of extracting, calibrating and classifying
-
-
-class AccuracyStore:
-    """Counts of correct images by setting and architecture; rows are never changed or deleted (triggers
-    refuse it).
-
-    A setting is the SHA-256 of the facts that a value depends on. Each value is committed on its own, so a
-    killed process loses at most the one in flight. Several processes may read and write at once.
-    """
-
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
-        with self._open() as database:
-            database.executescript(SCHEMA)
-
-    @contextmanager
-    def _open(self) -> Iterator[sqlite3.Connection]:
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            database = sqlite3.connect(self.path, timeout=BUSY_SECONDS, isolation_level=None)
-            try:
-                database.execute("PRAGMA journal_mode=WAL")
-                yield database
-            finally:
-                database.close()
-        except (sqlite3.Error, OSError) as error:
-            raise ValueError(
-                f"{self.path} cannot be used as an accuracy store ({error}); left as it is, choose another "
-                "store="
-            ) from error
-
-    @staticmethod
-    def key(facts: Mapping[str, Any]) -> str:
-        """The setting of these facts."""
-        return hashlib.sha256(json.dumps(dict(facts), sort_keys=True).encode()).hexdigest()
-
-    def add(self, facts: Mapping[str, Any], architecture: str, measured: Measured) -> None:
-        """Commit one value; one that is there already stays."""
-        setting, text = self.key(facts), json.dumps(dict(facts), sort_keys=True)
-        row = (setting, architecture, measured.correct, measured.images, measured.seconds, time.time())
-        with self._open() as database:
-            database.execute("INSERT OR IGNORE INTO settings VALUES (?, ?)", (setting, text))
-            database.execute("INSERT OR IGNORE INTO accuracies VALUES (?, ?, ?, ?, ?, ?)", row)
-
-    def values(self, facts: Mapping[str, Any]) -> dict[str, Measured]:
-        """Everything measured in this setting, by architecture, in the order it was added."""
-        query = (
-            "SELECT architecture, correct, images, seconds FROM accuracies WHERE setting = ? ORDER BY rowid"
-        )
-        with self._open() as database:
-            rows = database.execute(query, (self.key(facts),)).fetchall()
-        return {name: Measured(correct, images, seconds) for name, correct, images, seconds in rows}
 
 
 @checked_dataclass(frozen=True, config=ConfigDict(extra="forbid"))

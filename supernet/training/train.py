@@ -34,10 +34,10 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from supernet.arrays import Genomes
 from supernet.files import artifact
-from supernet.files.run_folder import RunFolder
+from supernet.files.run_folder import EVENTS, RunFolder
+from supernet.files.sinks import Jsonl, Row, Sink
 from supernet.space import SearchSpace
 from supernet.training.depthwise import SmallMaps
-from supernet.training.epoch_sinks import EpochJsonl, EpochSink, Row
 from supernet.training.recipes import Phase, Recipe, epochs_of
 from supernet.weights import network
 from supernet.weights import subnet as subnets
@@ -120,7 +120,7 @@ def train(
     seed: int,
     out: Path,
     config: Mapping[str, Any],
-    sinks: Sequence[EpochSink] = (),
+    sinks: Sequence[Sink] = (),
     validate_every: int = 5,
     group: Processes | None = None,
 ) -> Trained:
@@ -143,7 +143,7 @@ def train(
         if group.world > 1:
             torch.distributed.barrier()
         run = _Run(space, images, recipe, optimisation, seed, out, group)
-        everyone = [EpochJsonl(out / "events.jsonl"), *sinks] if group.rank == 0 else []
+        everyone = [Jsonl(out / EVENTS, "epoch"), *sinks] if group.rank == 0 else []
         try:
             for sink in everyone:
                 sink.start({"seed": seed, "processes": group.world, "environment": environment}, run.history)
@@ -276,7 +276,7 @@ class _Run:
         return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
 
     # ------------------------------------------------------------------ the loop
-    def go(self, sinks: Sequence[EpochSink], validate_every: int) -> None:
+    def go(self, sinks: Sequence[Sink], validate_every: int) -> None:
         ends = np.cumsum(self.lengths)
         for epoch in range(len(self.history), self.optimisation.epochs):
             place = int(np.searchsorted(ends, epoch, side="right"))
@@ -294,7 +294,7 @@ class _Run:
             if self.group.rank == 0:
                 self._checkpoint()
                 for sink in sinks:
-                    sink.epoch(row)
+                    sink.log(row)
 
     def _enter(self, place: int) -> None:
         """What a phase begins with: a teacher, sorted channels, an optimiser without momentum."""
@@ -318,7 +318,7 @@ class _Run:
         following = min([cut for cut in cuts if cut > epoch], default=self.optimisation.epochs)
         return first, following - first
 
-    def _epoch(self, epoch: int, place: int, sinks: Sequence[EpochSink]) -> dict[str, Any]:
+    def _epoch(self, epoch: int, place: int, sinks: Sequence[Sink]) -> dict[str, Any]:
         plan, group, phase = self.optimisation, self.group, self.phases[place]
         loader = training_batches(
             self.images,

@@ -9,7 +9,8 @@ import pytest
 from supernet.files import tables
 from supernet.surrogates import accuracy_fit
 from supernet.training import measured_accuracy
-from supernet.training.measured_accuracy import AccuracyStore, Measured, SupernetAccuracy
+from supernet.training.accuracy_store import AccuracyStore, Measured
+from supernet.training.measured_accuracy import SupernetAccuracy
 from supernet.weights import network
 from supernet.weights.images import Images
 
@@ -95,7 +96,7 @@ def test_the_store_only_grows(tmp_path):
                 database.execute(statement)
     database.close()
     (tmp_path / "b.sqlite").write_text("not a database, but long enough to be taken for one " * 50)
-    with pytest.raises(ValueError, match=r"b.sqlite cannot be used as an accuracy store"):
+    with pytest.raises(ValueError, match=r"b.sqlite cannot be used as the accuracy store"):
         AccuracyStore(tmp_path / "b.sqlite")
 
 

@@ -18,7 +18,8 @@ from supernet import footprint, registry
 from supernet.prediction import Prediction
 from supernet.space import get_space
 from supernet.surrogates import accuracy
-from supernet.training.measured_accuracy import AccuracyStore, SupernetAccuracy
+from supernet.training.accuracy_store import AccuracyStore
+from supernet.training.measured_accuracy import SupernetAccuracy
 
 
 @dataclass

@@ -40,11 +40,11 @@ class StopAfter:
     def start(self, facts, history):
         pass
 
-    def generation(self, row):
+    def log(self, row):
         if row["generation"] == self.generation_to_stop:
             signal.raise_signal(signal.SIGINT)
 
-    def finish(self, summary, front):
+    def finish(self, summary, front=None):
         pass
 
     def close(self):
@@ -191,7 +191,7 @@ def test_two_processes_do_not_share_a_folder(asked, tmp_path):
     first, errors = threading.Event(), []
 
     class Wait(StopAfter):
-        def generation(self, row):
+        def log(self, row):
             if not first.is_set():
                 first.set()
                 try:

@@ -11,9 +11,10 @@ from dataclasses import replace
 
 import pytest
 
-from latency.measuring import store as stores
-from latency.measuring.store import Sitting, Store, StoreError, Visit
+from latency.measuring.store import Sitting, Store, Visit
 from latency.target import Target
+from supernet.files import append_only
+from supernet.files.append_only import StoreError
 
 TARGET = Target(name="t", device="v100", space="ofa_mbv3_w1.0", engine="torch_eager", threads=1)
 
@@ -58,6 +59,29 @@ def test_rows_can_neither_be_changed_nor_deleted(tmp_path):
     database.close()
 
 
+def test_a_file_of_release_0_1_is_read_and_grows(tmp_path):
+    """Its tables, and its triggers with other words, as release 0.1 made them."""
+    path, mine = tmp_path / "s.sqlite", sitting()
+    database = sqlite3.connect(path)
+    database.executescript(
+        "CREATE TABLE sittings (id TEXT PRIMARY KEY, unix_time REAL NOT NULL, engine_version TEXT NOT NULL, "
+        "target TEXT NOT NULL, facts TEXT NOT NULL);"
+        "CREATE TABLE visits (sitting TEXT NOT NULL REFERENCES sittings(id), unix_time REAL NOT NULL, "
+        "architecture TEXT NOT NULL, role TEXT NOT NULL, block INTEGER NOT NULL, round INTEGER NOT NULL, "
+        "wall_ms TEXT NOT NULL, cpu_ms TEXT NOT NULL, others REAL, error TEXT, "
+        "PRIMARY KEY (sitting, unix_time, architecture));"
+        "CREATE TRIGGER visits_DELETE BEFORE DELETE ON visits BEGIN SELECT RAISE(ABORT, 'old words'); END;"
+    )
+    append_only.insert(database, "sittings", mine.row())
+    append_only.insert(database, "visits", visit(mine).row())
+    database.commit()
+    database.close()
+    with Store(path) as store:
+        store.add(mine, visit(mine, 2.0))
+        assert store.sittings() == [mine]
+        assert store.visits(mine.id) == [visit(mine), visit(mine, 2.0)]
+
+
 def test_several_writers_lose_nothing(tmp_path):
     path = tmp_path / "s.sqlite"
     context = multiprocessing.get_context("spawn")
@@ -83,7 +107,7 @@ def test_csv_goes_out_and_comes_back_once(tmp_path):
 
 
 def test_a_locked_store_loses_nothing(tmp_path, monkeypatch):
-    monkeypatch.setattr(stores, "BUSY_SECONDS", 0.05)
+    monkeypatch.setattr(append_only, "BUSY_SECONDS", 0.05)
     path, mine = tmp_path / "s.sqlite", sitting()
     Store(path).__exit__(None, None, None)
     other = sqlite3.connect(path, isolation_level=None)
