@@ -139,8 +139,9 @@ def joint(options: Mapping[str, str]) -> list[dict[str, Any]]:
     from latency.predictors.by_precision import ByPrecision
     from latency.predictors.transfer import Transfer
     from latency.zoo import devices
-    from search import models, problem, run
+    from search import models, problem
     from search.pareto import hypervolume
+    from search.run import Search
     from search.searchers.nsga2 import NSGA2
     from supernet.space import get_space
     from supernet.surrogates.int8_change import Int8Change
@@ -160,9 +161,7 @@ def joint(options: Mapping[str, str]) -> list[dict[str, Any]]:
                     worst, best = asked.evaluator.reference(asked.space)
                 with tempfile.TemporaryDirectory() as scratch:
                     budget = int(options.get("budget", 20000))
-                    found = run.run(
-                        asked, NSGA2(), budget=budget, seed=seed, out=Path(scratch, "run"), config={}
-                    )
+                    found = Search(asked, NSGA2(), budget=budget, seed=seed, out=Path(scratch, "run")).run()
                 genomes = found.archive.genomes[found.archive.front()]
                 costs, _ = asked.evaluator(genomes)
                 volumes[name] = hypervolume((costs - best) / (worst - best), np.ones(3))

@@ -18,7 +18,8 @@ from pathlib import Path
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from search import problem, run
+from search import problem
+from search.run import Search
 from search.searchers.nsga2 import NSGA2
 
 N = 100_000
@@ -84,9 +85,7 @@ def main() -> None:
     for seed in range(5):
         with tempfile.TemporaryDirectory() as folder:
             asked = problem.build(["accuracy", "latency_ms", "training_hours"])
-            found = run.run(
-                asked, NSGA2(), budget=50_000, seed=seed, out=Path(folder) / "run", config={"seed": seed}
-            )
+            found = Search(asked, NSGA2(), budget=50_000, seed=seed, out=Path(folder) / "run").run()
             loops.append(found.summary["loop_seconds"])
     print(f"| search loop, 50,000 evaluations, 3 objectives | {np.median(loops):.2f} s | | |")
 

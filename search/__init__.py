@@ -1,10 +1,10 @@
 """The front: objectives, searchers, archive, run folder, report.
 
 from pathlib import Path
-from search import problem, run
+from search import problem
+from search.run import Search
 from search.searchers.nsga2 import NSGA2
 
 asked = problem.build(["accuracy", "latency_ms", "training_hours"])
-found = run.run(asked, NSGA2(), budget=50_000, seed=0, out=Path("runs/mine"), config={"seed": 0})
-found.front.show()
+Search(asked, NSGA2(), budget=50_000, seed=0, out=Path("runs/mine")).run().front.show()
 """

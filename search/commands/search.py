@@ -138,13 +138,21 @@ def search(
     reports: list[sinks.Sink] = [sinks.Bar("search", options.evaluations, shown, counted="evaluations")]
     if options.wandb != "disabled":
         reports.append(sinks.Wandb(out, config, options.wandb))
-    plan: dict[str, Any] = {"budget": options.evaluations, "seed": options.seed}
+    verifier = None
     if store is not None and options.verify and asked.models.latency is not None:
-        plan["verify"] = verify.verifier(store, options.verify)
+        verifier = verify.verifier(store, options.verify)
+    whole = run.Search(
+        asked,
+        registry.build(options.searcher),
+        budget=options.evaluations,
+        seed=options.seed,
+        out=out,
+        config=config,
+        sinks=reports,
+        verify=verifier,
+    )
     try:
-        found = run.run(
-            asked, registry.build(options.searcher), **plan, out=out, config=config, sinks=reports
-        )
+        found = whole.run()
     except (run.Interrupted, KeyboardInterrupt):
         command.stop("search", out)
     (found.verified.front if found.verified is not None and len(found.verified.front) else found.front).show()

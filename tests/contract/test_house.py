@@ -85,7 +85,6 @@ ALLOWED: dict[str, set[str]] = {
     },
     "long_functions": {
         "search.ranking.efficiency:efficiency",
-        "search.run:run",
     },
     "many_parameters": {
         "latency.adaptation:adapt",
@@ -93,9 +92,6 @@ ALLOWED: dict[str, set[str]] = {
         "latency.measuring.session:time_jobs",
         "latency.target:modules",
         "search.ranking.rank:rank",
-        "search.report.search_report:render",
-        "search.run:_loop",
-        "search.run:run",
         "supernet.layers:LayerBuilder.add",
         "supernet.training.depthwise:_pays",
         "supernet.training.train:_Run.__init__",

@@ -8,7 +8,8 @@ import subprocess
 
 import pytest
 
-from search import problem, run
+from search import problem
+from search.run import Search
 from search.searchers.nsga2 import NSGA2
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -54,7 +55,7 @@ def report(tmp_path_factory):
     objectives = ["accuracy", "latency_ms", "training_hours"]
     asked = problem.build(objectives, limits={"latency_ms": 25.0})
     evil = {"note": "</script><script>window.problems.push('escaped')</script><b>bold</b>"}
-    run.run(asked, NSGA2(population=50), budget=1500, seed=0, out=out, config=evil)
+    Search(asked, NSGA2(population=50), budget=1500, seed=0, out=out, config=evil).run()
     return out / "report.html"
 
 

@@ -10,9 +10,10 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import pytest
 
-from search import models, problem, run
+from search import models, problem
 from search.commands.search import BUDGET, MEASURED_BUDGET, Options
 from search.objective import InfeasibleError
+from search.run import Search
 from search.searchers.linas import LINAS
 from supernet import footprint, registry
 from supernet.prediction import Prediction
@@ -53,7 +54,7 @@ def searcher():
 
 def go(model, out, budget=30, **asked):
     found = problem.build(["accuracy", "macs"], models.choose(accuracy=model), **asked)
-    return run.run(found, searcher(), budget=budget, seed=1, out=out, config={"budget": budget})
+    return Search(found, searcher(), budget=budget, seed=1, out=out, config={"budget": budget}).run()
 
 
 def test_only_what_is_searched_and_two_more_are_measured(tmp_path):
@@ -196,6 +197,6 @@ def test_killed_command_goes_on_to_the_same_bytes(trained_folder, tmp_path):
     model = SupernetAccuracy(folder=trained_folder, images=40, store=tmp_path / "whole.sqlite")
     asked = problem.build(["accuracy", "macs"], models.choose(accuracy=model), resolution=(16, 16))
     linas = LINAS(first=6, batch=3, generations=3)
-    run.run(asked, linas, budget=12, seed=0, out=tmp_path / "whole", config={})
+    Search(asked, linas, budget=12, seed=0, out=tmp_path / "whole").run()
     whole, cut = ((tmp_path / name / "archive.npz").read_bytes() for name in ("whole", "cut"))
     assert whole == cut

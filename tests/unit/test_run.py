@@ -28,7 +28,7 @@ def asked():
 def go(asked, out, budget=900, seed=1, **options):
     config = {"budget": budget, "seed": seed}
     searcher = NSGA2(population=60)
-    return run.run(asked, searcher, budget=budget, seed=seed, out=out, config=config, **options)
+    return run.Search(asked, searcher, budget=budget, seed=seed, out=out, config=config, **options).run()
 
 
 class StopAfter:
@@ -251,7 +251,7 @@ def test_objectives_of_your_own_go_through_a_whole_run(tmp_path):
     assert {row["steps_limit_holds"] for row in rows} == {"True"}
     report = (tmp_path / "a" / "report.html").read_text()
     assert "steps (layers)" in report
-    assert "steps &ge; 12 layers" in report
+    assert "steps \u2265 12 layers" in report
     ranked = SearchRun(folder=tmp_path / "a").models()
     assert [(axis.name, axis.unit, axis.maximize) for axis in ranked.axes] == [
         ("steps", "layers", True),

@@ -13,7 +13,8 @@ import yaml
 from latency import adaptation
 from latency.predictors import transfer
 from latency.target import Target
-from search import problem, run
+from search import problem
+from search.run import Search
 from search.searchers.nsga2 import NSGA2
 from supernet.files import run_folder
 from supernet.files.run_folder import FinishedRun, RunFolder
@@ -60,7 +61,8 @@ def test_a_refused_training_does_not_block_the_corrected_one(tmp_path, training)
 def test_a_search_that_found_nothing_does_not_block_the_corrected_one(tmp_path):
     def search(limits):
         asked, config = problem.build(["accuracy", "latency_ms"], limits=limits), {"limits": limits}
-        return run.run(asked, NSGA2(population=50), budget=300, seed=0, out=tmp_path / "run", config=config)
+        whole = Search(asked, NSGA2(population=50), budget=300, seed=0, out=tmp_path / "run", config=config)
+        return whole.run()
 
     with pytest.raises(ValueError, match="none of 300"):
         search({"latency_ms": 9.0, "accuracy": 0.84})

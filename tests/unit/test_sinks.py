@@ -6,7 +6,8 @@ import types
 
 import pytest
 
-from search import front, problem, run
+from search import front, problem
+from search.run import Search
 from search.searchers.nsga2 import NSGA2
 from supernet.files.sinks import Bar, Jsonl, Wandb
 
@@ -40,9 +41,7 @@ def test_what_wandb_gets(objectives, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", recorder.module())
     asked = problem.build(objectives)
     sink = Wandb(tmp_path / "a", {"seed": 0}, "offline")
-    found = run.run(
-        asked, NSGA2(population=50), budget=300, seed=0, out=tmp_path / "a", config={}, sinks=[sink]
-    )
+    found = Search(asked, NSGA2(population=50), budget=300, seed=0, out=tmp_path / "a", sinks=[sink]).run()
     assert [row["generation"] for row in recorder.logged[:-1]] == list(range(6))
     assert recorder.plots == [(objectives[1], objectives[0])]
     columns, rows = recorder.tables[0]
