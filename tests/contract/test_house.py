@@ -78,7 +78,6 @@ ALLOWED: dict[str, set[str]] = {
     },
     "crowded_rooms": {
         "latency/predictors",
-        "search/commands",
     },
     "long_files": {
         "supernet.training.train",
