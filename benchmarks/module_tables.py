@@ -95,7 +95,7 @@ def against_single(fits: Fits) -> str:
     lines = [f"most accurate single scheme on validation rows: {model}, test {own.accuracy:.2f}%"]
     for cost in ("ms", "bytes"):
         cheap = next(s for s in selection.front(fits.candidates(), cost) if s.accuracy >= best.accuracy)
-        tested = float(np.mean([score.accuracy for score in fits.of(cheap).values()]))
+        tested = float(np.mean([score.accuracy for score in fits.test_scores(cheap).values()]))
         share = getattr(cheap, cost) / getattr(best, cost)
         lines.append(f"as accurate at the least {cost}: {share:.2f} of its {cost}, test {tested:.2f}%")
     return "\n".join(lines)

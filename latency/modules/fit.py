@@ -1,8 +1,11 @@
 """Fits the regression models of module predictors, judges them on rows left out, and selects one per module.
 
-Rows of a type are split once: a test part that only reports, and the rest, which is split into folds. What a
+Rows of a kind are split once: a test part that only reports, and the rest, which is split into folds. What a
 model says of the fold it was not fitted on is the validation by which `selection.py` chooses; the models
 themselves are then fitted on all but the test part.
+
+>>> fits = Fitting(models=("ridge", "gp")).fit(data)
+>>> predictor(target, fits).save("mine.npz")
 
 Letters: n rows, q features.
 """
@@ -33,14 +36,13 @@ from latency.target import Target
 from supernet import registry
 from supernet.arrays import Floats
 
-MEDN = "medn"
 TIMED_ROWS, TIMED_REPEATS = 100, 7
 AUTO = "auto-selection"
 
 
 @plain_dataclass(frozen=True)
 class Score:
-    """How good one model of one module type is; accuracy and mape in percent, ms for 100 predictions."""
+    """How good one model of one module kind is; accuracy and mape in percent, ms for 100 predictions."""
 
     accuracy: float
     r2: float
@@ -51,13 +53,13 @@ class Score:
 
 @plain_dataclass(frozen=True, eq=False)
 class Fits:
-    """Everything a fit found: models, validation and test scores by type and model, and the selection."""
+    """The result of a fit: models, validation and test scores by kind and model, and the selection."""
 
     models: Mapping[str, Mapping[str, ModuleModel]]
     validation: Mapping[str, Mapping[str, Score]]
     test: Mapping[str, Mapping[str, Score]]
     selection: Selection
-    rows: Mapping[str, int]  # measured, by type
+    rows: Mapping[str, int]  # measured, by kind
     seconds: float
 
     def candidates(self) -> dict[str, list[Candidate]]:
@@ -67,23 +69,23 @@ class Fits:
             for name, scores in self.validation.items()
         }
 
-    def of(self, chosen: Selection) -> dict[str, Score]:
-        """The test scores of a selection, by module type."""
+    def test_scores(self, chosen: Selection) -> dict[str, Score]:
+        """The test scores of a selection, by module kind."""
         return {name: self.test[name][model] for name, model in chosen.models.items()}
 
     def schemes(self) -> dict[str, Score]:
-        """Mean test scores over the module types, summed time and bytes, of each model used everywhere and of
+        """Mean test scores over the module kinds, summed time and bytes, of each model used everywhere and of
         the selection."""
-        every = list(next(iter(self.test.values())))
-        found = {model: _mean([scores[model] for scores in self.test.values()]) for model in every}
-        return found | {AUTO: _mean(list(self.of(self.selection).values()))}
+        models = next(iter(self.test.values()))
+        schemes = {model: _mean([scores[model] for scores in self.test.values()]) for model in models}
+        return schemes | {AUTO: _mean(list(self.test_scores(self.selection).values()))}
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class Fitting:
     """How: the `models` of `configs/regressor` that compete, the parts, and what a selection may cost.
 
-    `max_ms` (of 100 predictions of each type, summed) and `max_bytes` None: no limit. `seed` fixes the parts
+    `max_ms` (of 100 predictions of each kind, summed) and `max_bytes` None: no limit. `seed` fixes the parts
     and all fits.
     """
 
@@ -95,56 +97,45 @@ class Fitting:
     seed: int = 0
 
     def fit(self, data: Mapping[str, ModuleData], say: Callable[[str], None] = lambda text: None) -> Fits:
-        """All models of all types; ValueError when a type has too few rows to be split."""
+        """All models of all kinds; ValueError when a kind has too few rows to be split."""
         begun = time.perf_counter()
-        known = {name: _Type(of, self) for name, of in data.items()}
+        splits = {name: _Split(modules, self) for name, modules in data.items()}
         learners = {name: _learner(name) for name in self._names()}
-        models: dict[str, dict[str, ModuleModel]] = {name: {} for name in known}
-        validation: dict[str, dict[str, Score]] = {name: {} for name in known}
-        test: dict[str, dict[str, Score]] = {name: {} for name in known}
+        models: dict[str, dict[str, ModuleModel]] = {name: {} for name in data}
+        validation: dict[str, dict[str, Score]] = {name: {} for name in data}
+        test: dict[str, dict[str, Score]] = {name: {} for name in data}
         for model, learner in learners.items():
-            said = {name: np.empty(len(of.train)) for name, of in known.items()}
-            for fold in range(self.folds):
-                parts = {name: of.fold != fold for name, of in known.items()}
-                fitted = self._fit_all(model, learner, known, parts, fold)
-                for name, of in known.items():
-                    said[name][~parts[name]] = np.exp(fitted[name](of.x[~parts[name]]))
-            everything = {name: np.ones(len(of.train), bool) for name, of in known.items()}
-            final = self._fit_all(model, learner, known, everything, self.folds)
-            for name, of in known.items():
-                ms, size = _timed(final[name], of.x), forms.stored_bytes(final[name])
-                models[name][model] = of.model(model, final[name])
-                validation[name][model] = score(said[name], of.data.ms[of.train], ms, size)
-                tested = models[name][model].ms(of.data.rows[of.test], of.data.conditions[of.test])
-                test[name][model] = score(tested, of.data.ms[of.test], ms, size)
+            *by_fold, final = (self._fit_all(learner, splits, fold) for fold in range(self.folds + 1))
+            for name, split in splits.items():
+                cost = _timed(final[name], split.x), forms.stored_bytes(final[name])
+                said = split.left_out([fitted[name] for fitted in by_fold])
+                validation[name][model] = score(said, split.data.ms[split.train], *cost)
+                models[name][model] = split.model(model, final[name])
+                tested = split.data.take(split.test)
+                said = models[name][model].ms(tested.rows, tested.conditions)
+                test[name][model] = score(said, tested.ms, *cost)
             mean = _mean([scores[model] for scores in validation.values()])
             say(f"{model:11} accuracy {mean.accuracy:.2f}% on the rows left out of the folds")
-        partial = Fits(models, validation, test, Selection({}, 0.0, 0.0, 0), {}, 0.0)
-        chosen = selection.choose(partial.candidates(), max_ms=self.max_ms, max_bytes=self.max_bytes)
-        rows = {name: len(of) for name, of in data.items()}
-        return replace(partial, selection=chosen, rows=rows, seconds=time.perf_counter() - begun)
+        rows = {name: len(modules) for name, modules in data.items()}
+        fits = Fits(models, validation, test, Selection({}, 0.0, 0.0, 0), rows, 0.0)
+        chosen = selection.choose(fits.candidates(), max_ms=self.max_ms, max_bytes=self.max_bytes)
+        return replace(fits, selection=chosen, seconds=time.perf_counter() - begun)
 
     def _names(self) -> list[str]:
         """The models that were asked for, or all that are installed."""
-        every = registry.names("regressor")
+        names = registry.names("regressor")
         for name in self.models:
-            if name not in every:
-                raise registry.unknown_name("regressor", name, every)
-        return list(self.models) or [name for name in every if not _missing(name)]
+            if name not in names:
+                raise registry.unknown_name("regressor", name, names)
+        return list(self.models) or [name for name in names if not _missing(name)]
 
-    def _fit_all(
-        self,
-        model: str,
-        learner: Any,
-        known: Mapping[str, _Type],
-        rows: Mapping[str, NDArray[np.bool_]],
-        part: int,
-    ) -> Mapping[str, Fitted]:
-        rng = np.random.default_rng((self.seed, part))
-        given = {name: (of.x[rows[name]], of.y[rows[name]]) for name, of in known.items()}
+    def _fit_all(self, learner: Any, splits: Mapping[str, _Split], fold: int) -> Mapping[str, Fitted]:
+        """Fitted regressions by kind on all folds but one; on all of them for a fold that is not there."""
+        rng = np.random.default_rng((self.seed, fold))
+        rows = {name: (s.x[s.fold != fold], s.y[s.fold != fold]) for name, s in splits.items()}
         if isinstance(learner, Medn):
-            return learner.fit_all(given, rng)
-        return {name: learner.fit(x, y, rng) for name, (x, y) in given.items()}
+            return learner.fit_all(rows, rng)
+        return {name: learner.fit(x, y, rng) for name, (x, y) in rows.items()}
 
 
 def _missing(name: str) -> list[str]:
@@ -164,8 +155,8 @@ def _learner(name: str) -> Any:
     return registry.build({key: value for key, value in node.items() if key != "requires"})
 
 
-class _Type:
-    """The rows of one module type: their parts, features and logarithms."""
+class _Split:
+    """The rows of one module kind: their parts, features and logarithms."""
 
     def __init__(self, data: ModuleData, how: Fitting) -> None:
         self.data, self.kind = data, module_kind.named(data.name)
@@ -184,19 +175,26 @@ class _Type:
         self.scale = np.where(spread > 1e-9, spread, 1.0)
         self.x, self.y = (raw - self.mean) / self.scale, np.log(data.ms[self.train])
 
+    def left_out(self, by_fold: Sequence[Fitted]) -> Floats:
+        """(n,) ms of the rows to fit, each as the regression fitted without its fold says."""
+        log_ms = np.empty(len(self.train))
+        for fold, fitted in enumerate(by_fold):
+            log_ms[self.fold == fold] = fitted(self.x[self.fold == fold])
+        return np.exp(log_ms)
+
     def model(self, name: str, fitted: Fitted) -> ModuleModel:
         return ModuleModel(self.kind, self.data.condition_names, self.mean, self.scale, name, fitted)
 
 
 def test_rows(data: ModuleData, how: Fitting) -> NDArray[np.int64]:
     """The rows of the test part."""
-    return _Type(data, how).test
+    return _Split(data, how).test
 
 
 def predictor(target: Target, fits: Fits, chosen: Selection | None = None) -> ModulesLatency:
     """The predictor of a selection, by default the chosen one, without correction yet."""
     picked = (chosen or fits.selection).models
-    scores = fits.of(chosen or fits.selection)
+    scores = fits.test_scores(chosen or fits.selection)
     facts = {"selection": dict(picked), "test_accuracy": {n: round(s.accuracy, 2) for n, s in scores.items()}}
     models = {name: fits.models[name][model] for name, model in picked.items()}
     return ModulesLatency(target, models, facts=facts)
@@ -218,12 +216,12 @@ def _timed(fitted: Fitted, x: Floats) -> float:
     """Median ms for 100 rows, after one call."""
     rows = x[np.resize(np.arange(len(x)), TIMED_ROWS)]
     fitted(rows)
-    found = []
+    times = []
     for _ in range(TIMED_REPEATS):
         begun = time.perf_counter()
         fitted(rows)
-        found.append(1e3 * (time.perf_counter() - begun))
-    return float(np.median(found))
+        times.append(1e3 * (time.perf_counter() - begun))
+    return float(np.median(times))
 
 
 def _mean(scores: Sequence[Score]) -> Score:

@@ -1,19 +1,23 @@
-"""Per-module latency prediction (S2, arXiv 2312.06440): a network's latency from those of its modules.
+"""Latency of a network from those of its modules (arXiv 2312.06440).
 
-A regression model per module type, chosen by `selection.py`, knows batch, threads, utilisation and whatever
-else was declared. A network is the sum of its modules with a learned correction for what the sum misses: in a
-network engines fuse over the ends of modules and keep layouts that a module by itself pays for. The
-correction is a factor per module type, milliseconds per module and per element that passes between modules,
-so that it stays a sum and every OFA space collapses into a table.
+A regression model per module kind, chosen by `selection.py`, has batch, threads, utilisation and whatever
+else was declared as inputs. A network is the sum of its modules with a learned correction for what the sum
+misses: in a network engines fuse over the ends of modules and keep layouts that a module by itself pays for.
+The correction is a factor per module kind, milliseconds per module and per element that passes between
+modules, so that it stays a sum and every OFA space collapses into a table.
 
-Letters: n modules or networks, q features, t module types, g terms of the correction.
+>>> predictor = load(Path("runs/mine/predictor.npz"))
+>>> predictor.predict(genomes, predictor.target).mean  # ms
+
+Letters: n modules or networks, q features, t module kinds.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, field, replace
 from dataclasses import dataclass as plain_dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -34,16 +38,17 @@ from latency.target import Target
 from supernet import slot_table
 from supernet.arrays import Floats, Genomes
 from supernet.files import artifact
+from supernet.fits import folds, robust
 from supernet.layers import LayerTable
 from supernet.prediction import Prediction
 from supernet.slot_table import SlotTable
-from supernet.space import SearchSpace, get_space
+from supernet.space import get_space
 
-KIND = "module latency predictor"
+FILE_KIND = "module latency predictor"
 RATES = (3e7, 3e6, 5e-3)  # MACs and elements per ms, and ms of a call: the scale of one core, see `features`
 CHANNELS, ALIGNED = ("cin", "cout", "channels"), 8  # kernels work on blocks of so many channels
-PRIOR_FACTOR, PRIOR_CONSTANT = 0.25, 1.0  # how far corrections usually are from 1, and from 0 in their units
-CALL_MS, ELEMENT_MS = 5e-3, 1e-6  # those units: a call, an element that passes between modules
+PRIOR_FACTOR = 0.25  # how far factors usually are from 1
+CALL_MS, ELEMENT_MS = 5e-3, 1e-6  # and from 0: ms of a call, of an element that passes between modules
 TRUST_ROUNDS = 8
 MIN_NETWORKS = 5
 
@@ -82,7 +87,7 @@ def features(kind: ModuleKind, rows: Floats, conditions: Floats, names: Sequence
 
 @plain_dataclass(frozen=True, eq=False)
 class ModuleModel:
-    """The fitted regression of one module type: log ms from standardised features."""
+    """The fitted regression of one module kind: log ms from standardised features."""
 
     kind: ModuleKind
     condition_names: tuple[str, ...]
@@ -96,22 +101,33 @@ class ModuleModel:
         x = (features(self.kind, rows, conditions, self.condition_names) - self.mean) / self.scale
         return np.exp(self.fitted(x))
 
+    def terms(self, rows: Floats, conditions: Floats) -> Floats:
+        """(n, 3) ms, 1, and the elements that pass the ends: what a correction weighs."""
+        work, batch = self.kind.work(rows), conditions[:, self.condition_names.index("batch")]
+        passed = batch * (work.read + work.written)
+        return np.stack([self.ms(rows, conditions), np.ones(len(rows)), passed], axis=1)
+
 
 @plain_dataclass(frozen=True)
 class Correction:
     """network ms = sum of factor x ms of each module + per_call x modules + per_element x elements passed on.
 
-    `factors` by module type; a type that is not there has 1.
+    `factors` by module kind; a kind that is not there has 1.
     """
 
     factors: Mapping[str, float] = field(default_factory=dict)
     per_call: float = 0.0  # ms
     per_element: float = 0.0  # ms
 
-    @property
-    def terms(self) -> Floats:
-        """(2,) the coefficients that all types share."""
-        return np.array([self.per_call, self.per_element])
+    def weights(self, names: Sequence[str]) -> Floats:
+        """(t + 2,) factors of these kinds, then the coefficients that all kinds share."""
+        factors = [self.factors.get(name, 1.0) for name in names]
+        return np.array([*factors, self.per_call, self.per_element])
+
+    @classmethod
+    def from_weights(cls, names: Sequence[str], weights: Floats) -> Correction:
+        *factors, per_call, per_element = weights.tolist()
+        return cls(dict(zip(names, factors, strict=True)), per_call, per_element)
 
 
 @plain_dataclass(frozen=True, eq=False)
@@ -124,19 +140,15 @@ class Networks:
     ms: Floats
 
     def take(self, rows: NDArray[Any]) -> Networks:
-        """These networks."""
+        """Some of the networks, by number or by mask."""
         picked = np.arange(len(self.ms))[rows]
-        return Networks(
-            tuple(self.names[i] for i in picked),
-            tuple(self.modules[i] for i in picked),
-            self.conditions[picked],
-            self.ms[picked],
-        )
+        names, modules = tuple(self.names[i] for i in picked), tuple(self.modules[i] for i in picked)
+        return Networks(names, modules, self.conditions[picked], self.ms[picked])
 
 
 @plain_dataclass(frozen=True, eq=False)
 class ModulesLatency:
-    """Latency of any network of known modules on one engine, at any batch, threads and utilisation.
+    """Latency of any network of measured module kinds on one engine, at any batch, threads and utilisation.
 
     `target` says for which of them `predict` answers; `at` gives the same predictor for others. ValueError
     for another device, engine, precision or instruction set.
@@ -149,12 +161,9 @@ class ModulesLatency:
     declared: Mapping[str, float] = field(default_factory=dict)  # declared conditions it answers for
     facts: Mapping[str, Any] = field(default_factory=dict)
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "_tables", {})
-
     @property
     def resolutions(self) -> tuple[int, int]:
-        """All of the space: modules are known over their ranges, whatever the resolution."""
+        """All of the space: modules were measured over their ranges, whatever the resolution."""
         space = get_space(self.target.space)
         sides = space.axis("r").values if "r" in space.index else (0,)
         return int(sides[0]), int(sides[-1])
@@ -175,125 +184,98 @@ class ModulesLatency:
         """(n,) ms of canonical genomes of `target.space`, one of the OFA families."""
         if target.key != self.target.key:
             return self.at(target).predict(genomes, target)
-        mean = self._table().of(get_space(target.space), genomes)
+        mean = self._table.of(get_space(target.space), genomes)
         return Prediction(mean, self.relative_std * mean)
 
+    @cached_property
     def _table(self) -> SlotTable:
         """Every different module of the space is predicted once, and the space becomes a table."""
-        tables: dict[Any, SlotTable] = self._tables  # type: ignore[attr-defined]  # made in __post_init__
-        if self.target.key not in tables:
-            tables[self.target.key] = tabulate(get_space(self.target.space), self._table_ms, self.target.name)
-        return tables[self.target.key]
+        space = get_space(self.target.space)
+        if not (space.parent or space).name.startswith("ofa_"):
+            raise ValueError(f"module predictors serve the OFA spaces, not {space.name} ({self.target.name})")
+        table = slot_table.tabulate(space, self._layers_ms)
+        if table is None:
+            raise ValueError(f"the modules of {space.name} are no sum over its slots")
+        return table
 
-    def _condition(self) -> Floats:
-        names = next(iter(self.models.values())).condition_names
-        of = dict(
-            zip(CONDITIONS, (self.target.batch, self.target.threads, self.target.utilisation), strict=True)
-        )
-        every: dict[str, Any] = {**of, **self.declared}
-        return np.array([float(every[name]) for name in names])
-
-    def _table_ms(self, table: LayerTable) -> Floats:
+    def _layers_ms(self, table: LayerTable) -> Floats:
         """(n, L) ms, each module at its first layer."""
-        found, condition = np.zeros(table.kind.shape), self._condition()
+        under = (self.target.batch, self.target.threads, self.target.utilisation)
+        values: dict[str, Any] = {**dict(zip(CONDITIONS, under, strict=True)), **self.declared}
+        condition_names = next(iter(self.models.values())).condition_names
+        condition = np.array([float(values[name]) for name in condition_names])
+        ms = np.zeros(table.kind.shape)
         for place in places.places(table):
             model = self._model(place.kind)
             rows = np.stack([place.inputs[name] for name in model.kind.inputs], axis=1)[place.live]
-            distinct, owner = np.unique(rows, axis=0, return_inverse=True)
-            each = distinct.astype(float)
-            ms = self._corrected(place.kind, each, np.tile(condition, (len(each), 1)))
-            found[place.live, place.column] += ms[owner.ravel()]
-        return found
+            distinct, owner = np.unique(rows.astype(float), axis=0, return_inverse=True)
+            each = model.terms(distinct, np.tile(condition, (len(distinct), 1)))
+            corrected = each @ self.correction.weights([place.kind])
+            ms[place.live, place.column] += corrected[owner.ravel()]
+        return ms
 
     def _model(self, name: str) -> ModuleModel:
         if name not in self.models:
             raise ValueError(
                 f"this predictor knows no module of kind {name}, only {', '.join(self.models)}: make modules "
-                "without types= measures all of them"
+                "without design.kinds= measures all of them"
             )
         return self.models[name]
 
-    def _corrected(self, name: str, rows: Floats, conditions: Floats) -> Floats:
-        model = self._model(name)
-        ms = self.correction.factors.get(name, 1.0) * model.ms(rows, conditions)
-        shared = _shared(model.kind, rows, conditions, model.condition_names)
-        return ms + shared @ self.correction.terms
-
     def network_ms(self, modules: Sequence[Sequence[Module]], conditions: Floats) -> Floats:
         """(n,) ms of networks by their modules (`tracing.modules`), under conditions (n, c)."""
-        factors, shared, names = self.parts(modules, conditions)
-        weights = np.array([self.correction.factors.get(name, 1.0) for name in names])
-        return factors @ weights + shared @ self.correction.terms
+        return self._sums(modules, conditions) @ self.correction.weights(list(self.models))
 
-    def parts(
-        self, modules: Sequence[Sequence[Module]], conditions: Floats
-    ) -> tuple[Floats, Floats, list[str]]:
-        """(n, t) ms by type without correction, (n, 2) modules and elements, and the t names."""
-        names = list(self.models)
-        by_type, shared = np.zeros((len(modules), len(names))), np.zeros((len(modules), 2))
-        rows: dict[str, list[list[float]]] = {}
-        owner: dict[str, list[int]] = {}
-        for i, network in enumerate(modules):
-            for module in network:
-                inputs = self._model(module.kind).kind.inputs
-                rows.setdefault(module.kind, []).append([module.inputs[name] for name in inputs])
-                owner.setdefault(module.kind, []).append(i)
-        for name, listed in rows.items():
-            model, at = self.models[name], np.array(owner[name])
-            each, under = np.array(listed), conditions[at]
-            np.add.at(by_type[:, names.index(name)], at, model.ms(each, under))
-            np.add.at(shared, at, _shared(model.kind, each, under, model.condition_names))
-        return by_type, shared, names
+    def _sums(self, modules: Sequence[Sequence[Module]], conditions: Floats) -> Floats:
+        """(n, t + 2) ms by kind without correction, then modules and elements: what a correction weighs."""
+        sums = np.zeros((len(modules), len(self.models) + 2))
+        owners = [(i, module) for i, network in enumerate(modules) for module in network]
+        for name in dict.fromkeys(module.kind for _, module in owners):
+            model = self._model(name)
+            columns = np.array([list(self.models).index(name), len(self.models), len(self.models) + 1])
+            of_kind = [(i, module.inputs) for i, module in owners if module.kind == name]
+            at = np.array([i for i, _ in of_kind])
+            rows = np.array([[inputs[each] for each in model.kind.inputs] for _, inputs in of_kind])
+            np.add.at(sums, (at[:, None], columns), model.terms(rows, conditions[at]))
+        return sums
 
     def corrected(self, networks: Networks) -> ModulesLatency:
         """The same with its correction fitted to measured networks, and intervals from networks left out.
 
-        Ridge on relative errors with Cauchy weights, around this predictor's own correction: what the
-        networks do not determine stays. ValueError for fewer than MIN_NETWORKS.
+        ValueError for fewer than MIN_NETWORKS.
         """
         if len(networks.ms) < MIN_NETWORKS:
             raise ValueError(
                 f"{len(networks.ms)} networks are too few to correct; give at least {MIN_NETWORKS}"
             )
-        groups = np.unique(networks.names, return_inverse=True)[1].ravel()
-        residual = np.empty(len(networks.ms))
-        parts = self.parts(networks.modules, networks.conditions)
-        for group in range(int(groups.max()) + 1):
-            out = groups == group
-            fitted = self._fit_correction(parts, networks.ms, ~out)
-            residual[out] = _sum(parts, fitted)[out] / networks.ms[out] - 1
-        fitted = self._fit_correction(parts, networks.ms, np.ones(len(groups), bool))
-        facts = {
-            "networks": int(groups.max()) + 1,
-            "left_out_mape": float(100 * np.abs(residual).mean()),
-        }
+        group = np.unique(networks.names, return_inverse=True)[1].ravel()
+        shares = self._sums(networks.modules, networks.conditions) / networks.ms[:, None]
+        residual = folds.left_out(group, lambda kept, out: shares[out] @ self._fit_weights(shares[kept])) - 1
+        facts = {"networks": int(group.max()) + 1, "left_out_mape": float(100 * np.abs(residual).mean())}
         return replace(
             self,
-            correction=fitted,
+            correction=Correction.from_weights(list(self.models), self._fit_weights(shares)),
             relative_std=relative_std(residual),
             facts={**self.facts, **facts},
         )
 
-    def _fit_correction(
-        self, parts: tuple[Floats, Floats, list[str]], ms: Floats, rows: NDArray[np.bool_]
-    ) -> Correction:
-        by_type, shared, names = parts
-        prior = np.array(
-            [*(self.correction.factors.get(name, 1.0) for name in names), *self.correction.terms]
-        )
-        unit = np.array([PRIOR_FACTOR] * len(names) + [PRIOR_CONSTANT * CALL_MS, PRIOR_CONSTANT * ELEMENT_MS])
-        design = np.concatenate([by_type, shared], axis=1)[rows] / ms[rows, None]
-        trust, spread = np.ones(len(design)), 0.05
-        found = prior
+    def _fit_weights(self, shares: Floats) -> Floats:
+        """(t + 2,) weights of the correction by which the (n, t + 2) shares sum to 1.
+
+        Ridge on relative errors with Cauchy weights, around this predictor's own correction: what the
+        networks do not determine stays.
+        """
+        prior = self.correction.weights(list(self.models))
+        unit = np.array([PRIOR_FACTOR] * len(self.models) + [CALL_MS, ELEMENT_MS])
+        weights, trust, spread = prior, np.ones(len(shares)), 0.05
         for _ in range(TRUST_ROUNDS):
-            weighted = design * trust[:, None]
+            trusted = shares * trust[:, None]
             hold = np.diag(spread**2 / unit**2)
-            found = np.linalg.solve(design.T @ weighted + hold, weighted.sum(axis=0) + hold @ prior)
-            residual = design @ found - 1
-            spread = max(1.4826 * float(np.median(np.abs(residual))), 5e-3)
-            trust = 1 / (1 + (residual / (2 * spread)) ** 2)
-        factors = {name: float(value) for name, value in zip(names, found, strict=False)}
-        return Correction(factors, float(found[-2]), float(found[-1]))
+            weights = np.linalg.solve(shares.T @ trusted + hold, trusted.sum(axis=0) + hold @ prior)
+            residual = shares @ weights - 1
+            spread = robust.spread(residual, floor=5e-3)
+            trust = robust.cauchy_weights(residual, spread)
+        return weights
 
     def adapt(self, data: LatencyData) -> ModulesLatency:
         """The predictor for the conditions of today: one factor from measured subnets of an OFA space.
@@ -306,18 +288,14 @@ class ModulesLatency:
         ratio = data.ms / moved.predict(data.genomes, data.target).mean
         scale = float(np.median(ratio))
         left_out = np.array([np.median(np.delete(ratio, i)) / ratio[i] - 1 for i in range(len(ratio))])
-        factors = {name: scale * self.correction.factors.get(name, 1.0) for name in self.models}
-        terms = scale * self.correction.terms
+        names = list(self.models)
+        facts = {"samples": len(data), "adapted_by": scale}
+        facts |= {"left_out_mape": float(100 * np.abs(left_out).mean())}
         return replace(
             moved,
-            correction=Correction(factors, float(terms[0]), float(terms[1])),
+            correction=Correction.from_weights(names, scale * self.correction.weights(names)),
             relative_std=relative_std(left_out),
-            facts={
-                **self.facts,
-                "samples": len(data),
-                "adapted_by": scale,
-                "left_out_mape": float(100 * np.abs(left_out).mean()),
-            },
+            facts={**self.facts, **facts},
         )
 
     def save(self, path: str | Path) -> None:
@@ -340,31 +318,14 @@ class ModulesLatency:
             declared=dict(self.declared),
             facts=dict(self.facts),
         )
-        artifact.save(Path(path), KIND, arrays, facts)
+        artifact.save(Path(path), FILE_KIND, arrays, facts)
 
 
 def load(path: Path) -> ModulesLatency:
     """A saved predictor; ValueError that names the file when it is damaged or something else."""
-    arrays, facts = artifact.load(path, KIND)
+    arrays, facts = artifact.load(path, FILE_KIND)
     try:
-        models = {
-            name: ModuleModel(
-                kind=module_kind.from_description(about["kind"]),
-                condition_names=tuple(about["conditions"]),
-                mean=arrays[f"{name}/mean"].astype(np.float64),
-                scale=arrays[f"{name}/scale"].astype(np.float64),
-                name=about["name"],
-                fitted=forms.restored(
-                    about["form"],
-                    {
-                        key.removeprefix(f"{name}/model/"): array
-                        for key, array in arrays.items()
-                        if key.startswith(f"{name}/model/")
-                    },
-                ),
-            )
-            for name, about in facts["models"].items()
-        }
+        models = {name: _restored(name, about, arrays) for name, about in facts["models"].items()}
         return ModulesLatency(
             target=Target(**facts["target"]),
             models=models,
@@ -372,7 +333,20 @@ def load(path: Path) -> ModulesLatency:
             **{key: facts[key] for key in ("relative_std", "declared", "facts")},
         )
     except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} is no usable {KIND} ({error}); left as it is") from error
+        raise ValueError(f"{path} is no usable {FILE_KIND} ({error}); left as it is") from error
+
+
+def _restored(name: str, about: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> ModuleModel:
+    prefix = f"{name}/model/"
+    fitted = {key.removeprefix(prefix): array for key, array in arrays.items() if key.startswith(prefix)}
+    return ModuleModel(
+        kind=module_kind.from_description(about["kind"]),
+        condition_names=tuple(about["conditions"]),
+        mean=arrays[f"{name}/mean"].astype(np.float64),
+        scale=arrays[f"{name}/scale"].astype(np.float64),
+        name=about["name"],
+        fitted=forms.restored(about["form"], fitted),
+    )
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
@@ -386,25 +360,3 @@ class Modules:
         if not self.base:
             raise ValueError("please give learner.base=FILE.npz, a predictor of make modules")
         return load(Path(self.base)).adapt(data)
-
-
-def tabulate(space: SearchSpace, ms: Callable[[LayerTable], Floats], target: str) -> SlotTable:
-    """The table of a space; ValueError for one that the module types do not cover."""
-    if space.owner.family is None:
-        raise ValueError(f"module predictors serve the OFA spaces, not {space.name} ({target})")
-    found = slot_table.tabulate(space, ms)
-    if found is None:
-        raise ValueError(f"the modules of {space.name} are no sum over its slots")
-    return found
-
-
-def _shared(kind: ModuleKind, rows: Floats, conditions: Floats, names: Sequence[str]) -> Floats:
-    """(n, 2) one module, and the elements that pass its ends."""
-    work, batch = kind.work(rows), conditions[:, list(names).index("batch")]
-    return np.stack([np.ones(len(rows)), batch * (work.read + work.written)], axis=1)
-
-
-def _sum(parts: tuple[Floats, Floats, list[str]], correction: Correction) -> Floats:
-    by_type, shared, names = parts
-    weights = np.array([correction.factors[name] for name in names])
-    return by_type @ weights + shared @ correction.terms
