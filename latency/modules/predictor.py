@@ -191,7 +191,7 @@ class ModulesLatency:
     def _table(self) -> SlotTable:
         """Every different module of the space is predicted once, and the space becomes a table."""
         space = get_space(self.target.space)
-        if not (space.parent or space).name.startswith("ofa_"):
+        if space.owner.family is None:
             raise ValueError(f"module predictors serve the OFA spaces, not {space.name} ({self.target.name})")
         table = slot_table.tabulate(space, self._layers_ms)
         if table is None:
