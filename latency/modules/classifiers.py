@@ -8,7 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+
+import torch
+from torchvision import models
 
 from latency.measuring import session
 from latency.measuring.here import here
@@ -18,8 +20,7 @@ from latency.measuring.store import Store
 from supernet.arrays import Floats
 from supernet.registry import unknown_name
 
-if TYPE_CHECKING:
-    import torch
+WITHOUT_INIT = ("googlenet", "inception_v3")  # slow to initialise, and with side outputs
 
 
 @dataclass(frozen=True)
@@ -35,31 +36,27 @@ class Classifier:
 
 def with_weights() -> dict[str, Classifier]:
     """The classifiers of torchvision that have ImageNet weights, by name, from small to large."""
-    from torchvision import models
-
-    found = []
+    classifiers = []
     for name in models.list_models(module=models):
         best = models.get_model_weights(name).DEFAULT
-        facts = best.meta
+        facts, side = best.meta, best.transforms().crop_size[0]
         top1 = facts["_metrics"].get("ImageNet-1K", {}).get("acc@1")
         if top1 is not None:
-            side = best.transforms().crop_size[0]
-            found.append(Classifier(name, top1 / 100, side, facts["_ops"], facts["num_params"]))
-    return {each.name: each for each in sorted(found, key=lambda each: each.gmacs)}
+            classifiers.append(Classifier(name, top1 / 100, side, facts["_ops"], facts["num_params"]))
+    return {each.name: each for each in sorted(classifiers, key=lambda each: each.gmacs)}
 
 
 def select(names: Sequence[str] | None, max_gmacs: float) -> list[Classifier]:
-    """Those of these names, or all up to `max_gmacs`."""
-    everyone = with_weights()
+    """The named classifiers; without names, all with at most `max_gmacs`."""
+    classifiers = with_weights()
     if names is None:
-        picked = [each for each in everyone.values() if each.gmacs <= max_gmacs]
-        if not picked:
+        names = [name for name, each in classifiers.items() if each.gmacs <= max_gmacs]
+        if not names:
             raise ValueError(f"no classifier has at most max_gmacs={max_gmacs:g}; the smallest has .04")
-        return picked
     for name in names:
-        if name not in everyone:
-            raise unknown_name("classifier of torchvision", name, everyone)
-    return [everyone[name] for name in names]
+        if name not in classifiers:
+            raise unknown_name("classifier of torchvision", name, classifiers)
+    return [classifiers[name] for name in names]
 
 
 def times(
@@ -72,12 +69,10 @@ def times(
     watch: Watcher | None = None,
 ) -> Mapping[str, Floats]:
     """Quartiles (3,) of ms per batch by model, on one thread; without those that the engine cannot run."""
-    target = here(engine=engine, batch=batch)
-    timed = jobs(classifiers, batch)
-    found = session.time_jobs(target, timed, store=store, seconds=seconds, watch=watch).quartiles_ms
-    return {
-        each.name: found[job.name] for job, each in zip(timed, classifiers, strict=True) if job.name in found
-    }
+    timed, target = jobs(classifiers, batch), here(engine=engine, batch=batch)
+    quartiles = session.time_jobs(target, timed, store=store, seconds=seconds, watch=watch).quartiles_ms
+    names = [each.name for each in classifiers]
+    return {n: quartiles[job.name] for n, job in zip(names, timed, strict=True) if job.name in quartiles}
 
 
 def jobs(classifiers: Sequence[Classifier], batch: int) -> list[Job]:
@@ -89,12 +84,7 @@ def jobs(classifiers: Sequence[Classifier], batch: int) -> list[Job]:
 
 def network(each: Classifier, batch: int) -> tuple[torch.nn.Module, torch.Tensor]:
     """The model with random weights in eval mode, and noise of its input side."""
-    import torch
-    from torchvision import models
-
-    options = (
-        {"init_weights": False, "aux_logits": False} if each.name in ("googlenet", "inception_v3") else {}
-    )
+    options = {"init_weights": False, "aux_logits": False} if each.name in WITHOUT_INIT else {}
     model = models.get_model(each.name, weights=None, **options)
     noise = torch.Generator().manual_seed(0)
     return model.eval(), torch.randn((batch, 3, each.side, each.side), generator=noise)

@@ -1,21 +1,22 @@
-"""MEDN, the multi-task encoder-decoder network of arXiv 2312.06440: one network for all module types.
+"""MEDN, the multi-task encoder-decoder network of arXiv 2312.06440: one network for all module kinds.
 
-The paper names the idea; layers, losses and weights are ours. An encoder per module type maps its features to
-a latent space that all types share; one decoder, the same for all, says the latency from there, and a decoder
-per type reconstructs the features, which keeps the latent space from forgetting what a few hundred latencies
-do not ask for. A line per type carries the trend. Trained on all types together: a step draws as many rows of
-every type. Loss: mean absolute error of the standardised log latency + `reconstruction` times the mean
-squared error of the features. The answer is the mean of `members` networks.
+The paper names the idea; layers, losses and weights are ours. An encoder per module kind maps its features to
+a latent space that all kinds share; one decoder, the same for all, predicts the latency from there, and a
+decoder per kind reconstructs the features, which keeps the latent space from forgetting what a few hundred
+latencies do not ask for. A line per kind carries the trend. It is trained on all kinds together: a step draws
+as many rows of each. Loss: mean absolute error of the standardised log latency + `reconstruction` times the
+mean squared error of the features. The prediction is the mean of `members` networks.
 
-Letters: t module types, n rows, q features (padded to the longest), h hidden, z latent.
+Letters: t module kinds, n rows, q features (padded to the longest), h hidden, z latent.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import numpy as np
+import torch
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
@@ -24,25 +25,24 @@ from latency.perceptron import Mlp, Training
 from latency.predictors.mlp import Descent, one_thread
 from supernet.arrays import Floats, Rng
 
-if TYPE_CHECKING:
-    import torch
+AtLeastOne = Annotated[int, Field(ge=1)]
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class Medn:
-    """`hidden` of encoders and decoders, `latent` shared; `batch` rows of every type per step."""
+    """`hidden` of encoders and decoders, `latent` shared; `batch` rows of each kind per step."""
 
-    hidden: Annotated[int, Field(ge=1)] = 64
-    latent: Annotated[int, Field(ge=1)] = 32
-    members: Annotated[int, Field(ge=1)] = 2
-    steps: Annotated[int, Field(ge=1)] = 3000
-    batch: Annotated[int, Field(ge=1)] = 32
+    hidden: AtLeastOne = 64
+    latent: AtLeastOne = 32
+    members: AtLeastOne = 2
+    steps: AtLeastOne = 3000
+    batch: AtLeastOne = 32
     learning_rate: Annotated[float, Field(gt=0)] = 4e-3
     weight_decay: Annotated[float, Field(ge=0)] = 1e-2
     reconstruction: Annotated[float, Field(ge=0)] = 0.1
 
     def fit_all(self, data: Mapping[str, tuple[Floats, Floats]], rng: Rng) -> dict[str, LineAndNetwork]:
-        """The path of each type through the network, from (n, q) features and (n,) log latencies by type."""
+        """The path of each kind through the network, from (n, q) features and (n,) log latencies by kind."""
         lines = {name: line(x, y) for name, (x, y) in data.items()}
         residual = {name: off_line(lines[name], x, y) for name, (x, y) in data.items()}
         unit = float(np.sqrt(np.mean([np.mean(r**2) for r in residual.values()]))) or 1.0
@@ -54,28 +54,26 @@ class Medn:
         }
 
     def _train(self, data: Mapping[str, tuple[Floats, Floats]], rng: Rng) -> dict[str, Mlp]:
-        import torch
-
         names, widest = list(data), max(x.shape[1] for x, _ in data.values())
         longest = max(len(y) for _, y in data.values())
         features = torch.zeros((len(names), longest, widest))
-        wished, known = torch.zeros((len(names), longest)), torch.zeros((len(names), widest))
-        for i, (given, y) in enumerate(data.values()):
-            again = np.resize(np.arange(len(y)), longest)  # shorter types repeat: each weighs the same
-            features[i, :, : given.shape[1]] = torch.tensor(given[again], dtype=torch.float32)
-            wished[i] = torch.tensor(y[again], dtype=torch.float32)
-            known[i, : given.shape[1]] = 1.0
-        network = _Network.start(len(names), widest, self.hidden, self.latent, rng)
+        targets, present = torch.zeros((len(names), longest)), torch.zeros((len(names), widest))
+        for i, (x, y) in enumerate(data.values()):
+            again = np.resize(np.arange(len(y)), longest)  # shorter kinds repeat: each weighs the same
+            features[i, :, : x.shape[1]] = torch.tensor(x[again], dtype=torch.float32)
+            targets[i] = torch.tensor(y[again], dtype=torch.float32)
+            present[i, : x.shape[1]] = 1.0
+        network = _Network(len(names), widest, self.hidden, self.latent, rng)
         training = Training(learning_rate=self.learning_rate, weight_decay=self.weight_decay)
         descent = Descent(network.parts, training, self.steps)
-        types = torch.arange(len(names))[:, None]
+        kinds = torch.arange(len(names))[:, None]
 
         def loss(rows: torch.Tensor) -> torch.Tensor:
-            x = features[types, rows]
-            log_ms, features_again = network(x)
-            missed = ((features_again - x) ** 2).mean(dim=1) * known
-            wrong = (log_ms - wished[types, rows]).abs().mean()
-            return wrong + self.reconstruction * missed.sum() / known.sum()
+            drawn = features[kinds, rows]
+            log_ms, reconstructed = network(drawn)
+            missed = ((reconstructed - drawn) ** 2).mean(dim=1) * present
+            wrong = (log_ms - targets[kinds, rows]).abs().mean()
+            return wrong + self.reconstruction * missed.sum() / present.sum()
 
         size = len(names), self.batch
         with one_thread():
@@ -84,38 +82,27 @@ class Medn:
 
 
 class _Network:
-    """Encoders of all types side by side, one decoder of latencies, decoders of features."""
+    """Encoders of all kinds side by side, one decoder of latencies, decoders of features."""
 
-    def __init__(self, parts: list[torch.Tensor]) -> None:
-        self.parts = parts
-
-    @classmethod
-    def start(cls, types: int, q: int, hidden: int, latent: int, rng: Rng) -> _Network:
-        import torch
-
-        def drawn(*shape: int) -> torch.Tensor:
+    def __init__(self, kinds: int, q: int, hidden: int, latent: int, rng: Rng) -> None:
+        def layer(*shape: int) -> list[torch.Tensor]:
+            """Weights as PyTorch draws them, and biases of 0."""
             bound = 1 / np.sqrt(shape[-2])
-            return torch.tensor(rng.uniform(-bound, bound, shape), dtype=torch.float32).requires_grad_()
+            weights = torch.tensor(rng.uniform(-bound, bound, shape), dtype=torch.float32)
+            biases = torch.zeros((*shape[:-2], 1, shape[-1]) if len(shape) > 2 else shape[-1:])
+            return [weights.requires_grad_(), biases.requires_grad_()]
 
-        def zeros(*shape: int) -> torch.Tensor:
-            return torch.zeros(shape).requires_grad_()
-
-        encoder = [drawn(types, q, hidden), zeros(types, 1, hidden)]
-        encoder += [drawn(types, hidden, latent), zeros(types, 1, latent)]
-        decoder = [drawn(latent, hidden), zeros(hidden), drawn(hidden, 1), zeros(1)]
-        features = [drawn(types, latent, q), zeros(types, 1, q)]
-        return cls(encoder + decoder + features)
+        encoder = layer(kinds, q, hidden) + layer(kinds, hidden, latent)
+        self.parts = encoder + layer(latent, hidden) + layer(hidden, 1) + layer(kinds, latent, q)
 
     def __call__(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """(t, n) latencies and (t, n, q) features of (t, n, q) features."""
-        import torch
-
         w1, b1, w2, b2, w3, b3, w4, b4, w5, b5 = self.parts
         latent = torch.relu(torch.baddbmm(b2, torch.relu(torch.baddbmm(b1, x, w1)), w2))
         return (torch.relu(latent @ w3 + b3) @ w4 + b4)[..., 0], torch.baddbmm(b5, latent, w5)
 
     def path(self, i: int, q: int) -> Mlp:
-        """What the latency of type i goes through."""
+        """The layers that the latency of kind i goes through."""
         w1, b1, w2, b2, w3, b3, w4, b4, *_ = (part.detach().numpy() for part in self.parts)
         layers: list[tuple[Any, Any]] = [(w1[i, :q], b1[i, 0]), (w2[i], b2[i, 0]), (w3, b3), (w4, b4)]
         return Mlp(tuple((weights.copy(), bias.copy()) for weights, bias in layers))

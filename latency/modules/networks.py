@@ -5,8 +5,7 @@ Subnets of the OFA spaces and classifiers of torchvision.
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -24,7 +23,8 @@ from latency.modules.kinds.module_kind import Module
 from latency.modules.predictor import Networks
 from latency.target import Target
 from supernet import registry
-from supernet.files import artifact
+from supernet.arrays import Floats
+from supernet.files import tables
 from supernet.space import get_space
 
 ROUNDS = Rounds(fewest=6, most=10, block=32)
@@ -36,8 +36,8 @@ SEED = 0  # of the subnets that correct
 
 def subnets(space: str, count: int, seed: int) -> list[str]:
     """Names of random subnets of an OFA space."""
-    of = get_space(space)
-    return of.format(of.network(of.sample(count, np.random.default_rng(seed))))
+    ofa = get_space(space)
+    return ofa.format(ofa.network(ofa.sample(count, np.random.default_rng(seed))))
 
 
 def collect(
@@ -48,35 +48,27 @@ def collect(
     seconds: float | None = None,
     watch: Watcher | None = None,
 ) -> Networks:
-    """These networks with their latencies on a target: one-line names of subnets, or names of torchvision.
+    """Networks with their latencies on a target, by one-line names of subnets or names of torchvision.
 
     What the store holds is not measured again; with a budget of `seconds` some may be missing.
     """
-    known, jobs = read(target, store), _jobs(target, names)
-    if missing := [job for job in jobs if job.name not in known.names]:
+    stored, jobs = read(target, store), _jobs(target, names)
+    if missing := [job for job in jobs if job.name not in stored.names]:
         session.time_jobs(target, missing, store=store, seconds=seconds, watch=watch, rounds=ROUNDS)
-        known = read(target, store)
+        stored = read(target, store)
     asked = {job.name for job in jobs}
-    return known.take(np.array([name in asked for name in known.names], bool))
+    return stored.take(np.array([name in asked for name in stored.names], bool))
 
 
 def read(target: Target, store: Store) -> Networks:
     """All networks in the store that were measured on this target, in any space; the last sitting counts."""
-    version = session.engine_of(target).version
-    found: dict[str, float] = {}
-    for sitting in store.sittings(engine_version=version):
+    ms: dict[str, float] = {}
+    for sitting in store.sittings(engine_version=session.engine_of(target).version):
         if replace(sitting.target, space=target.space).key == target.key:
             quartiles, _ = summary.summarise(store.visits(sitting.id), sitting.target)
-            found |= {name: q[1] for name, q in quartiles.items() if _is_network(name)}
-    batch, threads = float(target.batch), float(target.threads or 1)
-    condition = np.array([batch, threads, target.utilisation])
-    names = tuple(found)
-    return Networks(
-        names,
-        tuple(map(modules_of, names)),
-        np.tile(condition, (len(names), 1)),
-        np.array(list(found.values())),
-    )
+            ms |= {name: middle for name, (_, middle, _) in quartiles.items() if _is_network(name)}
+    condition = [float(target.batch), float(target.threads or 1), target.utilisation]
+    return _networks(list(ms), np.tile(condition, (len(ms), 1)), np.array(list(ms.values())))
 
 
 def for_correction(
@@ -88,47 +80,31 @@ def for_correction(
     seconds: float | None = None,
     watch: Watcher | None = None,
 ) -> Networks:
-    """About `count` subnets of the OFA spaces, half of them of the first, and these classifiers, at all
-    BATCHES."""
+    """About `count` subnets of the OFA spaces, half of them of the first, and the classifiers `models`, at
+    all BATCHES."""
     shares = (-(-count // 2), *[-(-count // 6)] * (len(SPACES) - 1))
     names = [name for space, n in zip(SPACES, shares, strict=True) for name in subnets(space, n, SEED)]
     left = None if seconds is None else seconds / len(BATCHES)
-    return join(
+    parts = [
         collect(replace(target, batch=batch), [*names, *models], store=store, seconds=left, watch=watch)
         for batch in BATCHES
-    )
-
-
-def write_csv(path: Path, networks: Networks) -> None:
-    """A line per measured network, what `read_csv` reads."""
-    lines = [",".join(["name", *CONDITIONS, "ms"])]
-    for name, condition, ms in zip(networks.names, networks.conditions, networks.ms, strict=True):
-        lines.append(",".join([name, *(f"{value:g}" for value in condition), f"{ms:.6g}"]))
-    artifact.write_text(path, "\n".join(lines) + "\n")
+    ]
+    conditions, ms = (np.concatenate([getattr(part, key) for part in parts]) for key in ("conditions", "ms"))
+    return _networks([name for part in parts for name in part.names], conditions, ms)
 
 
 def read_csv(path: Path) -> Networks:
-    """Measured networks of a file; ValueError that names it when it is something else."""
-    with path.open(newline="") as file:
-        lines = list(csv.DictReader(file))
-    try:
-        names = tuple(line["name"] for line in lines)
-        conditions = np.array([[float(line[key]) for key in CONDITIONS] for line in lines])
-        ms = np.array([float(line["ms"]) for line in lines])
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} is no table of measured networks ({error})") from error
-    return Networks(names, tuple(map(modules_of, names)), conditions, ms)
+    """Networks and their ms, from a table of the columns name, CONDITIONS and ms; ValueError for another."""
+    columns = tables.read_columns(path)
+    wrong = [key for key in (*CONDITIONS, "ms") if key not in columns or columns[key].dtype.kind != "f"]
+    if wrong or "name" not in columns:
+        raise ValueError(f"{path} is no table of measured networks: no name or no numbers of {wrong}")
+    conditions = np.stack([columns[key] for key in CONDITIONS], axis=1)
+    return _networks(columns["name"].tolist(), conditions, columns["ms"])
 
 
-def join(parts: Iterable[Networks]) -> Networks:
-    """Measurements on several targets of one engine."""
-    every = list(parts)
-    return Networks(
-        tuple(name for part in every for name in part.names),
-        tuple(modules for part in every for modules in part.modules),
-        np.concatenate([part.conditions for part in every]),
-        np.concatenate([part.ms for part in every]),
-    )
+def _networks(names: Sequence[str], conditions: Floats, ms: Floats) -> Networks:
+    return Networks(tuple(names), tuple(map(modules_of, names)), conditions, ms)
 
 
 @cache
@@ -136,14 +112,12 @@ def modules_of(name: str) -> tuple[Module, ...]:
     """The modules of a network by its name."""
     if name.startswith(CLASSIFIER):
         _, model, _ = name.split(" ")
-        each = classifiers.with_weights()[model]
-        network, images = classifiers.network(each, 1)
+        network, images = classifiers.network(classifiers.with_weights()[model], 1)
         return tuple(tracing.modules(network, tuple(images.shape[1:])))
     space = get_space(name.split(" ")[0])
-    places = module_rows.places(space.layers(space.parse([name])))
     return tuple(
         Module(place.kind, {key: float(values[0]) for key, values in place.inputs.items()})
-        for place in places
+        for place in module_rows.places(space.layers(space.parse([name])))
         if place.live[0]
     )
 

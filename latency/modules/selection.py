@@ -1,12 +1,14 @@
-"""Auto-selection of S2 (arXiv 2312.06440): one regression model per module type, for the highest accuracy at
-little prediction time and size.
+"""Auto-selection of arXiv 2312.06440: one regression model per module kind, accurate at little time and size.
 
 The paper leaves the optimisation open. Ours is exact: a multiple-choice knapsack over accuracies, times and
 bytes that were measured on validation rows. With limits it is a mixed-integer program (HiGHS in scipy); the
-whole trade-off against time or against bytes comes from merging the types one by one and dropping what is
+whole trade-off against time or against bytes comes from merging the kinds one by one and dropping what is
 dominated, which loses nothing because all three are sums.
 
-Letters: t module types, m models of a type, f members of a front.
+>>> choose(fits.candidates(), max_ms=5.0).models
+{'activation': 'polynomial', 'attention': 'gp', ...}
+
+Letters: t module kinds, m models of a kind, f members of a front.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from supernet.arrays import Floats
 
 @dataclass(frozen=True)
 class Candidate:
-    """A model of one module type: accuracy in percent, ms for 100 predictions, bytes as stored."""
+    """A model of one module kind: accuracy in percent, ms for 100 predictions, bytes as stored."""
 
     model: str
     accuracy: float
@@ -34,7 +36,7 @@ Candidates = Mapping[str, Sequence[Candidate]]
 
 @dataclass(frozen=True)
 class Selection:
-    """A model per module type; accuracy is the mean over types, ms and bytes are sums."""
+    """A model per module kind; accuracy is the mean over kinds, ms and bytes are sums."""
 
     models: Mapping[str, str]
     accuracy: float
@@ -43,13 +45,13 @@ class Selection:
 
 
 def single(candidates: Candidates, model: str) -> Selection:
-    """The scheme that uses one model everywhere; ValueError when a type lacks it."""
+    """The scheme that uses one model everywhere; ValueError when a kind lacks it."""
     picked = {}
     for name, options in candidates.items():
-        found = [each for each in options if each.model == model]
-        if not found:
-            raise ValueError(f"module {name} has no {model}; it has {', '.join(o.model for o in options)}")
-        picked[name] = found[0]
+        by_model = {each.model: each for each in options}
+        if model not in by_model:
+            raise ValueError(f"module {name} has no {model}; it has {', '.join(by_model)}")
+        picked[name] = by_model[model]
     return _selection(picked)
 
 
@@ -76,10 +78,10 @@ def choose(
     tie = 1e-6 * ms / ms.sum()
     cost = tie - np.array([each.accuracy for _, each in flat]) / len(names)
     options = {"mip_rel_gap": 0.0}
-    found = milp(cost, integrality=1, bounds=Bounds(0, 1), constraints=constraints, options=options)
-    if found.x is None:
+    solution = milp(cost, integrality=1, bounds=Bounds(0, 1), constraints=constraints, options=options)
+    if solution.x is None:
         raise ValueError(f"no selection meets max_ms={max_ms} and max_bytes={max_bytes} together")
-    return _selection({name: each for (name, each), x in zip(flat, found.x, strict=True) if x > 0.5})
+    return _selection({name: each for (name, each), x in zip(flat, solution.x, strict=True) if x > 0.5})
 
 
 def front(candidates: Candidates, cost: str = "ms") -> list[Selection]:

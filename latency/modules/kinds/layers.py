@@ -86,32 +86,26 @@ def _fits(c: dict[str, Floats]) -> Any:
     return (c["side"] >= c.get("kernel", 1)) & (c["side"] >= c["stride"])
 
 
+def _one_each(c: Columns) -> Any:
+    return (c["groups"] == c["cin"]) & (c["groups"] == c["cout"])
+
+
 class Pointwise(Convolution):
     name = "pointwise"
     inputs = ("cin", "cout", "side", "stride", "act")
-
-    @staticmethod
-    def covers(inputs: Columns) -> Any:
-        return (inputs["groups"] == 1) & (inputs["kernel"] == 1)
+    covers = staticmethod(lambda c: (c["groups"] == 1) & (c["kernel"] == 1))
 
 
 class Dense(Convolution):
     name = "dense"
     inputs = ("cin", "cout", "kernel", "side", "stride", "act")
-
-    @staticmethod
-    def covers(inputs: Columns) -> Any:
-        return (inputs["groups"] == 1) & (inputs["kernel"] != 1)
+    covers = staticmethod(lambda c: (c["groups"] == 1) & (c["kernel"] != 1))
 
 
 class Depthwise(Convolution):
     name = "depthwise"
     inputs = ("channels", "kernel", "side", "stride", "act")
-
-    @staticmethod
-    def covers(inputs: Columns) -> Any:
-        same = (inputs["groups"] == inputs["cin"]) & (inputs["groups"] == inputs["cout"])
-        return same & (inputs["groups"] > 1)
+    covers = staticmethod(lambda c: (c["groups"] > 1) & _one_each(c))
 
 
 class Grouped(Convolution):
@@ -127,10 +121,7 @@ class Grouped(Convolution):
         c["cin"], c["cout"] = each * c["groups"], np.where(same, each, out) * c["groups"]
         return c, _fits(c)
 
-    @staticmethod
-    def covers(inputs: Columns) -> Any:
-        same = (inputs["groups"] == inputs["cin"]) & (inputs["groups"] == inputs["cout"])
-        return (inputs["groups"] > 1) & (same == 0)
+    covers = staticmethod(lambda c: (c["groups"] > 1) & (_one_each(c) == 0))
 
 
 class Linear(ModuleKind):

@@ -148,6 +148,7 @@ class ModuleKind:
     inputs: ClassVar[tuple[str, ...]]
     operations: ClassVar[Mapping[str, float]] = {}  # tensor functions that are such a layer; their last input
     layer: ClassVar[Kind | None] = None  # the layer of a LayerTable that may be such a module
+    covers: ClassVar[Any] = staticmethod(lambda inputs: True)  # whether it is of this kind and of no sibling
 
     # What a subclass may say.
     def cost(self, c: Columns) -> Work:
@@ -169,11 +170,6 @@ class ModuleKind:
     def called(self, op: Operation) -> dict[str, float]:
         """The inputs of the layer that one of its `operations` makes."""
         raise NotImplementedError
-
-    @staticmethod
-    def covers(inputs: Columns) -> Any:
-        """Whether a layer of its operation with these inputs is of this kind and not of a sibling."""
-        return True
 
     def traced(self, layers: Sequence[Layer]) -> tuple[dict[str, float], int] | None:
         """Inputs and number of layers of the module that these layers of a network begin with, if any."""
