@@ -5,7 +5,7 @@ Letters: n architectures.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -24,27 +24,21 @@ _COSTS: dict[str, tuple[Callable[[LayerTable], NDArray[Any]], bool]] = {
     "params": (LayerTable.layer_params, False),
     "activations": (LayerTable.layer_activations, False),
     "peak_bytes": (LayerTable.resident, True),
+    "layers": (LayerTable.layer_counts, False),
 }
-_tables: dict[tuple[Hashable, str], SlotTable | None] = {}
 
 
 def table(space: SearchSpace, metric: str) -> SlotTable | None:
-    """The slot table of a metric of a space (elements, not bytes, for memory); None where there is none.
-
-    It is made once per layout, so that restrictions of a space share it.
-    """
+    """The slot table of a metric of a space (elements, not bytes, for memory); None where there is none."""
     if metric not in _COSTS:
         raise unknown_name("footprint metric", metric, _COSTS)
-    key = (space.layout, metric)
-    if key not in _tables:
-        cost, largest = _COSTS[metric]
-        _tables[key] = slot_table.tabulate(space, cost, "max" if largest else "sum")
-    return _tables[key]
+    cost, largest = _COSTS[metric]
+    return slot_table.tabulate(space, cost, "max" if largest else "sum")
 
 
 def of(space: SearchSpace, genomes: Genomes, metric: str) -> Floats:
-    """(n,) `macs`, `params`, `activations` (elements) or `peak_bytes` (fp32) of one image: the same numbers
-    as those of the layer table.
+    """(n,) `macs`, `params`, `layers`, `activations` (elements) or `peak_bytes` (fp32) of one image: the same
+    numbers as those of the layer table.
 
     >>> footprint.of(space, space.sample(10, np.random.default_rng(0)), "macs")
     """

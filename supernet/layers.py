@@ -7,13 +7,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from supernet.arrays import Floats, Ints
+from supernet.arrays import Floats, Ints
 
 BYTES_FP32 = 4
 
@@ -84,6 +82,14 @@ class LayerTable:
 
     def _outputs(self) -> Ints:
         return np.where(self.live, self.cout.astype(np.int64) * self.out_size.astype(np.int64) ** 2, 0)
+
+    def layer_sides(self) -> Ints:
+        """(n, L) output side of each layer in pixels."""
+        return self.out_size.astype(np.int64)
+
+    def layer_counts(self) -> Ints:
+        """(n, L) 1 for each layer, for what an engine spends on every one of them."""
+        return self.live.astype(np.int64)
 
     def layer_macs(self) -> Ints:
         """(n, L) multiply-accumulates of one image; biases, norms, pools and sums not counted."""

@@ -1,5 +1,4 @@
-"""Slot tables: a cost that is a sum (or a maximum) over the slots of a network, as one gather per
-architecture.
+"""Slot tables: a cost that is a sum (or a maximum) over the slots of a network, one gather per architecture.
 
 Letters: n architectures, S slots, R resolutions, C slot codes.
 
@@ -11,14 +10,15 @@ size or thread count.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from itertools import product
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from supernet.arrays import Floats, Genomes
+from supernet.arrays import Floats, Genomes, Ints
 from supernet.layers import LayerTable
 from supernet.space import SearchSpace
 
@@ -103,14 +103,31 @@ def slot_variants(space: SearchSpace) -> tuple[Genomes, NDArray[np.int64], NDArr
     return batch, slot, space.slot_codes(batch)[np.arange(len(batch)), slot].astype(np.int64)
 
 
-def tabulate(
-    space: SearchSpace, cost: Callable[[LayerTable], NDArray[Any]], reduce: Literal["sum", "max"] = "sum"
-) -> SlotTable | None:
-    """The slot table of a per-layer cost (n, L), or None where the layers of the space do not belong to
-    slots.
+Cost = Callable[[LayerTable], NDArray[Any]]  # (n, L) of each layer
+Reduce = Literal["sum", "max"]
 
-    Found by evaluating each variant of each slot once per resolution, and checked on 512 random networks.
+
+def tabulate(space: SearchSpace, cost: Cost, reduce: Reduce = "sum") -> SlotTable | None:
+    """The slot table of a cost, or None where the layers of the space do not belong to slots.
+
+    It is made once per layout and cost, so that restrictions of a space share it: give a named function or a
+    method of a frozen object, not a new lambda each time. The table evaluates each variant of each slot once
+    per resolution, and is checked on 512 random networks.
     """
+    return _tabulate(_Layout(space.layout, space), cost, reduce)
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """A space as a key: all its restrictions are equal."""
+
+    key: Hashable
+    space: SearchSpace = field(compare=False)
+
+
+@lru_cache(maxsize=256)
+def _tabulate(layout: _Layout, cost: Cost, reduce: Reduce) -> SlotTable | None:
+    space = layout.space
     resolutions, (_, codes_per_slot) = resolution_count(space), space.slot_radix
     combined = np.sum if reduce == "sum" else np.max
     variants, slot, code = slot_variants(space)
@@ -124,31 +141,29 @@ def tabulate(
     of_slot = np.where(table.slot == np.tile(slot, resolutions)[:, None], values, 0)
     cells[level, np.tile(slot, resolutions), np.tile(code, resolutions)] = combined(of_slot, axis=1)
     base = combined(np.where(table.slot < 0, values, 0), axis=1)[:: len(variants)].astype(np.float64)
-    found = SlotTable(cells, base, reduce)
+    tabulated = SlotTable(cells, base, reduce)
+    cells.setflags(write=False)
+    base.setflags(write=False)
 
     probe = space.sample(512, np.random.default_rng(0))
     table = space.layers(probe)
     truth = combined(np.where(table.live, cost(table), 0), axis=1)
-    return found if np.allclose(found.of(space, probe), truth, rtol=1e-9) else None
-
-
-_sides: dict[Hashable, Floats] = {}
+    return tabulated if np.allclose(tabulated.of(space, probe), truth, rtol=1e-9) else None
 
 
 def sides(space: SearchSpace) -> Floats:
     """(R, S) largest feature-map side among each slot's layers, relative to the largest resolution.
 
-    Ones in a space without resolution gene. Made once per layout: a fit of few samples asks for it often.
+    Ones in a space without resolution gene.
     """
-    if space.layout not in _sides:
-        _sides[space.layout] = _measure_sides(space)
-        _sides[space.layout].setflags(write=False)
-    return _sides[space.layout]
-
-
-def _measure_sides(space: SearchSpace) -> Floats:
-    found = tabulate(space, lambda table: table.out_size, "max")
-    if found is None:
+    table = tabulate(space, LayerTable.layer_sides, "max")
+    if table is None:
         return np.ones((resolution_count(space), len(space.slots)))
-    largest = found.cells.max(axis=2)
+    largest = table.cells.max(axis=2)
     return largest / np.maximum(largest.max(axis=0), 1)
+
+
+def stages(space: SearchSpace) -> Ints:
+    """(S,) number of the stage of each slot: slots whose sides are the same at every resolution."""
+    _, stage = np.unique(sides(space).round(9), axis=1, return_inverse=True)
+    return np.asarray(stage, np.int64).ravel()

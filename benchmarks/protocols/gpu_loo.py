@@ -34,7 +34,8 @@ from latency.perceptron import Training
 from latency.predictors.additive import Additive
 from latency.predictors.gpu_spec import GpuSpec, study
 from latency.predictors.neural import Neural, NeuralLatency
-from latency.predictors.transfer import Source, Transfer
+from latency.predictors.sources import Source
+from latency.predictors.transfer import Transfer
 from latency.target import Target
 from supernet.arrays import Floats, Genomes
 from supernet.prediction import Prediction

@@ -24,13 +24,14 @@ from benchmarks.protocols.protocol import (
     read,
     split,
 )
-from latency import adaptation
 from latency.data import LatencyData
 from latency.perceptron import Training
 from latency.predictors import sampling
 from latency.predictors.additive import Additive
 from latency.predictors.neural import FineTune, Neural, NeuralLatency
-from latency.predictors.transfer import Source, Transfer, sources
+from latency.predictors.sources import Source, sources_of
+from latency.predictors.transfer import Transfer
+from latency.zoo import adaptation
 from supernet.arrays import Floats, Genomes
 from supernet.prediction import Prediction
 from supernet.space import get_space
@@ -71,7 +72,7 @@ def run(setting: Setting) -> Iterator[Row]:
     for name in table.columns:
         predictor = Additive(validation=(2500, FITTED)).fit(table.data(name, slice(0, FITTED)))
         fitted[name] = Source(name, predictor.table, predictor.resolutions, table.targets[name])
-    zoo = sources(get_space(SPACE), without=["note10_lut"])
+    zoo = sources_of(get_space(SPACE), without=["note10_lut"])
     further = [s for s in zoo if s.target is None or s.target.spec.kind != "gpu"]
 
     @cache

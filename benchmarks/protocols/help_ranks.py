@@ -29,7 +29,7 @@ import numpy as np
 from benchmarks.protocols.protocol import Row, Setting, Table, draws, judged, middle, read
 from latency.data import LatencyData
 from latency.predictors.ensemble import Ensemble, denoised
-from latency.predictors.transfer import Source
+from latency.predictors.sources import Source
 from supernet import footprint
 from supernet.arrays import Floats, Genomes
 from supernet.prediction import Prediction

@@ -34,14 +34,14 @@ from benchmarks.protocols.protocol import (
     read,
     split,
 )
-from latency import adaptation
 from latency.data import LatencyData
 from latency.descriptors import Known, specification
 from latency.predictors.additive import Additive
 from latency.predictors.ensemble import Ensemble, denoised
 from latency.predictors.maple import Maple, MaplePredictor, Strengths, likeliest
-from latency.predictors.transfer import Source, Transfer
-from latency.zoo import devices
+from latency.predictors.sources import Source, sources_of
+from latency.predictors.transfer import Transfer
+from latency.zoo import adaptation, devices
 from supernet import footprint
 from supernet.arrays import Floats, Genomes
 from supernet.prediction import Prediction
@@ -97,7 +97,7 @@ def _own(setting: Setting) -> Iterator[Row]:
     space = next(iter(found.values()))[0].target.space
     sides = get_space(space).column(np.concatenate([data.genomes for data, _ in found.values()]), "r")
     transfer = Transfer(resolutions=(int(sides.min()), int(sides.max())))
-    shipped = transfer.sources(get_space(space))
+    shipped = sources_of(get_space(space))
     fitted = {}
     for name, (data, _) in found.items():
         predictor = transfer.fit_from(shipped, data)

@@ -22,7 +22,8 @@ from benchmarks.protocols.protocol import Row, Setting, draws, read
 from benchmarks.protocols.s1 import FILE, SPACE, learner, source
 from latency.predictors.interface import LatencyPredictor
 from latency.predictors.neural import FineTune
-from latency.predictors.transfer import Transfer, sources
+from latency.predictors.sources import sources_of
+from latency.predictors.transfer import Transfer
 from latency.zoo import catalogue
 from search import pareto
 from search.archive import Archive
@@ -67,7 +68,7 @@ def run(setting: Setting) -> Iterator[Row]:
     measured = read(setting.data, FILE, SPACE)
     fit = slice(0, 7000)
     near = source(measured, "rtx2080ti_64", fit)
-    footprints = [known for known in sources(get_space(SPACE)) if known.target is None]
+    footprints = [known for known in sources_of(get_space(SPACE)) if known.target is None]
     base = learner("neural", validation=(5950, 7000)).fit(measured.data("rtx2080ti_64", fit))
 
     def true(genomes: Genomes) -> Floats:

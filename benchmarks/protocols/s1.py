@@ -17,7 +17,8 @@ from latency.perceptron import Training
 from latency.predictors.additive import Additive
 from latency.predictors.interface import LatencyPredictor, Learner
 from latency.predictors.neural import FineTune, NeuralLatency
-from latency.predictors.transfer import Source, Transfer, sources
+from latency.predictors.sources import Source, sources_of
+from latency.predictors.transfer import Transfer
 from supernet import registry
 from supernet.space import get_space
 
@@ -66,7 +67,7 @@ def run(setting: Setting) -> Iterator[Row]:
     for (method, target, n), scores in PUBLISHED.items():
         yield Row("s1", method, target, n, None, "all", scores, published=True)
     others = {name: source(table, name, fit) for name in table.columns}
-    known = sources(get_space(SPACE))
+    known = sources_of(get_space(SPACE))
     footprints = [source for source in known if source.target is None]
     cpus = [source for source in known if source.target is not None and source.target.spec.kind == "cpu"]
     bases: dict[str, NeuralLatency] = {

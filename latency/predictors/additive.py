@@ -2,7 +2,7 @@
 
 Letters: n measurements, S slots, R resolutions, C slot codes, p features.
 
-A network's latency is a sum over its blocks (ours, after RESEARCH's source models). For block variant c in
+A network's latency is a sum over its blocks (ours). For block variant c in
 slot s at side a (feature map side of the slot over its largest):  t = u + v a + w a^2;  plus, because
 libraries switch algorithms with the resolution, an offset per resolution and an amount per block and
 resolution for all blocks of a stage. The offsets are piecewise linear between the resolutions seen. Ridge on
@@ -124,8 +124,6 @@ class _Basis:
 
     @classmethod
     def build(cls, space: SearchSpace, data: LatencyData) -> _Basis:
-        side = slot_table.sides(space)
-        _, stage = np.unique(side.round(9), axis=1, return_inverse=True)
         codes = space.slot_codes(data.genomes)
         present = np.zeros((len(space.slots), space.slot_radix[1]), bool)
         for s in range(len(space.slots)):
@@ -134,7 +132,7 @@ class _Basis:
         values = np.array(space.axis("r").values if "r" in space.index else (0,))
         knots = values[np.unique(slot_table.resolution_level(space, data.genomes))]
         hats = np.stack([np.interp(values, knots, np.eye(len(knots))[k]) for k in range(len(knots))], axis=1)
-        return cls(side, np.asarray(stage).ravel(), present, hats)
+        return cls(slot_table.sides(space), slot_table.stages(space), present, hats)
 
     def _shapes(self) -> Floats:
         """(R, S, 3 or 1) functions of the side that every variant of a slot is multiplied with."""

@@ -11,9 +11,8 @@ from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 
 from latency.data import LatencyData
-from latency.predictors import additive, neural, transfer
+from latency.predictors import additive, neural, sources, transfer
 from latency.predictors.interface import LatencyPredictor, Learner, with_facts
-from latency.zoo import catalogue
 from supernet.space import get_space
 
 FEW, MOST = 4, 800  # rows: of fewer a data sheet makes more; the process of a mix takes a minute beyond
@@ -26,32 +25,32 @@ class Automatic:
 
     def fit(self, data: LatencyData) -> LatencyPredictor:
         """The predictor of the target of these rows; ValueError where no method can start from so few."""
-        is_gpu = data.target.spec.kind == "gpu" and data.target.space in catalogue.gpu_model().resolutions
+        is_gpu = data.target.spec.kind == "gpu" and data.target.space in sources.gpu_model().resolutions
         if is_gpu and len(data) < FEW:
-            adapted = catalogue.gpu_model().predictor(data.target).adapt(data)
+            adapted = sources.gpu_model().predictor(data.target).adapt(data)
             return with_facts(adapted, {"why": f"data sheet and anchors: only {len(data)} rows"})
-        found = {name: learner.fit(data) for name, learner in _candidates(data).items()}
-        if not found:
+        fitted = {name: learner.fit(data) for name, learner in _candidates(data).items()}
+        if not fitted:
             raise ValueError(
                 f"{len(data)} measurements are too few where no device of {data.target.space} is known: give "
                 f"at least {ADDITIVE}"
             )
-        errors = {name: float(predictor.facts["left_out_mape"]) for name, predictor in found.items()}
+        errors = {name: float(predictor.facts["left_out_mape"]) for name, predictor in fitted.items()}
         best = min(errors, key=errors.__getitem__)
         listed = ", ".join(f"{name} {error:.2f}%" for name, error in errors.items())
-        return with_facts(found[best], {"why": f"{best}, by the error on rows left out: {listed}"})
+        return with_facts(fitted[best], {"why": f"{best}, by the error on rows left out: {listed}"})
 
 
 def _candidates(data: LatencyData) -> dict[str, Learner]:
     """The learners that can start from so many rows."""
-    found: dict[str, Learner] = {}
+    learners: dict[str, Learner] = {}
     space = get_space(data.target.space)
     sides = space.column(data.genomes, "r") if "r" in space.index else None
-    if len(data) <= MOST and transfer.sources(space, needed=False):
+    if len(data) <= MOST and sources.any_of(space):
         covered = None if sides is None else (int(sides.min()), int(sides.max()))
-        found["transfer"] = transfer.Transfer(resolutions=covered)
+        learners["transfer"] = transfer.Transfer(resolutions=covered)
     if len(data) >= ADDITIVE:
-        found["additive"] = additive.Additive()
+        learners["additive"] = additive.Additive()
     if len(data) >= NETWORK:
-        found["neural"] = neural.Neural()
-    return found
+        learners["neural"] = neural.Neural()
+    return learners

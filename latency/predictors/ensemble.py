@@ -37,10 +37,11 @@ from pydantic.dataclasses import dataclass
 
 from latency import conformal
 from latency.data import LatencyData
-from latency.predictors import sampling, transfer
+from latency.predictors import sampling
 from latency.predictors.interface import space_of
 from latency.predictors.slots import SlotLatency
-from latency.predictors.transfer import FOLDS, Source, common_resolutions
+from latency.predictors.sources import Source, common_resolutions, sources_of
+from latency.predictors.transfer import FOLDS
 from latency.target import Target
 from supernet import footprint, slot_table
 from supernet.arrays import Floats, Genomes, Ints
@@ -56,7 +57,7 @@ LEVEL = 10.0  # prior variance of the level, in units of the variance of the sam
 NOISES = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)  # in the same units; phones in whole ms need the last ones
 OUTLIER = 3.0  # standardised left-out residual at which a sample counts half
 CHOICE = (1.0, 1.0, 0.1, 0.3, 0.0)  # strengths of the families when samples are chosen
-FOOTPRINTS = ("macs", "activations", "params")
+FOOTPRINTS = ("macs", "activations", "params", "layers")
 MIN_ROWS = 50  # of a known device
 DENOISING = (1e-4, 3e-4, 1e-3, 3e-3, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)  # noise over prior variance
 ROBUST_ROUNDS = 3
@@ -111,9 +112,8 @@ class Ensemble:
 
     def sources(self, space: SearchSpace) -> list[Source]:
         """The known devices that a fit uses; footprints are features anyway. ValueError if none is left."""
-        asked = transfer.Transfer(resolutions=self.resolutions, without=self.without).sources(space)
-        devices = [source for source in asked if source.target is not None]
-        return devices or asked
+        sources = sources_of(space, without=self.without, covering=self.resolutions)
+        return [source for source in sources if source.target is not None] or sources
 
     def fit(self, data: LatencyData) -> EnsembleLatency:
         """The predictor of the target of these samples, 3 or more."""
@@ -253,7 +253,6 @@ class Features:
             )
         mean = slot_table.combine((1 / len(devices), table) for table in devices)
         prints = [footprint.table(space, metric) for metric in FOOTPRINTS]
-        prints.append(slot_table.tabulate(space, lambda layers: layers.live))
         families = (
             devices,
             (mean,),

@@ -46,7 +46,7 @@ from latency.conformal import relative_std
 from latency.data import LatencyData
 from latency.predictors.interface import space_of
 from latency.target import Target
-from supernet import slot_table
+from supernet import footprint, slot_table
 from supernet.arrays import Floats, Genomes
 from supernet.device import Device
 from supernet.files import artifact
@@ -284,7 +284,7 @@ def _tables(
     """Device time and number of layers as slot tables; None where layers do not belong to slots."""
     known = Parameters(dict(parameters))
     device = slot_table.tabulate(get_space(space), lambda t: known.device(_work(t, batch), spec, study))
-    layers = slot_table.tabulate(get_space(space), lambda t: t.live)
+    layers = footprint.table(get_space(space), "layers")
     return None if device is None or layers is None else (device, layers)
 
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from latency.predictors.transfer import Source
+from latency.predictors.sources import Source
 from supernet.arrays import Floats, Genomes, Ints, Rng
 from supernet.space import SearchSpace
 
@@ -24,7 +24,7 @@ def choose(space: SearchSpace, n: int, rng: Rng, sources: Sequence[Source]) -> G
 
     Greedy variance reduction: each time the subnet whose measurement would lower the summed variance of the
     pool most, for a Gaussian process with an RBF kernel over the principal components of the log latencies on
-    the sources (RESEARCH, recipe 4). Its width is the spread of the first component. The first n of a longer
+    the sources. Its width is the spread of the first component. The first n of a longer
     choice are the choice of n, so that samples can be added later.
     """
     even = space.network(space.sample(POOL // 2, rng))

@@ -55,11 +55,10 @@ class SlotLatency:
         ratio = data.ms / self.predict(data.genomes, self.target).mean
         scale = float(np.median(ratio))
         spread = float(np.sqrt(np.mean((ratio / scale - 1) ** 2) * len(data) / (len(data) - 1)))
-        table = SlotTable(self.table.cells * scale, self.table.base * scale)
         return replace(
             self,
             target=data.target,
-            table=table,
+            table=self.table.times(scale),
             relative_std=max(spread, self.relative_std),
             facts={"adapted_from": self.target.name, "samples": len(data)},
         )

@@ -2,7 +2,7 @@
 
 Letters: n samples, d sources, S slots, R resolutions, C slot codes.
 
-1. Mix (RESEARCH, "a recipe that works"):  y = sum_d w_d f_d,  w >= 0, minimising
+1. Mix (ours):  y = sum_d w_d f_d,  w >= 0, minimising
        sum_i c_i (yhat_i / y_i - 1)^2 + (s / tau)^2 sum_d (m_d (w_d - p_d))^2,
    m_d = mean f_d / mean y. The prior p puts the weight on sources of the same batch size, by 1 / spread^2 of
    their log ratio to the samples, times the median ratio. Cauchy weights c_i = 1 / (1 + (r_i / 2s)^2) and the
@@ -17,8 +17,7 @@ Sources and parts are slot tables, so the result is one too and predicts more th
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass as plain_dataclass
+from collections.abc import Sequence
 from typing import Annotated
 
 import numpy as np
@@ -29,68 +28,22 @@ from pydantic.dataclasses import dataclass
 from latency.conformal import relative_std
 from latency.data import LatencyData
 from latency.predictors.slots import SlotLatency
+from latency.predictors.sources import Source, common_resolutions, sources_of
 from latency.target import Target
-from supernet import footprint, slot_table
+from supernet import slot_table
 from supernet.arrays import Floats, Ints
 from supernet.fits import folds, robust
 from supernet.slot_table import SlotTable
 from supernet.space import SearchSpace, get_space
 
 SPREAD_FLOOR = 0.004  # relative; fits of few samples can be perfect by chance
-RATIO_SPREAD = (
-    0.03  # what the spread of a source's ratio is taken for before samples are seen, worth 2 samples
-)
+RATIO_SPREAD = 0.03  # of a source's ratio to the samples, as assumed before they are seen; worth 2 samples
 SWEEPS = 3
 CAUTION = 2.0  # log-evidence by which a family must be better than none: ten samples are easily persuaded
 CORRECTIONS = (0.0, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12)  # candidates for g
 FOLDS = 10  # of the residuals that intervals come from; each sample alone up to 2 * FOLDS samples
 UNMEASURED_STD = 0.40  # relative, of a prediction from specifications alone (28% off on HELP's GPUs left out)
-OTHER_ENGINE_STD = (
-    1.0  # and if the known device ran another engine: here eager PyTorch takes 2.5 times ONNX Runtime
-)
-
-
-@plain_dataclass(frozen=True, eq=False)
-class Source:
-    """A known latency (or footprint) of the networks of a space."""
-
-    name: str
-    table: SlotTable
-    resolutions: tuple[int, int]
-    target: Target | None = None  # None: a footprint
-
-
-def sources(space: SearchSpace, without: Collection[str] = (), *, needed: bool = True) -> list[Source]:
-    """All that is known of a space: the predictors of the zoo, multiply-accumulates and the number of layers.
-
-    The latter stands for what an engine spends on every layer: without it eager PyTorch, adapted from
-    compiled engines, is 5.0% off instead of 2.5%. Where the zoo has nothing, activations and parameters
-    join them. ValueError for a name in `without` that is none of them, and where nothing is known unless not
-    `needed`.
-    """
-    from latency.zoo import catalogue
-
-    names = [*catalogue.targets_of(space.name), "macs", "layers", "activations", "params"]
-    if unknown := [name for name in without if name not in names]:
-        raise ValueError(f"without={unknown}: no such source; there are {', '.join(names)}")
-    known = []
-    for name in catalogue.targets_of(space.name):
-        if name in without:
-            continue
-        predictor = catalogue.predictor(name)
-        known.append(Source(name, predictor.table, predictor.resolutions, predictor.target))
-    sides = space.axis("r").values if "r" in space.index else (0,)
-    tables = {"macs": footprint.table(space, "macs"), "layers": slot_table.tabulate(space, lambda t: t.live)}
-    if not known:
-        tables |= {metric: footprint.table(space, metric) for metric in ("activations", "params")}
-    for name, table in tables.items():
-        if table is not None and name not in without:
-            known.append(Source(name, table, (sides[0], sides[-1])))
-    if not known and needed:
-        raise ValueError(
-            f"nothing is known of the latencies of {space.name}: measure some hundred subnets and fit"
-        )
-    return known
+OTHER_ENGINE_STD = 1.0  # the same if the known device ran another engine: eager PyTorch takes 2.5 times ORT
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
@@ -105,19 +58,7 @@ class Transfer:
 
     def sources(self, space: SearchSpace) -> list[Source]:
         """The sources that a fit uses. ValueError if none is left."""
-        known = sources(space, self.without)
-        kept = [source for source in known if self._covers(source)]
-        if not kept:
-            raise ValueError(
-                f"no source of {space.name} covers the resolutions {self.resolutions}; they cover "
-                + ", ".join(f"{s.name} {s.resolutions[0]}-{s.resolutions[1]}" for s in known)
-            )
-        return kept
-
-    def _covers(self, source: Source) -> bool:
-        if self.resolutions is None:
-            return True
-        return source.resolutions[0] <= self.resolutions[0] and source.resolutions[1] >= self.resolutions[1]
+        return sources_of(space, without=self.without, covering=self.resolutions)
 
     def fit(self, data: LatencyData) -> SlotLatency:
         """The predictor of the target of these samples, 2 or more."""
@@ -197,19 +138,9 @@ class Transfer:
         nearest = min(candidates, key=lambda source: _distance(source, target))
         assert nearest.target is not None
         scale = _bandwidth_ratio(nearest.target, target) * target.batch / nearest.target.batch
-        table = SlotTable(nearest.table.cells * scale, nearest.table.base * scale)
         facts = {"method": "specification", "samples": 0, "mix": {nearest.name: 1.0}, "scale": scale}
         std = UNMEASURED_STD if nearest.target.engine == target.engine else OTHER_ENGINE_STD
-        return SlotLatency(target, table, std, nearest.resolutions, facts)
-
-
-def common_resolutions(known: Sequence[Source]) -> tuple[int, int]:
-    """Lowest and highest input side that all sources cover."""
-    low = max(source.resolutions[0] for source in known)
-    high = min(source.resolutions[1] for source in known)
-    if low > high:
-        raise ValueError(f"the sources {', '.join(s.name for s in known)} have no resolution in common")
-    return low, high
+        return SlotLatency(target, nearest.table.times(scale), std, nearest.resolutions, facts)
 
 
 def _distance(source: Source, target: Target) -> tuple[float, ...]:
@@ -266,9 +197,8 @@ def _weights(
 def _families(space: SearchSpace, table: SlotTable) -> list[list[SlotTable]]:
     """Tables that are parts of `table`, from coarse to fine: what may be off by a factor of its own."""
     slots, codes, levels = len(space.slots), table.cells.shape[2], len(table.base)
-    side = slot_table.sides(space)
-    _, stage = np.unique(side.round(9), axis=1, return_inverse=True)
-    stages = np.eye(int(stage.max()) + 1, dtype=bool)[:, np.asarray(stage).ravel(), None]  # (stages, S, 1)
+    stage = slot_table.stages(space)
+    stages = np.eye(int(stage.max()) + 1, dtype=bool)[:, stage, None]  # (stages, S, 1)
     each = np.eye(slots, dtype=bool)[:, :, None]
     digits = _digits(space, codes)
     kinds = [

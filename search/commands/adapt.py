@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from latency import adaptation, block_table
-from latency.adaptation import Adapted
 from latency.data import write_csv
 from latency.measuring import jobs, machine
 from latency.measuring.store import Store
 from latency.scores import markdown
+from latency.zoo import adaptation, block_table
+from latency.zoo.adaptation import Adapted
 from search import command
 from supernet import registry
 from supernet.files import artifact

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from latency import adaptation, block_table
-from latency.adaptation import Adapted
-from latency.block_table import BuiltTable
 from latency.measuring import jobs
 from latency.measuring.store import Store
 from latency.scores import markdown, scores
+from latency.zoo import adaptation, block_table
+from latency.zoo.adaptation import Adapted
+from latency.zoo.block_table import BuiltTable
 from search import command
 from supernet import registry
 from supernet.files import artifact

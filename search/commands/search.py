@@ -11,13 +11,12 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 from rich.console import Console
 
-from latency import adaptation
 from latency.measuring.here import in_int8, is_here
 from latency.measuring.store import Store
 from latency.predictors.by_precision import ByPrecision
 from latency.predictors.interface import LatencyPredictor
 from latency.target import Target
-from latency.zoo import catalogue
+from latency.zoo import adaptation, catalogue
 from search import command, models, problem, run, verify
 from search.models import QUANTITIES
 from supernet import registry

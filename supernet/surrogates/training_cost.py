@@ -18,10 +18,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from dataclasses import dataclass as plain_dataclass
-from functools import cache, cached_property
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -235,14 +235,8 @@ class TrainingCost:
         if self.step_file is not None:
             load_step(self.step_file)
 
-    @cached_property
-    def _tables(self) -> dict[Hashable, SlotTable | None]:
-        return {}
-
     def _hours_per_epoch(self, space: SearchSpace, genomes: Genomes) -> Floats:
-        if space.layout not in self._tables:
-            self._tables[space.layout] = self._tabulate(space)
-        table = self._tables[space.layout]
+        table = self._tabulate(space)
         if table is not None:
             return table.of(space, genomes)
         return self._hours(self._step(space).ms(Steps.from_genomes(space, genomes, self.batch)))

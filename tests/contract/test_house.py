@@ -58,24 +58,6 @@ MOST_FILES, MOST_LINES, MOST_LINES_OF_A_FUNCTION, MOST_PARAMETERS = 14, 450, 60,
 STARTER_LINES = 5  # a file of `scripts` starts a command, and is no code
 
 ALLOWED: dict[str, set[str]] = {
-    "circles": {
-        "latency.predictors.transfer <-> latency.zoo.catalogue",
-    },
-    "upward": {
-        "latency.adaptation -> latency.measuring.session",
-        "latency.adaptation -> latency.measuring.store",
-        "latency.adaptation -> latency.measuring.summary",
-        "latency.adaptation -> latency.predictors.interface",
-        "latency.adaptation -> latency.predictors.sampling",
-        "latency.adaptation -> latency.predictors.slots",
-        "latency.adaptation -> latency.predictors.transfer",
-        "latency.block_table -> latency.measuring.jobs",
-        "latency.block_table -> latency.measuring.session",
-        "latency.block_table -> latency.measuring.store",
-        "latency.block_table -> latency.predictors.lookup_table",
-        "latency.predictors.automatic -> latency.zoo.catalogue",
-        "latency.predictors.transfer -> latency.zoo.catalogue",
-    },
     "crowded_rooms": {
         "latency/predictors",
     },
@@ -86,7 +68,7 @@ ALLOWED: dict[str, set[str]] = {
         "search.ranking.efficiency:efficiency",
     },
     "many_parameters": {
-        "latency.adaptation:adapt",
+        "latency.zoo.adaptation:adapt",
         "latency.measuring.here:here",
         "latency.measuring.session:time_jobs",
         "latency.target:modules",

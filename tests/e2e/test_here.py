@@ -209,6 +209,6 @@ def test_lookup_table_is_built_and_read_back(tmp_path):
 
 
 def test_measuring_modules_import_without_torch():
-    modules = "latency.measuring.session, latency.adaptation, search.verify"
+    modules = "latency.measuring.session, latency.zoo.adaptation, search.verify"
     code = f"import sys, {modules}; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(ROOT))

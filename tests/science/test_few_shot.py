@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from latency import adaptation
 from latency.data import read_csv
-from latency.predictors.transfer import Transfer, sources
+from latency.predictors.sources import sources_of
+from latency.predictors.transfer import Transfer
 from latency.scores import scores
-from latency.zoo import catalogue
+from latency.zoo import adaptation, catalogue
 from supernet.space import get_space
 
 GPUS = [name for name in catalogue.targets_of("ofa_mbv3_w1.2") if "lut" not in name]
@@ -25,7 +25,7 @@ def test_ten_samples_of_a_gpu_that_no_source_has(data):
         target = catalogue.target(name)
         gpu = name.rsplit("_b", 1)[0]
         siblings = [other for other in GPUS if other.rsplit("_b", 1)[0] == gpu]
-        known = sources(get_space(target.space), without=[*siblings, "note10_lut"])
+        known = sources_of(get_space(target.space), without=[*siblings, "note10_lut"])
         table = read_csv(data / target.rows, target, target.column)
         test = table.take(slice(3500, 4000))
         for seed in (0, 1):

@@ -8,7 +8,7 @@ import pytest
 from latency.data import LatencyData
 from latency.predictors import ensemble, interface
 from latency.predictors.ensemble import Ensemble, Features, denoised
-from latency.predictors.transfer import Source
+from latency.predictors.sources import Source
 from latency.target import Target
 from supernet import registry, slot_table
 from supernet.slot_table import SlotTable

@@ -7,11 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from latency import adaptation, conformal
+from latency import conformal
 from latency.data import LatencyData, read_csv, write_csv
 from latency.predictors import sampling, transfer
-from latency.predictors.transfer import Source, Transfer
+from latency.predictors.sources import Source, common_resolutions
+from latency.predictors.transfer import Transfer
 from latency.target import Target
+from latency.zoo import adaptation
 from supernet import footprint, slot_table
 from supernet.prediction import QUANTILE
 from supernet.space import get_space
@@ -177,7 +179,7 @@ def test_bad_requests_are_refused_before_any_work(rng):
         replace(known(space)[1], resolutions=(192, 224)),
     ]
     with pytest.raises(ValueError, match="no resolution in common"):
-        transfer.common_resolutions(narrow)
+        common_resolutions(narrow)
 
 
 def test_a_run_keeps_the_predictor_it_started_with(tmp_path, rng, monkeypatch):

@@ -17,10 +17,11 @@ from latency.data import LatencyData
 from latency.measuring import session, summary
 from latency.measuring.session import Timed, Watcher
 from latency.measuring.store import Store
-from latency.predictors import sampling, transfer
+from latency.predictors import sampling
 from latency.predictors.interface import load_as, with_facts
 from latency.predictors.slots import SlotLatency
-from latency.predictors.transfer import Source, Transfer
+from latency.predictors.sources import Source, common_resolutions
+from latency.predictors.transfer import Transfer
 from latency.scores import scores
 from latency.target import Target
 from supernet import footprint
@@ -54,7 +55,7 @@ def plan(
     known = learner.sources(space)
     if "r" not in space.index:
         return space, known
-    low, high = transfer.common_resolutions(known)
+    low, high = common_resolutions(known)
     if resolution is not None:
         if resolution[0] < low or resolution[1] > high:
             raise ValueError(
