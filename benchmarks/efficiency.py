@@ -117,7 +117,7 @@ def fallen(models: Comparison, found: Efficiency) -> str:
 def findings() -> None:
     table = timm()
     models = table.models()
-    found = rank(models, views=table.views, devices=table.devices)
+    found = rank(models)
     print("\n".join(found.findings()))
     for name, view in found.views.items():
         print(

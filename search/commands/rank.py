@@ -50,7 +50,7 @@ def task(config: dict[str, Any]) -> None:
             models = table.models()
         status.update(f"{len(models)} models: drawing frontiers")
         options = {key: config[key] for key in ("seed", "draws", "tolerance", "weights")}
-        found = rank.rank(models, views=table.views, devices=table.devices, **options)
+        found = rank.rank(models, **options)
         artifact.write_text(out / "report.html", rank_report.render(found, table.title, table.note, config))
         rank_report.draw(found, table.title, out / "frontier.png")
         artifact.write_text(out / "ranking.csv", found.csv())

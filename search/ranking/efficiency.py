@@ -37,10 +37,13 @@ Mask = NDArray[np.bool_]
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """n models and the axes they are compared by."""
+    """n models and the axes they are compared by. `views` are sets of axes to rank by (the first is the main
+    one; without, all axes and their subsets), `devices` sets of axes that each stand for one device."""
 
     names: tuple[str, ...]
     axes: tuple[NoisyAxis, ...]
+    views: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    devices: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.names or not self.axes:
@@ -129,60 +132,79 @@ def efficiency(
             f"draws={draws} must be at least 1, seed={seed} and tolerance={tolerance} not negative"
         )
     n = len(models)
-    width = np.array([axis.width for axis in models.axes])
-    preference = _preference(models, weights) / width if weights else None
+    tally = _Tally(models, weights)
     size = max(1, min(CHECKED_EVERY // 2, BLOCK // n))
-    sums = {name: np.zeros(n) for name in ("depth", "depth2", "distance", "rank", "preferred")}
-    members: list[NDArray[np.uint8]] = []
-    ranks: list[Ints] = []
-    done = block = 0
-    checked = 0
-    while done < draws:
-        drawn = models.draw(seed, block, size)[: draws - done]
-        for costs in drawn:
-            depth = pareto.ranks(costs)
-            rank = _rank(depth)
-            sums["depth"] += depth
-            sums["depth2"] += depth**2
-            sums["rank"] += rank
-            sums["distance"] += distance(costs, depth == 0, width)
-            if preference is not None:
-                total = costs @ preference
-                least = total == total.min()
-                sums["preferred"] += least / least.sum()
-            members.append(np.packbits(depth == 0))
-            if len(ranks) < INTERVAL_DRAWS:
-                ranks.append(rank.astype(np.int32))
-        done, block = done + len(drawn), block + 1
-        if done - checked >= CHECKED_EVERY and done < draws:
-            checked = done
-            if _relative(np.array(members), n)[1].max() <= tolerance:
+    block = checked = 0
+    while tally.draws < draws:
+        for costs in models.draw(seed, block, size)[: draws - tally.draws]:
+            tally.add(costs)
+        block += 1
+        if tally.draws - checked >= CHECKED_EVERY and tally.draws < draws:
+            checked = tally.draws
+            if _relative(np.array(tally.members), n)[1].max() <= tolerance:
                 break
-    packed = np.array(members)
-    probability, relative, relative_error = _probability(packed, n), *_relative(packed, n)
-    smoothed = (probability * done + 1) / (done + 2)
-    low, high = np.quantile(np.array(ranks), INTERVAL, axis=0, method="nearest")
-    mean = sums["depth"] / done
-    nominal = pareto.ranks(models.costs)
-    return Efficiency(
-        axes=tuple(axis.name for axis in models.axes),
-        draws=done,
-        probability=probability,
-        probability_error=np.sqrt(smoothed * (1 - smoothed) / done),
-        relative=relative,
-        relative_error=relative_error,
-        depth=mean,
-        depth_error=np.sqrt(np.maximum(sums["depth2"] / done - mean**2, 0) / done),
-        distance=sums["distance"] / done,
-        rank=sums["rank"] / done,
-        rank_low=low.astype(np.int64),
-        rank_high=high.astype(np.int64),
-        preferred=sums["preferred"] / done if preference is not None else None,
-        on_front=nominal == 0,
-        nominal_depth=nominal,
-        nominal_distance=distance(models.costs, nominal == 0, width),
-        members=packed,
-    )
+    return tally.efficiency()
+
+
+class _Tally:
+    """Sums over the draws so far."""
+
+    def __init__(self, models: Comparison, weights: Mapping[str, float] | None) -> None:
+        self.models = models
+        self.width = np.array([axis.width for axis in models.axes])
+        self.preference = _preference(models, weights) / self.width if weights else None
+        self.members: list[NDArray[np.uint8]] = []
+        self.ranks: list[Ints] = []
+        self.depth, self.squared_depth, self.distance, self.rank, self.preferred = np.zeros((5, len(models)))
+
+    @property
+    def draws(self) -> int:
+        return len(self.members)
+
+    def add(self, costs: Floats) -> None:
+        """Count one draw (n, k)."""
+        depth = pareto.ranks(costs)
+        rank = _rank(depth)
+        self.depth += depth
+        self.squared_depth += depth**2
+        self.rank += rank
+        self.distance += distance(costs, depth == 0, self.width)
+        if self.preference is not None:
+            total = costs @ self.preference
+            least = total == total.min()
+            self.preferred += least / least.sum()
+        self.members.append(np.packbits(depth == 0))
+        if len(self.ranks) < INTERVAL_DRAWS:
+            self.ranks.append(rank.astype(np.int32))
+
+    def efficiency(self) -> Efficiency:
+        """Means over the draws and their errors."""
+        models, draws, packed = self.models, self.draws, np.array(self.members)
+        probability = _counts(packed, len(models)) / draws
+        relative, relative_error = _relative(packed, len(models))
+        smoothed = (probability * draws + 1) / (draws + 2)
+        low, high = np.quantile(np.array(self.ranks), INTERVAL, axis=0, method="nearest")
+        mean = self.depth / draws
+        nominal = pareto.ranks(models.costs)
+        return Efficiency(
+            axes=tuple(axis.name for axis in models.axes),
+            draws=draws,
+            probability=probability,
+            probability_error=np.sqrt(smoothed * (1 - smoothed) / draws),
+            relative=relative,
+            relative_error=relative_error,
+            depth=mean,
+            depth_error=np.sqrt(np.maximum(self.squared_depth / draws - mean**2, 0) / draws),
+            distance=self.distance / draws,
+            rank=self.rank / draws,
+            rank_low=low.astype(np.int64),
+            rank_high=high.astype(np.int64),
+            preferred=self.preferred / draws if self.preference is not None else None,
+            on_front=nominal == 0,
+            nominal_depth=nominal,
+            nominal_distance=distance(models.costs, nominal == 0, self.width),
+            members=packed,
+        )
 
 
 def distance(costs: Floats, on_front: Mask, width: Floats) -> Floats:
@@ -205,11 +227,9 @@ def distance(costs: Floats, on_front: Mask, width: Floats) -> Floats:
 
 def on_all(several: Sequence[Efficiency], n: int) -> Floats:
     """(n,) probability to be on all these frontiers at once: they are of the same draws."""
-    count = min(each.draws for each in several)
-    together = several[0].members[:count]
-    for each in several[1:]:
-        together = together & each.members[:count]
-    return _probability(together, n)
+    count = min(efficiency.draws for efficiency in several)
+    together = np.bitwise_and.reduce([efficiency.members[:count] for efficiency in several])
+    return _counts(together, n) / count
 
 
 def _preference(models: Comparison, weights: Mapping[str, float]) -> Floats:
@@ -226,10 +246,6 @@ def _preference(models: Comparison, weights: Mapping[str, float]) -> Floats:
 def _rank(depth: Ints) -> Ints:
     """(n,) 1 + the number of models of lesser depth."""
     return 1 + np.concatenate([[0], np.cumsum(np.bincount(depth))])[depth]
-
-
-def _probability(packed: NDArray[np.uint8], n: int) -> Floats:
-    return _counts(packed, n) / len(packed)
 
 
 def _counts(packed: NDArray[np.uint8], n: int) -> Floats:

@@ -133,7 +133,7 @@ class Table:
             raise ValueError(f"{self.file}: {len(kept)} of {len(names)} models have all values; 2 are needed")
         columns = tables.select(columns, kept)
         axes = tuple(self._axis(axis, values[axis.name][kept], columns) for axis in self.axes)
-        return Comparison(tuple(names[row] for row in kept), axes)
+        return Comparison(tuple(names[row] for row in kept), axes, self.views, self.devices)
 
     def _read(self, name: str) -> Columns:
         return tables.read_columns(tables.data_dir(self.data_dir) / name if self.public else name)

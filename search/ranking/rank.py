@@ -171,28 +171,25 @@ class Ranking:
 def rank(
     models: Comparison,
     *,
-    views: Mapping[str, Sequence[str]] | None = None,
-    devices: Mapping[str, Sequence[str]] | None = None,
     seed: int = 0,
     draws: int = DRAWS,
     tolerance: float = TOLERANCE,
     weights: Mapping[str, float] | None = None,
 ) -> Ranking:
-    """Rank by every view (name -> axes; without, all axes and their subsets) and on every device.
+    """Rank by every view of the models and on every device; `weights` are of axes of the main view.
 
-    `weights` are of axes of the main view, the first.
+    >>> rank(Table(file="mine.csv", model="name", axes=(...)).models(), draws=2000).show()
     """
-    wanted = dict(views) if views else subsets([axis.name for axis in models.axes])
-    first = next(iter(wanted))
+    views = dict(models.views) or subsets([axis.name for axis in models.axes])
+    main = next(iter(views))
 
     def ranked(axes: Sequence[str], weights: Mapping[str, float] | None = None) -> Efficiency:
         return efficiency(models.by(axes), seed=seed, draws=draws, tolerance=tolerance, weights=weights)
 
-    found = {name: ranked(axes, weights if name == first else None) for name, axes in wanted.items()}
-    each = {name: ranked(axes) for name, axes in (devices or {}).items()}
-    main = [models.axis(name) for name in wanted[first]]
-    bands = [band(a, b, seed=seed) for a, b in combinations(main, 2)]
-    return Ranking(models, found, _across(each, len(models)) if each else None, bands)
+    by_view = {name: ranked(axes, weights if name == main else None) for name, axes in views.items()}
+    by_device = {name: ranked(axes) for name, axes in models.devices.items()}
+    bands = [band(x, y, seed=seed) for x, y in combinations(models.by(views[main]).axes, 2)]
+    return Ranking(models, by_view, _across(by_device, len(models)) if by_device else None, bands)
 
 
 def subsets(axes: Sequence[str]) -> dict[str, tuple[str, ...]]:
@@ -218,14 +215,14 @@ def tau(first: Efficiency, second: Efficiency) -> float:
     return float(kendalltau(first.rank, second.rank).statistic)
 
 
-def _across(each: Mapping[str, Efficiency], n: int) -> Devices:
-    found = list(each.values())
+def _across(by_device: Mapping[str, Efficiency], n: int) -> Devices:
+    several = list(by_device.values())
     return Devices(
-        each,
-        worst=np.min([one.probability for one in found], axis=0),
-        mean_rank=np.mean([one.rank for one in found], axis=0),
-        everywhere=on_all(found, n),
-        agreement=np.array([[1.0 if a is b else tau(a, b) for b in found] for a in found]),
+        by_device,
+        worst=np.min([one.probability for one in several], axis=0),
+        mean_rank=np.mean([one.rank for one in several], axis=0),
+        everywhere=on_all(several, n),
+        agreement=np.array([[1.0 if a is b else tau(a, b) for b in several] for a in several]),
     )
 
 

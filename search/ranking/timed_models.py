@@ -85,7 +85,7 @@ class Torchvision:
                     name, False, "log", middle, (Normal(np.log(high / low) / IQR, itself),), "ms per image"
                 )
             )
-        return Comparison(tuple(one.name for one in kept), tuple(axes))
+        return Comparison(tuple(one.name for one in kept), tuple(axes), self.views, self.devices)
 
 
 @dataclass(frozen=True, config=FORBID)
@@ -121,7 +121,7 @@ class SearchRun:
             if name == "latency_ms" and "latency_ms_measured" in columns:
                 predicted = _measured(predicted, columns["latency_ms_measured"], columns["latency_ms_iqr"])
             axes.append(objective.axis(name, predicted, owner, **about))
-        return Comparison(tuple(names), tuple(axes))
+        return Comparison(tuple(names), tuple(axes), self.views, self.devices)
 
 
 def _measured(predicted: Prediction, ms: Floats, iqr: Floats) -> Prediction:

@@ -64,15 +64,11 @@ ALLOWED: dict[str, set[str]] = {
     "long_files": {
         "supernet.training.train",
     },
-    "long_functions": {
-        "search.ranking.efficiency:efficiency",
-    },
     "many_parameters": {
         "latency.zoo.adaptation:adapt",
         "latency.measuring.here:here",
         "latency.measuring.session:time_jobs",
         "latency.target:modules",
-        "search.ranking.rank:rank",
         "supernet.layers:LayerBuilder.add",
         "supernet.training.depthwise:_pays",
         "supernet.training.train:_Run.__init__",
