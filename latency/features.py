@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from supernet import slot_table
 from supernet.arrays import Floats, Genomes
-from supernet.files.artifact import Arrays
 from supernet.layers import Kind, LayerTable
 from supernet.slot_table import SlotTable
 from supernet.space import SearchSpace, get_space
@@ -99,15 +98,6 @@ class Scale:
         weights = np.where(np.arange(x.shape[1]) < PHYSICAL, 1.0, genes**0.5)
         return cls(scale.middle, scale.spread * weights)
 
-    def stored(self) -> tuple[Arrays, None]:
-        """Named arrays, for a file."""
-        return {"middle": self.middle, "spread": self.spread}, None
-
-    @classmethod
-    def restored(cls, arrays: Arrays, _: None = None) -> Scale:
-        """From `stored()`."""
-        return cls(arrays["middle"], arrays["spread"])
-
     def __call__(self, x: Floats) -> Floats:
         return np.asarray(np.where(np.isfinite(x), (x - self.middle) / self.spread, 0.0))
 
@@ -133,15 +123,6 @@ class Line:
         away, trust = (log_macs - at) / LINE_NOISE**2, doubt**-2
         slope = float((away @ log_ms + trust * slope) / (away @ (log_macs - at) + trust))
         return cls(float(log_ms.mean()), slope, at)
-
-    def stored(self) -> tuple[Arrays, None]:
-        """Named arrays, for a file."""
-        return {"line": np.array([self.middle, self.slope, self.at])}, None
-
-    @classmethod
-    def restored(cls, arrays: Arrays, _: None = None) -> Line:
-        """From `stored()`."""
-        return cls(*map(float, arrays["line"]))
 
     def __call__(self, log_macs: Floats) -> Floats:
         return self.middle + self.slope * (log_macs - self.at)

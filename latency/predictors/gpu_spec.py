@@ -1,6 +1,7 @@
-"""Latency of a GPU that was never measured, from its data sheet: S1's GPU generalisation in a physical form.
+"""Latency of a GPU that was never measured, from its data sheet.
 
-Letters: n architectures, L layers, S slots, t targets (GPU x batch), p parameters.
+The aim is that of arXiv 2101.00732, whose network has three figures of the data sheet among its inputs
+(`Neural.fit_many` with contexts); the form is physical, and ours. Letters: n architectures, L layers.
 
 The GPU's own time is a sum over layers, the host's a launch per layer, and the longer of the two is seen:
 
@@ -21,8 +22,7 @@ by which a few measured subnets (`adapt`) move them.
 The form was chosen on other networks, the GPU columns of FBNet and NAS-Bench-201 with whole GPUs left out:
 adding memory and compute time beat their 2-norm and maximum (NAS-Bench-201 at batch 256 17.9% off, not 20.5;
 FBNet the same), R = 4 ranks better than 8. The families, the norm's bytes and the prior of `f` make no
-difference there and were settled on OFA's GPUs, rows that are not reported. S1's own form, three raw scalars
-as inputs of a network, is `Neural.fit_many` with contexts (benchmarks/protocols/gpu_loo.py).
+difference there and were settled on OFA's GPUs, rows that are not reported.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
 from dataclasses import dataclass as plain_dataclass
 from dataclasses import field as plain_field
-from functools import cache
+from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -44,18 +44,20 @@ from pydantic.dataclasses import dataclass
 
 from latency.conformal import relative_std
 from latency.data import LatencyData
+from latency.predictors import interface
 from latency.predictors.interface import space_of
 from latency.target import Target
 from supernet import footprint, slot_table
 from supernet.arrays import Floats, Genomes
 from supernet.device import Device
 from supernet.files import artifact
+from supernet.files.artifact import Arrays
+from supernet.fits import robust
 from supernet.layers import BYTES_FP32, Kind, LayerTable
 from supernet.prediction import Prediction
 from supernet.slot_table import SlotTable
 from supernet.space import get_space
 
-KIND = "gpu data-sheet predictor"
 MODEL_KIND = "gpu data-sheet model"
 KINDS = ("dense", "pointwise", "depthwise", "vector", "pool")
 R = 4.0  # how sharp the maximum of device and host is
@@ -79,7 +81,7 @@ AGREEING = 30  # rows of one target agree: they count like so many
 
 
 @plain_dataclass(frozen=True, eq=False)
-class _Work:
+class Work:
     """What the layers of some networks do, at one batch size."""
 
     kind: NDArray[np.int64]  # (n, L) index in KINDS
@@ -89,20 +91,19 @@ class _Work:
     live: NDArray[np.bool_]  # (n, L)
 
 
-def _work(table: LayerTable, batch: int) -> _Work:
+def work(table: LayerTable, batch: int) -> Work:
+    """What the layers of a table do with a batch of so many images."""
     depthwise = (table.groups > 1) & (table.groups == table.cin) & (table.kind == Kind.CONV)
     pointwise = (table.kernel == 1) & (table.kind == Kind.CONV) & ~depthwise
     vector = (table.kind == Kind.LINEAR) | ((table.kind == Kind.CONV) & (table.size == 1))
     pool = (table.kind == Kind.POOL) | (table.kind == Kind.GLOBAL_POOL)
-    order = [pool, vector, depthwise, pointwise]
-    kind = np.select(order, [4, 3, 2, 1], 0)
+    kind = np.select([pool, vector, depthwise, pointwise], [4, 3, 2, 1], 0)
     side, out = table.size.astype(float), table.out_size.astype(float)
     outputs = batch * table.cout * out**2
     weights = table.layer_params().astype(float)
     moved = BYTES_FP32 * (batch * table.cin * side**2 + (1 + 2 * table.norm) * outputs + weights)
-    shape = table.live.shape
-    return _Work(
-        np.broadcast_to(kind, shape),
+    return Work(
+        np.broadcast_to(kind, table.live.shape),
         np.where(table.live, moved, 0),
         batch * table.layer_macs().astype(float),
         np.where(table.live, outputs, 1),
@@ -116,25 +117,34 @@ class Parameters:
 
     values: Mapping[str, float]
 
-    def of(self, name: str) -> float:
+    def value(self, name: str) -> float:
         """The value (not its logarithm), 1 for what was never seen: an unknown generation, study or host."""
         return math.exp(self.values.get(name, 0.0))
 
-    def device(self, work: _Work, spec: Device, study: str) -> Floats:
+    def stored(self) -> tuple[Arrays, dict[str, float]]:
+        """For a file."""
+        return {}, dict(self.values)
+
+    @classmethod
+    def restored(cls, _: Arrays, values: Mapping[str, float]) -> Parameters:
+        """From `stored()`."""
+        return cls({str(name): float(value) for name, value in values.items()})
+
+    def device(self, work: Work, spec: Device, study: str) -> Floats:
         """(n, L) ms of each layer on the GPU itself."""
         share, rate = (
-            np.array([self.of(f"{what}.{kind}") for kind in KINDS]) for what in ("bandwidth", "rate")
+            np.array([self.value(f"{what}.{kind}") for kind in KINDS]) for what in ("bandwidth", "rate")
         )
         bandwidth, peak, multiprocessors = sheet(spec)
         memory = work.bytes / (bandwidth * 1e6 * share[work.kind])
-        fill = work.outputs / (work.outputs + self.of("occupancy") * multiprocessors)
+        fill = work.outputs / (work.outputs + self.value("occupancy") * multiprocessors)
         compute = work.macs / (peak * 0.5e9 * rate[work.kind] * fill)
-        factor = self.of(family(spec)) * self.of(f"generation.{spec.generation}") * self.of(f"study.{study}")
-        return np.where(work.live, factor * (memory + compute), 0)
+        groups = family(spec), f"generation.{spec.generation}", f"study.{study}"
+        return np.where(work.live, math.prod(map(self.value, groups)) * (memory + compute), 0)
 
     def launch_ms(self, host: str) -> float:
         """Milliseconds of the host per layer."""
-        return self.of("launch") * self.of(f"host.{host}")
+        return self.value("launch") * self.value(f"host.{host}")
 
 
 def sheet(spec: Device) -> tuple[float, float, float]:
@@ -188,15 +198,24 @@ class GpuSpecLatency:
 
     def parts(self, genomes: Genomes) -> tuple[Floats, Floats]:
         """(n,), (n,) ms of the GPU and of its host, without the factors."""
+        space, launch = get_space(self.target.space), self.parameters.launch_ms(host_of(self.target))
+        if self._tables is not None:
+            device, layers = (table.of(space, genomes) for table in self._tables)
+            return device, launch * layers
+        table = space.layers(genomes)
+        return self._device(table).sum(axis=1), launch * table.live.sum(axis=1)
+
+    def _device(self, table: LayerTable) -> Floats:
+        """(n, L) ms of the layers on the GPU."""
+        return self.parameters.device(work(table, self.target.batch), self.target.spec, self.study)
+
+    @cached_property
+    def _tables(self) -> tuple[SlotTable, SlotTable] | None:
+        """GPU time and number of layers as slot tables; None where layers do not belong to slots."""
         space = get_space(self.target.space)
-        launch = self.parameters.launch_ms(host(self.target))
-        key = tuple(sorted(self.parameters.values.items()))
-        tables = _tables(key, self.target.spec, self.target.batch, space.name, self.study)
-        if tables is not None:
-            return tables[0].of(space, genomes), launch * tables[1].of(space, genomes)
-        layers = space.layers(genomes)
-        device = self.parameters.device(_work(layers, self.target.batch), self.target.spec, self.study)
-        return device.sum(axis=1), launch * layers.live.sum(axis=1)
+        device = slot_table.tabulate(space, self._device)
+        layers = footprint.table(space, "layers")
+        return None if device is None or layers is None else (device, layers)
 
     def predict(self, genomes: Genomes, target: Target) -> Prediction:
         """(n,) ms of canonical genomes of `target.space`; ValueError for another target or resolutions."""
@@ -215,44 +234,22 @@ class GpuSpecLatency:
         if not len(data):
             raise ValueError("no sample to adapt with: measure at least 1 subnet")
         device, host = self.parts(data.genomes)
-        found, covariance, left = _factors(device, host, data.ms, self.covariance, self.noise)
+        logs, covariance, left = _factors(device, host, data.ms, self.covariance, self.noise)
         spread = float(np.sqrt((left @ left + 10 * self.noise**2) / (len(data) + 10)))
         return replace(
             self,
-            factors=(float(np.exp(found[0])), float(np.exp(found[1]))),
+            factors=(float(np.exp(logs[0])), float(np.exp(logs[1]))),
             covariance=covariance,
             noise=spread,
             facts={**self.facts, "method": "gpu data sheet and anchors", "samples": len(data)},
         )
 
-    def save(self, path: str | Path) -> None:
-        facts = {
-            "target": asdict(self.target),
-            "parameters": dict(self.parameters.values),
-            "noise": self.noise,
-            "resolutions": list(self.resolutions),
-            "factors": list(self.factors),
-            "study": self.study,
-            "facts": dict(self.facts),
-        }
-        artifact.save(Path(path), KIND, {"covariance": self.covariance}, facts)
+    def check(self) -> None:
+        """ValueError for a covariance that is none of two factors."""
+        if self.covariance.shape != (2, 2):
+            raise ValueError(f"a covariance of shape {self.covariance.shape} is none of two factors")
 
-
-def load(path: Path) -> GpuSpecLatency:
-    """A saved predictor; ValueError that names the file when it is damaged or something else."""
-    arrays, facts = artifact.load(path, KIND)
-    try:
-        (low, high), (device, host) = facts["resolutions"], facts["factors"]
-        return GpuSpecLatency(
-            target=Target(**facts["target"]),
-            parameters=Parameters({str(k): float(v) for k, v in facts["parameters"].items()}),
-            covariance=arrays["covariance"].reshape(2, 2),
-            resolutions=(int(low), int(high)),
-            factors=(float(device), float(host)),
-            **{key: facts[key] for key in ("noise", "study", "facts")},
-        )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ValueError(f"{path} is no usable {KIND} ({error}); left as it is") from error
+    save = interface.save
 
 
 def _factors(
@@ -267,25 +264,13 @@ def _factors(
         off = np.log(_seen(np.exp(logs[0]) * device, np.exp(logs[1]) * host) / ms)
         return np.concatenate([off / noise, whitened @ logs])
 
-    found = least_squares(residuals, np.zeros(2), loss="soft_l1")
-    covariance = np.linalg.inv(found.jac.T @ found.jac)
-    return found.x, covariance, residuals(found.x)[: len(ms)] * noise
+    best = least_squares(residuals, np.zeros(2), loss="soft_l1")
+    return best.x, np.linalg.inv(best.jac.T @ best.jac), residuals(best.x)[: len(ms)] * noise
 
 
-def host(target: Target) -> str:
+def host_of(target: Target) -> str:
     """Whose launches: a GPU in the machine of one study."""
     return f"{target.spec.name}@{study(target)}"
-
-
-@cache
-def _tables(
-    parameters: tuple[tuple[str, float], ...], spec: Device, batch: int, space: str, study: str
-) -> tuple[SlotTable, SlotTable] | None:
-    """Device time and number of layers as slot tables; None where layers do not belong to slots."""
-    known = Parameters(dict(parameters))
-    device = slot_table.tabulate(get_space(space), lambda t: known.device(_work(t, batch), spec, study))
-    layers = footprint.table(get_space(space), "layers")
-    return None if device is None or layers is None else (device, layers)
 
 
 @plain_dataclass(frozen=True, eq=False)
@@ -332,10 +317,9 @@ def load_model(path: Path) -> GpuModel:
     if content.pop("kind", None) != MODEL_KIND:
         raise ValueError(f"{path} holds no {MODEL_KIND}; left as it is")
     device, host = content["spreads"]
-    sides = {space: (low, high) for space, (low, high) in content["resolutions"].items()}
-    return GpuModel(
-        Parameters(content["parameters"]), (device, host), content["noise"], sides, content["facts"]
-    )
+    resolutions = {space: (low, high) for space, (low, high) in content["resolutions"].items()}
+    parameters = Parameters(content["parameters"])
+    return GpuModel(parameters, (device, host), content["noise"], resolutions, content["facts"])
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
@@ -345,14 +329,14 @@ class GpuSpec:
     rows: Annotated[int, Field(ge=10)] = ROWS  # of each target that are used, evenly spaced
     iterations: Annotated[int, Field(ge=1)] = 60
 
-    def fit(self, known: Sequence[LatencyData]) -> GpuModel:
+    def fit(self, sets: Sequence[LatencyData]) -> GpuModel:
         """From measurements of several GPU targets, of any spaces; ValueError for none or other devices."""
-        if not known:
+        if not sets:
             raise ValueError("no GPU to learn from: give the measurements of at least one")
-        used = [data.take(np.unique(np.linspace(0, len(data) - 1, self.rows).astype(int))) for data in known]
-        return replace(self._model(used, known), **self._left_out(used, known))
+        used = [data.take(np.unique(np.linspace(0, len(data) - 1, self.rows).astype(int))) for data in sets]
+        return replace(self._model(used, sets), **self._left_out(used, sets))
 
-    def _left_out(self, used: Sequence[LatencyData], known: Sequence[LatencyData]) -> dict[str, Any]:
+    def _left_out(self, used: Sequence[LatencyData], sets: Sequence[LatencyData]) -> dict[str, Any]:
         """Spreads and noise from predicting each GPU by the others."""
         gpus = list(dict.fromkeys(data.target.spec.name for data in used))
         if len(gpus) < 3:
@@ -360,25 +344,25 @@ class GpuSpec:
         factors, noise = [], []
         for gpu in gpus:
             others = [data for data in used if data.target.spec.name != gpu]
-            model = self._model(others, known)
+            model = self._model(others, sets)
             mine = [data for data in used if data.target.spec.name == gpu]
             parts = [model.predictor(data.target, study(data.target)).parts(data.genomes) for data in mine]
             device, host = (np.concatenate([part[i] for part in parts]) for i in (0, 1))
             ms = np.concatenate([data.ms for data in mine])
-            found, _, left = _factors(device, host, ms, np.diag(np.square(UNSEEN)), NOISE)
-            factors.append(found)
-            noise.append(1.4826 * float(np.median(np.abs(left))))
-        spreads = [relative_std(of) for of in np.array(factors).T]
-        return {"spreads": (spreads[0], spreads[1]), "noise": float(np.median(noise))}
+            logs, _, left = _factors(device, host, ms, np.diag(np.square(UNSEEN)), NOISE)
+            factors.append(logs)
+            noise.append(robust.spread(left))
+        spreads = tuple(relative_std(logs) for logs in np.array(factors).T)
+        return {"spreads": spreads, "noise": float(np.median(noise))}
 
-    def _model(self, used: Sequence[LatencyData], known: Sequence[LatencyData]) -> GpuModel:
+    def _model(self, used: Sequence[LatencyData], sets: Sequence[LatencyData]) -> GpuModel:
         from scipy.optimize import least_squares
 
         parts = []
         for data in used:
             sheet(data.target.spec)
             layers = get_space(data.target.space).layers(data.genomes)
-            parts.append((_work(layers, data.target.batch), layers.live.sum(axis=1), data))
+            parts.append((work(layers, data.target.batch), layers.live.sum(axis=1), data))
         prior = _prior([data.target for data in used])
         names = list(prior)
         middle, width = (np.array([prior[name][i] for name in names]) for i in (0, 1))
@@ -388,27 +372,25 @@ class GpuSpec:
             off = []
             for work, launches, data in parts:
                 device = p.device(work, data.target.spec, study(data.target)).sum(axis=1)
-                seen = _seen(device, p.launch_ms(host(data.target)) * launches)
+                seen = _seen(device, p.launch_ms(host_of(data.target)) * launches)
                 off.append(np.log(seen / data.ms) / NOISE / np.sqrt(max(len(data) / AGREEING, 1)))
             return np.concatenate([*off, (logs - middle) / width])
 
         most = np.array([0.0 if name.startswith(("bandwidth.", "rate.")) else np.inf for name in names])
-        found = least_squares(
+        best = least_squares(
             residuals, middle, loss="soft_l1", bounds=(-np.inf, most), max_nfev=self.iterations
         )
-        values = {name: float(f"{value:.5g}") for name, value in zip(names, found.x, strict=True)}
+        values = {name: float(f"{value:.5g}") for name, value in zip(names, best.x, strict=True)}
         facts = {"gpus": list(dict.fromkeys(data.target.name for data in used))}
-        return GpuModel(Parameters(values), UNSEEN, NOISE, _resolutions(known), facts)
+        return GpuModel(Parameters(values), UNSEEN, NOISE, _resolutions(sets), facts)
 
 
-def _resolutions(known: Sequence[LatencyData]) -> dict[str, tuple[int, int]]:
-    found: dict[str, tuple[int, int]] = {}
-    for data in known:
-        space = get_space(data.target.space)
-        r = space.column(data.genomes, "r") if "r" in space.index else np.zeros(1, np.int64)
-        low, high = found.get(space.name, (10**6, 0))
-        found[space.name] = (min(low, int(r.min())), max(high, int(r.max())))
-    return found
+def _resolutions(sets: Sequence[LatencyData]) -> dict[str, tuple[int, int]]:
+    """The lowest and the highest input side of the measurements, by space."""
+    genomes: dict[str, list[Genomes]] = {}
+    for data in sets:
+        genomes.setdefault(data.target.space, []).append(data.genomes)
+    return {name: get_space(name).resolution_range(np.concatenate(rows)) for name, rows in genomes.items()}
 
 
 def _prior(targets: Sequence[Target]) -> dict[str, tuple[float, float]]:
@@ -423,4 +405,4 @@ def _prior(targets: Sequence[Target]) -> dict[str, tuple[float, float]]:
     prior |= {family(t.spec): (0.0, FAMILY_SPREAD) for t in targets}
     prior |= {f"generation.{t.spec.generation}": (0.0, GENERATION_SPREAD) for t in targets}
     prior |= {f"study.{study(t)}": (0.0, STUDY_SPREAD) for t in targets}
-    return prior | {f"host.{host(t)}": (0.0, HOST_SPREAD) for t in targets}
+    return prior | {f"host.{host_of(t)}": (0.0, HOST_SPREAD) for t in targets}

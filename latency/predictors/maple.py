@@ -26,7 +26,7 @@ Letters: D known devices, n architectures, p architecture features, q numbers of
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, field, replace
+from dataclasses import asdict, astuple, field, replace
 from dataclasses import dataclass as plain_dataclass
 from typing import Annotated, Any, Literal, Protocol
 
@@ -168,8 +168,9 @@ class Maple:
         return MaplePredictor(
             target=data.target,
             function=function,
-            scale=scale,
-            line=line,
+            middle=scale.middle,
+            spread=scale.spread,
+            line=np.array(astuple(line)),
             relative_std=relative_std(relative),
             resolutions=get_space(data.target.space).resolution_range(
                 np.concatenate([device.data.genomes for device in known])
@@ -395,20 +396,25 @@ class MaplePredictor:
 
     target: Target
     function: Regression
-    scale: Scale
-    line: Line
+    middle: Floats  # (p,) of the scale of the features
+    spread: Floats  # (p,)
+    line: Floats  # (3,) of a `Line`
     relative_std: float  # of a single new measurement, from samples left out
     resolutions: tuple[int, int]
     facts: Mapping[str, Any] = field(default_factory=dict)
 
+    def inputs(self, genomes: Genomes) -> tuple[Floats, Floats]:
+        """(n,) what the line says of log latencies, and (n, p) scaled features."""
+        x = features(get_space(self.target.space), genomes)
+        return Line(*self.line)(x[:, 0]), Scale(self.middle, self.spread)(x)
+
     def predict(self, genomes: Genomes, target: Target) -> Prediction:
         """(n,) ms of canonical genomes of `target.space`; ValueError for another target or resolutions."""
-        space = space_of(self, genomes, target)
-        log_ms = np.empty(len(genomes))
+        space_of(self, genomes, target)
+        mean = np.empty(len(genomes))
         for first in range(0, len(genomes), CHUNK):
-            x = features(space, genomes[first : first + CHUNK])
-            log_ms[first : first + CHUNK] = self.line(x[:, 0]) + self.function(self.scale(x))
-        mean = np.exp(log_ms)
+            line, x = self.inputs(genomes[first : first + CHUNK])
+            mean[first : first + CHUNK] = np.exp(line + self.function(x))
         return Prediction(mean, self.relative_std * mean)
 
     def adapt(self, data: LatencyData) -> MaplePredictor:
@@ -419,7 +425,7 @@ class MaplePredictor:
         """ValueError unless the regression and its scale take the features of its space."""
         space = get_space(self.target.space)
         needed = features(space, space.sample(1, np.random.default_rng(0))).shape[1]
-        if not self.function.inputs == needed == len(self.scale.middle) == len(self.scale.spread):
+        if not self.function.inputs == needed == len(self.middle) == len(self.spread):
             raise ValueError(f"{space.name} has {needed} features, the file {self.function.inputs}")
 
     save = interface.save

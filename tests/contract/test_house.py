@@ -77,7 +77,6 @@ ALLOWED: dict[str, set[str]] = {
     "private_names_in_tests": {
         "test_depthwise.py: depthwise._Depthwise",
         "test_ensemble.py: ensemble._counts",
-        "test_gpu_spec.py: gpu_spec._work",
         "test_train_supernet.py: train._Run",
         "test_transfer.py: transfer._families",
     },

@@ -33,7 +33,7 @@ def test_tables_equal_the_sum_over_layers():
     predictor = model.predictor(where)
     device_ms, host_ms = predictor.parts(rows)
     layers = get_space(where.space).layers(rows)
-    each = model.parameters.device(gpu_spec._work(layers, 16), where.spec, "")
+    each = model.parameters.device(gpu_spec.work(layers, 16), where.spec, "")
     assert np.allclose(device_ms, each.sum(axis=1), rtol=1e-9)
     assert np.allclose(host_ms, predictor.parameters.launch_ms("nobody") * layers.live.sum(axis=1))
 

@@ -84,7 +84,7 @@ def test_saved_predictors_are_the_same_and_broken_ones_refused(family, form, tmp
     assert np.allclose(turned, expected.mean, rtol=1e-5)  # a network computes in single precision
     with pytest.raises(ValueError, match="fitted for new"):
         loaded.predict(genomes, replace(fitted.target, batch=2))
-    spoilt = replace(fitted, scale=replace(fitted.scale, middle=fitted.scale.middle[:-1]))
+    spoilt = replace(fitted, middle=fitted.middle[:-1])
     spoilt.save(tmp_path / "q.npz")
     with pytest.raises(ValueError, match="no usable maple predictor"):
         interface.load(tmp_path / "q.npz")
@@ -97,7 +97,7 @@ def test_kernel_mean_is_that_of_the_gaussian_process(family):
     plain = Maple(virtual=False, importance=False, references=False)
     samples, rest = new.data.take(slice(0, 5)), new.data.take(slice(5, 12))
     fitted = plain.fit_from(known, samples, new.descriptor, strengths)
-    x = [fitted.scale(features(SPACE, part.genomes)) for part in (*(k.data for k in known), samples)]
+    x = [fitted.inputs(part.genomes)[1] for part in (*(k.data for k in known), samples)]
     scaled = scaled_descriptors([np.stack([*(k.descriptor for k in known), new.descriptor])])
     gap = (scaled[:, 0, None] - scaled[:, 0]) ** 2
     unit = np.median(gap[np.triu_indices(len(gap), 1)])
@@ -113,15 +113,13 @@ def test_kernel_mean_is_that_of_the_gaussian_process(family):
         return np.polyfit(at, np.log(data.ms), 1)
 
     y = [np.log(k.data.ms) - np.polyval(line(k.data), features(SPACE, k.data.genomes)[:, 0]) for k in known]
-    y.append(np.log(samples.ms) - fitted.line(features(SPACE, samples.genomes)[:, 0]))
+    y.append(np.log(samples.ms) - fitted.inputs(samples.genomes)[0])
     level = strengths.level**2 * np.eye(len(gap))
     size = [len(part) for part in x]
     k = np.block([[arch(x[i], x[j]) * mix[i, j] + level[i, j] for j in range(6)] for i in range(6)])
-    at = fitted.scale(features(SPACE, rest.genomes))
+    by_line, at = fitted.inputs(rest.genomes)
     cross = np.concatenate([arch(at, x[j]) * mix[5, j] + level[5, j] for j in range(6)], axis=1)
-    got = np.log(fitted.predict(rest.genomes, rest.target).mean) - fitted.line(
-        features(SPACE, rest.genomes)[:, 0]
-    )
+    got = np.log(fitted.predict(rest.genomes, rest.target).mean) - by_line
     fits = []
     for noise in (0.005, 0.01, 0.02, 0.04, 0.08, 0.16):  # that of the samples is chosen by evidence
         diagonal = np.concatenate([np.full(sum(size[:-1]), 0.01**2), np.full(size[-1], noise**2)])
