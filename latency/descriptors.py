@@ -27,7 +27,7 @@ LEAST_IMPORTANCE = 1e-3
 
 
 @dataclass(frozen=True, eq=False)
-class Known:
+class KnownDevice:
     """A device to learn from: its latencies and its (q,) descriptor."""
 
     data: LatencyData
@@ -67,12 +67,12 @@ def specification(device: Device) -> Floats:
     return np.array([np.log(figure) if figure else np.nan for figure in figures])
 
 
-def references(known: Sequence[Known], genomes: Genomes) -> Floats:
+def references(devices: Sequence[KnownDevice], genomes: Genomes) -> Floats:
     """(D, n) log latencies of these architectures on known devices, each device's without its mean.
 
     They are those of the device's own fit, which is less noisy than its rows.
     """
-    log_ms = np.stack([device.smooth(genomes) for device in known])
+    log_ms = np.stack([device.smooth(genomes) for device in devices])
     return log_ms - log_ms.mean(axis=1, keepdims=True)
 
 

@@ -74,19 +74,19 @@ class GaussianProcess:
     reach: Floats  # (f,) sqrt(s_g)
     bend: float  # b^2
     noise: float  # variance of a value around its function
-    known: Floats  # (k, f)
+    rows: Floats  # (k, f) features of the known architectures
     posterior: Posterior
     centre: float
     scale: float
 
     def mean(self, genomes: Genomes) -> Floats:
         """(n,) posterior mean."""
-        return self.centre + self.scale * self.posterior.mean(self._kernel(self.inputs(genomes), self.known))
+        return self.centre + self.scale * self.posterior.mean(self._kernel(self.inputs(genomes), self.rows))
 
     def predict(self, genomes: Genomes) -> Prediction:
         """Posterior mean and standard deviation of a new value, noise included."""
         x = self.inputs(genomes)
-        cross = self._kernel(x, self.known)
+        cross = self._kernel(x, self.rows)
         variance = self.posterior.variance(1 + ((x * self.pull) ** 2).sum(axis=1) + self.bend, cross)
         mean = self.centre + self.scale * self.posterior.mean(cross)
         return Prediction(mean, self.scale * np.sqrt(variance + self.noise))
@@ -94,7 +94,7 @@ class GaussianProcess:
     def draws(self, genomes: Genomes, noise: Floats) -> Floats:
         """(s, n) functions drawn from the posterior, from standard normal `noise` (s, n)."""
         x = self.inputs(genomes)
-        cross = self._kernel(x, self.known)
+        cross = self._kernel(x, self.rows)
         whitened = self.posterior.whitened(cross)
         covariance = self._kernel(x, x) - whitened.T @ whitened
         variances, vectors = np.linalg.eigh(covariance)  # rounding defeats Cholesky factors
@@ -123,9 +123,9 @@ def fit(space: SearchSpace, genomes: Genomes, values: Floats) -> GaussianProcess
     centre, scale = float(values.mean()), float(values.std()) or 1.0
     target = (values - centre) / scale
     inputs = Inputs.from_known(space, genomes)
-    known, group = inputs(genomes), inputs.groups()
-    some = np.unique(np.linspace(0, len(known) - 1, min(len(known), MOST_FITTED)).round().astype(np.int64))
-    kernel, prior = grouped_kernel(known[some], group)
+    rows, group = inputs(genomes), inputs.groups()
+    some = np.unique(np.linspace(0, len(rows) - 1, min(len(rows), MOST_FITTED)).round().astype(np.int64))
+    kernel, prior = grouped_kernel(rows[some], group)
     theta = gaussian.most_likely(
         kernel,
         target[some],
@@ -137,9 +137,9 @@ def fit(space: SearchSpace, genomes: Genomes, values: Floats) -> GaussianProcess
     log_a, log_s = np.split(theta[:-2], 2)
     pull, reach = np.exp(log_a)[group], np.exp(log_s / 2)[group]
     bend, noise = (float(np.exp(2 * value)) for value in theta[-2:])
-    noisy = gaussian.with_noise(covariance(known, known, pull, reach, bend), noise)
+    noisy = gaussian.with_noise(covariance(rows, rows, pull, reach, bend), noise)
     posterior = gaussian.condition(noisy, target)
-    return GaussianProcess(inputs, pull, reach, bend, noise, known, posterior, centre, scale)
+    return GaussianProcess(inputs, pull, reach, bend, noise, rows, posterior, centre, scale)
 
 
 def _log_sizes(space: SearchSpace, genomes: Genomes) -> Floats:

@@ -35,7 +35,7 @@ from benchmarks.protocols.protocol import (
     split,
 )
 from latency.data import LatencyData
-from latency.descriptors import Known, specification
+from latency.descriptors import KnownDevice, specification
 from latency.predictors.additive import Additive
 from latency.predictors.ensemble import Ensemble, denoised
 from latency.predictors.maple import Maple, MaplePredictor, Strengths, likeliest
@@ -93,7 +93,7 @@ def _has(setting: Setting, column: str) -> bool:
 def _own(setting: Setting) -> Iterator[Row]:
     setting = _few(setting, "own")
     found = {name: devices.load(name) for name in devices.names()}
-    known = {name: Known(data, operators.vector()) for name, (data, operators) in found.items()}
+    known = {name: KnownDevice(data, operators.vector()) for name, (data, operators) in found.items()}
     space = next(iter(found.values()))[0].target.space
     sides = get_space(space).column(np.concatenate([data.genomes for data, _ in found.values()]), "r")
     transfer = Transfer(resolutions=(int(sides.min()), int(sides.max())))
@@ -133,7 +133,7 @@ def _own(setting: Setting) -> Iterator[Row]:
 
 
 def _maple(
-    learner: Maple, known: Sequence[Known], descriptor: Floats, strengths: Strengths | None = None
+    learner: Maple, known: Sequence[KnownDevice], descriptor: Floats, strengths: Strengths | None = None
 ) -> Callable[[LatencyData], MaplePredictor]:
     return lambda samples: learner.fit_from(known, samples, descriptor, strengths)
 
@@ -223,12 +223,12 @@ def _sheet(data: LatencyData) -> Floats:
     return np.append(specification(data.target.spec), np.log(data.target.batch))
 
 
-def _known(table: Table, name: str, rows: slice) -> Known:
+def _known(table: Table, name: str, rows: slice) -> KnownDevice:
     data = table.data(name, rows)
-    return Known(data, _sheet(data))
+    return KnownDevice(data, _sheet(data))
 
 
-def _ablation(known: Sequence[Known], descriptor: Floats, samples: LatencyData) -> dict[str, Fit]:
+def _ablation(known: Sequence[KnownDevice], descriptor: Floats, samples: LatencyData) -> dict[str, Fit]:
     strengths = _strengths(tuple(known))
     return {
         label: fitting(
@@ -239,7 +239,7 @@ def _ablation(known: Sequence[Known], descriptor: Floats, samples: LatencyData) 
 
 
 @cache
-def _strengths(known: tuple[Known, ...]) -> Strengths:
+def _strengths(known: tuple[KnownDevice, ...]) -> Strengths:
     return likeliest(known, smooth=True)
 
 

@@ -35,7 +35,7 @@ HEAD = Training(  # momentum chosen on rows 6000-6999: without it ten samples le
     optimiser="sgd",
     schedule="constant",
 )
-PUBLISHED = {  # their released models on these rows; what they print as RMSE is MAE (RESEARCH, S1)
+PUBLISHED = {  # their released models on these rows; what they print as RMSE is MAE
     ("S1's MLP", "rtx2080ti_64", 7000): dict(mae=0.386, rmse=0.482, mape=2.43, within_10=99.9, kendall=0.960),
     ("S1's MLP", "tesla_p40_64", 7000): dict(mae=1.18, rmse=1.37, mape=2.53, within_10=99.9, kendall=0.971),
     ("S1's MLP", BASE, 7000): dict(mae=0.353, rmse=0.455, mape=1.14, within_10=100, kendall=0.969),

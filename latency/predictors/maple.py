@@ -36,7 +36,7 @@ from pydantic.dataclasses import dataclass
 
 from latency.conformal import relative_std
 from latency.data import LatencyData
-from latency.descriptors import Known, importance_weights, references, scaled_descriptors
+from latency.descriptors import KnownDevice, importance_weights, references, scaled_descriptors
 from latency.features import Line, Scale, features, squared_distance
 from latency.perceptron import Mlp, Training
 from latency.predictors import interface
@@ -87,13 +87,13 @@ def _architecture_kernel(a: Floats, b: Floats, bend: float) -> Floats:
 
 
 def virtual_examples(
-    known: Sequence[Known], samples: Genomes, pool: Genomes, importance: Floats, neighbours: int
+    devices: Sequence[KnownDevice], samples: Genomes, pool: Genomes, importance: Floats, neighbours: int
 ) -> tuple[Genomes, Ints, Floats]:
     """Architectures of the pool, the sample whose label each shares, and their log ratio on known devices."""
     taken = {genome.tobytes() for genome in samples}
     pool = pool[[genome.tobytes() not in taken for genome in pool]]
     apart = np.zeros((len(samples), len(pool)))
-    for device, weight in zip(known, importance / importance.sum(), strict=True):
+    for device, weight in zip(devices, importance / importance.sum(), strict=True):
         both = device.smooth(np.concatenate([samples, pool]))
         apart += weight * (both[: len(samples), None] - both[len(samples) :]) ** 2
     count = min(neighbours, len(pool))
@@ -138,7 +138,7 @@ class Maple:
 
     def fit_from(
         self,
-        known: Sequence[Known],
+        devices: Sequence[KnownDevice],
         data: LatencyData,
         descriptor: Floats,
         strengths: Strengths | None = None,
@@ -147,20 +147,20 @@ class Maple:
 
         `descriptor` (q,) is that of the target; without `strengths` the most likely ones are taken.
         """
-        if len(known) < 2 or len(data) < 2:
+        if len(devices) < 2 or len(data) < 2:
             raise ValueError(
-                f"{len(known)} known device(s) and {len(data)} sample(s) are too few: MAPLE learns from at "
+                f"{len(devices)} known device(s) and {len(data)} sample(s) are too few: MAPLE learns from at "
                 "least 2 devices and adapts with at least 2 samples"
             )
-        blocks = [np.stack([*(device.descriptor for device in known), descriptor])]
+        blocks = [np.stack([*(device.descriptor for device in devices), descriptor])]
         if self.references:
             own = np.log(data.ms)
-            blocks.append(np.concatenate([references(known, data.genomes), (own - own.mean())[None]]))
+            blocks.append(np.concatenate([references(devices, data.genomes), (own - own.mean())[None]]))
         scaled = scaled_descriptors(blocks)
-        rows, line, scale = self._rows(known, data, scaled)
+        rows, line, scale = self._rows(devices, data, scaled)
         function: Regression
         if self.form == "gp":
-            strengths = strengths or likeliest(known, smooth=self.smooth, with_references=self.references)
+            strengths = strengths or likeliest(devices, smooth=self.smooth, with_references=self.references)
             function, left_out = _gp(rows, scaled, strengths, len(data))
         else:
             function, left_out = self._network(rows, scaled, len(data))
@@ -173,28 +173,30 @@ class Maple:
             line=np.array(astuple(line)),
             relative_std=relative_std(relative),
             resolutions=get_space(data.target.space).resolution_range(
-                np.concatenate([device.data.genomes for device in known])
+                np.concatenate([device.data.genomes for device in devices])
             ),
             facts={
                 "method": "maple-x" if self.virtual and self.importance else "maple",
                 "samples": len(data),
                 "left_out_mape": float(100 * np.abs(relative).mean()),
-                "devices": [device.data.target.name for device in known],
+                "devices": [device.data.target.name for device in devices],
                 "options": {k: v for k, v in asdict(self).items() if k != "training"},
             },
         )
 
-    def _rows(self, known: Sequence[Known], data: LatencyData, scaled: Floats) -> tuple[_Rows, Line, Scale]:
+    def _rows(
+        self, devices: Sequence[KnownDevice], data: LatencyData, scaled: Floats
+    ) -> tuple[_Rows, Line, Scale]:
         space = get_space(data.target.space)
-        importance = importance_weights(scaled, self.width) if self.importance else np.ones(len(known))
+        importance = importance_weights(scaled, self.width) if self.importance else np.ones(len(devices))
         taken = [
             device.rows(self.rows, np.random.default_rng((self.seed, i)), smooth=self.smooth)
-            for i, device in enumerate(known)
+            for i, device in enumerate(devices)
         ]
         genomes, ms, extra = data.genomes, data.ms, np.zeros(len(data))
         if self.virtual:
             pool = np.unique(np.concatenate([part.genomes for part in taken]), axis=0)
-            near, owner, apart = virtual_examples(known, genomes, pool, importance, self.neighbours)
+            near, owner, apart = virtual_examples(devices, genomes, pool, importance, self.neighbours)
             genomes, ms = np.concatenate([genomes, near]), np.concatenate([ms, ms[owner]])
             extra = np.append(extra, (DOUBT * apart) ** 2)
         x, y, lines = _without_lines(space, taken)
@@ -224,8 +226,8 @@ class Maple:
         own = rows.device == len(scaled) - 1
         unit = float(rows.y.std()) or 1.0
         start = Mlp.random((inputs.shape[1], *self.hidden, 1), rng)
-        known = Rows(inputs[~own], rows.y[~own] / unit, rows.importance[~own])
-        before = train(start, known, training=self.training, rng=rng)
+        others = Rows(inputs[~own], rows.y[~own] / unit, rows.importance[~own])
+        before = train(start, others, training=self.training, rng=rng)
         samples = np.flatnonzero(own)[:k]
         residual = rows.y[samples] - unit * before(inputs[samples])
         noise = float(residual.std()) + 1e-3
@@ -266,10 +268,10 @@ def _gp(rows: _Rows, scaled: Floats, s: Strengths, k: int) -> tuple[KernelSum, F
     """
     similarity, target = _similarity(scaled, s.reach), len(scaled) - 1
     covariance = _covariance(rows.x, rows.device, similarity, s)
-    known, own = np.flatnonzero(rows.device != target), np.flatnonzero(rows.device == target)
-    noise = np.diag(s.noise**2 / rows.importance[known])
-    before = gaussian.condition(covariance[np.ix_(known, known)] + noise, rows.y[known])
-    cross = covariance[np.ix_(own, known)]
+    others, own = np.flatnonzero(rows.device != target), np.flatnonzero(rows.device == target)
+    noise = np.diag(s.noise**2 / rows.importance[others])
+    before = gaussian.condition(covariance[np.ix_(others, others)] + noise, rows.y[others])
+    cross = covariance[np.ix_(own, others)]
     whitened = before.whitened(cross)
     left = covariance[np.ix_(own, own)] - whitened.T @ whitened
     residual = rows.y[own] - before.mean(cross)
@@ -287,7 +289,7 @@ def _gp(rows: _Rows, scaled: Floats, s: Strengths, k: int) -> tuple[KernelSum, F
         trust = robust.cauchy_weights(left_out, np.sqrt(spread**2 + np.median(left_out**2)), cutoff=3)
     pulls = np.empty(len(rows.y))
     pulls[own] = after.weights
-    pulls[known] = before.weights - before.solve(cross.T @ after.weights)
+    pulls[others] = before.weights - before.solve(cross.T @ after.weights)
     mix = s.common**2 + s.similar**2 * similarity[target] + s.own**2 * (np.arange(len(scaled)) == target)
     _, first, owner = np.unique(rows.genomes, axis=0, return_index=True, return_inverse=True)
     weights = np.bincount(owner.ravel(), pulls * mix[rows.device]).astype(np.float64)
@@ -296,20 +298,20 @@ def _gp(rows: _Rows, scaled: Floats, s: Strengths, k: int) -> tuple[KernelSum, F
 
 
 def likeliest(
-    known: Sequence[Known], *, smooth: bool = False, with_references: bool = True, seed: int = 0
+    devices: Sequence[KnownDevice], *, smooth: bool = False, with_references: bool = True, seed: int = 0
 ) -> Strengths:
     """The strengths of largest marginal likelihood on some rows of the known devices, each in turn."""
     rng = np.random.default_rng(seed)
-    each = max(STRENGTH_ROWS // len(known), 5)
-    parts = [device.rows(each, rng, smooth=smooth) for device in known]
-    x, target, _ = _without_lines(get_space(known[0].data.target.space), parts)
+    each = max(STRENGTH_ROWS // len(devices), 5)
+    parts = [device.rows(each, rng, smooth=smooth) for device in devices]
+    x, target, _ = _without_lines(get_space(devices[0].data.target.space), parts)
     x = Scale.from_features(x)(x)
     device = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
-    blocks = [np.stack([one.descriptor for one in known])]
+    blocks = [np.stack([one.descriptor for one in devices])]
     if with_references:
         genomes = np.concatenate([part.genomes for part in parts])
         some = rng.choice(len(genomes), STRENGTH_REFERENCES, replace=False)
-        blocks.append(references(known, genomes[some]))
+        blocks.append(references(devices, genomes[some]))
     scaled = scaled_descriptors(blocks)
 
     def evidence(s: Strengths) -> float:

@@ -16,7 +16,7 @@ from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 
 from latency.data import LatencyData, read_csv
-from latency.descriptors import Known, specification
+from latency.descriptors import KnownDevice, specification
 from latency.measuring.operators import Operators, describe
 from latency.predictors.maple import Maple, MaplePredictor
 from latency.target import Target
@@ -63,31 +63,31 @@ class ZooMaple(Maple):
     def fit(self, data: LatencyData) -> MaplePredictor:
         """The predictor of the target of these samples, 2 or more."""
         if self.operators:
-            known, descriptor = by_operators(data.target)
+            devices, descriptor = by_operators(data.target)
         else:
-            known, descriptor = by_specification(data.target, np.random.default_rng(self.seed))
-        return self.fit_from(known, data, descriptor)
+            devices, descriptor = by_specification(data.target, np.random.default_rng(self.seed))
+        return self.fit_from(devices, data, descriptor)
 
 
-def by_operators(target: Target) -> tuple[list[Known], Floats]:
+def by_operators(target: Target) -> tuple[list[KnownDevice], Floats]:
     """The measured devices of the target's space but itself, and the target's descriptor: timed now, unless
     it is one of them.
 
     ValueError when there are none, or the target is not this machine.
     """
     measured = {name: load(name) for name in names()}
-    known = [
-        Known(data, operators.vector())
+    devices = [
+        KnownDevice(data, operators.vector())
         for data, operators in measured.values()
         if data.target.space == target.space and data.target.key != target.key
     ]
-    if not known:
+    if not devices:
         raise ValueError(f"no device with operators has timed {target.space}: leave operators=true out")
     own = [operators for data, operators in measured.values() if data.target.key == target.key]
-    return known, (own[0] if own else describe(target)).vector()
+    return devices, (own[0] if own else describe(target)).vector()
 
 
-def by_specification(target: Target, rng: Rng) -> tuple[list[Known], Floats]:
+def by_specification(target: Target, rng: Rng) -> tuple[list[KnownDevice], Floats]:
     """The shipped predictors of the target's space, each by its latencies of the same random subnets, and
     the data sheet of the target."""
     shipped = [catalogue.predictor(name) for name in catalogue.targets_of(target.space)]
@@ -102,9 +102,9 @@ def by_specification(target: Target, rng: Rng) -> tuple[list[Known], Floats]:
         space = space.restrict("r", low, min(predictor.resolutions[1] for predictor in others))
     genomes = space.network(space.sample(POOL, rng))
     unknown = np.full(len(genomes), np.nan)
-    known = []
+    devices = []
     for predictor in others:
         ms = predictor.predict(genomes, predictor.target).mean
         data = LatencyData(predictor.target, genomes, ms, unknown)
-        known.append(Known(data, specification(predictor.target.spec)))
-    return known, specification(target.spec)
+        devices.append(KnownDevice(data, specification(predictor.target.spec)))
+    return devices, specification(target.spec)

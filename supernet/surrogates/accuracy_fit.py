@@ -200,11 +200,11 @@ def fit_released(space: SearchSpace, released: OfaAccuracy) -> AccuracySurrogate
     """The surrogate that says what OFA's released predictor says, at the resolutions that this one knows."""
     rng = np.random.default_rng(1)
     genomes = space.sample(RELEASED_ROWS, rng)
-    known = ofa_predictor.RESOLUTIONS
-    levels = [space.axis("r").values.index(r) + 1 for r in known]
+    sides = ofa_predictor.RESOLUTIONS
+    levels = [space.axis("r").values.index(r) + 1 for r in sides]
     genomes[:, space.index["r"]] = rng.choice(levels, len(genomes))
     top1 = released.predict(genomes, space).mean
-    return fit_quadratic(space, genomes, top1, std=ofa_predictor.STD, resolutions=(known[0], known[-1]))
+    return fit_quadratic(space, genomes, top1, std=ofa_predictor.STD, resolutions=(sides[0], sides[-1]))
 
 
 def fit_quadratic(

@@ -13,8 +13,7 @@ from pydantic.dataclasses import dataclass
 
 from supernet.arrays import Floats
 from supernet.prediction import Prediction
-
-POINT = 0.01
+from supernet.surrogates.accuracy import POINT
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
@@ -35,7 +34,7 @@ class Int8Change:
         return replace(fp32, mean=fp32.mean + self.points * POINT, std=std)
 
 
-def of_pairs(fp32: Floats, int8: Floats) -> Int8Change:
+def from_pairs(fp32: Floats, int8: Floats) -> Int8Change:
     """The change between measured top-1 (n,) of the same networks, and its spread between them."""
     if len(fp32) != len(int8) or len(fp32) < 2:
         raise ValueError(f"{len(fp32)} and {len(int8)} accuracies: at least two pairs are needed")
@@ -47,7 +46,7 @@ def load(path: Path) -> Int8Change:
     """The change measured by `python -m benchmarks.shrink int8`: a JSON list of {fp32, int8} top-1."""
     try:
         rows = json.loads(path.read_text())
-        return of_pairs(
+        return from_pairs(
             np.array([row["fp32"] for row in rows], float), np.array([row["int8"] for row in rows], float)
         )
     except (OSError, ValueError, KeyError, TypeError) as error:

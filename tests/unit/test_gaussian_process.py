@@ -107,7 +107,7 @@ def test_many_rows_are_all_known_to_it(made_up):
     """Hyper-parameters come from 200 of 300 rows, predictions from all: it nearly knows each of them."""
     genomes, values = made_up
     process = gaussian_process.fit(SPACE, genomes, values)
-    assert len(process.known) == 300
+    assert len(process.rows) == 300
     left = process.mean(genomes) - values
     assert np.abs(left).max() < 4 * process.scale * np.sqrt(process.noise) + 1e-9
 

@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks.protocols import maplex
 from latency.data import LatencyData
-from latency.descriptors import Known, importance_weights, scaled_descriptors
+from latency.descriptors import KnownDevice, importance_weights, scaled_descriptors
 from latency.features import features
 from latency.measuring import instruction_sets, operators
 from latency.measuring.operators import Operators
@@ -41,7 +41,7 @@ def family(rng):
     dense = footprint.of(SPACE, genomes, "macs") / 1e7 - deep
 
     def make(name, ratio):
-        return Known(device(name, 0.1 * (ratio * deep + dense), genomes), np.array([np.log(ratio)]))
+        return KnownDevice(device(name, 0.1 * (ratio * deep + dense), genomes), np.array([np.log(ratio)]))
 
     known = [make(f"d{i}", ratio) for i, ratio in enumerate((1.0, 2.0, 4.0, 6.0, 12.0))]
     return known, make("new", 5.0)
@@ -190,7 +190,7 @@ def test_own_devices_left_out_are_better_than_a_line_in_macs():
     """One device of the validation part, 10 samples: what MACs leave is explained to a good part."""
     found = {name: devices.load(name) for name in devices.names()}
     name = maplex.VALIDATION[0]
-    known = [Known(data, o.vector()) for other, (data, o) in found.items() if other != name]
+    known = [KnownDevice(data, o.vector()) for other, (data, o) in found.items() if other != name]
     data, own = found[name]
     samples, rest = data.take(slice(0, 10)), data.take(slice(10, None))
     predicted = Maple().fit_from(known, samples, own.vector()).predict(rest.genomes, rest.target)
