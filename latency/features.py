@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -16,8 +15,7 @@ from numpy.typing import NDArray
 from supernet import slot_table
 from supernet.arrays import Floats, Genomes
 from supernet.layers import Kind, LayerTable
-from supernet.slot_table import SlotTable
-from supernet.space import SearchSpace, get_space
+from supernet.space import SearchSpace
 
 SIZES = (7, 14, 28)  # output sides at which pointwise convolutions are told apart
 PHYSICAL = 1 + 3 + (len(SIZES) + 1) + 2 + 3  # features that are not genes
@@ -27,16 +25,15 @@ LINE_NOISE = 0.05  # of log latencies about a line in log MACs
 def features(space: SearchSpace, genomes: Genomes) -> Floats:
     """(n, p) log MACs; MACs of each class of layer over all MACs; logs of parameters, activations and layers
     over MACs; one-hot genes."""
-    tables = _tables(space.name)
-    if tables is None:
+    tables = [slot_table.tabulate(space, cost) for cost in COSTS]
+    columns = [table.of(space, genomes) for table in tables if table is not None]
+    if len(columns) < len(COSTS):
         layers = space.layers(genomes)
         columns = [cost(layers).sum(axis=1).astype(np.float64) for cost in COSTS]
-    else:
-        columns = [table.of(space, genomes) for table in tables]
-    macs, *of_classes, params, activations, layers_ = columns
+    macs, *of_classes, params, activations, count = columns
     total = np.maximum(macs, 1.0)
     parts = [np.log(total), *(part / total for part in of_classes)]
-    parts += [np.log(np.maximum(part, 1.0) / total) for part in (params, activations, layers_)]
+    parts += [np.log(np.maximum(part, 1.0) / total) for part in (params, activations, count)]
     return np.concatenate([np.stack(parts, axis=1), space.one_hot(genomes)], axis=1)
 
 
@@ -65,13 +62,6 @@ COSTS: tuple[Cost, ...] = (  # (n, L) MACs; MACs of each class of layer; paramet
     LayerTable.layer_activations,
     lambda t: t.live * 1,
 )
-
-
-@cache
-def _tables(space: str) -> list[SlotTable] | None:
-    """The slot tables of `COSTS`; None where the layers of the space do not belong to slots."""
-    tables = [slot_table.tabulate(get_space(space), cost) for cost in COSTS]
-    return None if None in tables else [table for table in tables if table is not None]
 
 
 @dataclass(frozen=True, eq=False)

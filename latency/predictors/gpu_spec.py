@@ -33,7 +33,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass as plain_dataclass
 from dataclasses import field as plain_field
 from dataclasses import replace
-from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -55,7 +54,6 @@ from supernet.files.artifact import Arrays
 from supernet.fits import robust
 from supernet.layers import BYTES_FP32, Kind, LayerTable
 from supernet.prediction import Prediction
-from supernet.slot_table import SlotTable
 from supernet.space import get_space
 
 MODEL_KIND = "gpu data-sheet model"
@@ -199,23 +197,15 @@ class GpuSpecLatency:
     def parts(self, genomes: Genomes) -> tuple[Floats, Floats]:
         """(n,), (n,) ms of the GPU and of its host, without the factors."""
         space, launch = get_space(self.target.space), self.parameters.launch_ms(host_of(self.target))
-        if self._tables is not None:
-            device, layers = (table.of(space, genomes) for table in self._tables)
-            return device, launch * layers
+        device, layers = slot_table.tabulate(space, self._device), footprint.table(space, "layers")
+        if device is not None and layers is not None:
+            return device.of(space, genomes), launch * layers.of(space, genomes)
         table = space.layers(genomes)
         return self._device(table).sum(axis=1), launch * table.live.sum(axis=1)
 
     def _device(self, table: LayerTable) -> Floats:
         """(n, L) ms of the layers on the GPU."""
         return self.parameters.device(work(table, self.target.batch), self.target.spec, self.study)
-
-    @cached_property
-    def _tables(self) -> tuple[SlotTable, SlotTable] | None:
-        """GPU time and number of layers as slot tables; None where layers do not belong to slots."""
-        space = get_space(self.target.space)
-        device = slot_table.tabulate(space, self._device)
-        layers = footprint.table(space, "layers")
-        return None if device is None or layers is None else (device, layers)
 
     def predict(self, genomes: Genomes, target: Target) -> Prediction:
         """(n,) ms of canonical genomes of `target.space`; ValueError for another target or resolutions."""
