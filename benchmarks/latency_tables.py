@@ -19,7 +19,7 @@ from threadpoolctl import threadpool_limits
 from benchmarks.protocols import gpu_loo, help_ofa, help_ranks, maplex, nas_note10, s1
 from benchmarks.protocols.protocol import Row, Setting
 from supernet.files import artifact
-from supernet.files.tables import data_dir
+from supernet.files.tables import Table, data_dir
 from supernet.registry import unknown_name
 
 PROTOCOLS: dict[str, Callable[[Setting], Iterator[Row]]] = {
@@ -49,15 +49,15 @@ def markdown(rows: Sequence[Row]) -> str:
         groups[row.target, row.rows, row.n, row.method, row.published].append(row)
     extra = sorted({key for row in rows for key in row.scores} - {*SHOWN, "n", "median_ape", "within_5"})
     titles = [*SHOWN.values(), *extra]
-    lines = ["| target | rows | N | method | " + " | ".join(titles) + " | fit s | archs/s | seeds |"]
-    lines.append("|---|---|---:|---|" + "---:|" * (len(titles) + 3))
+    lines = []
     for (target, part, n, method, published), of in groups.items():
         cells = [_cell([row.scores.get(key, np.nan) for row in of]) for key in (*SHOWN, *extra)]
         cells += [_middle([row.fit_seconds for row in of]), _middle([row.per_second for row in of])]
         name = f"*{method} (published)*" if published else method
-        lines.append(f"| {target} | {part} | {n} | {name} | {' | '.join(cells)} | {len(of)} |")
+        lines.append([target, part, n, name, *cells, len(of)])
+    heads = ["target", "rows", "N", "method", *titles, "fit s", "archs/s", "seeds"]
     notes = sorted({row.note for row in rows if row.note})
-    return "\n".join([*lines, *(f"\n{note}" for note in notes)]) + "\n"
+    return "\n".join([Table.from_rows(heads, lines).markdown(), *(f"\n{note}" for note in notes)]) + "\n"
 
 
 def _cell(values: Sequence[float]) -> str:

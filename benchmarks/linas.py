@@ -38,7 +38,7 @@ from search.searchers.searcher import InformedSearcher, Searcher
 from supernet import footprint
 from supernet.arrays import Floats, Genomes
 from supernet.files import artifact
-from supernet.files.tables import data_dir, read_columns
+from supernet.files.tables import Table, data_dir, read_columns
 from supernet.prediction import exact
 from supernet.space import SearchSpace, get_space
 from supernet.surrogates.ofa_predictor import OfaAccuracy
@@ -171,13 +171,15 @@ def compare(
     return shares, seconds
 
 
-def table(shares: Mapping[str, list[list[float]]], seconds: Mapping[str, float]) -> str:
-    lines = [f"| evaluations | {' | '.join(map(str, MARKS))} |", f"|---|{'---:|' * len(MARKS)}"]
+def table(shares: Mapping[str, list[list[float]]], seconds: Mapping[str, float], published: bool) -> Table:
+    rows: list[list[Any]] = []
     for name, runs in shares.items():
         mean, sd = np.mean(runs, axis=0), np.std(runs, axis=0)
         cells = [f"{m:.3f} +- {s:.3f}" for m, s in zip(mean, sd, strict=True)]
-        lines.append(f"| {name} ({seconds[name]:.1f} s) | {' | '.join(cells)} |")
-    return "\n".join(lines)
+        rows.append([f"{name} ({seconds[name]:.1f} s)", *cells, *[""] * (len(MARKS) - len(cells))])
+    if published:
+        rows += [[f"*{name}*", *map(marks.get, MARKS)] for name, marks in PUBLISHED.items()]
+    return Table.from_rows(["evaluations", *map(str, MARKS)], rows)
 
 
 def verdict(found: dict[str, list[list[float]]]) -> str:
@@ -209,10 +211,8 @@ def main() -> None:
             asked = validation() if options.validation else imagenet()
         budgets = REAL if options.what == "run" else dict.fromkeys(SEARCHERS, MARKS[-1])
         found, seconds = compare(asked, seeds, budgets)
-    print(f"\n{table(found, seconds)}")
-    if options.what == "imagenet" and not options.validation:
-        for name, shares in PUBLISHED.items():
-            print(f"| *{name}* | {' | '.join(f'{shares[m]:.3f}' if m in shares else '' for m in MARKS)} |")
+    published = options.what == "imagenet" and not options.validation
+    print(f"\n{table(found, seconds, published).markdown()}")
     print(f"\nmean +- sd of {len(seeds)} seeds; in brackets the time of the searcher itself")
     print(verdict(found))
     artifact.write_json(options.out, {"marks": MARKS, "shares": found})

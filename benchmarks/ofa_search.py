@@ -29,7 +29,7 @@ from search.archive import Archive
 from search.objective import Evaluator, Objective
 from search.searchers.nsga2 import NSGA2
 from supernet.files import artifact
-from supernet.files.tables import data_dir
+from supernet.files.tables import Table, data_dir
 from supernet.prediction import exact
 from supernet.slot_table import SlotTable
 from supernet.space import SearchSpace, get_space
@@ -158,11 +158,10 @@ def main() -> None:
         rows.append(row)
         print(json.dumps(row), flush=True)
     who = [*OURS, *(["ofa"] if peer is not None else [])]
-    print(f"\n| Note10 limit | {' | '.join(who)} |\n|---|{'---:|' * len(who)}")
-    for limit in LIMITS:
-        print(f"| {limit:g} ms | {' | '.join(median(rows, name, limit) for name in who)} |")
+    lines = [[f"{limit:g} ms", *(median(rows, name, limit) for name in who)] for limit in LIMITS]
     medians = {name: float(np.median([row[name]["seconds"] for row in rows])) for name in who}
-    print(f"| seconds | {' | '.join(f'{medians[name]:.2f}' for name in who)} |")
+    lines.append(["seconds", *(f"{medians[name]:.2f}" for name in who)])
+    print(f"\n{Table.from_rows(['Note10 limit', *who], lines).markdown()}")
     print(f"\nmedians of {options.seeds} seeds; ours: seconds for all limits, ofa: for one limit")
     for name in OURS if peer is not None else ():
         print(

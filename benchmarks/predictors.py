@@ -9,6 +9,7 @@ comes out the same. The baselines are fitted on the same rows: the mean, and a r
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -19,7 +20,7 @@ from latency.zoo import catalogue
 from supernet import footprint
 from supernet.arrays import Floats
 from supernet.files import artifact
-from supernet.files.tables import data_dir
+from supernet.files.tables import Table, data_dir
 from supernet.prediction import Prediction
 from supernet.space import get_space
 
@@ -40,12 +41,18 @@ def macs_line(train: LatencyData, test: LatencyData) -> Floats:
     return np.asarray(design(test) @ weights)
 
 
+SHOWN = {
+    "MAPE %": "mape",
+    "median %": "median_ape",
+    "within 5%": "within_5",
+    "Spearman": "spearman",
+    "90% covers": "coverage_90",
+}
+
+
 def main() -> None:
     folder, results = data_dir(), {}
-    print(
-        "| target | MAE ms | MAPE % | median % | within 5% | Spearman | 90% covers | MACs line % | mean % |"
-    )
-    print("|---|---:|---:|---:|---:|---:|---:|---:|---:|")
+    rows: list[list[Any]] = []
     for name in catalogue.names():
         target = catalogue.target(name)
         if target.method != "additive":
@@ -66,12 +73,8 @@ def main() -> None:
             "mean_mape": baselines[1],
         }
         published = f" (S1: {S1_MAE[name]})" if name in S1_MAE else ""
-        print(
-            f"| {name} | {row['mae']:.3f}{published} | {row['mape']:.2f} | {row['median_ape']:.2f} | "
-            f"{row['within_5']:.1f} | {row['spearman']:.3f} | {row['coverage_90']:.0f} | {baselines[0]:.1f} "
-            f"| {baselines[1]:.1f} |",
-            flush=True,
-        )
+        rows.append([name, f"{row['mae']:.3f}{published}", *(row[key] for key in SHOWN.values()), *baselines])
+    print(Table.from_rows(("target", "MAE ms", *SHOWN, "MACs line %", "mean %"), rows).markdown())
     out = Path("runs/bench-predictors.json")
     artifact.write_json(out, results)
 

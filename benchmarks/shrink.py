@@ -21,6 +21,7 @@ import numpy as np
 
 from supernet.arrays import Floats
 from supernet.files import artifact
+from supernet.files.tables import Table
 
 SIZES = {"small": 0.0, "half": 0.5, "large": 1.0}  # place between the smallest and the largest subnet
 WAYS: Mapping[str, dict[str, Any]] = {
@@ -226,11 +227,7 @@ def main() -> None:
     for part in asked:
         rows = PARTS[part](options)
         artifact.write_json(out / f"{part}.json", rows)
-        heads = list(rows[0])
-        print("\n".join(["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]))
-        for row in rows:
-            shown = (f"{v:.4g}" if isinstance(v, float) else str(v) for v in row.values())
-            print("| " + " | ".join(shown) + " |")
+        print(Table.from_rows(list(rows[0]), (row.values() for row in rows)).markdown())
 
 
 if __name__ == "__main__":

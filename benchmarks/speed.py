@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from threadpoolctl import threadpool_limits
@@ -21,6 +22,7 @@ from threadpoolctl import threadpool_limits
 from search import problem
 from search.run import Search
 from search.searchers.nsga2 import NSGA2
+from supernet.files.tables import Table
 
 N = 100_000
 PEER_N = 1_000
@@ -70,24 +72,28 @@ def main() -> None:
     with threadpool_limits(1):
         mine = ours()
         theirs = peers()
-    print("| architectures per second, one thread | ours | ofa package | ratio |\n|---|---:|---:|---:|")
+    rows: list[list[Any]] = []
     for name, value in mine.items():
         peer = theirs.get(name)
-        print(f"| {name} | {value:,.0f} |" + (f" {peer:,.0f} | {value / peer:,.0f} |" if peer else " | |"))
+        rows.append(
+            [name, f"{value:,.0f}", *([f"{peer:,.0f}", f"{value / peer:,.0f}"] if peer else ["", ""])]
+        )
     for command in ("import search", "import search.run"):
         seconds = []
         for _ in range(5):
             started = time.perf_counter()
             subprocess.run([sys.executable, "-c", command], check=True)
             seconds.append(time.perf_counter() - started)
-        print(f"| `{command}` | {np.median(seconds):.2f} s | | |")
+        rows.append([f"`{command}`", f"{np.median(seconds):.2f} s", "", ""])
     loops = []
     for seed in range(5):
         with tempfile.TemporaryDirectory() as folder:
             asked = problem.build(["accuracy", "latency_ms", "training_hours"])
             found = Search(asked, NSGA2(), budget=50_000, seed=seed, out=Path(folder) / "run").run()
             loops.append(found.summary["loop_seconds"])
-    print(f"| search loop, 50,000 evaluations, 3 objectives | {np.median(loops):.2f} s | | |")
+    rows.append(["search loop, 50,000 evaluations, 3 objectives", f"{np.median(loops):.2f} s", "", ""])
+    heads = ("architectures per second, one thread", "ours", "ofa package", "ratio")
+    print(Table.from_rows(heads, rows).markdown())
 
 
 if __name__ == "__main__":

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import gzip
-import io
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -67,11 +65,8 @@ def write_csv(path: str | Path, data: LatencyData) -> None:
     """The tidy table that `read_csv` reads: a column per gene, `lat_ms` and `spread_ms`; gzip for `.gz`."""
     space = get_space(data.target.space)
     genes = [j for j, axis in enumerate(space.axes) if not axis.deploy]
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([*(space.axes[j].name for j in genes), "lat_ms", "spread_ms"])
-    values = space.values(data.genomes)[:, genes].tolist()
-    for row, ms, spread in zip(values, data.ms, data.spread_ms, strict=True):
-        writer.writerow([*row, f"{ms:.6g}", f"{spread:.3g}"])
-    path, content = Path(path), text.getvalue().encode()
+    heads = [*(space.axes[j].name for j in genes), "lat_ms", "spread_ms"]
+    measured = zip(space.values(data.genomes)[:, genes].tolist(), data.ms, data.spread_ms, strict=True)
+    rows = ([*values, f"{ms:.6g}", f"{spread:.3g}"] for values, ms, spread in measured)
+    path, content = Path(path), tables.Table.from_rows(heads, rows).csv().encode()
     artifact.write_bytes(path, gzip.compress(content, mtime=0) if path.suffix == ".gz" else content)

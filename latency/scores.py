@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
 from supernet.arrays import Floats
+from supernet.files.tables import Table
 from supernet.prediction import Prediction
 
 KEYS = (
@@ -55,8 +57,6 @@ def scores(predicted: Prediction, measured: Floats) -> dict[str, float]:
 
 def markdown(rows: Mapping[str, Mapping[str, float]], first: str = "predictor") -> str:
     """A Markdown table, one line per named score."""
-    lines = [f"| {first} | " + " | ".join(KEYS) + " |", "|---|" + "---:|" * len(KEYS)]
-    for name, row in rows.items():
-        cells = [f"{row[key]:.0f}" if key == "n" else f"{row[key]:.4g}" for key in KEYS]
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+    columns: dict[str, list[Any]] = {first: list(rows)}
+    columns |= {key: [row[key] for row in rows.values()] for key in KEYS}
+    return Table(columns | {"n": [round(n) for n in columns["n"]]}).markdown()

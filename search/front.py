@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,50 +12,26 @@ from search.archive import Archive
 from search.objective import Evaluator
 from supernet import footprint
 from supernet.arrays import Ints
+from supernet.files.tables import Table
 
 SHOWN = 12  # rows in the terminal
 
 
 @dataclass(frozen=True, eq=False)
-class FrontTable:
-    """Columns of equal length, in the order of the front (sorted by the first objective)."""
+class FrontTable(Table):
+    """A row per member, in the order of the front (sorted by the first objective)."""
 
     columns: dict[str, list[Any]]
     objectives: tuple[str, ...]
     knee: int  # row nearest to the ideal point
     limits: dict[str, dict[str, Any]]  # per limit: value, confidence, how many hold
 
-    def __len__(self) -> int:
-        return len(self.columns["architecture"])
-
-    def rows(self) -> list[dict[str, Any]]:
-        return [dict(zip(self.columns, row, strict=True)) for row in zip(*self.columns.values(), strict=True)]
-
-    def csv(self) -> str:
-        """Header and one line per architecture."""
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(self.columns)
-        writer.writerows(zip(*self.columns.values(), strict=True))
-        return text.getvalue()
-
-    def json(self) -> str:
-        return json.dumps(self.rows(), indent=1) + "\n"
-
     def show(self) -> None:
         """Print up to a dozen rows, spread along the front; the knee is marked with *."""
-        from rich.console import Console
-        from rich.table import Table
-
-        grid = Table(box=None, pad_edge=False, header_style="bold")
-        shown = [*self.objectives, *(["p_efficient"] if "p_efficient" in self.columns else [])]
-        for name in ("", *shown, "architecture"):
-            grid.add_column(name, justify="left" if name == "architecture" else "right", no_wrap=True)
-        for row in self.spread_out():
-            numbers = [f"{self.columns[name][row]:.4g}" for name in shown]
-            grid.add_row("*" if row == self.knee else "", *numbers, self.columns["architecture"][row])
-        # One line per architecture, however narrow the window.
-        Console(width=200, highlight=False).print(grid)
+        rows = self.spread_out()
+        shown = [name for name in (*self.objectives, "p_efficient", "architecture") if name in self.columns]
+        cells = {name: [self.columns[name][row] for row in rows] for name in shown}
+        Table({"": ["*" if row == self.knee else "" for row in rows], **cells}).show()
 
     def spread_out(self, count: int = SHOWN) -> list[int]:
         """Rows to show a person: the extremes, the knee, evenly spaced ones along the second objective."""

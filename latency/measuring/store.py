@@ -22,8 +22,9 @@ from types import TracebackType
 from typing import Any
 
 from latency.target import Target
-from supernet.files import append_only
+from supernet.files import append_only, artifact
 from supernet.files.append_only import StoreError
+from supernet.files.tables import Table
 
 RETRY_MS = 100  # once a write had to wait in vain for another process
 TABLES = {
@@ -108,7 +109,7 @@ class Visit:
 
 VISIT = [field.name for field in fields(Visit)]
 SITTING = [field.name for field in fields(Sitting)]
-CSV = [*(f"sitting_{name}" for name in SITTING), *VISIT]
+COLUMNS = [*(f"sitting_{name}" for name in SITTING), *VISIT]
 
 
 class Store:
@@ -182,17 +183,11 @@ class Store:
 
     def export_csv(self, path: str | Path) -> int:
         """Write every visit with its sitting to a CSV file; returns the number of visits."""
-        path, count = Path(path), 0
-        aside = path.with_name(path.name + ".part")
-        with aside.open("w", newline="") as file:
-            writer = csv.DictWriter(file, CSV, lineterminator="\n")
-            writer.writeheader()
-            for sitting in map(Sitting.of, self._database.execute("SELECT * FROM sittings").fetchall()):
-                for visit in self.visits(sitting.id):
-                    writer.writerow(_line(sitting, visit))
-                    count += 1
-        os.replace(aside, path)
-        return count
+        rows = [
+            _line(sitting, visit).values() for sitting in self.sittings() for visit in self.visits(sitting.id)
+        ]
+        artifact.write_text(Path(path), Table.from_rows(COLUMNS, rows).csv())
+        return len(rows)
 
     def import_csv(self, path: str | Path) -> int:
         """Add the visits of an exported file that are not there yet; returns how many those were."""
@@ -220,7 +215,7 @@ def _line(sitting: Sitting, visit: Visit) -> dict[str, Any]:
 
 def _append(path: Path, sitting: Sitting, visit: Visit) -> None:
     with path.open("a", newline="") as file:
-        writer = csv.DictWriter(file, CSV, lineterminator="\n")
+        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
         if not file.tell():
             writer.writeheader()
         writer.writerow(_line(sitting, visit))

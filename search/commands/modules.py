@@ -19,32 +19,28 @@ from latency.predictors.interface import with_facts
 from search import command
 from supernet import registry
 from supernet.files.run_folder import RunFolder
+from supernet.files.tables import Table
 
 
-def by_scheme(fits: Fits) -> str:
+def by_scheme(fits: Fits) -> Table:
     """Test scores of each model used everywhere and of the selection."""
-    lines = [
-        "| scheme | accuracy % | R2 | MAPE % | ms / 100 of each type | KB |",
-        "|---|---:|---:|---:|---:|---:|",
-    ]
-    for name, s in sorted(fits.schemes().items(), key=lambda item: item[0] == AUTO):
-        lines.append(
-            f"| {name} | {s.accuracy:.2f} | {s.r2:.4f} | {s.mape:.2f} | {s.ms:.2f} | {s.bytes / 1e3:.0f} |"
-        )
-    return "\n".join(lines)
+    heads = ("scheme", "accuracy %", "R2", "MAPE %", "ms / 100 of each type", "KB")
+    schemes = sorted(fits.schemes().items(), key=lambda item: item[0] == AUTO)
+    return Table.from_rows(
+        heads, ((name, s.accuracy, s.r2, s.mape, s.ms, round(s.bytes / 1e3)) for name, s in schemes)
+    )
 
 
-def by_module(fits: Fits, chosen: Selection) -> str:
+def by_module(fits: Fits, chosen: Selection) -> Table:
     """Test accuracy of every model by module type; the selected one in bold."""
-    models = list(next(iter(fits.test.values())))
-    lines = ["| module | n | " + " | ".join(models) + " |", "|---|---:|" + "---:|" * len(models)]
-    for name, scores in fits.test.items():
-        cells = [
-            f"**{scores[m].accuracy:.2f}**" if chosen.models[name] == m else f"{scores[m].accuracy:.2f}"
-            for m in models
-        ]
-        lines.append(f"| {name} | {fits.rows[name]} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+    columns: dict[str, list[object]] = {
+        "module": list(fits.test),
+        "n": [fits.rows[name] for name in fits.test],
+    }
+    for model in next(iter(fits.test.values())):
+        cells = {name: f"{scores[model].accuracy:.2f}" for name, scores in fits.test.items()}
+        columns[model] = [f"**{c}**" if chosen.models[name] == model else c for name, c in cells.items()]
+    return Table(columns)
 
 
 def front(fits: Fits, cost: str, most: int = 8) -> str:
@@ -97,7 +93,7 @@ def _fit(config: dict[str, Any], target: Any, design: Any, fitting: Any, out: Pa
 def _save(out: Path, found: ModulesLatency, fits: Fits) -> None:
     found = with_facts(found, {"method": "modules", "rows": sum(fits.rows.values())})
     found.save(out / "predictor.npz")
-    print(by_module(fits, fits.selection), by_scheme(fits), sep="\n\n")
+    print(by_module(fits, fits.selection).markdown(), by_scheme(fits).markdown(), sep="\n\n")
     for cost in ("ms", "bytes"):
         print(f"\nselections by validation accuracy against {cost}:\n{front(fits, cost)}")
     if "left_out_mape" in found.facts:

@@ -53,7 +53,7 @@ def task(config: dict[str, Any]) -> None:
         found = rank.rank(models, **options)
         artifact.write_text(out / "report.html", rank_report.render(found, table.title, table.note, config))
         rank_report.draw(found, table.title, out / "frontier.png")
-        artifact.write_text(out / "ranking.csv", found.csv())
+        artifact.write_text(out / "ranking.csv", found.table().csv())
     found.show()
     print("\n".join([*found.findings(), f"written to {out}: report.html, frontier.png, ranking.csv"]))
 

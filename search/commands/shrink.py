@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from rich.console import Console
-from rich.table import Table
 
 from latency.measuring.machine import pairs_overflow
 from latency.measuring.store import Store
@@ -19,7 +17,7 @@ from search.plain_front import COMPARED, dominated, plain_front
 from supernet import registry
 from supernet.deploy import model, shrink
 from supernet.files import artifact
-from supernet.measures import MEASURES
+from supernet.files.tables import Table
 from supernet.training import train
 from supernet.weights import network
 from supernet.weights import subnet as subnets
@@ -72,26 +70,16 @@ def task(config: dict[str, Any]) -> None:
         if rivals
         else f"{last} was compared with no other subnet (plain=0)"
     )
-    artifact.write_text(out / "table.md", f"{shrink.table(cards)}\n\n{text}\n")
+    artifact.write_text(out / "table.md", f"{shrink.table(cards).markdown()}\n\n{text}\n")
     artifact.write_json(out / "table.json", cards)
-    _show(cards)
+    networks = [
+        ("" if card["pruned"] == 1 else f"{card['pruned']:g} of ") + card["architecture"]
+        for card in cards.values()
+    ]
+    Table({**shrink.table(cards, SHOWN).columns, "network": networks}).show()
     print(f"{text}\nall measures: {out / 'table.md'}; the model: {model.path(stages[-1].folder)}")
     if target is None:
         print(f"no latencies: target=here target.space={trained.space.name} times them")
-
-
-def _show(cards: Mapping[str, Mapping[str, Any]]) -> None:
-    """The measures that matter most, a row per step and rival."""
-    grid = Table(box=None, pad_edge=False, header_style="bold")
-    shown = [name for name in SHOWN if any(name in card for card in cards.values())]
-    grid.add_column("")
-    for name in ("precision", *(f"{name} ({MEASURES[name].shown})" for name in shown), "network"):
-        grid.add_column(name, justify="left" if name == "network" else "right", no_wrap=True)
-    for title, card in cards.items():
-        values = [f"{card[n] / MEASURES[n].scale:.4g}" if n in card else "" for n in shown]
-        pruned = "" if card["pruned"] == 1 else f"{card['pruned']:g} of "
-        grid.add_row(title, card["precision"], *values, pruned + card["architecture"])
-    Console(width=200, highlight=False).print(grid)
 
 
 def _engine(asked: str | None, target: Target | None, recipe: shrink.Recipe) -> str:

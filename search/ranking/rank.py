@@ -5,8 +5,6 @@ Letters: n models, D devices.
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -18,6 +16,7 @@ from search import pareto
 from search.noisy_axis import NoisyAxis
 from search.ranking.efficiency import DRAWS, TOLERANCE, Comparison, Efficiency, efficiency, on_all
 from supernet.arrays import Floats, Ints
+from supernet.files.tables import Table
 
 SUBSETS_UP_TO = 4  # axes of which every subset is a view; 11 views
 BAND_DRAWS = 400
@@ -65,8 +64,8 @@ class Ranking:
     def main(self) -> Efficiency:
         return next(iter(self.views.values()))
 
-    def columns(self) -> dict[str, list[object]]:
-        """The table, best model first; probabilities, then what was measured."""
+    def table(self) -> Table:
+        """Best model first; probabilities, then what was measured."""
         main, order = self.main, self.main.order
 
         def listed(values: Floats | Ints, digits: int = 5) -> list[object]:
@@ -99,38 +98,21 @@ class Ranking:
             columns["mean_rank_over_devices"] = listed(self.devices.mean_rank)
         for axis in self.models.axes:
             columns[axis.name] = listed(axis.values, 6)
-        return columns
-
-    def csv(self) -> str:
-        """The table as CSV."""
-        columns, text = self.columns(), io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(columns)
-        writer.writerows(zip(*columns.values(), strict=True))
-        return text.getvalue()
+        return Table(columns)
 
     def show(self, count: int = 15) -> None:
         """Print the best models."""
-        from rich.console import Console
-        from rich.table import Table
-
-        grid = Table(box=None, pad_edge=False, header_style="bold")
-        heads = ("", "model", "P(efficient)", "+-", "relative", "rank (90%)", *self.main.axes)
-        for head in heads:
-            grid.add_column(head, justify="left" if head == "model" else "right", no_wrap=True)
         main = self.main
-        for row in main.order[:count]:
-            numbers = [f"{self.models.axis(name).values[row]:.4g}" for name in main.axes]
-            grid.add_row(
-                str(main.place[row]),
-                self.models.names[row],
-                f"{main.probability[row]:.3f}",
-                f"{main.probability_error[row]:.3f}",
-                f"{main.relative[row]:.3f}",
-                f"{main.rank_low[row]}-{main.rank_high[row]}",
-                *numbers,
-            )
-        Console(width=200, highlight=False).print(grid)
+        best = main.order[:count]
+        columns: dict[str, list[object]] = {
+            "": main.place[best].tolist(),
+            "model": [self.models.names[row] for row in best],
+            "P(efficient)": [f"{p:.3f}" for p in main.probability[best]],
+            "+-": [f"{error:.3f}" for error in main.probability_error[best]],
+            "relative": [f"{relative:.3f}" for relative in main.relative[best]],
+            "rank (90%)": [f"{main.rank_low[row]}-{main.rank_high[row]}" for row in best],
+        }
+        Table(columns | {name: self.models.axis(name).values[best].tolist() for name in main.axes}).show()
 
     def findings(self) -> list[str]:
         """What the ranking shows, in sentences."""

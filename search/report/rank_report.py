@@ -22,7 +22,7 @@ NOTABLE = 0.05  # change of a probability
 
 def render(ranking: Ranking, title: str, note: str, config: Mapping[str, Any]) -> str:
     """The report as HTML text. Everything from outside is escaped."""
-    main, columns, names = ranking.main, ranking.columns(), ranking.models.names
+    main, columns, names = ranking.main, ranking.table().columns, ranking.models.names
     top, painted = main.order[:RANKED], main.order[::-1]  # the best are painted last
     data = {
         "columns": list(columns),

@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 import json
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, Protocol
@@ -25,6 +25,7 @@ from supernet.deploy import export, fake_quant, pruning
 from supernet.deploy import model as deployed_model
 from supernet.files import artifact
 from supernet.files.run_folder import RunFolder
+from supernet.files.tables import Table
 from supernet.measures import MEASURES
 from supernet.training.finetune import FineTuning, energy_kwh, train_alone
 from supernet.training.train import Processes
@@ -280,13 +281,14 @@ def keep(subnet: Subnet, bench: Bench, folder: Path) -> dict[str, Any]:
     return card
 
 
-def table(cards: Mapping[str, Mapping[str, Any]]) -> str:
-    """A Markdown table of cards, a row each; columns in the order of the registry, where any has a value."""
+def table(cards: Mapping[str, Mapping[str, Any]], names: Iterable[str] = MEASURES) -> Table:
+    """A row for each card; of the named measures those that any card has, in the units that people read."""
     used = {name for card in cards.values() for name in card}
-    shown = {name: measure for name, measure in MEASURES.items() if name in used}
-    heads = [f"{name} [{measure.shown}]" for name, measure in shown.items()]
-    lines = ["| | precision | " + " | ".join(heads) + " |", "|---|---|" + "---:|" * len(shown)]
-    for title, card in cards.items():
-        cells = [f"{card[name] / m.scale:.4g}" if name in card else "" for name, m in shown.items()]
-        lines.append(f"| {title} | {card['precision']} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+    columns: dict[str, list[Any]] = {"": list(cards), "precision": [c["precision"] for c in cards.values()]}
+    for name in names:
+        if name in used:
+            measure = MEASURES[name]
+            columns[f"{name} [{measure.shown}]"] = [
+                float(card[name] / measure.scale) if name in card else None for card in cards.values()
+            ]
+    return Table(columns)

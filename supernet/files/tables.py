@@ -1,11 +1,16 @@
-"""Tidy tables of measurements (`.csv`, `.csv.gz`) and where the public ones lie."""
+"""Tables: reading measurements (`.csv`, `.csv.gz`), where the public ones lie, and showing results."""
 
 from __future__ import annotations
 
 import csv
 import gzip
+import io
+import json
 import os
+import re
 import zlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -65,3 +70,77 @@ def percent(values: NDArray[Any]) -> NDArray[np.float64]:
     if values.dtype.kind != "f" or not np.isfinite(values).all() or values.min() < 0 or values.max() > 100:
         raise ValueError("top-1 must be numbers from 0 to 1 or from 0 to 100, none missing")
     return np.asarray(values * (100 if values.max() <= 1 else 1), np.float64)
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """Columns of equal length under their heads; one table for the terminal, for CSV and for Markdown.
+
+    >>> print(Table({"model": ["a", "b"], "ms": [1.25, 13]}).markdown())
+    | model | ms |
+    |---|---:|
+    | a | 1.25 |
+    | b | 13 |
+    """
+
+    columns: Mapping[str, Sequence[Any]]
+
+    @classmethod
+    def from_rows(cls, heads: Sequence[str], rows: Iterable[Iterable[Any]]) -> Table:
+        """A table of rows, each as long as `heads`."""
+        listed = [list(row) for row in rows]
+        return cls({head: [row[i] for row in listed] for i, head in enumerate(heads)})
+
+    def __len__(self) -> int:
+        return len(next(iter(self.columns.values()), ()))
+
+    def rows(self) -> list[dict[str, Any]]:
+        """{head: value} of every row."""
+        return [dict(zip(self.columns, row, strict=True)) for row in zip(*self.columns.values(), strict=True)]
+
+    def csv(self) -> str:
+        """Header and one line per row, the values as they are."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(self.columns)
+        writer.writerows(zip(*self.columns.values(), strict=True))
+        return text.getvalue()
+
+    def json(self) -> str:
+        """A list with an object per row, the values as they are."""
+        return json.dumps(self.rows(), indent=1) + "\n"
+
+    def _cells(self) -> dict[str, list[str]]:
+        """As a person reads them: numbers with four significant digits."""
+        return {head: [_shown(value) for value in column] for head, column in self.columns.items()}
+
+    def markdown(self) -> str:
+        """A Markdown table, numbers to the right."""
+        cells = self._cells()
+        rule = "".join("---:|" if _is_numeric(column) else "---|" for column in cells.values())
+        head, *rows = (f"| {' | '.join(row)} |" for row in (cells, *zip(*cells.values(), strict=True)))
+        return "\n".join([head, "|" + rule, *rows])
+
+    def show(self) -> None:
+        """Print one line per row, however narrow the terminal."""
+        from rich.console import Console
+        from rich.table import Table as Grid
+
+        grid = Grid(box=None, pad_edge=False, header_style="bold")
+        cells = self._cells()
+        for head, column in cells.items():
+            grid.add_column(head, justify="right" if _is_numeric(column) else "left", no_wrap=True)
+        for row in zip(*cells.values(), strict=True):
+            grid.add_row(*row)
+        Console(width=200, highlight=False).print(grid)
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return ""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _is_numeric(cells: Sequence[str]) -> bool:
+    """Whether cells are numbers, ranges, percentages or empty: then they line up at the right."""
+    return all(re.fullmatch(r"[-+*\d.,% ]*(e[-+]\d+|nan|inf)?\**", cell) for cell in cells)

@@ -10,8 +10,6 @@ everything else the value depends on.
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -27,6 +25,7 @@ from pydantic.dataclasses import dataclass as checked_dataclass
 
 from supernet.arrays import Genomes
 from supernet.files import artifact
+from supernet.files.tables import Table
 from supernet.prediction import Prediction
 from supernet.space import SearchSpace
 from supernet.training import train
@@ -200,14 +199,12 @@ def write_csv(path: Path, accuracy: SupernetAccuracy) -> int:
     shown = [axis for axis in space.axes if not axis.deploy]
     values = space.values(genomes)[:, [space.index[axis.name] for axis in shown]]
     macs = space.layers(genomes).macs()
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([*(axis.name for axis in shown), "macs", "top1", "images", "architecture"])
-    for row, mac, (name, found) in zip(values.tolist(), macs.tolist(), known.items(), strict=True):
-        top1 = found.correct / found.images
-        writer.writerow([*row, mac, f"{top1:.6f}", found.images, name])
-    path.parent.mkdir(parents=True, exist_ok=True)
-    artifact.write_text(path, text.getvalue())
+    heads = [*(axis.name for axis in shown), "macs", "top1", "images", "architecture"]
+    rows = (
+        [*row, mac, f"{found.correct / found.images:.6f}", found.images, name]
+        for row, mac, (name, found) in zip(values.tolist(), macs.tolist(), known.items(), strict=True)
+    )
+    artifact.write_text(path, Table.from_rows(heads, rows).csv())
     return len(known)
 
 

@@ -146,3 +146,24 @@ def test_a_failed_write_leaves_the_old_content(tmp_path):
     with pytest.raises(TypeError), artifact.replacing(tmp_path / "new" / "a.txt") as file:
         file.writelines([b"half of", "it"])
     assert (tmp_path / "new" / "a.txt").read_text() == "old"
+
+
+def test_one_table_for_csv_markdown_and_the_terminal(capsys):
+    heads = ("model", "ms", "share", "ranks", "none")
+    rows = [("a", 12.345678, "**97.5%**", "1-3", None), ("2080ti", 13, "1.5 +- 0.7", "2-2", 1.0)]
+    table = tables.Table.from_rows(heads, rows)
+    assert table.csv().splitlines() == [
+        "model,ms,share,ranks,none",
+        "a,12.345678,**97.5%**,1-3,",
+        "2080ti,13,1.5 +- 0.7,2-2,1.0",
+    ]
+    assert table.markdown().splitlines() == [
+        "| model | ms | share | ranks | none |",
+        "|---|---:|---:|---:|---:|",
+        "| a | 12.35 | **97.5%** | 1-3 |  |",
+        "| 2080ti | 13 | 1.5 +- 0.7 | 2-2 | 1 |",
+    ]
+    assert json.loads(table.json())[1] == dict(zip(heads, rows[1], strict=True))
+    table.show()
+    assert capsys.readouterr().out.splitlines()[1].split() == ["a", "12.35", "**97.5%**", "1-3"]
+    assert tables.Table.from_rows(heads, []).csv() == "model,ms,share,ranks,none\n"

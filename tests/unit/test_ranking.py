@@ -53,7 +53,7 @@ def test_devices_agree_as_kendall_says(rng):
 def test_table_is_in_order_and_whole(rng):
     models = replace(make(rng), devices={"one": ["axis0", "axis1"]})
     found = rank.rank(models, weights={"axis1": 1.0}, draws=100)
-    rows = list(csv.DictReader(io.StringIO(found.csv())))
+    rows = list(csv.DictReader(io.StringIO(found.table().csv())))
     assert [row["model"] for row in rows] == [models.names[i] for i in found.main.order]
     p = [float(row["p_efficient"]) for row in rows]
     assert p == sorted(p, reverse=True)

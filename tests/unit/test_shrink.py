@@ -166,7 +166,7 @@ def test_growing_takes_the_next_level_of_depth_and_expansion(bench):
 
 
 def test_table_has_a_row_per_card_in_the_units_of_the_registry():
-    text = shrink.table({"a": {"precision": "fp32", "top1": 0.5, "file_bytes": 2000.0}})
+    text = shrink.table({"a": {"precision": "fp32", "top1": 0.5, "file_bytes": 2000.0}}).markdown()
     assert "| a | fp32 | 2 | 50 |" in text
     assert "file_bytes [kB]" in text
 
