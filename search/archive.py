@@ -171,5 +171,5 @@ class Archive:
 def _keys(genomes: Genomes) -> list[bytes]:
     """One bytes object per row; a set of them is faster than any array method up to millions of rows."""
     rows = np.ascontiguousarray(genomes)
-    found: list[bytes] = rows.view(f"V{rows.shape[1]}").ravel().tolist() if len(rows) else []
-    return found
+    keys: list[bytes] = rows.view(f"V{rows.shape[1]}").ravel().tolist() if len(rows) else []
+    return keys

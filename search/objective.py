@@ -123,14 +123,18 @@ class Evaluator:
     def fingerprint(self, space: SearchSpace) -> str:
         """SHA-256 that identifies the models; a resumed run must match it. It covers the names, what is
         measured, and the predicted costs and violations of 64 fixed subnets."""
-        everything = (*self.objectives, *self.constraints)
         costs, violation = self.predicted(space.sample(64, np.random.default_rng(0)))
-        digest = sha256(",".join(objective.name for objective in everything).encode())
-        for objective in everything:
+        digest = sha256(",".join(objective.name for objective in self.asked).encode())
+        for objective in self.asked:
             if objective.measured is not None:
                 digest.update(f"{objective.measured} {objective.limit} {objective.confidence}".encode())
         digest.update(costs.tobytes() + violation.tobytes())
         return digest.hexdigest()
+
+    @property
+    def asked(self) -> tuple[Objective, ...]:
+        """Objectives and constraints."""
+        return (*self.objectives, *self.constraints)
 
     @property
     def predicted(self) -> Evaluator:
@@ -143,12 +147,12 @@ class Evaluator:
     @property
     def measures(self) -> bool:
         """Whether an evaluation takes a measurement."""
-        return any(objective.measured is not None for objective in (*self.objectives, *self.constraints))
+        return any(objective.measured is not None for objective in self.asked)
 
     @property
     def limited(self) -> tuple[Objective, ...]:
         """Objectives and constraints that have a limit."""
-        return tuple(o for o in (*self.objectives, *self.constraints) if o.limit is not None)
+        return tuple(objective for objective in self.asked if objective.limit is not None)
 
     def reference(self, space: SearchSpace) -> tuple[Floats, Floats]:
         """(m,), (m,) worst and best cost: the same for all runs with the same objectives.

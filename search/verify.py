@@ -14,12 +14,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from latency.measuring import session, summary
 from latency.measuring.session import Watcher
 from latency.measuring.store import Store
 from latency.predictors.by_precision import ByPrecision
+from latency.predictors.interface import LatencyModel
 from search import pareto
 from search.archive import Archive
 from search.front import FrontTable
@@ -78,25 +78,29 @@ def verifier(store: Store, count: int, watch: Watcher | None = None) -> Verifier
     def verify(problem: Problem, archive: Archive, table: FrontTable) -> Verification:
         rows = archive.front()
         parts, failed = _parts(problem, archive.genomes[rows], table.knee, count, store, watch)
-        ms = np.full(len(rows), np.nan)
-        iqr = np.full(len(rows), np.nan)
+        ms, iqr = np.full((2, len(rows)), np.nan)
         for part in parts:
             ms[part.rows], iqr[part.rows] = part.ms, part.iqr
-        costs = _measured_costs(problem, archive, rows, ms)
-        on_front = _still_on_front(costs, ms, _latency_limit(problem))
+        measured = np.isfinite(ms)
+        limit = next((o.limit for o in problem.evaluator.limited if o.name == "latency_ms"), None)
+        costs = archive.costs[rows]
+        if "latency_ms" in archive.objectives:
+            costs[:, archive.objectives.index("latency_ms")] = ms
+        on_front = measured & (ms <= (np.inf if limit is None else limit))
+        if on_front.any():
+            on_front[np.flatnonzero(on_front)[~pareto.is_front(costs[on_front])]] = False
         columns = {
             **table.columns,
             "latency_ms_measured": _column(ms),
             "latency_ms_iqr": _column(iqr),
             "on_verified_front": [
-                bool(on) if known else None for on, known in zip(on_front, np.isfinite(ms), strict=True)
+                bool(on) if seen else None for on, seen in zip(on_front, measured, strict=True)
             ],
         }
-        summary = _summary(parts, failed) | {"verified_front": int(on_front.sum())}
-        limit = _latency_limit(problem)
+        figures = _summary(parts, failed) | {"verified_front": int(on_front.sum())}
         if limit is not None:
-            measured = np.concatenate([part.measured_ms for part in parts])
-            summary |= {"limit": limit, "holds": int((measured <= limit).sum())}
+            holds = sum(int((part.measured_ms <= limit).sum()) for part in parts)
+            figures |= {"limit": limit, "holds": holds}
         kept = np.flatnonzero(on_front)
         verified = FrontTable(
             {name: [values[row] for row in kept] for name, values in columns.items()},
@@ -104,7 +108,7 @@ def verifier(store: Store, count: int, watch: Watcher | None = None) -> Verifier
             pareto.knee(costs[kept]) if len(kept) else 0,
             table.limits,
         )
-        return Verification(replace(table, columns=columns), verified, summary)
+        return Verification(replace(table, columns=columns), verified, figures)
 
     return verify
 
@@ -119,9 +123,19 @@ class _Part:
     iqr: Floats
     predicted: Prediction  # (v,)
     measured_ms: Floats  # (v,)
-    scale: float  # the machine's drift since the predictor was made
-    adapted_with: str
-    found: session.Timed
+    predictor: LatencyModel
+    timed: session.Timed
+
+    @property
+    def drift(self) -> float:
+        """How much slower the machine is than when the predictor was made."""
+        return summary.relative_scale(self.timed.anchors_ms, self.predictor.facts.get("anchors_ms", {}))
+
+    @property
+    def engines(self) -> tuple[str, str]:
+        """The engine that measured now, and the one that the predictor was made from."""
+        now = str(self.timed.facts["engine"])
+        return now, self.predictor.facts.get("engine", now)
 
 
 def _parts(
@@ -133,46 +147,34 @@ def _parts(
     ValueError when nothing could be measured.
     """
     parts, failed = [], {}
-    models = problem.models
-    if models.latency is None:
+    latency = problem.models.latency
+    if latency is None:
         raise ValueError("nothing to verify: no objective or limit is a latency")
-    latency = models.latency
     whole = [(latency, np.ones(len(genomes), bool))]
     for predictor, mine in latency.parts(genomes) if isinstance(latency, ByPrecision) else whole:
         if not mine.any():
             continue
-        rows = np.flatnonzero(mine)
-        space = get_space(predictor.target.space)
-        networks, owner = np.unique(
-            space.network(problem.space.embed(genomes[rows], space.name)), axis=0, return_inverse=True
-        )
+        rows, target = np.flatnonzero(mine), predictor.target
+        space = get_space(target.space)
+        bare = space.network(problem.space.embed(genomes[rows], space.name))
+        networks, owner = np.unique(bare, axis=0, return_inverse=True)
         owner = owner.ravel()
-        expected = predictor.predict(networks, predictor.target)
+        expected = predictor.predict(networks, target)
         share = max(1, round(count * len(rows) / len(genomes)))
         must = int(owner[rows.searchsorted(knee)]) if mine[knee] else None
         picked = _spread(expected.mean, share, must=must)
         try:
-            found = session.measure(predictor.target, networks[picked], store=store, watch=watch)
+            timed = session.measure(target, networks[picked], store=store, watch=watch)
         except ValueError as error:
-            failed[f"all of {predictor.target.precision}"] = str(error)
+            failed[f"all of {target.precision}"] = str(error)
             continue
-        precision = predictor.target.precision
-        failed |= {f"{name}, {precision}": why for name, why in found.failed.items()}
+        failed |= {f"{name}, {target.precision}": why for name, why in timed.failed.items()}
         place = {genome.tobytes(): i for i, genome in enumerate(networks)}
-        at = np.array([place[genome.tobytes()] for genome in found.data.genomes])
+        at = np.array([place[genome.tobytes()] for genome in timed.data.genomes])
         ms, iqr = np.full((2, len(networks)), np.nan)
-        ms[at], iqr[at] = found.data.ms, found.data.spread_ms
-        part = _Part(
-            rows,
-            ms[owner],
-            iqr[owner],
-            Prediction(expected.mean[at], expected.std[at]),
-            ms[at],
-            summary.relative_scale(found.anchors_ms, predictor.facts.get("anchors_ms", {})),
-            predictor.facts.get("engine", found.facts["engine"]),
-            found,
-        )
-        parts.append(part)
+        ms[at], iqr[at] = timed.data.ms, timed.data.spread_ms
+        predicted = Prediction(expected.mean[at], expected.std[at])
+        parts.append(_Part(rows, ms[owner], iqr[owner], predicted, ms[at], predictor, timed))
     if not parts:
         raise ValueError("; ".join(f"{name}: {why}" for name, why in failed.items()))
     return parts, failed
@@ -190,50 +192,27 @@ def _spread(latency: Floats, count: int, must: int | None) -> Ints:
     return rows
 
 
-def _measured_costs(problem: Problem, archive: Archive, rows: Ints, ms: Floats) -> Floats:
-    """(f, m) costs of the front with measured latencies, NaN where there are none."""
-    names = [objective.name for objective in problem.evaluator.objectives]
-    costs = archive.costs[rows].copy()
-    if "latency_ms" in names:
-        costs[:, names.index("latency_ms")] = ms
-    return costs
-
-
-def _still_on_front(costs: Floats, ms: Floats, limit: float | None) -> NDArray[np.bool_]:
-    """(f,) measured members that meet the latency limit and that no other measured one dominates."""
-    keep = np.isfinite(ms) & (ms <= (np.inf if limit is None else limit))
-    if keep.any():
-        keep[np.flatnonzero(keep)[~pareto.is_front(costs[keep])]] = False
-    return keep
-
-
-def _latency_limit(problem: Problem) -> float | None:
-    return next((o.limit for o in problem.evaluator.limited if o.name == "latency_ms"), None)
-
-
 def _summary(parts: Sequence[_Part], failed: Mapping[str, str]) -> dict[str, Any]:
     """Figures over all parts. The machine's drift since the sittings that the predictors were made from is no
     error of prediction; the limit and the verified front go by what was measured."""
     ms = np.concatenate([part.measured_ms for part in parts])
-    undrifted = np.concatenate([part.measured_ms / part.scale for part in parts])
-    mean, std = (
-        np.concatenate([getattr(part.predicted, name) for part in parts]) for name in ("mean", "std")
-    )
+    undrifted = np.concatenate([part.measured_ms / part.drift for part in parts])
+    mean = np.concatenate([part.predicted.mean for part in parts])
+    std = np.concatenate([part.predicted.std for part in parts])
     low, high = Prediction(mean, std).interval(CONFIDENCE)
-    drifted = max(parts, key=lambda part: abs(np.log(part.scale)))
-    changed = next((p for p in parts if p.found.facts["engine"] != p.adapted_with), parts[0])
+    now, then = next((p.engines for p in parts if p.engines[0] != p.engines[1]), parts[0].engines)
     return {
         "networks": len(ms),
         "mape": float(100 * np.abs(mean / undrifted - 1).mean()),
         "mape_raw": float(100 * np.abs(mean / ms - 1).mean()),
         "bias": float(100 * (mean / undrifted - 1).mean()),
         "covered": int(((low <= undrifted) & (undrifted <= high)).sum()),
-        "seconds": round(sum(part.found.seconds for part in parts), 1),
-        "drift": round(drifted.scale, 4),
-        "engine": changed.found.facts["engine"],
-        "adapted_with": changed.adapted_with,
+        "seconds": round(sum(part.timed.seconds for part in parts), 1),
+        "drift": round(max(parts, key=lambda part: abs(np.log(part.drift))).drift, 4),
+        "engine": now,
+        "adapted_with": then,
         "failed": dict(failed),
-        "sittings": [part.found.facts["sitting"] for part in parts],
+        "sittings": [part.timed.facts["sitting"] for part in parts],
     }
 
 

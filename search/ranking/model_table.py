@@ -119,8 +119,8 @@ class Table:
         runs = self._read(self.runs) if self.runs else {}
         values = {axis.name: self._values(axis, columns, runs) for axis in self.axes}
         gone = np.zeros(len(names), bool)
-        for axis, found in values.items():
-            absent = ~np.isfinite(found).any(axis=1)
+        for axis, repeats in values.items():
+            absent = ~np.isfinite(repeats).any(axis=1)
             if absent.any() and self.missing == "error":
                 raise ValueError(
                     f"{self.file}: {int(absent.sum())} models have no value of {axis}, among them "
@@ -181,23 +181,23 @@ def _with_repeats(axis: NoisyAxis, values: Floats, owner: Ints, how: str) -> Noi
     values = values[:, np.isfinite(values).any(axis=0)]
     if values.shape[1] < 2:
         raise ValueError(f"axis {axis.name}: one repeat tells no spread; declare one with spread=")
-    known = np.isfinite(values)
-    for repeat in np.where(known, values, axis.values[:, None]).T:
+    present = np.isfinite(values)
+    for repeat in np.where(present, values, axis.values[:, None]).T:
         replace(axis, values=repeat)  # each must be allowed on the scale
-    scaled = np.where(known, on_scale(np.where(known, values, 0.5), axis.scale), np.nan)
+    scaled = np.where(present, on_scale(np.where(present, values, 0.5), axis.scale), np.nan)
     model = np.nanmedian(scaled, axis=1, keepdims=True)
     setup = np.nanmedian(scaled - model, axis=0)
     model = np.nanmedian(scaled - setup, axis=1, keepdims=True)
-    filled = np.where(known, scaled, model + setup)
+    filled = np.where(present, scaled, model + setup)
     axis = replace(axis, values=off_scale(model[:, 0], axis.scale))
     if how == "setups":
         return replace(axis, noise=(Repeats(filled - model, np.zeros(len(values), np.int64)),))
     if how == "each":  # a model with fewer repeats shows those it has in turn
-        turn = np.arange(values.shape[1]) % known.sum(axis=1, keepdims=True)
-        order = np.take_along_axis(np.argsort(~known, axis=1, kind="stable"), turn, axis=1)
+        turn = np.arange(values.shape[1]) % present.sum(axis=1, keepdims=True)
+        order = np.take_along_axis(np.argsort(~present, axis=1, kind="stable"), turn, axis=1)
         return replace(axis, noise=(Repeats(np.take_along_axis(scaled, order, axis=1) - model, owner),))
-    rest = np.where(known, scaled - model - setup, 0.0)
-    freedom = np.maximum(known.sum(axis=1) - 1, 0)
+    rest = np.where(present, scaled - model - setup, 0.0)
+    freedom = np.maximum(present.sum(axis=1) - 1, 0)
     total = (rest**2).sum(axis=1)
     if not freedom.any():
         raise ValueError(f"axis {axis.name}: no model has two repeats; declare a spread=")
@@ -205,8 +205,8 @@ def _with_repeats(axis: NoisyAxis, values: Floats, owner: Ints, how: str) -> Noi
     # The median of a chi-square variable over its mean (Wilson and Hilferty): a few wild models do not count.
     pooled = np.median(total[freedom > 0] / freedom[freedom > 0]) / (1 - 2 / (9 * usual)) ** 3
     own = np.sqrt((total + PRIOR_REPEATS * pooled) / (freedom + PRIOR_REPEATS))
-    everyone = Normal(np.full(len(values), np.std(setup)), np.zeros(len(values), np.int64))
-    return replace(axis, noise=(Normal(own, owner), everyone))
+    of_all = Normal(np.full(len(values), np.std(setup)), np.zeros(len(values), np.int64))
+    return replace(axis, noise=(Normal(own, owner), of_all))
 
 
 def _joined(runs: Runs, columns: Columns, table: Columns, join: Sequence[str], file: str) -> Floats:
@@ -258,14 +258,14 @@ def _column(columns: Columns, name: str, file: str) -> NDArray[np.generic]:
 
 def _numbers(columns: Columns, name: str, file: str) -> Floats:
     """(n,) numbers, NaN for empty cells."""
-    found = _column(columns, name, file)
-    if found.dtype.kind != "f":
+    values = _column(columns, name, file)
+    if values.dtype.kind != "f":
         raise ValueError(f"column {name} of {file} holds text, not numbers")
-    if np.isinf(found).any():
+    if np.isinf(values).any():
         raise ValueError(
-            f"column {name} of {file} has the value inf in row {int(np.argmax(np.isinf(found)))}"
+            f"column {name} of {file} has the value inf in row {int(np.argmax(np.isinf(values)))}"
         )
-    return np.asarray(found, np.float64)
+    return np.asarray(values, np.float64)
 
 
 def _spreads(columns: Columns, axis: AxisColumns, file: str) -> Floats:

@@ -22,7 +22,7 @@ from search.noisy_axis import NoisyAxis, Normal
 from search.ranking.efficiency import Comparison
 from supernet.arrays import Floats
 from supernet.files import tables
-from supernet.prediction import Prediction
+from supernet.prediction import Prediction, where
 from supernet.space import get_space
 
 FORBID = ConfigDict(extra="forbid")
@@ -125,5 +125,4 @@ class SearchRun:
 
 
 def _measured(predicted: Prediction, ms: Floats, iqr: Floats) -> Prediction:
-    known = np.isfinite(ms)
-    return Prediction(np.where(known, ms, predicted.mean), np.where(known, iqr / IQR, predicted.std))
+    return where(np.isfinite(ms), Prediction(ms, iqr / IQR), predicted)

@@ -66,16 +66,16 @@ class LINAS:
 
     def ask(self, space: SearchSpace, archive: Archive, rng: Rng) -> Genomes:
         if len(archive) < self.first:
-            found = spread(space, self.first, rng)
-            found = found[archive.unseen(found)][: self.first - len(archive)]
+            batch = spread(space, self.first, rng)
+            batch = batch[archive.unseen(batch)][: self.first - len(archive)]
         else:
-            found = self._proposed(space, archive, rng)
+            batch = self._proposed(space, archive, rng)
         for _ in range(ROUNDS):  # small spaces run out of proposals before they are exhausted
-            if len(found):
-                return found
+            if len(batch):
+                break
             drawn = space.sample(self.batch, rng)
-            found = drawn[archive.unseen(drawn)]
-        return found
+            batch = drawn[archive.unseen(drawn)]
+        return batch
 
     def _proposed(self, space: SearchSpace, archive: Archive, rng: Rng) -> Genomes:
         """(b, d) at most `batch` architectures that the archive does not hold."""
@@ -116,21 +116,19 @@ class LINAS:
             asked = Evaluator(tuple(Objective(name, "", _unknown) for name in names), limits)
         else:
             asked = self._evaluator
-        processes = {}
-        objectives = []
-        for j, objective in enumerate(asked.objectives):
-            if objective.measured is not None or not asked.measures:
-                process = gaussian_process.fit(space, genomes, costs[:, j])
-                processes[j] = process
-                objective = replace(objective, of=_expectation(objective, process))
-            objectives.append(objective)
-        constraints = []
-        for constraint in asked.constraints:
+        processes = {
+            j: gaussian_process.fit(space, genomes, costs[:, j])
+            for j, objective in enumerate(asked.objectives)
+            if objective.measured is not None or not asked.measures
+        }
+        objectives, constraints = list(asked.objectives), list(asked.constraints)
+        for j, process in processes.items():
+            objectives[j] = replace(objectives[j], of=_expectation(objectives[j], process))
+        for j, constraint in enumerate(constraints):
             if constraint.measured is not None:
                 values = constraint.cost(constraint.of(genomes).mean)  # measured before, and remembered
                 process = gaussian_process.fit(space, genomes, values)
-                constraint = replace(constraint, of=_expectation(constraint, process))
-            constraints.append(constraint)
+                constraints[j] = replace(constraint, of=_expectation(constraint, process))
         return Evaluator(tuple(objectives), tuple(constraints)), processes
 
     def tell(self, genomes: Genomes, costs: Floats, violation: Floats) -> None:
@@ -161,13 +159,13 @@ def spread(space: SearchSpace, count: int, rng: Rng) -> Genomes:
     return drawn[picked][:count]
 
 
-def choose(draws: Floats, known: Floats, reference: Floats) -> Ints:
+def choose(draws: Floats, costs: Floats, reference: Floats) -> Ints:
     """(b,) different candidates, one for each of the draws (b, p, m) of their costs.
 
-    In its draw the i-th adds most hypervolume below `reference` (m,) to the `known` costs and to the
+    In its draw the i-th adds most hypervolume below `reference` (m,) to the costs known and to the
     candidates chosen before; where none adds any, it is the first one left.
     """
-    front = known[pareto.is_front(known)] if len(known) else known
+    front = costs[pareto.is_front(costs)] if len(costs) else costs
     picked: list[int] = []
     for drawn in draws:
         there = np.concatenate([front, drawn[picked]])

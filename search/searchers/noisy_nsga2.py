@@ -1,5 +1,5 @@
-"""NSGA-II for costs that carry noise: costs are freed of it first, and survivors are chosen by what the
-random frontier says of them (ours).
+"""NSGA-II for costs that carry noise, a method of ours: costs are freed of noise first, and survivors are
+chosen by what the random frontier says of them.
 
 Letters: n architectures, d genes, m objectives, h evaluations so far, D one-hot columns.
 """
@@ -17,6 +17,7 @@ from search.archive import Archive
 from search.noisy_axis import front_probability
 from search.searchers.nsga2 import NSGA2, constrained_ranks
 from supernet.arrays import Floats, Genomes, Ints, Rng
+from supernet.fits import robust
 from supernet.space import SearchSpace
 
 HISTORY = 5000  # latest evaluations that the additive model is fitted on
@@ -71,9 +72,9 @@ class NoisyNSGA2(NSGA2):
         """
         archive = self._archive
         new = archive.unseen(genomes)  # told, and not yet added
-        known = np.concatenate([archive.genomes, genomes[new]])[-HISTORY:]
+        evaluated = np.concatenate([archive.genomes, genomes[new]])[-HISTORY:]
         seen = np.concatenate([archive.costs, costs[new]])[-HISTORY:]
-        hot, middle = archive.space.one_hot(known), np.median(seen, axis=0)
+        hot, middle = archive.space.one_hot(evaluated), np.median(seen, axis=0)
         mine = archive.space.one_hot(genomes)
         freed, left = costs.copy(), noise.copy()
         for j in np.flatnonzero(noise.any(axis=0)):
@@ -83,11 +84,11 @@ class NoisyNSGA2(NSGA2):
                 gram = scaled.T @ hot + RIDGE * np.eye(hot.shape[1])
                 effects = np.linalg.solve(gram, scaled.T @ (seen[:, j] - middle[j]))
                 rest = seen[:, j] - middle[j] - hot @ effects
-                size = max(np.median(np.abs(rest)) / 0.6745, EXACT)
-                weight = 1 / (1 + (rest / (2 * size)) ** 2)
+                size = robust.spread(rest, EXACT)
+                weight = robust.cauchy_weights(rest, size)
             expected = middle[j] + mine @ effects
             misfit = max(size**2 - np.median(noise[:, j]) ** 2, 1e-3 * size**2)
             off = costs[:, j] - expected
-            trust = misfit / (misfit + noise[:, j] ** 2 * (1 + (off / (2 * size)) ** 2))
+            trust = misfit / (misfit + noise[:, j] ** 2 / robust.cauchy_weights(off, size))
             freed[:, j], left[:, j] = expected + trust * off, np.sqrt(trust) * noise[:, j]
         return freed, left
