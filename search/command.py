@@ -23,7 +23,7 @@ from hydra.errors import HydraException, MissingConfigException
 from hydra.plugins.config_source import ConfigResult
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import ValidationError
+from pydantic import ConfigDict, ValidationError
 from rich.status import Status
 
 from latency.measuring import instruction_sets
@@ -31,6 +31,8 @@ from latency.measuring.session import Watcher
 from supernet import registry
 from supernet.files.run_folder import FinishedRun
 
+CONFIG = ConfigDict(extra="forbid")  # of the options of a command: a misspelt one fails with its name
+Sides = int | tuple[int, int] | None  # the option resolution: one input side, or [lowest,highest]
 EXIT_INTERRUPTED = 130
 FULL_ERROR = "HYDRA_FULL_ERROR"  # 1 shows tracebacks
 OURS = (ValueError, HydraException, OmegaConfBaseException)  # errors of the user's making
@@ -72,9 +74,13 @@ def compose(name: str, words: list[str]) -> dict[str, Any]:
         raise ValueError(explain(error)) from error
 
 
-def run(name: str, task: Callable[[dict[str, Any]], None]) -> None:
-    """Compose `configs/<name>.yaml` with the command line and call `task` with it, once per job of a
-    multirun."""
+def run(name: str, task: Callable[[Any, dict[str, Any]], None]) -> None:
+    """Compose `configs/<name>.yaml` with the command line and call `task(options, config)`, once per job of a
+    multirun.
+
+    `options` are the command's own, an instance of the class that the YAML names; `config` holds the same as
+    plain values, for the run folder.
+    """
     failed: list[str] = []
     tracebacks = os.environ.get(FULL_ERROR) == "1"
 
@@ -83,7 +89,7 @@ def run(name: str, task: Callable[[dict[str, Any]], None]) -> None:
         try:
             config = _checked(composed, list(HydraConfig.get().overrides.task))
             _hold(config)
-            task(config)
+            task(registry.locate(composed["_target_"])(**config), config)
         except KeyboardInterrupt:
             kept = f"; what was measured is kept in {composed.store}" if "store" in composed else ""
             print(f"\nstopped{kept}. Repeat the command to go on", file=sys.stderr)
@@ -168,14 +174,14 @@ def stop(command: str, out: Path) -> NoReturn:
     sys.exit(EXIT_INTERRUPTED)
 
 
-def resolution_range(given: int | list[int] | None) -> tuple[int, int] | None:
+def resolution_range(given: Sides) -> tuple[int, int] | None:
     """The option `resolution`: one input side, or the lowest and the highest."""
     if given is None:
         return None
-    sides = [given, given] if isinstance(given, int) else list(given)
-    if len(sides) != 2 or sides[0] > sides[1]:
-        raise ValueError(f"resolution={given} must be one input side or [lowest,highest]")
-    return sides[0], sides[1]
+    low, high = (given, given) if isinstance(given, int) else given
+    if low > high:
+        raise ValueError(f"resolution=[{low},{high}] must be one input side or [lowest,highest]")
+    return low, high
 
 
 def watcher(status: Status) -> Watcher:

@@ -7,9 +7,11 @@ Appends to a store, so that it goes on where it stopped; writes the CSV that
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
+from pydantic import Field
+from pydantic.dataclasses import dataclass
 from rich.console import Console
 
 from search import command
@@ -17,18 +19,37 @@ from supernet.training import measured_accuracy
 from supernet.training.measured_accuracy import SupernetAccuracy
 
 
-def task(config: dict[str, Any]) -> None:
+@dataclass(frozen=True, kw_only=True, config=command.CONFIG)
+class Options:
+    """What `make accuracy-data` takes."""
+
+    supernet: Path  # run folder of make train
+    subnets: Annotated[int, Field(ge=1)] = 300  # the largest, the smallest, random ones
+    seed: int = 0
+    resolution: command.Sides = None  # None: those of the training
+    part: Literal["val", "test"] = "val"  # of the images; test is looked at once
+    images: int | None = None  # the first so many of the part; None: all
+    store: Path | None = None  # None: accuracies.sqlite in the run folder
+    csv: Path | None = None  # None: accuracies-<part>.csv in the run folder
+    workers: int = 1  # processes (more than one need the extra ray); the values are the same
+    threads: int = 1
+
+
+def task(options: Options, config: dict[str, Any]) -> None:
     import torch
 
-    torch.set_num_threads(config["threads"])
-    folder = Path(config["supernet"])
-    options = {key: config[key] for key in ("part", "images", "store", "workers")}
-    accuracy = SupernetAccuracy(folder=folder, **options)
-    if config["subnets"] < 1:
-        raise ValueError(f"subnets={config['subnets']} must be at least 1")
-    low, high = command.resolution_range(config["resolution"]) or accuracy.resolutions
+    torch.set_num_threads(options.threads)
+    folder = options.supernet
+    accuracy = SupernetAccuracy(
+        folder=folder,
+        part=options.part,
+        images=options.images,
+        store=options.store,
+        workers=options.workers,
+    )
+    low, high = command.resolution_range(options.resolution) or accuracy.resolutions
     space = accuracy.trained.space.restrict("r", low, high)
-    genomes = measured_accuracy.sample(space, config["subnets"], config["seed"])
+    genomes = measured_accuracy.sample(space, options.subnets, options.seed)
     with Console().status("loading the images") as status:
 
         def watch(done: int, of: int) -> None:
@@ -37,7 +58,7 @@ def task(config: dict[str, Any]) -> None:
         counts = accuracy.measure(genomes, watch=watch)
     top1 = 100 * counts / accuracy.facts["images"]
     noise = 100 * float(np.mean(accuracy.predict(genomes).std))
-    path = Path(config["csv"] or folder / f"accuracies-{config['part']}.csv")
+    path = options.csv or folder / f"accuracies-{options.part}.csv"
     print(
         f"{len(top1)} subnets: top-1 {top1.min():.2f} to {top1.max():.2f}%, sd {top1.std():.2f} points, of "
         f"which {noise:.2f} are sampling of {accuracy.facts['images']} images"

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic.dataclasses import dataclass
 from rich.console import Console
 
 from latency.data import write_csv
@@ -27,6 +28,22 @@ BLOCK_SHARE = 0.27  # seconds for a block over seconds for a subnet, as seen wit
 TRAINING = "torch_training"  # the engine whose latencies are training steps
 
 
+@dataclass(frozen=True, kw_only=True, config=command.CONFIG)
+class Options:
+    """What `make adapt` takes. The options of this machine are those of `latency.measuring.here.here`."""
+
+    target: dict[str, Any]
+    learner: dict[str, Any]
+    samples: int = 10  # subnets to measure and adapt with; 0: from specifications alone
+    tests: int = 50  # other subnets to measure, to score on; 0: only errors of samples left out
+    chosen: bool = True  # choose the samples that tell most; False: at random
+    resolution: command.Sides = None  # None: all that the sources know
+    seconds: float | None = None  # time budget: adapts with what there is by then
+    seed: int = 0
+    store: Path = Path("runs/measurements.sqlite")
+    out: Path | None = None  # run folder; None: runs/adapt-<target>-<time>
+
+
 def save(adapted: Adapted, out: Path) -> None:
     """What the run folder is for: samples.csv, tests.csv, scores.json, device.json and predictor.npz."""
     for name, data in (("samples", adapted.samples), ("tests", adapted.tests)):
@@ -42,12 +59,12 @@ def save(adapted: Adapted, out: Path) -> None:
     adapted.predictor.save(out / "predictor.npz")
 
 
-def describe(adapted: Adapted, config: dict[str, Any], out: Path) -> str:
+def describe(adapted: Adapted, options: Options, out: Path) -> str:
     """Scores, cost and the next command, for the terminal."""
     predictor, count = adapted.predictor, len(adapted.samples)
     lines = [f"failed: {name}: {reason}" for name, reason in adapted.failed.items()]
-    if count < config["samples"]:
-        lines.append(f"only {count} of {config['samples']} samples could be measured; adapted with those")
+    if count < options.samples:
+        lines.append(f"only {count} of {options.samples} samples could be measured; adapted with those")
     if adapted.table:
         lines += ["", markdown(adapted.table, "on the tests"), ""]
     if "left_out_mape" in predictor.facts:
@@ -78,26 +95,30 @@ def describe(adapted: Adapted, config: dict[str, Any], out: Path) -> str:
     return "\n".join(lines)
 
 
-def task(config: dict[str, Any]) -> None:
-    target = registry.build(config["target"])
-    out = command.run_folder(config["out"], f"adapt-{target.name}")
-    if target.engine == TRAINING and config["samples"] < adaptation.MIN_STEPS:
-        raise ValueError(f"samples={config['samples']}: training steps need at least {adaptation.MIN_STEPS}")
+def task(options: Options, config: dict[str, Any]) -> None:
+    target = registry.build(options.target)
+    out = command.run_folder(options.out, f"adapt-{target.name}")
+    if target.engine == TRAINING and options.samples < adaptation.MIN_STEPS:
+        raise ValueError(f"samples={options.samples}: training steps need at least {adaptation.MIN_STEPS}")
     print(f"{target.name}: {target}")
     console = Console()
     folder = RunFolder(out, "predictor.npz")
-    with folder.hold(config), Store(config["store"]) as store, console.status("starting") as status:
+    with folder.hold(config), Store(options.store) as store, console.status("starting") as status:
         adapted = adaptation.adapt(
             target,
             store=store,
-            learner=registry.build(config["learner"]),
-            resolution=command.resolution_range(config["resolution"]),
+            learner=registry.build(options.learner),
+            resolution=command.resolution_range(options.resolution),
             watch=command.watcher(status),
-            **{key: config[key] for key in ("samples", "tests", "seed", "chosen", "seconds")},
+            samples=options.samples,
+            tests=options.tests,
+            seed=options.seed,
+            chosen=options.chosen,
+            seconds=options.seconds,
         )
         status.update("measuring the rates of the machine")
         save(adapted, out)
-    print(describe(adapted, config, out))
+    print(describe(adapted, options, out))
 
 
 def main() -> None:

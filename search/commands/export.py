@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import field
 from pathlib import Path
 from typing import Any
 
+from pydantic.dataclasses import dataclass
 from rich.console import Console
 
 from latency.measuring.store import Store
@@ -15,20 +17,35 @@ from supernet.deploy import export
 from supernet.weights import subnet as subnets
 
 
-def task(config: dict[str, Any]) -> None:
+@dataclass(frozen=True, kw_only=True, config=command.CONFIG)
+class Options:
+    """What `make export` takes."""
+
+    # run folder of make train, subnet folder of make finetune, checkpoint of the OFA authors, or random
+    weights: str
+    architecture: str | None = None  # one-line name; a subnet folder names its own
+    # also openvino, executorch
+    formats: list[str] = field(default_factory=lambda: ["onnx", "torch_export", "state_dict"])
+    out: Path  # folder
+    target: dict[str, Any] | None = None  # its latency goes into the files; here: timed now
+    data: dict[str, Any] | None = None  # images to calibrate the norms of published weights on
+    store: Path = Path("runs/measurements.sqlite")
+
+
+def task(options: Options, config: dict[str, Any]) -> None:
     import torch
 
     torch.set_num_threads(1)
     with Console().status("loading"):
-        data = registry.build(config.get("data"))
-        subnet = subnets.find(config["weights"], config["architecture"], data)
-    if config.get("target") is not None:
-        target = registry.build(config["target"])
-        with Console().status("timing") as status, Store(config["store"]) as store:
+        data = registry.build(options.data)
+        subnet = subnets.find(options.weights, options.architecture, data)
+    if options.target is not None:
+        target = registry.build(options.target)
+        with Console().status("timing") as status, Store(options.store) as store:
             found = latency(target, {subnet.architecture: subnet}, store=store, watch=command.watcher(status))
         subnet = subnet.with_facts(latency=found[subnet.architecture])
     with Console().status("exporting"):
-        written = export.export(subnet, Path(config["out"]), config["formats"])
+        written = export.export(subnet, options.out, options.formats)
     print(subnet.architecture)
     for name, one in written.items():
         size = f"{one.file_bytes / 1e6:.2f} MB"

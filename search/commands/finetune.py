@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-import numpy as np
+from pydantic import Field
+from pydantic.dataclasses import dataclass
 from rich.console import Console
 
 from search import command
@@ -20,18 +21,35 @@ from supernet.weights import subnet as subnets
 from supernet.weights.images import Images
 
 
-def task(config: dict[str, Any]) -> None:
+@dataclass(frozen=True, kw_only=True, config=command.CONFIG)
+class Options(FineTuning):
+    """What `make finetune` takes: the recipe and what it is for."""
+
+    supernet: Path  # run folder of make train
+    architecture: str  # one-line name; its ft says how many epochs
+    epochs: Annotated[int, Field(ge=0)] | None = None  # type: ignore[assignment]  # None: as the name says
+    threads: int = 1
+    watts: float = 65  # power of the device that the energy is estimated with: nothing measures it
+    # training_step.json of make adapt ARGS="target.engine=torch_training": predicts the cost
+    step_file: Path | None = None
+    out: Path | None = None  # None: subnet/ in the run folder
+
+
+def task(options: Options, config: dict[str, Any]) -> None:
     import torch
 
-    torch.set_num_threads(config["threads"])
-    folder = Path(config["supernet"])
+    torch.set_num_threads(options.threads)
+    folder = options.supernet
     trained, images = network.load(folder), Images.from_run_folder(folder)
     space = trained.space
-    genome = space.parse([config["architecture"]])
-    recipe = FineTuning(**{f.name: config[f.name] for f in fields(FineTuning) if f.name != "epochs"},
-                        epochs=_epochs(config, space.column(genome, "finetune_epochs")[0]))  # fmt: skip
+    genome = space.parse([options.architecture])
+    named = int(space.column(genome, "finetune_epochs")[0])
+    recipe = FineTuning(
+        **{f.name: getattr(options, f.name) for f in fields(FineTuning)}
+        | {"epochs": named if options.epochs is None else options.epochs}
+    )
     space.check_resolutions(genome, trained.resolution, f"the supernet in {folder}")
-    out = command.run_folder(config["out"] or folder / "subnet", "finetune")
+    out = command.run_folder(options.out or folder / "subnet", "finetune")
     held = RunFolder(out, subnets.FILE).hold(config)
     with held, train.processes() as group, Console().status("loading") as status:
 
@@ -41,9 +59,9 @@ def task(config: dict[str, Any]) -> None:
         tuned = fine_tune(trained, images, genome, recipe, group, watch)
     cost = {
         "device_hours": tuned.hours,
-        "energy_kwh_model": energy_kwh(tuned.hours, config["watts"]),
-        "watts_assumed": config["watts"],
-        **predicted(config, tuned, len(images.parts["train"]), space, genome, recipe),
+        "energy_kwh_model": energy_kwh(tuned.hours, options.watts),
+        "watts_assumed": options.watts,
+        **predicted(options, tuned, len(images.parts["train"]), space, genome, recipe),
     }
     facts = {"cost": cost, "top1_before": tuned.before.top1, "epochs": recipe.epochs}
     artifact.write_json(out / "cost.json", cost)
@@ -52,7 +70,7 @@ def task(config: dict[str, Any]) -> None:
     how = f"{recipe.epochs} epoch{'s' * (recipe.epochs != 1)}{' from scratch' if recipe.from_scratch else ''}"
     print(f"test top-1 {before:.2f}% as it came out of the supernet, {after:.2f}% after {how}: {out}")
     kwh = cost["energy_kwh_model"]
-    print(f"{tuned.hours:.4f} device-hours; {kwh:.5f} kWh at {config['watts']:g} W, which are assumed")
+    print(f"{tuned.hours:.4f} device-hours; {kwh:.5f} kWh at {options.watts:g} W, which are assumed")
     if "predicted_hours" in cost:
         off = 100 * (cost["predicted_hours"] / tuned.hours - 1)
         print(f"predicted {cost['predicted_hours']:.4f} device-hours: off by {off:+.0f}%")
@@ -60,17 +78,13 @@ def task(config: dict[str, Any]) -> None:
         print("no prediction: step_file= names a training step of this machine, of make adapt")
 
 
-def _epochs(config: dict[str, Any], of_recipe: np.int64) -> int:
-    return int(of_recipe) if config["epochs"] is None else int(config["epochs"])
-
-
 def predicted(
-    config: dict[str, Any], tuned: FineTuned, images: int, space: Any, genome: Any, recipe: FineTuning
+    options: Options, tuned: FineTuned, images: int, space: Any, genome: Any, recipe: FineTuning
 ) -> dict[str, float]:
     """Device-hours that `training_cost` says for this machine (`step_file`); nothing without one."""
-    if config["step_file"] is None or not recipe.epochs:
+    if options.step_file is None or not recipe.epochs:
         return {}
-    cost = TrainingCost(step_file=Path(config["step_file"]), images=images, batch=recipe.batch)
+    cost = TrainingCost(step_file=options.step_file, images=images, batch=recipe.batch)
     return {"predicted_hours": float(cost.hours_of(space, genome, epochs=recipe.epochs)[0])}
 
 

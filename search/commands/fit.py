@@ -7,11 +7,13 @@ with several values, any Hydra sweeper) compares the options by their errors on 
 from __future__ import annotations
 
 import json
+from dataclasses import field
 from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
+from pydantic.dataclasses import dataclass
 
 from latency.data import read_csv
 from latency.predictors import interface
@@ -25,18 +27,48 @@ from supernet.prediction import Prediction
 from supernet.space import get_space
 from supernet.surrogates import accuracy, accuracy_fit
 
-TARGET_OPTIONS = ("name", "batch", "engine", "precision", "threads", "rows", "column")
 IMAGENET_CLASSES = 1000
 LISTED = 10  # jobs of a multirun
 FOUND = "fit.json"
 
 
-def fit_latency(config: dict[str, Any], out: Path) -> tuple[str, float]:
-    places = {"device": config["device"]["name"], "space": config["space"]["name"]}
-    target = Target(**places, **{key: config[key] for key in TARGET_OPTIONS})
-    data = read_csv(config["rows"], target, config["column"], slice(config["first"], config["past"]))
-    fitted = registry.build(config["learner"]).fit(data)
-    path = out if config["out"] else out.with_suffix(interface.suffix(fitted))
+@dataclass(frozen=True, kw_only=True, config=command.CONFIG)
+class Options:
+    """What `make fit` takes."""
+
+    learner: dict[str, Any]  # auto: what suits the rows, or a method by name
+    device: dict[str, Any]  # what the rows were timed on
+    space: dict[str, Any]  # whose columns the table has
+    what: str = "latency"  # latency, or accuracy
+    rows: Path  # tidy .csv or .csv.gz with the columns of the space's genes
+    column: str  # milliseconds, or top-1 (percent or fraction)
+    name: str = "mine"  # of the target
+    batch: int = 1
+    engine: str = "not stated"
+    precision: str = "fp32"
+    threads: int | None = None
+    first: int = 0  # first row to fit on
+    past: int | None = None  # past the last row; None: all
+    curve: list[int] = field(default_factory=list)  # what=accuracy: numbers of rows to fit on first
+    curve_seeds: int = 3  # random choices of those rows
+    out: Path | None = None  # .npz, or .safetensors of a network; None: runs/<what>-<name>
+
+
+def fit_latency(options: Options, out: Path) -> tuple[str, float]:
+    target = Target(
+        name=options.name,
+        device=options.device["name"],
+        space=options.space["name"],
+        batch=options.batch,
+        engine=options.engine,
+        precision=options.precision,
+        threads=options.threads,
+        rows=str(options.rows),
+        column=options.column,
+    )
+    data = read_csv(options.rows, target, options.column, slice(options.first, options.past))
+    fitted = registry.build(options.learner).fit(data)
+    path = out if options.out else out.with_suffix(interface.suffix(fitted))
     if path.suffix != interface.suffix(fitted):
         raise ValueError(
             f"out={path}: a {fitted.facts['method']} predictor is a {interface.suffix(fitted)} file"
@@ -48,13 +80,13 @@ def fit_latency(config: dict[str, Any], out: Path) -> tuple[str, float]:
     return "\n".join([*([fitted.facts["why"]] if "why" in fitted.facts else []), said]), error
 
 
-def fit_accuracy(config: dict[str, Any], out: Path) -> tuple[str, float]:
-    space, column = get_space(config["space"]["name"]), config["column"]
-    columns = tables.select(tables.read_columns(config["rows"]), slice(config["first"], config["past"]))
+def fit_accuracy(options: Options, out: Path) -> tuple[str, float]:
+    space, column = get_space(options.space["name"]), options.column
+    columns = tables.select(tables.read_columns(options.rows), slice(options.first, options.past))
     if column not in columns:
-        raise registry.unknown_name(f"column of {config['rows']}", column, list(columns))
+        raise registry.unknown_name(f"column of {options.rows}", column, list(columns))
     genomes, top1 = space.encode(columns), tables.percent(columns[column]) / 100
-    curve = accuracy_fit.sample_curve(space, genomes, top1, config["curve"], seeds=config["curve_seeds"])
+    curve = accuracy_fit.sample_curve(space, genomes, top1, options.curve, seeds=options.curve_seeds)
     fitted = accuracy_fit.fit(space, genomes, top1)
     # What fine-tuning gains is published for ImageNet only; elsewhere its epochs get no effect.
     imagenet = space.classes == IMAGENET_CLASSES
@@ -78,13 +110,13 @@ def curve_table(curve: dict[int, tuple[Prediction, Floats]]) -> list[str]:
     return lines
 
 
-def task(config: dict[str, Any]) -> None:
-    what = config["what"]
+def task(options: Options, config: dict[str, Any]) -> None:
+    what = options.what
     if what not in ("latency", "accuracy"):
         raise registry.unknown_name("what", what, ("latency", "accuracy"))
     folder = Path("runs") if not command.is_sweep() else Path(HydraConfig.get().runtime.output_dir)
-    out = Path(config["out"] or folder / f"{what}-{config['name']}.npz")
-    said, error = (fit_latency if what == "latency" else fit_accuracy)(config, out)
+    out = options.out or folder / f"{what}-{options.name}.npz"
+    said, error = (fit_latency if what == "latency" else fit_accuracy)(options, out)
     if command.is_sweep():
         found = {"error": error, "options": list(HydraConfig.get().overrides.task), "said": said}
         artifact.write_json(folder / FOUND, found)

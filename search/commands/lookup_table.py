@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic.dataclasses import dataclass
 from rich.console import Console
 
 from latency.measuring import jobs
@@ -17,6 +20,21 @@ from search import command
 from supernet import registry
 from supernet.files import artifact
 from supernet.files.run_folder import RunFolder
+
+
+@dataclass(frozen=True, kw_only=True, config=command.CONFIG)
+class Options:
+    """What `make lookup-table` takes."""
+
+    target: dict[str, Any]
+    learner: dict[str, Any]
+    # input sides whose blocks are timed; sides between are interpolated
+    resolutions: list[int] = field(default_factory=lambda: [160, 176, 192, 208, 224])
+    samples: int = 10  # whole subnets for the comparison
+    tests: int = 50  # whole subnets to score both on; 0: build the table only
+    seed: int = 0
+    store: Path = Path("runs/measurements.sqlite")
+    out: Path | None = None  # folder; None: runs/lookup-table-<target>-<time>
 
 
 def compare(built: BuiltTable, adapted: Adapted) -> str:
@@ -39,27 +57,29 @@ def compare(built: BuiltTable, adapted: Adapted) -> str:
     )
 
 
-def task(config: dict[str, Any]) -> None:
-    target = registry.build(config["target"])
-    out = command.run_folder(config["out"], f"lookup-table-{target.name}")
-    sides = sorted(config["resolutions"])
+def task(options: Options, config: dict[str, Any]) -> None:
+    target = registry.build(options.target)
+    out = command.run_folder(options.out, f"lookup-table-{target.name}")
+    sides = sorted(options.resolutions)
     if not sides:
         raise ValueError("resolutions=[] names no input side: give at least one")
     print(f"{target.name}: {target}")
-    folder = RunFolder(out, "comparison.md" if config["tests"] else "predictor.npz")
-    with folder.hold(config), Store(config["store"]) as store, Console().status("starting") as status:
+    folder = RunFolder(out, "comparison.md" if options.tests else "predictor.npz")
+    with folder.hold(config), Store(options.store) as store, Console().status("starting") as status:
         watch = command.watcher(status)
         built = block_table.build(target, sides, store=store, watch=watch)
         files = built.save(out)
         adapted = None
-        if config["tests"]:
+        if options.tests:
             adapted = adaptation.adapt(
                 target,
                 store=store,
-                learner=registry.build(config["learner"]),
+                learner=registry.build(options.learner),
                 resolution=(sides[0], sides[-1]),
                 watch=watch,
-                **{key: config[key] for key in ("samples", "tests", "seed")},
+                samples=options.samples,
+                tests=options.tests,
+                seed=options.seed,
             )
     print(
         f"{len(built.quartiles_ms)} blocks in {built.seconds:.0f} s: {', '.join(path.name for path in files)}"

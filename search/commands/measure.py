@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import Field
+from pydantic.dataclasses import dataclass
 from rich.console import Console
 
 from latency.data import write_csv
@@ -21,18 +23,36 @@ from supernet.arrays import Genomes
 from supernet.space import get_space
 
 
-def subnets(config: dict[str, Any], target: Target) -> Genomes:
+@dataclass(frozen=True, kw_only=True, config=command.CONFIG)
+class Options:
+    """What `make measure` takes."""
+
+    target: dict[str, Any]
+    subnets: int = 30  # random subnets
+    names: Path | None = None  # file with one architecture per line, in place of random subnets
+    sittings: Annotated[int, Field(ge=1)] = 1  # the same subnets again: from 2 on, repeatability is reported
+    resolution: command.Sides = None
+    seconds: float | None = None  # time budget of a sitting
+    seed: int = 0
+    store: Path = Path("runs/measurements.sqlite")
+    descriptor: int = 0  # run the micro-benchmark of this machine as often, and measure no subnets
+    csv: Path | None = None  # write the latencies to this tidy .csv or .csv.gz (what make fit reads)
+    export_csv: Path | None = None  # write every visit in the store to this file, and measure nothing
+    import_csv: Path | None = None  # add the visits of such a file to the store, and measure nothing
+
+
+def subnets(options: Options, target: Target) -> Genomes:
     """The subnets to measure: those of the file `names`, or random ones."""
     space = get_space(target.space)
-    if config["names"] is not None:
-        path = Path(config["names"])
+    if options.names is not None:
+        path = options.names
         if not path.is_file():
             raise ValueError(f"names={path}: no such file; give one with an architecture per line")
         return space.parse(line for line in path.read_text().splitlines() if line.strip())
-    wanted = command.resolution_range(config["resolution"])
+    wanted = command.resolution_range(options.resolution)
     if wanted is not None:
         space = space.restrict("r", *wanted)
-    return sampling.draw(space, config["subnets"], np.random.default_rng(config["seed"]))
+    return sampling.draw(space, options.subnets, np.random.default_rng(options.seed))
 
 
 def repeatability(first: Timed, second: Timed) -> str:
@@ -66,26 +86,24 @@ def descriptors(times: int) -> str:
     return "\n".join(lines)
 
 
-def task(config: dict[str, Any]) -> None:
-    if config["descriptor"]:
-        print(descriptors(config["descriptor"]))
+def task(options: Options, config: dict[str, Any]) -> None:
+    if options.descriptor:
+        print(descriptors(options.descriptor))
         return
-    with Store(config["store"]) as store:
-        if config["import_csv"]:
-            print(f"added {store.import_csv(config['import_csv'])} visits to {config['store']}")
+    with Store(options.store) as store:
+        if options.import_csv:
+            print(f"added {store.import_csv(options.import_csv)} visits to {options.store}")
             return
-        if config["export_csv"]:
-            print(f"wrote {store.export_csv(config['export_csv'])} visits to {config['export_csv']}")
+        if options.export_csv:
+            print(f"wrote {store.export_csv(options.export_csv)} visits to {options.export_csv}")
             return
-        if config["sittings"] < 1:
-            raise ValueError(f"sittings={config['sittings']} must be at least 1")
-        target = registry.build(config["target"])
-        genomes, sittings = subnets(config, target), []
+        target = registry.build(options.target)
+        genomes, sittings = subnets(options, target), []
         print(f"{target.name}: {target}")
-        for _ in range(config["sittings"]):
+        for _ in range(options.sittings):
             with Console().status("starting") as status:
                 found = session.measure(
-                    target, genomes, store=store, seconds=config["seconds"], watch=command.watcher(status)
+                    target, genomes, store=store, seconds=options.seconds, watch=command.watcher(status)
                 )
             sittings.append(found)
             print(f"{len(found.data)} subnets in {found.seconds:.0f} s, {len(found.failed)} failed")
@@ -98,9 +116,9 @@ def task(config: dict[str, Any]) -> None:
         print(f"{ms:9.3f} ms  (iqr {spread:.3f})  {name}")
     if len(sittings) > 1:
         print(repeatability(sittings[0], sittings[-1]))
-    if config["csv"]:
-        write_csv(config["csv"], last)
-        print(f"written to {config['csv']}")
+    if options.csv:
+        write_csv(options.csv, last)
+        print(f"written to {options.csv}")
 
 
 def main() -> None:

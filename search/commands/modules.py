@@ -2,24 +2,67 @@
 
 from __future__ import annotations
 
+from dataclasses import field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic.dataclasses import dataclass
 from rich.console import Console
 
 from latency.measuring.store import Store
 from latency.modules import data as module_data
 from latency.modules import design as module_design
 from latency.modules import fit, networks, selection
-from latency.modules.fit import AUTO, Fits
+from latency.modules.design import Design
+from latency.modules.fit import AUTO, Fits, Fitting
 from latency.modules.predictor import ModulesLatency
 from latency.modules.selection import Selection
 from latency.predictors.interface import with_facts
+from latency.target import Target
 from search import command
 from supernet import registry
 from supernet.files.run_folder import RunFolder
 from supernet.files.tables import Table
+
+CLASSIFIERS = (
+    "mobilenet_v3_small",
+    "efficientnet_b1",
+    "efficientnet_b2",
+    "mnasnet0_5",
+    "mnasnet0_75",
+    "mnasnet1_3",
+    "shufflenet_v2_x0_5",
+    "shufflenet_v2_x1_5",
+    "shufflenet_v2_x2_0",
+    "regnet_x_400mf",
+    "regnet_y_800mf",
+    "regnet_x_1_6gf",
+    "regnet_y_1_6gf",
+    "resnet34",
+    "densenet169",
+    "squeezenet1_0",
+    "alexnet",
+    "swin_t",
+)
+
+
+@dataclass(frozen=True, kw_only=True, config=command.CONFIG)
+class Options:
+    """What `make modules` takes. Batch, threads and utilisation of the target are varied."""
+
+    target: dict[str, Any]
+    design: Design = field(default_factory=Design)  # what is measured of each type of configs/module
+    fitting: Fitting = field(default_factory=Fitting)
+    measure: bool = True  # False: fit on what the store holds
+    seconds: float = 1500  # time budget for the modules
+    networks: int = 40  # subnets of OFA spaces, at batch 1 and 8, that fit the correction; 0: no correction
+    classifiers: tuple[str, ...] = CLASSIFIERS  # of torchvision, that fit it too
+    network_seconds: float = 900  # time budget for all of them
+    # a module_data.npz of an earlier run: nothing is measured, its target is taken
+    measured: Path | None = None
+    store: Path = Path("runs/measurements.sqlite")
+    out: Path | None = None  # folder; None: runs/modules-<target>-<time>
 
 
 def by_scheme(fits: Fits) -> Table:
@@ -53,37 +96,37 @@ def front(fits: Fits, cost: str, most: int = 8) -> str:
     )
 
 
-def task(config: dict[str, Any]) -> None:
-    target, design, fitting = (registry.build(config[key]) for key in ("target", "design", "fitting"))
-    out = command.run_folder(config["out"], f"modules-{target.name}")
+def task(options: Options, config: dict[str, Any]) -> None:
+    target = registry.build(options.target)
+    out = command.run_folder(options.out, f"modules-{target.name}")
     with RunFolder(out, "predictor.npz").hold(config):
-        _fit(config, target, design, fitting, out)
+        _fit(options, target, out)
 
 
-def _fit(config: dict[str, Any], target: Any, design: Any, fitting: Any, out: Path) -> None:
-    with Store(config["store"]) as store, Console().status("starting") as status:
+def _fit(options: Options, target: Target, out: Path) -> None:
+    with Store(options.store) as store, Console().status("starting") as status:
         watch = command.watcher(status)
-        if config["measure"] and config["measured"] is None:
+        if options.measure and options.measured is None:
             module_design.collect(
-                target, design, store=store, seconds=config["seconds"], watch=watch, say=print
+                target, options.design, store=store, seconds=options.seconds, watch=watch, say=print
             )
-        if config["measured"] is None:
+        if options.measured is None:
             data = module_design.read(target, store)
         else:
-            target, data = module_data.load(Path(config["measured"]))
+            target, data = module_data.load(options.measured)
         measured = None
-        if config["networks"]:
+        if options.networks:
             measured = networks.for_correction(
                 target,
-                config["networks"],
-                config["classifiers"],
+                options.networks,
+                options.classifiers,
                 store=store,
-                seconds=config["network_seconds"],
+                seconds=options.network_seconds,
                 watch=watch,
             )
     module_data.save(out / "module_data.npz", target, data)
     print(f"{target}: {sum(map(len, data.values()))} measured modules of {len(data)} types")
-    fits = fitting.fit(data, say=print)
+    fits = options.fitting.fit(data, say=print)
     found = fit.predictor(target, fits)
     if measured is not None:
         found = found.corrected(measured)

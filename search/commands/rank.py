@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import field
 from pathlib import Path
 from typing import Any
 
 import yaml
 from hydra.core.hydra_config import HydraConfig
+from pydantic.dataclasses import dataclass
 from rich.console import Console
 
 from latency.measuring.store import Store
@@ -21,36 +23,59 @@ from supernet.files.run_folder import RunFolder
 OWN = "search.ranking.model_table.Table"
 
 
-def declaration(config: dict[str, Any]) -> dict[str, Any]:
+@dataclass(frozen=True, kw_only=True, config=command.CONFIG)
+class Options:
+    """What `make rank` takes."""
+
+    table: dict[str, Any]  # torchvision, timm (public tables), search_run (table.folder=runs/mine)
+    csv: Path | None = None  # a CSV with a row per model, in place of table=
+    columns: Path | None = None  # the YAML that declares its columns (docs/efficiency.md)
+    draws: int = 10_000  # at most; fewer when every relative efficiency is known well enough
+    tolerance: float = 0.005  # its Monte-Carlo standard error at which drawing stops
+    # preferences by axis, as +weights.top1=2: adds the probability to be preferred
+    weights: dict[str, float] = field(default_factory=dict)
+    seed: int = 0
+    seconds: float = 150  # time budget for timing models here
+    store: Path = Path("runs/measurements.sqlite")
+    data_dir: Path | None = None  # folder of the public tables; None: OFA_FRONTIER_DATA, or ../shared/data
+    out: Path | None = None  # folder; None: runs/rank-<table>-<time>
+
+
+def declaration(options: Options) -> dict[str, Any]:
     """The node of the table: the user's own CSV and columns, or the chosen one."""
-    if config["csv"] is None and config["columns"] is None:
-        return config["table"]
-    if config["csv"] is None or config["columns"] is None:
+    if options.csv is None and options.columns is None:
+        return options.table
+    if options.csv is None or options.columns is None:
         raise ValueError(
             "csv= and columns= belong together: the table, and the YAML that declares its columns"
         )
-    path = Path(config["columns"])
+    path = options.columns
     if not path.is_file():
         raise ValueError(f"no file {path}; columns= is a YAML file, see docs/efficiency.md")
     node = yaml.safe_load(path.read_text())
     if not isinstance(node, dict):
         raise ValueError(f"{path} must be a mapping with the keys model and axes")
-    return {"_target_": OWN, "title": Path(config["csv"]).name, **node, "file": config["csv"]}
+    return {"_target_": OWN, "title": options.csv.name, **node, "file": str(options.csv)}
 
 
-def task(config: dict[str, Any]) -> None:
-    table = registry.build(declaration(config))
-    name = Path(config["csv"]).stem if config["csv"] else HydraConfig.get().runtime.choices["table"]
-    out = command.run_folder(config["out"], f"rank-{name}")
+def task(options: Options, config: dict[str, Any]) -> None:
+    table = registry.build(declaration(options))
+    name = options.csv.stem if options.csv else HydraConfig.get().runtime.choices["table"]
+    out = command.run_folder(options.out, f"rank-{name}")
     with RunFolder(out, "ranking.csv").hold(config), Console().status("reading") as status:
         if isinstance(table, Torchvision):
-            with Store(config["store"]) as store:
-                models = table.models(store, seconds=config["seconds"], watch=command.watcher(status))
+            with Store(options.store) as store:
+                models = table.models(store, seconds=options.seconds, watch=command.watcher(status))
         else:
             models = table.models()
         status.update(f"{len(models)} models: drawing frontiers")
-        options = {key: config[key] for key in ("seed", "draws", "tolerance", "weights")}
-        found = rank.rank(models, **options)
+        found = rank.rank(
+            models,
+            seed=options.seed,
+            draws=options.draws,
+            tolerance=options.tolerance,
+            weights=options.weights,
+        )
         artifact.write_text(out / "report.html", rank_report.render(found, table.title, table.note, config))
         rank_report.draw(found, table.title, out / "frontier.png")
         artifact.write_text(out / "ranking.csv", found.table().csv())

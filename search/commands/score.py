@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic.dataclasses import dataclass
 
 from latency.data import read_csv
 from latency.predictors.interface import KINDS
@@ -18,6 +19,18 @@ from supernet import registry
 from supernet.files import artifact, tables
 from supernet.space import get_space
 from supernet.surrogates import accuracy
+
+
+@dataclass(frozen=True, kw_only=True, config=command.CONFIG)
+class Options:
+    """What `make score` takes."""
+
+    predictor: str  # a target of the zoo, an accuracy surrogate, or a .npz of either
+    rows: Path  # tidy .csv or .csv.gz with the columns of the space's genes
+    column: str  # measured: milliseconds, or top-1 (percent or fraction) for an accuracy surrogate
+    first: int = 0  # first row to score
+    past: int | None = None  # past the last row; None: all
+    out: Path | None = None  # JSON file; None: runs/score-<predictor>-<column>.json
 
 
 def score(name: str, rows: Path, column: str, first: int, past: int | None) -> dict[str, float]:
@@ -44,12 +57,12 @@ def _kind(path: Path) -> str:
     return str(artifact.load(path, accuracy.KIND, *KINDS)[1]["kind"])
 
 
-def task(config: dict[str, Any]) -> None:
-    name, column = config["predictor"], config["column"]
-    row = score(name, Path(config["rows"]), column, config["first"], config["past"])
+def task(options: Options, config: dict[str, Any]) -> None:
+    name, column = options.predictor, options.column
+    row = score(name, options.rows, column, options.first, options.past)
     print(markdown({name: row}))
     out = Path(
-        config["out"] or f"runs/score-{Path(name).stem if name.endswith('.npz') else name}-{column}.json"
+        options.out or f"runs/score-{Path(name).stem if name.endswith('.npz') else name}-{column}.json"
     )
     clean = {key: value if np.isfinite(value) else None for key, value in row.items()}
     artifact.write_json(out, {**config, "out": str(out), **clean})

@@ -7,7 +7,7 @@ from dataclasses import field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import Field
 from pydantic.dataclasses import dataclass
 from rich.console import Console
 
@@ -28,7 +28,7 @@ BUDGET = 50_000
 MEASURED_BUDGET = 200
 
 
-@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+@dataclass(frozen=True, kw_only=True, config=command.CONFIG)
 class Options:
     """What `make search` takes. The nodes of groups are built by the command."""
 
@@ -40,9 +40,8 @@ class Options:
     evaluator: dict[str, Any] | None = None  # supernet: accuracy is measured, by a supernet of your own
     objectives: list[str] = field(default_factory=lambda: ["accuracy", "latency_ms", "training_hours"])
     latency_limit_ms: float | None = None  # short for limits.latency_ms
-    limits: dict[str, float | None] = field(
-        default_factory=lambda: dict.fromkeys(QUANTITIES)
-    )  # of any objective
+    # of any objective, searched or not: limits.params=6e6 limits.accuracy=0.78 (a lower limit)
+    limits: dict[str, float | None] = field(default_factory=lambda: dict.fromkeys(QUANTITIES))
     confidence: float = 0.9  # limits are tested on the bound that holds with this probability
     resolution: int | tuple[int, int] | None = None  # one input side, or [lowest,highest]; all that is known
     budget: int | None = None  # evaluations; 50000, or 200 where accuracy is measured
@@ -89,8 +88,7 @@ class Options:
         return (self.resolution, self.resolution) if isinstance(self.resolution, int) else self.resolution
 
 
-def task(config: dict[str, Any]) -> None:
-    options = Options(**config)
+def task(options: Options, config: dict[str, Any]) -> None:
     target = registry.build(options.target)
     predictor = None if options.automatic else catalogue.find(options.predictor)
     space = registry.build(options.space)

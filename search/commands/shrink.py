@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
+from pydantic.dataclasses import dataclass
 from rich.console import Console
 
 from latency.measuring.machine import pairs_overflow
@@ -26,20 +27,37 @@ from supernet.weights.images import Images
 SHOWN = ("file_bytes", "latency_ms", "top1", "ece", "training_hours", "macs")
 
 
-def task(config: dict[str, Any]) -> None:
+@dataclass(frozen=True, kw_only=True, config=command.CONFIG)
+class Options:
+    """What `make shrink` takes."""
+
+    shrink: dict[str, Any]  # the recipe
+    target: dict[str, Any] | None = None  # here: every step and plain subnet is timed now
+    supernet: Path  # run folder of make train
+    architecture: str  # one-line name
+    plain: int = 6  # plain subnets of the supernet's front that the result is compared with; 0: none
+    candidates: int = 24  # subnets that front is chosen from, by accuracy on the validation images
+    int8_engine: str | None = None  # openvino, onnxruntime; None: the target's, else this
+    seed: int = 0
+    watts: float = 65  # power of the device that trains: nothing measures it
+    store: Path = Path("runs/measurements.sqlite")
+    out: Path | None = None  # run folder, goes on where it stopped; None: shrink-<recipe>/ in the supernet's
+
+
+def task(options: Options, config: dict[str, Any]) -> None:
     import torch
 
     torch.set_num_threads(1)
-    folder = Path(config["supernet"])
+    folder = options.supernet
     trained, images = network.load(folder), Images.from_run_folder(folder)
     name = f"shrink-{HydraConfig.get().runtime.choices['shrink']}"
-    out = command.run_folder(config["out"] or folder / name, name)
-    target = None if config.get("target") is None else registry.build(config["target"])
-    recipe = registry.build(config["shrink"])
-    engine = _engine(config["int8_engine"], target, recipe)
+    out = command.run_folder(options.out or folder / name, name)
+    target = None if options.target is None else registry.build(options.target)
+    recipe = registry.build(options.shrink)
+    engine = _engine(options.int8_engine, target, recipe)
     asked = {key: config[key] for key in ("supernet", "architecture", "shrink", "seed", "watts")}
     asked["int8_engine"] = engine
-    subnets.parse(config["architecture"])  # a typo is refused before anything is written
+    subnets.parse(options.architecture)  # a typo is refused before anything is written
     with train.processes() as group, Console().status("loading") as status:
         bench = shrink.Bench(
             trained,
@@ -47,18 +65,18 @@ def task(config: dict[str, Any]) -> None:
             group,
             narrow=pairs_overflow(),
             engine=engine,
-            seed=config["seed"],
-            watts=config["watts"],
+            seed=options.seed,
+            watts=options.watts,
             watch=status.update,
         )
-        stages = shrink.run(recipe, config["architecture"], bench, out, asked)
-        names = plain_front(folder, config["candidates"], config["plain"], config["seed"])
+        stages = shrink.run(recipe, options.architecture, bench, out, asked)
+        names = plain_front(folder, options.candidates, options.plain, options.seed)
         others = [shrink.run_plain(name, bench, out / f"plain-{i}") for i, name in enumerate(names)]
         rows = {f"{i} {stage.name if i else 'start'}": stage for i, stage in enumerate(stages)}
         rows |= {f"rival {i}": stage for i, stage in enumerate(others, 1)}
         cards = {title: dict(stage.card) for title, stage in rows.items()}
         if target is not None:
-            with Store(config["store"]) as store:
+            with Store(options.store) as store:
                 named = {title: stage.subnet for title, stage in rows.items()}
                 add_latencies(cards, named, target, store, command.watcher(status))
     last = list(cards)[len(stages) - 1]

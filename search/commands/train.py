@@ -8,42 +8,59 @@ from __future__ import annotations
 import os
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+from pydantic.dataclasses import dataclass
 
 from search import command
 from supernet import registry
 from supernet.files.sinks import Bar, Sink, Wandb
 from supernet.training import measured_accuracy, train
+from supernet.training.train import Optimisation
 
 SHOWN = {"phase": "{}", "loss": "loss {:.3f}", "val_largest": "val {:.3f}", "val_smallest": ".. {:.3f}"}
 
 
-def task(config: dict[str, Any]) -> None:
+@dataclass(frozen=True, kw_only=True, config=command.CONFIG)
+class Options(Optimisation):
+    """What `make train` takes: the optimisation and what it is for."""
+
+    data: dict[str, Any]  # digits, folder, torchvision
+    space: dict[str, Any]  # one of the ofa package
+    recipe: dict[str, Any]  # sandwich, progressive
+    seed: int = 0
+    threads: int = 1  # of PyTorch on a CPU, per process
+    validate_every: int = 5  # epochs
+    wandb: Literal["offline", "online", "disabled"] = "offline"
+    out: Path | None = None  # the run folder: an unfinished run goes on; None: runs/train-<time>
+
+
+def task(options: Options, config: dict[str, Any]) -> None:
     import torch
 
-    options = {field.name: config[field.name] for field in fields(train.Optimisation)}
-    optimisation = train.Optimisation(**options)
-    out = _folder(config["out"])
-    if config["data"].get("root") is not None:  # the run folder's config must hold from anywhere
-        config["data"]["root"] = str(Path(config["data"]["root"]).resolve())
-    torch.set_num_threads(config["threads"])
+    optimisation = Optimisation(**{f.name: getattr(options, f.name) for f in fields(Optimisation)})
+    out = _folder(options.out)
+    if options.data.get("root") is not None:  # the run folder's config must hold from anywhere
+        options.data["root"] = str(Path(options.data["root"]).resolve())
+        config = config | {"data": options.data}
+    torch.set_num_threads(options.threads)
     with train.processes() as group:
         sinks: list[Sink] = []
         if group.rank == 0:
             sinks.append(Bar("train", optimisation.epochs, SHOWN))
-            if config["wandb"] != "disabled":
-                sinks.append(Wandb(out, config, config["wandb"]))
+            if options.wandb != "disabled":
+                sinks.append(Wandb(out, config, options.wandb))
         try:
             trained = train.train(
-                registry.build(config["space"]),
-                registry.build(config["data"]).load(),
-                registry.build(config["recipe"]),
+                registry.build(options.space),
+                registry.build(options.data).load(),
+                registry.build(options.recipe),
                 optimisation,
-                seed=config["seed"],
+                seed=options.seed,
                 out=out,
                 config=config,
                 sinks=sinks,
-                validate_every=config["validate_every"],
+                validate_every=options.validate_every,
                 group=group,
             )
         except KeyboardInterrupt:
@@ -52,7 +69,7 @@ def task(config: dict[str, Any]) -> None:
             print(measured_accuracy.describe(trained, out))
 
 
-def _folder(given: str | None) -> Path:
+def _folder(given: Path | None) -> Path:
     if given is None and int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ValueError("several processes need one run folder: give out=runs/NAME")
     return command.run_folder(given, "train")
