@@ -114,6 +114,8 @@ def run(name: str, task: Callable[[Any, dict[str, Any]], None]) -> None:
         if tracebacks:
             raise
         sys.exit(f"error: {explain(error)}")
+    finally:
+        os.environ[FULL_ERROR] = str(int(tracebacks))
     if failed:
         sys.exit(f"error: {len(failed)} job(s) failed, see above")
 
