@@ -54,7 +54,7 @@ def table(archive: Archive, evaluator: Evaluator) -> FrontTable:
     space = archive.space
     columns: dict[str, list[Any]] = {"architecture": space.format(genomes)}
     limits: dict[str, dict[str, Any]] = {}
-    for objective in (*evaluator.objectives, *evaluator.constraints):
+    for objective in evaluator.asked:
         predicted = objective.of(genomes)
         columns[objective.name] = _plain(predicted.mean)
         columns[f"{objective.name}_std"] = _plain(predicted.std)

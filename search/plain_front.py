@@ -18,8 +18,8 @@ COMPARED = ("top1", "file_bytes", "latency_ms")
 
 
 def plain_front(folder: Path, candidates: int, count: int, seed: int) -> list[str]:
-    """Names of `count` subnets, spread over the front of accuracy (validation images) and parameters of
-    `candidates` subnets of the supernet in `folder`: random ones, the largest and the smallest."""
+    """Names of `count` subnets of the supernet in `folder`, spread over the front of validation accuracy and
+    parameters of `candidates` random subnets, the largest and the smallest among them."""
     if not count:
         return []
     accuracy = SupernetAccuracy(folder=folder, part="val")
@@ -33,8 +33,8 @@ def plain_front(folder: Path, candidates: int, count: int, seed: int) -> list[st
 
 
 def dominated(cards: Mapping[str, Mapping[str, Any]], name: str, others: Sequence[str]) -> list[str]:
-    """Those of `others` that the card `name` is at least as good as in accuracy, bytes and (where both have
-    one) latency, and better in one of them."""
+    """The `others` that the model `name` dominates: at least as good in accuracy, bytes and (where both cards
+    have one) latency, and better in one of them."""
     return [other for other in others if _dominates(cards[name], cards[other])]
 
 

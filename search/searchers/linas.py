@@ -11,12 +11,11 @@ one function drawn from the posterior were the truth (Thompson sampling), given 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
@@ -25,6 +24,7 @@ from search.archive import Archive
 from search.gaussian_process import GaussianProcess
 from search.objective import Evaluator, Objective
 from search.searchers.nsga2 import NSGA2, constrained_ranks
+from search.searchers.searcher import Stateless
 from supernet import footprint
 from supernet.arrays import Floats, Genomes, Ints, Rng
 from supernet.prediction import Prediction
@@ -37,7 +37,7 @@ MARGIN = 0.1  # of the range of the costs, from the worst one known to the refer
 
 
 @dataclass(config=ConfigDict(extra="forbid"))
-class LINAS:
+class LINAS(Stateless):
     """`first` architectures from the smallest to the largest, then `batch` at a time.
 
     Each batch comes from `generations` of NSGA-II with `population` on the predictions; the `pool` best
@@ -130,15 +130,6 @@ class LINAS:
                 process = gaussian_process.fit(space, genomes, values)
                 constraints[j] = replace(constraint, of=_expectation(constraint, process))
         return Evaluator(tuple(objectives), tuple(constraints)), processes
-
-    def tell(self, genomes: Genomes, costs: Floats, violation: Floats) -> None:
-        """Nothing to keep: the archive holds it."""
-
-    def state(self) -> dict[str, NDArray[Any]]:
-        return {"empty": np.empty(0)}
-
-    def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
-        """Nothing to restore."""
 
 
 def spread(space: SearchSpace, count: int, rng: Rng) -> Genomes:

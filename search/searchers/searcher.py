@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
 from numpy.typing import NDArray
 
 from search.archive import Archive
@@ -26,6 +27,19 @@ class Searcher(Protocol):
     def tell(self, genomes: Genomes, costs: Floats, violation: Floats) -> None: ...
     def state(self) -> dict[str, NDArray[Any]]: ...
     def restore(self, state: Mapping[str, NDArray[Any]]) -> None: ...
+
+
+class Stateless:
+    """A searcher that remembers nothing: all that it goes by is in the archive."""
+
+    def tell(self, genomes: Genomes, costs: Floats, violation: Floats) -> None:
+        """Nothing to learn: the archive holds it."""
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        return {"empty": np.empty(0)}
+
+    def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """Nothing to restore."""
 
 
 @runtime_checkable

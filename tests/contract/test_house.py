@@ -222,7 +222,11 @@ def private_names_in_tests() -> set[str]:
         for node in ast.walk(tree):
             if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in PACKAGES:
                 modules |= {a.asname or a.name for a in node.names if f"{node.module}.{a.name}" in SOURCES}
-                offences |= {f"{path.name}: {a.name}" for a in node.names if a.name.startswith("_")}
+                offences |= {
+                    f"{path.name}: {a.name}"
+                    for a in node.names
+                    if a.name.startswith("_") and a.name != "__main__"
+                }
         for node in ast.walk(tree):
             if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
                 name, attribute = node.value.id, node.attr
