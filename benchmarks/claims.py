@@ -16,6 +16,8 @@ from supernet.space import get_space
 from supernet.surrogates import accuracy, training_cost
 from supernet.surrogates.ofa_predictor import OfaAccuracy
 
+GPUS = {"rtx4090": "rtx_4090", "rtx5090": "rtx_5090", "pro6000maxq": "rtx_pro_6000_maxq"}  # column: device
+
 
 def main() -> None:
     folder = data_dir()
@@ -24,31 +26,23 @@ def main() -> None:
     space = get_space("ofa_mbv3_w1.2")
     genomes = space.encode(rows)
     released = OfaAccuracy.read(official / "ofa_mbv3_w1.2_acc_predictor.pth").predict(genomes, space).mean
-    kept = accuracy.load("ofa_mbv3_w1.2").predict(genomes).mean
-    for name, top1 in (("OFA's predictor", released), ("our surrogate of it", kept)):
+    surrogate = accuracy.load("ofa_mbv3_w1.2").predict(genomes).mean
+    for name, top1 in (("OFA's predictor", released), ("our surrogate of it", surrogate)):
         error = 100 * top1 - rows["top1"]
         tau = kendalltau(top1, rows["top1"]).statistic
         print(f"{name} on the measured w1.0 networks: tau {tau:.3f}, {error.std():.3f} points off")
 
     target = catalogue.target("note10_lut")
-    some = lookup_table.read(sorted(official.glob("note10*.yaml"))).predictor(target)
+    five = lookup_table.read(sorted(official.glob("note10*.yaml"))).predictor(target)
     drawn = space.restrict("r", 160, 224).sample(5000, np.random.default_rng(0))
-    off = np.abs(
-        some.predict(drawn, target).mean / catalogue.predictor("note10_lut").predict(drawn, target).mean - 1
-    )
-    print(
-        f"OFA's five Note10 tables against the full one: {100 * off.mean():.2f}%, at most "
-        f"{100 * off.max():.1f}%"
-    )
+    full = catalogue.predictor("note10_lut").predict(drawn, target).mean
+    off = 100 * np.abs(five.predict(drawn, target).mean / full - 1)
+    print(f"OFA's five Note10 tables against the full one: {off.mean():.2f}%, at most {off.max():.1f}%")
 
     speeds = read_columns(folder / "imagenet_models.csv.gz")
     _, first = np.unique(speeds["arch"], return_index=True)
     small = first[speeds["gmacs"][first] < 2]
-    for column, gpu in (
-        ("rtx4090", "rtx_4090"),
-        ("rtx5090", "rtx_5090"),
-        ("pro6000maxq", "rtx_pro_6000_maxq"),
-    ):
+    for column, gpu in GPUS.items():
         ratio = speeds[f"infer_ips_{column}"][small] / speeds["infer_ips_rtx3090"][small]
         ratio = ratio[np.isfinite(ratio)]
         rule, spread = training_cost.speed_ratio(gpu), np.log(ratio).std()

@@ -1,26 +1,26 @@
 """The tables of the papers beside ours, on the public measurements: `python -m benchmarks.latency_tables`.
 
-`... [PROTOCOL ...] [seeds=5] [test_rows=FILE.csv.gz] [validation=1] [out=runs/latency-tables]`; all protocols
-without a name. Writes Markdown and JSON per protocol: one object per protocol, method, target, N, rows and
-seed. `test_rows` (same columns as the training file, or further devices) is reported on instead of the
-protocol's own test part. One thread.
+`... [PROTOCOL ...] [seeds=5] [test_rows=FILE.csv.gz] [validation=1] [small=1] [out=runs/latency-tables]`; all
+protocols without a name. Writes Markdown and JSON per protocol: one object per protocol, method, target, N,
+rows and seed. `test_rows` (same columns as the training file, or further devices) is reported on instead of
+the protocol's own test part; `small` shows in seconds that a protocol runs. One thread.
 """
 
 from __future__ import annotations
 
-import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from benchmarks import command
 from benchmarks.protocols import gpu_loo, help_ofa, help_ranks, maplex, nas_note10, s1
 from benchmarks.protocols.protocol import Row, Setting
 from supernet.files import artifact
 from supernet.files.tables import Table, data_dir
-from supernet.registry import unknown_name
 
 PROTOCOLS: dict[str, Callable[[Setting], Iterator[Row]]] = {
     **s1.PROTOCOLS,
@@ -30,7 +30,6 @@ PROTOCOLS: dict[str, Callable[[Setting], Iterator[Row]]] = {
     **nas_note10.PROTOCOLS,
     **maplex.PROTOCOLS,
 }
-OPTIONS = ("seeds", "test_rows", "validation", "out")
 SHOWN = {
     "mae": "MAE ms",
     "rmse": "RMSE",
@@ -40,6 +39,15 @@ SHOWN = {
     "kendall": "Kendall",
     "coverage_90": "90% covers",
 }
+
+
+@dataclass(frozen=True)
+class Options:
+    seeds: int = 5
+    test_rows: Path | None = None
+    validation: bool = False
+    small: bool = False
+    out: Path = Path("runs/latency-tables")
 
 
 def markdown(rows: Sequence[Row]) -> str:
@@ -61,40 +69,28 @@ def markdown(rows: Sequence[Row]) -> str:
 
 
 def _cell(values: Sequence[float]) -> str:
-    found = np.array(values, float)
-    if np.isnan(found).all():
+    """Mean and standard deviation; empty where there is no number."""
+    if np.isnan(values).all():
         return ""
-    spread = f" +- {np.nanstd(found, ddof=1):.2g}" if len(found) > 1 else ""
-    return f"{np.nanmean(found):.4g}{spread}"
+    spread = f" +- {np.nanstd(values, ddof=1):.2g}" if len(values) > 1 else ""
+    return f"{np.nanmean(values):.4g}{spread}"
 
 
 def _middle(values: Sequence[float | None]) -> str:
-    known = [value for value in values if value is not None]
-    return f"{np.median(known):.3g}" if known else ""
+    numbers = [value for value in values if value is not None]
+    return f"{np.median(numbers):.3g}" if numbers else ""
 
 
 def main() -> None:
-    options = dict(word.split("=", 1) for word in sys.argv[1:] if "=" in word)
-    asked = [word for word in sys.argv[1:] if "=" not in word] or list(PROTOCOLS)
-    for given, known in ((options, OPTIONS), (asked, PROTOCOLS)):
-        for name in given:
-            if name not in known:
-                sys.exit(f"error: {unknown_name('word', name, known)}")
-    setting = Setting(
-        data_dir(),
-        int(options.get("seeds", 5)),
-        Path(options["test_rows"]) if "test_rows" in options else None,
-        options.get("validation", "0") == "1",
-    )
-    out = Path(options.get("out", "runs/latency-tables"))
+    asked, options = command.words(Options, PROTOCOLS)
+    setting = Setting(data_dir(), options.seeds, options.test_rows, options.validation, options.small)
     with threadpool_limits(1):
         for name in asked:
             rows = []
             for row in PROTOCOLS[name](setting):  # each result is kept at once: some protocols take long
                 rows.append(row)
-                found = [row.plain() for row in rows]
-                artifact.write_json(out / f"{name}.json", found)
-            artifact.write_text(out / f"{name}.md", markdown(rows))
+                artifact.write_json(options.out / f"{name}.json", [row.plain() for row in rows])
+            artifact.write_text(options.out / f"{name}.md", markdown(rows))
             print(f"## {name}\n\n{markdown(rows)}", flush=True)
 
 

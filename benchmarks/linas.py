@@ -1,24 +1,22 @@
 """Small budgets: LINAS against NSGA-II and random search at equal numbers of evaluations.
 
-`python -m benchmarks.linas imagenet [--seeds 5] [--validation]`
-`python -m benchmarks.linas run RUN_FOLDER [--seeds 5] [--part test]`
+`python -m benchmarks.linas imagenet [seeds=5] [validation=1] [budget=500]`
+`python -m benchmarks.linas run RUN_FOLDER [seeds=5] [part=test]`
 
 imagenet: OFA-MobileNetV3 w1.0 at 224 px, top-1 against MACs. The truth stands for the evaluation on
 ImageNet: a support vector regression fitted to all 1,513 measured networks, plus a deviation per network,
 always the same, as large as the regression's error on held-out networks. Hypervolume as share of the box
-that DyNAS-T's released runs span; its own figures are published in that box. `--validation` is where
+that DyNAS-T's released runs span; its own figures are published in that box. `validation=1` is where
 options were chosen: OFA's released predictor of w1.2 in a box of its own, other seeds.
 
 run: the supernet that `make train` left in RUN_FOLDER, evaluated for real; accuracy against MACs. The box
 is spanned by the 95% intervals of the smallest and the largest network. All searches share one store of
 evaluations, so a benchmark that was stopped goes on. LINAS makes 200 evaluations, NSGA-II 500, with a
-population of 20, the better one of `--validation`.
+population of 20, the better one of `validation=1`.
 """
 
 from __future__ import annotations
 
-import argparse
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -28,20 +26,20 @@ from typing import Any, Literal
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from benchmarks import command
+from benchmarks.ofa_search import released_accuracy, search
 from search import models, pareto, problem
-from search.archive import Archive
 from search.objective import Evaluator, Objective
 from search.searchers.linas import LINAS
 from search.searchers.nsga2 import NSGA2
 from search.searchers.random import RandomSearch
-from search.searchers.searcher import InformedSearcher, Searcher
+from search.searchers.searcher import Searcher
 from supernet import footprint
 from supernet.arrays import Floats, Genomes
 from supernet.files import artifact
 from supernet.files.tables import Table, data_dir, read_columns
 from supernet.prediction import exact
 from supernet.space import SearchSpace, get_space
-from supernet.surrogates.ofa_predictor import OfaAccuracy
 
 MARKS = (50, 100, 150, 200, 250, 350, 500)
 SEARCHERS: dict[str, Callable[[], Searcher]] = {
@@ -50,7 +48,7 @@ SEARCHERS: dict[str, Callable[[], Searcher]] = {
     "nsga2, population 50": lambda: NSGA2(population=50),
     "random": lambda: RandomSearch(batch=50),
 }
-PUBLISHED = {  # DyNAS-T's released files, one run each; see RESEARCH
+PUBLISHED = {  # DyNAS-T's released files, one run each
     "LINAS (published)": {50: 0.664, 100: 0.711, 150: 0.763, 250: 0.772, 350: 0.791, 500: 0.805},
     "NSGA-II (published)": {50: 0.649, 100: 0.683, 150: 0.718, 250: 0.740, 350: 0.761, 500: 0.779},
 }
@@ -58,6 +56,15 @@ DYNAS_BOX = np.array([[-0.70998, 506.5e6], [-0.77466, 123.0e6]])  # worst and be
 REAL = {"linas": 200, "nsga2, population 20": 500}  # evaluations of `run`, by searcher
 REPEATS = 0.0003  # sd of evaluations of one network (data/README.md), a fraction
 FOLDS = 5
+
+
+@dataclass(frozen=True)
+class Options:
+    seeds: int = 5
+    validation: bool = False
+    part: Literal["val", "test"] = "val"  # the images that count, for `run`
+    budget: int = MARKS[-1]  # evaluations of a search; of `run` at most
+    out: Path = Path("runs/bench-linas.json")
 
 
 @dataclass(frozen=True)
@@ -117,8 +124,7 @@ def imagenet() -> Task:
 
 
 def validation() -> Task:
-    space = at_224("ofa_mbv3_w1.2")
-    released = OfaAccuracy.read(data_dir() / "ofa_official" / "ofa_mbv3_w1.2_acc_predictor.pth")
+    space, released = at_224("ofa_mbv3_w1.2"), released_accuracy(data_dir())
 
     def top1(genomes: Genomes) -> Floats:
         return released.predict(genomes, space).mean + deviation(genomes, REPEATS)
@@ -131,91 +137,67 @@ def validation() -> Task:
 def supernet(folder: Path, part: Literal["val", "test"]) -> Task:
     from supernet.training.measured_accuracy import SupernetAccuracy
 
-    asked = problem.build(
-        ["accuracy", "macs"], models.choose(accuracy=SupernetAccuracy(folder=folder, part=part))
-    )
+    accuracy = SupernetAccuracy(folder=folder, part=part)
+    asked = problem.build(["accuracy", "macs"], models.choose(accuracy=accuracy))
     return Task(asked.space, asked.evaluator, np.stack(asked.evaluator.reference(asked.space)))
-
-
-def curve(task: Task, searcher: Searcher, seed: int, budget: int) -> tuple[list[float], float]:
-    """(share of the box at MARKS up to `budget`, CPU seconds that the searcher took)."""
-    rng, seconds = np.random.default_rng(seed), 0.0
-    archive = Archive(task.space, [o.name for o in task.evaluator.objectives], task.box[0])
-    if isinstance(searcher, InformedSearcher):
-        searcher.inform(task.evaluator)
-    while len(archive) < budget:
-        begun = time.process_time()
-        genomes = searcher.ask(task.space, archive, rng)[: budget - len(archive)]
-        seconds += time.process_time() - begun
-        if not len(genomes):
-            break
-        costs, violation = task.evaluator(genomes)
-        searcher.tell(genomes, costs, violation)
-        archive.add(genomes, costs, violation)
-    costs = archive.costs
-    return [task.share(costs[:mark]) for mark in MARKS if mark <= budget], seconds
 
 
 def compare(
     task: Task, seeds: range, budgets: Mapping[str, int]
 ) -> tuple[dict[str, list[list[float]]], dict[str, float]]:
-    """{searcher: [shares of each seed]} and {searcher: mean seconds of its own}; a line per run."""
+    """{searcher: [shares of the box at MARKS, of each seed]} and {searcher: mean seconds of its own}."""
     shares: dict[str, list[list[float]]] = {name: [] for name in budgets}
     seconds = dict.fromkeys(budgets, 0.0)
     for seed in seeds:
         for name, budget in budgets.items():
-            found, took = curve(task, SEARCHERS[name](), seed, budget)
-            shares[name].append(found)
+            rng = np.random.default_rng(seed)
+            archive, took = search(task.space, task.evaluator, SEARCHERS[name](), budget, rng, task.box[0])
             seconds[name] += took / len(seeds)
-            print(f"seed {seed}, {name}: {' '.join(f'{share:.3f}' for share in found)}", flush=True)
+            shares[name].append([task.share(archive.costs[:mark]) for mark in MARKS if mark <= budget])
+            print(f"seed {seed}, {name}:", *(f"{share:.3f}" for share in shares[name][-1]), flush=True)
     return shares, seconds
 
 
-def table(shares: Mapping[str, list[list[float]]], seconds: Mapping[str, float], published: bool) -> Table:
-    rows: list[list[Any]] = []
+def table(shares: Mapping[str, list[list[float]]], seconds: Mapping[str, float], published: bool) -> str:
+    lines: list[list[Any]] = []
     for name, runs in shares.items():
-        mean, sd = np.mean(runs, axis=0), np.std(runs, axis=0)
-        cells = [f"{m:.3f} +- {s:.3f}" for m, s in zip(mean, sd, strict=True)]
-        rows.append([f"{name} ({seconds[name]:.1f} s)", *cells, *[""] * (len(MARKS) - len(cells))])
+        means, spreads = np.mean(runs, axis=0), np.std(runs, axis=0)
+        cells = [f"{m:.3f} +- {s:.3f}" for m, s in zip(means, spreads, strict=True)]
+        lines.append([f"{name} ({seconds[name]:.1f} s)", *cells, *[""] * (len(MARKS) - len(cells))])
     if published:
-        rows += [[f"*{name}*", *map(marks.get, MARKS)] for name, marks in PUBLISHED.items()]
-    return Table.from_rows(["evaluations", *map(str, MARKS)], rows)
+        lines += [[f"*{name}*", *map(marks.get, MARKS)] for name, marks in PUBLISHED.items()]
+    return Table.from_rows(["evaluations", *map(str, MARKS)], lines).markdown()
 
 
-def verdict(found: dict[str, list[list[float]]]) -> str:
-    linas = np.mean(found["linas"], axis=0)[MARKS.index(200)]
-    other = {name: np.mean(runs, axis=0)[-1] for name, runs in found.items() if name.startswith("nsga2")}
-    name = max(other, key=lambda name: other[name])
-    word = "reaches" if linas >= other[name] else "does not reach"
-    return f"linas after 200: {linas:.3f}, {word} {name} after {MARKS[-1]}: {other[name]:.3f}"
+def verdict(shares: Mapping[str, list[list[float]]]) -> str:
+    """Whether LINAS reaches after 200 evaluations what NSGA-II has at the end; empty for smaller budgets."""
+    linas = np.mean(shares["linas"], axis=0)
+    if len(linas) <= (place := MARKS.index(200)):
+        return ""
+    final = {name: np.mean(runs, axis=0)[-1] for name, runs in shares.items() if name.startswith("nsga2")}
+    name = max(final, key=lambda name: final[name])
+    word = "reaches" if linas[place] >= final[name] else "does not reach"
+    return f"linas after 200: {linas[place]:.3f}, {word} {name} after {MARKS[-1]}: {final[name]:.3f}"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("what", choices=["imagenet", "run"])
-    parser.add_argument("folder", type=Path, nargs="?", help="of make train, for run")
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--validation", action="store_true")
-    parser.add_argument("--part", choices=["val", "test"], default="val", help="images that count, for run")
-    parser.add_argument("--out", type=Path, default=Path("runs/bench-linas.json"))
-    options = parser.parse_args()
-    if (options.what == "run") != (options.folder is not None):
-        parser.error("a folder of make train belongs to run, and to nothing else")
+    words, options = command.words(Options)
+    if words[:1] not in (["imagenet"], ["run"]) or len(words) != (2 if words[0] == "run" else 1):
+        raise SystemExit("error: please say imagenet, or run FOLDER with a folder of make train")
+    real = words[0] == "run"
     seeds = range(100, 100 + options.seeds) if options.validation else range(options.seeds)
+    budgets = REAL if real else dict.fromkeys(SEARCHERS, MARKS[-1])
+    budgets = {name: min(budget, options.budget) for name, budget in budgets.items()}
     with threadpool_limits(1):
-        if options.what == "run":
-            asked = supernet(options.folder, options.part)
+        if real:
+            asked = supernet(Path(words[1]), options.part)
         else:
             asked = validation() if options.validation else imagenet()
-        budgets = REAL if options.what == "run" else dict.fromkeys(SEARCHERS, MARKS[-1])
-        found, seconds = compare(asked, seeds, budgets)
-    published = options.what == "imagenet" and not options.validation
-    print(f"\n{table(found, seconds, published).markdown()}")
+        shares, seconds = compare(asked, seeds, budgets)
+    print(f"\n{table(shares, seconds, not real and not options.validation)}")
     print(f"\nmean +- sd of {len(seeds)} seeds; in brackets the time of the searcher itself")
-    print(verdict(found))
-    artifact.write_json(options.out, {"marks": MARKS, "shares": found})
+    print(verdict(shares))
+    artifact.write_json(options.out, {"marks": MARKS, "shares": shares})
 
 
 if __name__ == "__main__":

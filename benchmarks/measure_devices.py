@@ -71,10 +71,11 @@ def one(name: str, store: Path) -> None:
     this, csv = target(name), devices.FOLDER / f"{name}.csv.gz"
     if not csv.is_file():
         with Store(store) as opened:
-            found = session.measure(this, subnets()[: DEVICES[name][-1]], store=opened, rounds=ROUNDS)
-        write_csv(csv, found.data)
-        spread = float(np.median(found.data.spread_ms / found.data.ms))
-        print(f"{name}: {len(found.data)} subnets, {found.seconds:.0f} s, spread {spread:.1%}", flush=True)
+            measured = session.measure(this, subnets()[: DEVICES[name][-1]], store=opened, rounds=ROUNDS)
+        write_csv(csv, measured.data)
+        spread = float(np.median(measured.data.spread_ms / measured.data.ms))
+        took = f"{len(measured.data)} subnets, {measured.seconds:.0f} s"
+        print(f"{name}: {took}, spread {spread:.1%}", flush=True)
     described = operators.describe(this)
     devices.save(this, described)
     print(f"{name}: {len(described.ms)} operators, {described.cpu_seconds:.0f} s CPU", flush=True)

@@ -1,4 +1,4 @@
-"""The tables of per-module prediction (S2): `python -m benchmarks.module_tables [PART ...] [engine=...]`.
+"""The tables of per-module prediction: `python -m benchmarks.module_tables [PART ...] [engine=...]`.
 
 modules    every regression model and MEDN by module type, schemes, selections: from the measured modules that
            ship (latency/zoo/measured/modules), rows split as `make modules` splits them
@@ -8,21 +8,21 @@ load       modules and 20 subnets beside a background load of 50%: a predictor t
            one that was fitted without it
 speed      subnets per second through the predictor, with and without its table
 
-All parts without a name. `out=` folder for JSON (default runs/module-tables). One thread.
+All parts without a name; `rows` uses fewer modules of each type. `out=` is a folder for JSON. One thread.
 """
 
 from __future__ import annotations
 
-import sys
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from benchmarks import command
 from latency.measuring.here import here
 from latency.measuring.store import Store
 from latency.modules import data as module_data
@@ -32,47 +32,48 @@ from latency.modules.data import ModuleData
 from latency.modules.fit import Fits, Fitting
 from latency.modules.predictor import Correction, ModulesLatency, Networks
 from latency.scores import markdown, scores
-from latency.target import Target
 from latency.zoo import catalogue
 from search.commands import modules as fit_modules
 from supernet.files import artifact
 from supernet.prediction import Prediction
-from supernet.registry import unknown_name
 from supernet.space import get_space
 
 TEST_CLASSIFIERS = (
-    "mobilenet_v2",
-    "mobilenet_v3_large",
-    "efficientnet_b0",
-    "mnasnet1_0",
-    "shufflenet_v2_x1_0",
-    "regnet_y_400mf",
-    "regnet_x_800mf",
-    "resnet18",
-    "resnet50",
-    "resnext50_32x4d",
-    "densenet121",
-    "squeezenet1_1",
-    "googlenet",
-    "convnext_tiny",
-    "vit_b_32",
+    *("mobilenet_v2", "mobilenet_v3_large", "efficientnet_b0", "mnasnet1_0", "shufflenet_v2_x1_0"),
+    *("regnet_y_400mf", "regnet_x_800mf", "resnet18", "resnet50", "resnext50_32x4d", "densenet121"),
+    *("squeezenet1_1", "googlenet", "convnext_tiny", "vit_b_32"),
 )
 SPACE, SUBNETS, TEST_SEED, LOADED = "ofa_mbv3_w1.0", 50, 1, 20
 HALF = 0.5  # utilisation of the load part
-SPEED = 200_000  # subnets
 
 
-def data_of(engine: str) -> tuple[Target, dict[str, ModuleData]]:
-    return module_data.load(catalogue.FOLDER / "measured" / "modules" / f"{engine}.npz")
+@dataclass(frozen=True)
+class Options:
+    engine: str = ""  # both without a name
+    measure: bool = False
+    store: Path = Path("runs/measurements.sqlite")
+    seeds: int = 1
+    rows: int = 0  # measured modules of a type that are used; 0: all
+    models: str = ""  # regression models with commas; all without a name
+    subnets: int = 200_000  # of the speed part
+    out: Path = Path("runs/module-tables")
 
 
-def modules(engine: str, options: Mapping[str, str]) -> dict[str, Any]:
+def data_of(engine: str, options: Options) -> dict[str, ModuleData]:
+    """The measured modules by type."""
+    _, data = module_data.load(catalogue.FOLDER / "measured" / "modules" / f"{engine}.npz")
+    if not options.rows:
+        return data
+    return {name: of.take(np.arange(min(options.rows, len(of.ms)))) for name, of in data.items()}
+
+
+def modules(engine: str, options: Options) -> dict[str, Any]:
     """Every model by module type on the test rows; the schemes; the fronts of selections."""
-    _, data = data_of(engine)
-    seeds = range(int(options.get("seeds", "1")))
+    data = data_of(engine, options)
     found: dict[str, Any] = {}
-    for seed in seeds:
-        fits = Fitting(seed=seed).fit(data, say=print)
+    for seed in range(options.seeds):
+        chosen = tuple(filter(None, options.models.split(",")))
+        fits = Fitting(seed=seed, models=chosen).fit(data, say=print)
         print(f"\nseed {seed}, {sum(fits.rows.values())} modules, {fits.seconds:.0f} s\n")
         print(fit_modules.by_module(fits, fits.selection), fit_modules.by_scheme(fits), sep="\n\n")
         print(f"\n{against_single(fits)}")
@@ -101,7 +102,7 @@ def against_single(fits: Fits) -> str:
     return "\n".join(lines)
 
 
-def networks(engine: str, options: Mapping[str, str]) -> dict[str, Any]:
+def networks(engine: str, options: Options) -> dict[str, Any]:
     """Unseen networks at batch 1 and 8."""
     predictor = catalogue.module_predictor(engine)
     names = [*module_networks.subnets(SPACE, SUBNETS, TEST_SEED), *TEST_CLASSIFIERS]
@@ -121,9 +122,9 @@ def networks(engine: str, options: Mapping[str, str]) -> dict[str, Any]:
     return found
 
 
-def load(engine: str, options: Mapping[str, str]) -> dict[str, Any]:
+def load(engine: str, options: Options) -> dict[str, Any]:
     """Beside a load of one half: the utilisation known, and not known to fit and prediction."""
-    _, data = data_of(engine)
+    data = data_of(engine, options)
     blind = {name: _without_utilisation(of) for name, of in data.items()}
     fitting = Fitting(models=("svr", "polynomial"))
     knows, ignores = fitting.fit(data), fitting.fit(blind)
@@ -151,35 +152,32 @@ def load(engine: str, options: Mapping[str, str]) -> dict[str, Any]:
     return found | table
 
 
-def speed(engine: str, options: Mapping[str, str]) -> dict[str, Any]:
+def speed(engine: str, options: Options) -> dict[str, Any]:
     """Subnets per second: the first call builds the table, later ones gather."""
-    shipped = catalogue.module_predictor(engine)
-    space = get_space(SPACE)
-    genomes = space.sample(SPEED, np.random.default_rng(0))
-    found = {}
+    shipped, space = catalogue.module_predictor(engine), get_space(SPACE)
+    genomes = space.sample(options.subnets, np.random.default_rng(0))
+    rates: dict[str, dict[str, float]] = {}
     for again in range(3):
-        fresh = replace(shipped)
-        begun = time.perf_counter()
-        fresh.predict(genomes, fresh.target)
-        first = time.perf_counter() - begun
-        begun = time.perf_counter()
-        fresh.predict(genomes, fresh.target)
-        found[str(again)] = {"first": SPEED / first, "later": SPEED / (time.perf_counter() - begun)}
-    for key in ("first", "later"):
-        print(f"{key} call: {np.median([of[key] for of in found.values()]):,.0f} subnets/s")
-    return found
+        fresh, rates[str(again)] = replace(shipped), {}
+        for call in ("first", "later"):
+            begun = time.perf_counter()
+            fresh.predict(genomes, fresh.target)
+            rates[str(again)][call] = options.subnets / (time.perf_counter() - begun)
+    for call in ("first", "later"):
+        print(f"{call} call: {np.median([of[call] for of in rates.values()]):,.0f} subnets/s")
+    return rates
 
 
 def _measured(
-    engine: str, names: Sequence[str], options: Mapping[str, str], *, batch: int = 1, utilisation: float = 0.0
+    engine: str, names: Sequence[str], options: Options, *, batch: int = 1, utilisation: float = 0.0
 ) -> Networks:
     """The test networks under these conditions: those that ship, or measured now."""
     path = catalogue.FOLDER / "measured" / "modules" / f"test_networks_{engine}.csv"
-    if "measure" not in options:
-        every = module_networks.read_csv(path)
-        asked = [(name.split(" ")[1] if _is_classifier(name) else name) in names for name in every.names]
-        return every.take(np.flatnonzero(asked & (every.conditions == [batch, 1, utilisation]).all(axis=1)))
-    with Store(options.get("store", "runs/measurements.sqlite")) as store:
+    if not options.measure:
+        kept = module_networks.read_csv(path)
+        asked = [(name.split(" ")[1] if _is_classifier(name) else name) in names for name in kept.names]
+        return kept.take(np.flatnonzero(asked & (kept.conditions == [batch, 1, utilisation]).all(axis=1)))
+    with Store(options.store) as store:
         at = here(engine=engine, batch=batch, utilisation=utilisation)
         return module_networks.collect(at, names, store=store)
 
@@ -204,24 +202,16 @@ def _without_utilisation(data: ModuleData) -> ModuleData:
 
 
 PARTS = {"modules": modules, "networks": networks, "load": load, "speed": speed}
-OPTIONS = ("engine", "measure", "store", "out", "seeds")
 
 
 def main() -> None:
-    words = sys.argv[1:]
-    options = dict(word.split("=", 1) for word in words if "=" in word)
-    parts = [word for word in words if "=" not in word] or list(PARTS)
-    for name, known in [*((part, PARTS) for part in parts), *((option, OPTIONS) for option in options)]:
-        if name not in known:
-            raise SystemExit(str(unknown_name("part or option", name, known)))
-    engines = [options["engine"]] if "engine" in options else list(catalogue.module_engines())
-    folder = Path(options.get("out", "runs/module-tables"))
+    parts, options = command.words(Options, PARTS)
+    engines = [options.engine] if options.engine else list(catalogue.module_engines())
     with threadpool_limits(1):
         for engine in engines:
             for part in parts:
                 print(f"\n## {part}, {engine}\n")
-                found = PARTS[part](engine, options)
-                artifact.write_json(folder / f"{part}_{engine}.json", found)
+                artifact.write_json(options.out / f"{part}_{engine}.json", PARTS[part](engine, options))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""How fast things are: `python -m benchmarks.speed`. One thread; medians of seven repetitions.
+"""How fast things are: `python -m benchmarks.speed [subnets=100000] [budget=50000] [repetitions=7]`.
 
-Scoring starts from genomes. The peers' rates are of the code in the `ofa` package, one architecture at a
-time as its finder runs it, in the same process.
+One thread; medians over the repetitions. Scoring starts from genomes. The peers' rates are of the code in the
+`ofa` package, one architecture at a time as its finder runs it, in the same process.
 """
 
 from __future__ import annotations
@@ -13,87 +13,96 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from benchmarks import command
 from search import problem
 from search.run import Search
 from search.searchers.nsga2 import NSGA2
 from supernet.files.tables import Table
 
-N = 100_000
-PEER_N = 1_000
+OBJECTIVES = ["accuracy", "latency_ms", "training_hours"]
 
 
-def rate(function: Callable[[], object], count: int, repetitions: int = 7) -> float:
-    """Architectures per second, median."""
+@dataclass(frozen=True)
+class Options:
+    subnets: int = 100_000
+    budget: int = 50_000  # evaluations of the search
+    repetitions: int = 7  # of which the median counts
+
+
+def median_seconds(function: Callable[[], object], repetitions: int) -> float:
+    """Of some repetitions, after one that does not count."""
     function()
     seconds = []
     for _ in range(repetitions):
         started = time.perf_counter()
         function()
         seconds.append(time.perf_counter() - started)
-    return count / float(np.median(seconds))
+    return float(np.median(seconds))
 
 
-def ours() -> dict[str, float]:
-    asked = problem.build(["accuracy", "latency_ms", "training_hours"])
-    space, rng = asked.space, np.random.default_rng(0)
-    genomes, others = space.sample(N, rng), space.sample(N, rng)
-    rates = {
-        "sample": rate(lambda: space.sample(N, rng), N),
-        "mutate": rate(lambda: space.mutate(genomes, rng, 0.02), N),
-        "crossover": rate(lambda: space.crossover(genomes, others, rng), N),
+def ours(options: Options) -> dict[str, float]:
+    asked = problem.build(OBJECTIVES)
+    space, rng, n = asked.space, np.random.default_rng(0), options.subnets
+    genomes, others = space.sample(n, rng), space.sample(n, rng)
+    functions: dict[str, Callable[[], object]] = {
+        "sample": lambda: space.sample(n, rng),
+        "mutate": lambda: space.mutate(genomes, rng, 0.02),
+        "crossover": lambda: space.crossover(genomes, others, rng),
+        **{objective.name: partial(objective.of, genomes) for objective in asked.evaluator.objectives},
+        "accuracy + latency + training": lambda: asked.evaluator(genomes),
     }
-    for objective in asked.evaluator.objectives:
-        rates[objective.name] = rate(lambda o=objective: o.of(genomes), N)  # type: ignore[misc]
-    rates["accuracy + latency + training"] = rate(lambda: asked.evaluator(genomes), N)
-    return rates
+    return {name: n / median_seconds(function, options.repetitions) for name, function in functions.items()}
 
 
-def peers() -> dict[str, float]:
+def peers(options: Options) -> dict[str, float]:
     """OFA's own sampling and predictor encoding, one architecture at a time as its finder does it."""
     with contextlib.redirect_stdout(io.StringIO()):
         from ofa.tutorial import AccuracyPredictor
         from ofa.tutorial.evolution_finder import ArchManager
 
     manager, predictor = ArchManager(), AccuracyPredictor(pretrained=False, device="cpu")
-    samples = [manager.random_sample() for _ in range(PEER_N)]
+    n = options.subnets // 100
+    samples = [manager.random_sample() for _ in range(n)]
     return {
-        "sample": rate(lambda: [manager.random_sample() for _ in range(PEER_N)], PEER_N, 3),
-        "accuracy": rate(lambda: predictor.predict_accuracy(samples), PEER_N, 3),
+        "sample": n / median_seconds(lambda: [manager.random_sample() for _ in range(n)], 3),
+        "accuracy": n / median_seconds(lambda: predictor.predict_accuracy(samples), 3),
     }
 
 
+def loop_seconds(budget: int, seed: int) -> float:
+    """Seconds of the loop of a whole search."""
+    asked = problem.build(OBJECTIVES)
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "run"
+        result = Search(asked, NSGA2(), budget=budget, seed=seed, out=out).run()
+    return result.summary["loop_seconds"]
+
+
 def main() -> None:
+    _, options = command.words(Options, ())
     with threadpool_limits(1):
-        mine = ours()
-        theirs = peers()
-    rows: list[list[Any]] = []
+        mine, theirs = ours(options), peers(options)
+    lines: list[list[Any]] = []
     for name, value in mine.items():
         peer = theirs.get(name)
-        rows.append(
-            [name, f"{value:,.0f}", *([f"{peer:,.0f}", f"{value / peer:,.0f}"] if peer else ["", ""])]
-        )
-    for command in ("import search", "import search.run"):
-        seconds = []
-        for _ in range(5):
-            started = time.perf_counter()
-            subprocess.run([sys.executable, "-c", command], check=True)
-            seconds.append(time.perf_counter() - started)
-        rows.append([f"`{command}`", f"{np.median(seconds):.2f} s", "", ""])
-    loops = []
-    for seed in range(5):
-        with tempfile.TemporaryDirectory() as folder:
-            asked = problem.build(["accuracy", "latency_ms", "training_hours"])
-            found = Search(asked, NSGA2(), budget=50_000, seed=seed, out=Path(folder) / "run").run()
-            loops.append(found.summary["loop_seconds"])
-    rows.append(["search loop, 50,000 evaluations, 3 objectives", f"{np.median(loops):.2f} s", "", ""])
-    heads = ("architectures per second, one thread", "ours", "ofa package", "ratio")
-    print(Table.from_rows(heads, rows).markdown())
+        ratio = (f"{peer:,.0f}", f"{value / peer:,.0f}") if peer else ("", "")
+        lines.append([name, f"{value:,.0f}", *ratio])
+    few = min(options.repetitions, 5)
+    for code in ("import search", "import search.run"):
+        seconds = median_seconds(partial(subprocess.run, [sys.executable, "-c", code], check=True), few)
+        lines.append([f"`{code}`", f"{seconds:.2f} s", "", ""])
+    loop = float(np.median([loop_seconds(options.budget, seed) for seed in range(few)]))
+    lines.append([f"search loop, {options.budget:,} evaluations, 3 objectives", f"{loop:.2f} s", "", ""])
+    heads = ["architectures per second, one thread", "ours", "ofa package", "ratio"]
+    print(Table.from_rows(heads, lines).markdown())
 
 
 if __name__ == "__main__":

@@ -8,10 +8,9 @@ they stopped; what they train stays in `out`. CIFAR-10 is the folder `images=` w
 from __future__ import annotations
 
 import json
-import sys
 import time
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ import numpy as np
 import torch
 from scipy.stats import spearmanr
 
+from benchmarks import command
 from supernet import footprint
 from supernet.arrays import Genomes
 from supernet.files import artifact
@@ -26,9 +26,10 @@ from supernet.space import SearchSpace, get_space
 from supernet.surrogates import training_cost
 from supernet.surrogates.training_cost import Steps
 from supernet.training import measured_accuracy, train
+from supernet.training.depthwise import SmallMaps
 from supernet.training.finetune import FineTuning, fine_tune
 from supernet.training.measured_accuracy import SupernetAccuracy
-from supernet.training.recipes import Phase, ProgressiveShrinking, Recipe, Sandwich
+from supernet.training.recipes import Phase, ProgressiveShrinking, Recipe, Sandwich, epochs_of
 from supernet.training.train import Optimisation
 from supernet.weights import network
 from supernet.weights import subnet as subnets
@@ -37,15 +38,27 @@ from supernet.weights.network import Trained
 
 SPACE = "ofa_small"
 SUBNETS = 30  # for spread and split-half reliability
-DEFAULTS = {"out": "runs/bench-supernet", "images": "/tmp/cifar10", "epochs": "90", "seeds": "3", "nets": "8"}
 JUDGE = Optimisation(epochs=90, batch=128, forward_batch=128, rate=0.1, weight_decay=3e-4)
 ADAPTED_ON = 3
 
 
-def cifar(images: str, side: int = 32) -> ImageSet:
+@dataclass(frozen=True)
+class Options:
+    out: Path = Path("runs/bench-supernet")
+    images: Path = Path("/tmp/cifar10")
+    epochs: int = 90
+    seeds: int = 3
+    nets: int = 8  # that are trained alone, or timed
+    train_images: int = 10_000
+
+
+def cifar(options: Options) -> ImageSet:
+    """The folder of CIFAR-10 at 32 px; a fifth of the training images is for validation."""
+    count = options.train_images
     return ImageSet(
-        source="folder", root=Path(images), resolution=(side, side), train_images=10_000, val=2000
-    )
+        source="folder", root=options.images, resolution=(32, 32), train_images=count, val=count // 5,
+        calibration=min(1024, count),
+    )  # fmt: skip
 
 
 def trained(
@@ -53,26 +66,13 @@ def trained(
 ) -> dict[str, Any]:
     """Train unless `out` holds the finished run; its summary."""
     if not (out / train.SUMMARY).exists():
-        node = {"_target_": "supernet.weights.images.ImageSet", **_plain(images)}
-        config = {"data": node, "seed": seed, **_plain(optimisation), "recipe": repr(recipe)}
+        node = {"_target_": "supernet.weights.images.ImageSet", **asdict(images)}
+        config = {"data": node, "seed": seed, **asdict(optimisation), "recipe": repr(recipe)}
         train.train(
             get_space(SPACE), images.load(), recipe, optimisation, seed=seed, out=out, config=config,
             validate_every=10,
         )  # fmt: skip
-    found: dict[str, Any] = json.loads((out / train.SUMMARY).read_text())
-    return found
-
-
-def _plain(value: Any) -> dict[str, Any]:
-    fields = {name: getattr(value, name) for name in value.__dataclass_fields__}
-    return {name: str(v) if isinstance(v, Path) else v for name, v in fields.items()}
-
-
-def at_side(space: SearchSpace, genomes: Genomes, side: int) -> Genomes:
-    """The same networks at one input side, without fine-tuning."""
-    moved = genomes.copy()
-    moved[:, space.index["r"]] = space.axis("r").values.index(side) + 1
-    return space.network(moved)
+    return json.loads((out / train.SUMMARY).read_text())
 
 
 def random_subnets(count: int, side: int, seed: int = 7) -> Genomes:
@@ -96,15 +96,15 @@ def _top1(accuracy: SupernetAccuracy, images: Images, genome: Genomes) -> float:
     return subnets.judge(subnets.from_supernet(accuracy.trained, images, name), images, "test").top1
 
 
-def digits(options: dict[str, str]) -> None:
+def digits(options: Options) -> None:
     """`make train` with its defaults, per seed: the largest and the smallest subnet on the test images."""
     images = ImageSet(
         source="digits", resolution=(16, 16), val=200, calibration=512, flip=False, augment="shift"
     )
     plan = Optimisation(epochs=60, batch=64, forward_batch=32, rate=0.05, weight_decay=1e-4)
     ends = random_subnets(2, 16)
-    for seed in range(int(options["seeds"])):
-        folder = Path(options["out"]) / f"digits-{seed}"
+    for seed in range(options.seeds):
+        folder = options.out / f"digits-{seed}"
         took = trained(folder, images, Sandwich(), plan, seed=seed)
         top1 = 100 * SupernetAccuracy(folder=folder, part="test").predict(ends).mean
         print(
@@ -113,11 +113,11 @@ def digits(options: dict[str, str]) -> None:
         )
 
 
-def judge(options: dict[str, str]) -> None:
+def judge(options: Options) -> None:
     """CIFAR-10: spread, reliability, calibration on and off, of 30 subnets."""
-    folder = Path(options["out"]) / "judge"
-    plan = replace(JUDGE, epochs=int(options["epochs"]))
-    took = trained(folder, cifar(options["images"]), Sandwich(), plan)
+    folder = options.out / "judge"
+    plan = replace(JUDGE, epochs=options.epochs)
+    took = trained(folder, cifar(options), Sandwich(), plan)
     accuracy = SupernetAccuracy(folder=folder, part="test")
     genomes = random_subnets(SUBNETS, 32)
     predicted = accuracy.predict(genomes)
@@ -138,8 +138,6 @@ def judge(options: dict[str, str]) -> None:
 def work(recipe: Recipe, epochs: int, side: int = 32) -> float:
     """Multiply-accumulates of a training per training image: three times the forward pass of each subnet, and
     once that of a teacher."""
-    from supernet.training.recipes import epochs_of
-
     space = get_space(SPACE).restrict("r", side, side)
     phases, total = recipe.phases(space), 0.0
     for phase, count in zip(phases, epochs_of(phases, epochs), strict=True):
@@ -163,9 +161,9 @@ RECIPES: dict[str, Recipe] = {
 }
 
 
-def recipes(options: dict[str, str]) -> None:
+def recipes(options: Options) -> None:
     """Recipes with as many multiply-accumulates as the sandwich rule spends in `epochs`."""
-    budget = work(Sandwich(), int(options["epochs"]))
+    budget = work(Sandwich(), options.epochs)
     genomes = random_subnets(12, 32)
     print(
         "| recipe | epochs | CPU s | largest % | smallest % | mean of 12 % |\n|---|---:|---:|---:|---:|---:|"
@@ -173,47 +171,45 @@ def recipes(options: dict[str, str]) -> None:
     for name, recipe in RECIPES.items():
         fewest = len(recipe.phases(get_space(SPACE)))
         epochs = min(range(fewest, 400), key=lambda n: abs(work(recipe, n) - budget))
-        folder = Path(options["out"]) / ("recipe-" + name.replace(",", "").replace(" ", "-"))
-        took = trained(folder, cifar(options["images"]), recipe, replace(JUDGE, epochs=epochs))
+        folder = options.out / ("recipe-" + name.replace(",", "").replace(" ", "-"))
+        took = trained(folder, cifar(options), recipe, replace(JUDGE, epochs=epochs))
         top1 = 100 * SupernetAccuracy(folder=folder, part="test").predict(genomes).mean
         row = f"| {name} | {epochs} | {took['cpu_seconds']:.0f} | {top1[0]:.2f} | {top1[1]:.2f} "
         print(f"{row}| {top1.mean():.2f} |", flush=True)
 
 
-def stand_alone(options: dict[str, str]) -> None:
+def stand_alone(options: Options) -> None:
     """Subnets trained alone, from scratch, for as many epochs as the supernet of `judge`."""
-    folder = Path(options["out"]) / "judge"
+    folder = options.out / "judge"
     accuracy = SupernetAccuracy(folder=folder, part="test")
-    genomes = random_subnets(int(options["nets"]), 32)
+    genomes = random_subnets(options.nets, 32)
     shared = 100 * accuracy.predict(genomes).mean
-    kept = Path(options["out"]) / "stand_alone.json"
-    known = json.loads(kept.read_text()) if kept.exists() else {}
+    kept = options.out / "stand_alone.json"
+    trained_alone = json.loads(kept.read_text()) if kept.exists() else {}
     recipe = FineTuning(
-        epochs=int(options["epochs"]), from_scratch=True, distil=False, batch=JUDGE.batch, rate=JUDGE.rate,
+        epochs=options.epochs, from_scratch=True, distil=False, batch=JUDGE.batch, rate=JUDGE.rate,
         weight_decay=JUDGE.weight_decay,
     )  # fmt: skip
     names = get_space(SPACE).format(genomes)
     with train.processes() as group:
         for i, name in enumerate(names):
-            if name not in known:
-                found = fine_tune(accuracy.trained, accuracy.data, genomes[i : i + 1], recipe, group)
-                known[name] = [100 * found.after.top1, sum(found.epoch_seconds)]
-                artifact.write_json(kept, known)
-            print(
-                f"{name}: supernet {shared[i]:.2f}%, alone {known[name][0]:.2f}%, {known[name][1]:.0f} s",
-                flush=True,
-            )
-    alone = np.array([known[name][0] for name in names])
+            if name not in trained_alone:
+                tuned = fine_tune(accuracy.trained, accuracy.data, genomes[i : i + 1], recipe, group)
+                trained_alone[name] = [100 * tuned.after.top1, sum(tuned.epoch_seconds)]
+                artifact.write_json(kept, trained_alone)
+            top1, seconds = trained_alone[name]
+            print(f"{name}: supernet {shared[i]:.2f}%, alone {top1:.2f}%, {seconds:.0f} s", flush=True)
+    alone = np.array([trained_alone[name][0] for name in names])
     print(f"mean gap {np.mean(alone - shared):.2f} points, Spearman {spearmanr(alone, shared).statistic:.2f}")
 
 
-def cost(options: dict[str, str]) -> None:
+def cost(options: Options) -> None:
     """CPU time of an epoch of fine-tuning, 10 subnets, against predictions adapted with 3 of them.
 
     2,048 images; the subnets take turns in 3 rounds, the least time counts. Weights are random: they do not
     change the time.
     """
-    space, data = get_space(SPACE), cifar(options["images"]).load()
+    space, data = get_space(SPACE), cifar(options).load()
     few_images = {**data.parts, "train": data.parts["train"][:2048], "test": data.parts["test"][:256]}
     part = replace(data, parts=few_images)
     facts = {"resolution": [32, 32], "classes": 10, "mean": list(data.mean), "std": list(data.std)}
@@ -242,10 +238,8 @@ def cost(options: dict[str, str]) -> None:
         print(f"{name}: {measured:.3f} ms per image measured, {guess:.3f} predicted")
 
 
-def depthwise(options: dict[str, str]) -> None:
+def depthwise(options: Options) -> None:
     """Forward and backward passes of 128 images with and without `training.depthwise`, taking turns."""
-    from supernet.training.depthwise import SmallMaps
-
     space = get_space(SPACE)
     module = network.with_native_activations(network.supernet(space, 10)).to(
         memory_format=torch.channels_last
@@ -281,9 +275,8 @@ PARTS = {
 
 def main() -> None:
     torch.set_num_threads(1)
-    given = [word for word in sys.argv[1:] if "=" not in word]
-    options = {**DEFAULTS, **dict(word.split("=", 1) for word in sys.argv[1:] if "=" in word)}
-    for part in given or list(PARTS):
+    parts, options = command.words(Options, PARTS)
+    for part in parts:
         print(f"## {part}", flush=True)
         PARTS[part](options)
 

@@ -16,17 +16,17 @@ from functools import partial
 
 import numpy as np
 
-from benchmarks.protocols.help_ofa import gpu
 from benchmarks.protocols.protocol import (
     Fit,
     Row,
     Setting,
     Table,
-    draws,
+    compare,
     fitting,
-    judged,
+    gpu,
     names_of,
     read,
+    source,
     split,
 )
 from latency.data import LatencyData
@@ -34,7 +34,6 @@ from latency.perceptron import Training
 from latency.predictors.additive import Additive
 from latency.predictors.gpu_spec import GpuSpec, study
 from latency.predictors.neural import Neural, NeuralLatency
-from latency.predictors.sources import Source
 from latency.predictors.transfer import Transfer
 from latency.target import Target
 from supernet.arrays import Floats, Genomes
@@ -43,30 +42,25 @@ from supernet.prediction import Prediction
 HELP, S1 = "ofa_mbv3_gpu_latency.csv.gz", "s1_ofa_latency.csv.gz"
 FITTED, NETWORK_ROWS = 3000, 300
 ANCHORS = (1, 3, 10)
-RAW = Neural(
-    log=False,
-    standardise=False,
-    training=Training(
-        epochs=60,
-        batch=32,
-        learning_rate=1e-5,
-        loss="rmse",
-        optimiser="sgd",
-        schedule="constant",
-        weight_decay=0.0,
-    ),
+RAW = Training(
+    epochs=60,
+    batch=32,
+    learning_rate=1e-5,
+    loss="rmse",
+    optimiser="sgd",
+    schedule="constant",
+    weight_decay=0.0,
 )
-SCALED = Neural(training=Training(epochs=60, batch=64))
 
 
 def tables(setting: Setting) -> list[tuple[Table, slice]]:
     """The tables of GPUs of the OFA spaces and their rows to fit on; each a study of its own."""
-    found = []
+    studies = []
     for file, space, rows in ((HELP, "ofa_mbv3_w1.2", FITTED), (S1, "ofa_mbv3_w1.0", 7000)):
         table = read(setting.data, file, space)
-        named = {name: replace(target, source=file) for name, target in table.targets.items()}
-        found.append((replace(table, targets=named), slice(0, rows)))
-    return found
+        targets = {name: replace(target, source=file) for name, target in table.targets.items()}
+        studies.append((replace(table, targets=targets), slice(0, rows)))
+    return studies
 
 
 def known_gpus(setting: Setting, without: str) -> list[LatencyData]:
@@ -90,6 +84,12 @@ def scaled(target: Target) -> Floats:
     return np.log(raw(target) / np.array([4000, 12, 600, 32]))
 
 
+NETWORKS: dict[str, tuple[Neural, Callable[[Target], Floats]]] = {
+    "network, S1's three raw scalars": (Neural(log=False, standardise=False, training=RAW), raw),
+    "network, logarithms of the scalars": (Neural(training=Training(epochs=60, batch=64)), scaled),
+}
+
+
 def run(setting: Setting) -> Iterator[Row]:
     (table, rows), _ = tables(setting)
     first = 3000 if setting.validation else 3500
@@ -101,47 +101,36 @@ def run(setting: Setting) -> Iterator[Row]:
         if left_out.spec.bandwidth_gbs is None:
             continue  # a further device without data sheet
         known = known_gpus(setting, left_out.spec.name)
-        model = GpuSpec().fit(known)
+        model = GpuSpec(rows=60).fit(known) if setting.small else GpuSpec().fit(known)
         help_only = [data for data in known if data.target.space == table.space]
-        sources = [_source(data) for data in help_only]
+        sources = [source(Additive(ridge=1e-2), data) for data in help_only]
         some = [data.take(slice(0, NETWORK_ROWS)) for data in help_only]
-        for seed, rng in draws(setting):
-            nets = {
-                "network, S1's three raw scalars": (replace(RAW, seed=seed), raw),
-                "network, logarithms of the scalars": (replace(SCALED, seed=seed), scaled),
-            }
-            trained = {
-                method: (how.fit_many(some, [of(data.target) for data in some]), of)
-                for method, (how, of) in nets.items()
-            }
+        for seed, rng in setting.draws():
+            trained = {}
+            for method, (how, facts) in NETWORKS.items():
+                how = replace(how, seed=seed, training=setting.epochs(how.training))
+                trained[method] = how.fit_many(some, [facts(data.target) for data in some]), facts
             for name in names:
                 parts = split(setting, table, name, rows, slice(first, first + 500), seed)
-                target = parts.test.target
-                whose = study(table.targets[name]) if name in table.targets else ""
-                sheet = model.predictor(target, whose)
-                ways: dict[tuple[str, int], Fit] = {
-                    (method, 0): partial(_network, net, of, target) for method, (net, of) in trained.items()
+                target, row = parts.test.target, Row("gpu_loo", "", name, 0, seed, "all", {})
+                sheet = model.predictor(target, study(table.targets[name]) if name in table.targets else "")
+                ways: dict[str, Fit] = {
+                    method: partial(_network, net, facts, target) for method, (net, facts) in trained.items()
                 }
                 if seed == 0:
+                    nearest = Transfer().specification_from(sources, target)
                     ways |= {
-                        ("data sheet (ours)", 0): partial(_same, sheet.predict, target),
-                        ("nearest GPU x bandwidth", 0): partial(
-                            _same, Transfer().specification_from(sources, target).predict, target
-                        ),
-                        ("constant (mean of the others)", 0): partial(_constant, help_only, target),
+                        "data sheet (ours)": partial(_same, sheet.predict, target),
+                        "nearest GPU x bandwidth": partial(_same, nearest.predict, target),
+                        "constant (mean of the others)": partial(_constant, help_only, target),
                     }
-                for n in ANCHORS:
+                yield from compare(row, ways, parts.test)
+                for n in setting.some(ANCHORS):
                     samples = parts.draw(n, rng)
-                    ways["data sheet and anchors (ours)", n] = fitting(sheet.adapt, samples)
+                    few = {"data sheet and anchors (ours)": fitting(sheet.adapt, samples)}
                     if n >= 3:
-                        ways["transfer", n] = fitting(partial(Transfer().fit_from, sources), samples)
-                for (method, n), fit in ways.items():
-                    yield judged(Row("gpu_loo", method, name, n, seed, "all", {}), fit, parts.test)
-
-
-def _source(data: LatencyData) -> Source:
-    fitted = Additive(ridge=1e-2).fit(data)
-    return Source(data.target.name, fitted.table, fitted.resolutions, data.target)
+                        few["transfer"] = fitting(partial(Transfer().fit_from, sources), samples)
+                    yield from compare(replace(row, n=n), few, parts.test)
 
 
 def _same(
@@ -151,9 +140,9 @@ def _same(
 
 
 def _network(
-    net: NeuralLatency, of: Callable[[Target], Floats], target: Target
+    net: NeuralLatency, facts: Callable[[Target], Floats], target: Target
 ) -> Callable[[Genomes], Floats]:
-    return replace(net, target=target, context=of(target)).ms
+    return replace(net, target=target, context=facts(target)).ms
 
 
 def _constant(known: Sequence[LatencyData], target: Target) -> Callable[[Genomes], Floats]:

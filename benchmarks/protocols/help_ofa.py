@@ -8,20 +8,22 @@ rows 3000-3499, where everything was chosen. A further GPU of `test_rows` has al
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from functools import cache, partial
 
 import numpy as np
 
 from benchmarks.protocols.protocol import (
-    Fit,
+    PARTS,
     Row,
     Setting,
-    draws,
+    compare,
     fitting,
-    judged_parts,
+    gpu,
     names_of,
     read,
+    simple,
+    source,
     split,
 )
 from latency.data import LatencyData
@@ -33,13 +35,12 @@ from latency.predictors.sources import Source, sources_of
 from latency.predictors.transfer import Transfer
 from latency.zoo import adaptation
 from supernet.arrays import Floats, Genomes
-from supernet.prediction import Prediction
 from supernet.space import get_space
 
 FILE, SPACE = "ofa_mbv3_gpu_latency.csv.gz", "ofa_mbv3_w1.2"
 FITTED, POOL = 3000, 600
 COUNTS = (3, 5, 10, 20, 50)
-PUBLISHED = {  # HELP's checkpoints with 10 samples and 10 references of the target (RESEARCH)
+PUBLISHED = {  # HELP's checkpoints with 10 samples and 10 references of the target
     ("middle 80%", "titan_rtx_64"): dict(spearman=0.982, mape=3.7, within_10=96.0),
     ("middle 80%", "titan_rtx_32"): dict(spearman=0.981, mape=3.7, within_10=96.0),
     ("middle 80%", "titan_rtx_1"): dict(spearman=0.617, mape=5.3, within_10=81.0),
@@ -47,11 +48,6 @@ PUBLISHED = {  # HELP's checkpoints with 10 samples and 10 references of the tar
     ("all", "titan_rtx_32"): dict(mape=5.4),
     ("all", "titan_rtx_1"): dict(mape=6.7),
 }
-
-
-def gpu(name: str) -> str:
-    """The GPU of a column: titan_rtx of titan_rtx_64."""
-    return name.rsplit("_", 1)[0]
 
 
 def _chosen(pool: LatencyData, known: list[Source], n: int, rng: np.random.Generator) -> LatencyData:
@@ -64,58 +60,44 @@ def _chosen(pool: LatencyData, known: list[Source], n: int, rng: np.random.Gener
 def run(setting: Setting) -> Iterator[Row]:
     table = read(setting.data, FILE, SPACE)
     first = 3000 if setting.validation else 3500
+    method = "HELP, 10 samples + 10 references"
     for (part, target), scores in PUBLISHED.items():
-        yield Row(
-            "help_ofa", "HELP, 10 samples + 10 references", target, 20, None, part, scores, published=True
-        )
-    fitted = {}
-    for name in table.columns:
-        predictor = Additive(validation=(2500, FITTED)).fit(table.data(name, slice(0, FITTED)))
-        fitted[name] = Source(name, predictor.table, predictor.resolutions, table.targets[name])
+        yield Row("help_ofa", method, target, 20, None, part, scores, published=True)
+    how, rows = Additive(validation=(2500, FITTED)), slice(0, FITTED)
+    fitted = {name: source(how, table.data(name, rows)) for name in setting.few(table.columns)}
     zoo = sources_of(get_space(SPACE), without=["note10_lut"])
     further = [s for s in zoo if s.target is None or s.target.spec.kind != "gpu"]
 
     @cache
     def network(name: str) -> NeuralLatency:
         """The network of a source, for fine-tuning."""
-        return Neural(training=Training(epochs=40)).fit(table.data(name, slice(0, FITTED)))
+        return Neural(training=setting.epochs(Training(epochs=40))).fit(table.data(name, rows))
 
     for name in names_of(setting, table):
-        known = [source for other, source in fitted.items() if gpu(other) != gpu(name)] + further
-        for seed, rng in draws(setting):
-            parts = split(setting, table, name, slice(0, FITTED), slice(first, first + 500), seed)
-            for n in COUNTS:
+        gpus = [of for other, of in fitted.items() if gpu(other) != gpu(name)]
+        known = gpus + further
+        for seed, rng in setting.draws():
+            parts = split(setting, table, name, rows, slice(first, first + 500), seed)
+            for n in (10,) if setting.small else COUNTS:
                 samples = parts.draw(n, rng)
                 chosen = _chosen(parts.pool, known, n, np.random.default_rng(seed))
-                ways: dict[str, Fit] = {
+                ways = {
                     "transfer, random samples": fitting(partial(Transfer().fit_from, known), samples),
                     "transfer, chosen samples": fitting(partial(Transfer().fit_from, known), chosen),
                 }
                 if n in (10, 50):
-                    near = network(adaptation.closest(known, samples).name)
-                    ways |= {
-                        "closest device's network, fine-tuned": fitting(
-                            partial(FineTune().tune, near), samples
-                        ),
-                        "closest device x factor": partial(
-                            _baseline, "closest device x factor", known, samples
-                        ),
-                        "MACs line": partial(_baseline, "MACs line", known, samples),
-                        "from scratch (additive ridge)": partial(_scratch, samples),
-                    }
-                for method, fit in ways.items():
-                    row = Row("help_ofa", method, name, n, seed, "all", {})
-                    yield from judged_parts(row, fit, parts.test)
+                    near = network(adaptation.closest(gpus, samples).name)  # sums of tables have none
+                    tune = FineTune(training=setting.epochs(FineTune().training)).tune
+                    ways["closest device's network, fine-tuned"] = fitting(partial(tune, near), samples)
+                    ways |= simple(known, samples)
+                    ways["from scratch (additive ridge)"] = partial(_scratch, samples)
+                row = Row("help_ofa", "", name, n, seed, "all", {})
+                yield from compare(row, ways, parts.test, PARTS)
 
 
 def _scratch(samples: LatencyData) -> Callable[[Genomes], Floats]:
     """An additive fit of the samples alone, beyond the resolutions they have too."""
-    table, space = Additive(ridge=0.1).fit(samples).table, get_space(SPACE)
-    return partial(table.of, space)
-
-
-def _baseline(name: str, known: Sequence[Source], samples: LatencyData) -> Callable[[Genomes], Prediction]:
-    return lambda genomes: adaptation.baselines(known, samples, genomes)[name]
+    return partial(Additive(ridge=0.1).fit(samples).table.of, get_space(SPACE))
 
 
 PROTOCOLS = {"help_ofa": run}

@@ -26,17 +26,15 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.protocols.protocol import Row, Setting, Table, draws, judged, middle, read
+from benchmarks.protocols.protocol import Fit, Row, Setting, Table, compare, fitting, middle, read
 from latency.data import LatencyData
 from latency.predictors.ensemble import Ensemble, denoised
 from latency.predictors.sources import Source
 from supernet import footprint
 from supernet.arrays import Floats, Genomes
-from supernet.prediction import Prediction
 from supernet.space import get_space
 
 FILES = {"nasbench201": "nasbench201_latency.csv.gz", "fbnet": "fbnet_latency.csv.gz"}
-RIDGES = (0.01, 0.1, 1.0, 10.0, 100.0)
 DRAWN = 600  # rows of the pool that samples are chosen from
 FBNET_TARGETS = ("gold_6226", "pixel2", "titan_rtx_64")  # of the shared table, in place of HELP's
 HELP_MIDDLE = {  # Spearman, 10 samples and 10 reference latencies, middle 80% (HELP, tables 2 and 3)
@@ -57,7 +55,7 @@ NASFLAT = {  # Spearman, 20 samples, all rows, mean over the test devices
 }
 HELP_BY_NASFLAT = {"ND": 0.948, "FD": 0.910}
 
-Predict = Callable[[Genomes], Prediction | Floats]
+Predict = Callable[[Genomes], Floats]
 
 
 @dataclass(frozen=True)
@@ -147,13 +145,13 @@ def _run(task: Task, setting: Setting) -> Iterator[Row]:
     notes += [f"without the targets {', '.join(absent)}"] if absent else []
     pool = slice(0, task.pool)
     known = {name: denoised(table.data(name, pool)) for name in task.train if name in table.columns}
-    for target in targets:
+    for target in setting.some(targets):
         others = [source for name, source in known.items() if name != target]
         for part in task.parts:
-            for seed, rng in draws(setting):
+            for seed, rng in setting.draws():
                 parts = _rows(task, table, asked, target, part, rng)
                 row = Row(task.protocol, "", target, 0, seed, part, {}, note="; ".join(notes))
-                for n in task.counts:
+                for n in setting.some(task.counts):
                     yield from _compare(replace(row, n=n), others, *parts)
 
 
@@ -174,15 +172,11 @@ def _rows(
 
 def _compare(row: Row, known: Sequence[Source], drawn: LatencyData, scored: LatencyData) -> Iterator[Row]:
     """Ours and the baselines."""
-    space = get_space(scored.target.space)
-    chosen = drawn.take(Ensemble().choose(space, known, drawn.genomes, row.n))
-    test = _without(scored, chosen)
-    for method, fit in _methods(known, chosen).items():
-        yield judged(replace(row, method=method), fit, test)
-    first = drawn.take(slice(0, row.n))
-    yield judged(
-        replace(row, method="ensemble, random samples"), _ours(known, first), _without(scored, first)
-    )
+    ensemble, first = Ensemble(), drawn.take(slice(0, row.n))
+    chosen = drawn.take(ensemble.choose(get_space(scored.target.space), known, drawn.genomes, row.n))
+    yield from compare(row, _methods(known, chosen), _without(scored, chosen))
+    plain = {"ensemble, random samples": fitting(partial(ensemble.fit_from, known), first)}
+    yield from compare(row, plain, _without(scored, first))
 
 
 def _without(data: LatencyData, samples: LatencyData) -> LatencyData:
@@ -190,15 +184,7 @@ def _without(data: LatencyData, samples: LatencyData) -> LatencyData:
     return data.take(np.flatnonzero([genome.tobytes() not in taken for genome in data.genomes]))
 
 
-def _ours(known: Sequence[Source], samples: LatencyData) -> Callable[[], Predict]:
-    def fit() -> Predict:
-        fitted = Ensemble().fit_from(known, samples)
-        return lambda genomes: fitted.predict(genomes, samples.target)
-
-    return fit
-
-
-def _methods(known: Sequence[Source], samples: LatencyData) -> Mapping[str, Callable[[], Predict]]:
+def _methods(known: Sequence[Source], samples: LatencyData) -> Mapping[str, Fit]:
     space = get_space(samples.target.space)
 
     def of(genomes: Genomes) -> Floats:
@@ -221,21 +207,9 @@ def _methods(known: Sequence[Source], samples: LatencyData) -> Mapping[str, Call
         slope, level = np.polyfit(footprint.of(space, samples.genomes, "macs"), samples.ms, 1)
         return lambda genomes: level + slope * footprint.of(space, genomes, "macs")
 
-    def scratch() -> Predict:
-        """Ridge regression on the genes, the penalty of smallest left-out error."""
-        seen = space.one_hot(samples.genomes)
-        middle, level = seen.mean(axis=0), samples.ms.mean()
-        kernel = (seen - middle) @ (seen - middle).T
-        inverse = [np.linalg.inv(kernel + ridge * np.eye(len(samples))) for ridge in RIDGES]
-        left_out = [inv @ (samples.ms - level) / np.diag(inv) for inv in inverse]
-        best = inverse[int(np.argmin([(residual**2).sum() for residual in left_out]))]
-        weights = (seen - middle).T @ best @ (samples.ms - level)
-        return lambda genomes: level + (space.one_hot(genomes) - middle) @ weights
-
     return {
-        "ensemble": _ours(known, samples),
+        "ensemble": fitting(partial(Ensemble().fit_from, known), samples),
         "non-negative mix": mix,
         "closest device x factor": closest,
         "MACs line": line,
-        "ridge from scratch": scratch,
     }

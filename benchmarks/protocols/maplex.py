@@ -15,23 +15,25 @@ count in N.
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import cache, partial
 
 import numpy as np
+from scipy.stats import spearmanr
 
 from benchmarks.protocols.protocol import (
     Fit,
     Row,
     Setting,
-    Table,
-    draws,
+    compare,
     fitting,
-    judged,
-    judged_parts,
+    gpu,
     names_of,
     read,
+    simple,
+    source,
     split,
 )
 from latency.data import LatencyData
@@ -41,9 +43,10 @@ from latency.predictors.ensemble import Ensemble, denoised
 from latency.predictors.maple import Maple, MaplePredictor, Strengths, likeliest
 from latency.predictors.sources import Source, sources_of
 from latency.predictors.transfer import Transfer
-from latency.zoo import adaptation, devices
+from latency.zoo import devices
 from supernet import footprint
-from supernet.arrays import Floats, Genomes
+from supernet.arrays import Floats
+from supernet.files import tables
 from supernet.prediction import Prediction
 from supernet.space import get_space
 
@@ -77,59 +80,47 @@ def run(setting: Setting) -> Iterator[Row]:
         yield from _cells(setting)
 
 
-def _few(setting: Setting, part: str) -> Setting:
-    return replace(setting, seeds=min(setting.seeds, SEEDS[part]))
-
-
 def _has(setting: Setting, column: str) -> bool:
     """Whether the table of `test_rows` is of the space that has this column."""
-    from supernet.files import tables
-
     assert setting.test_rows is not None
     return column in tables.read_columns(setting.test_rows)
 
 
 # ---------------------------------------------------------------------- (a)
 def _own(setting: Setting) -> Iterator[Row]:
-    setting = _few(setting, "own")
-    found = {name: devices.load(name) for name in devices.names()}
-    known = {name: KnownDevice(data, operators.vector()) for name, (data, operators) in found.items()}
-    space = next(iter(found.values()))[0].target.space
-    sides = get_space(space).column(np.concatenate([data.genomes for data, _ in found.values()]), "r")
+    measured = {name: devices.load(name) for name in setting.few(devices.names())}
+    known = {name: KnownDevice(data, operators.vector()) for name, (data, operators) in measured.items()}
+    space = get_space(next(iter(measured.values()))[0].target.space)
+    sides = space.column(np.concatenate([data.genomes for data, _ in measured.values()]), "r")
     transfer = Transfer(resolutions=(int(sides.min()), int(sides.max())))
-    shipped = sources_of(get_space(space))
+    shipped = sources_of(space)
     fitted = {}
-    for name, (data, _) in found.items():
+    for name, (data, _) in measured.items():
         predictor = transfer.fit_from(shipped, data)
         fitted[name] = Source(name, predictor.table, predictor.resolutions, data.target)
-    for name, (data, operators) in found.items():
-        if (name in VALIDATION) != setting.validation:
-            continue
+    for name in setting.some([name for name in measured if (name in VALIDATION) == setting.validation]):
+        data, operators = measured[name]
         others = [one for other, one in known.items() if other != name]
         strengths = likeliest(others)
-        sources = [source for other, source in fitted.items() if other != name]
-        for seed, rng in draws(setting):
+        sources = [of for other, of in fitted.items() if other != name]
+        for seed, rng in setting.draws(SEEDS["own"]):
             order = rng.permutation(len(data))
-            for n in OWN_COUNTS:
+            for n in setting.some(OWN_COUNTS):
                 samples, test = data.take(order[:n]), data.take(order[n:])
                 ways = {
                     label: fitting(_maple(learner, others, operators.vector(), strengths), samples)
                     for label, learner in PARTS.items()
                 }
                 if n == NETWORK_COUNT and seed < NETWORK_SEEDS:
-                    ways |= {
-                        f"{label}, network": fitting(
-                            _maple(replace(learner, form="network"), others, operators.vector(), None),
-                            samples,
-                        )
-                        for label, learner in PARTS.items()
-                        if label in NETWORKS
-                    }
+                    for label in NETWORKS:
+                        network = replace(PARTS[label], form="network")
+                        fit = _maple(network, others, operators.vector())
+                        ways[f"{label}, network"] = fitting(fit, samples)
                 ways["transfer"] = fitting(partial(transfer.fit_from, sources), samples)
-                ways |= _simple(sources, samples)
-                for method, fit in ways.items():
-                    row = Row(NAME, method, name, n, seed, "all", {}, note=COST)
-                    yield _unexplained(row, fit, data, test)
+                ways |= simple(sources, samples)
+                row = Row(NAME, "", name, n, seed, "all", {}, note=COST)
+                for method, fit_one in ways.items():
+                    yield _unexplained(replace(row, method=method), fit_one, data, test)
 
 
 def _maple(
@@ -138,103 +129,77 @@ def _maple(
     return lambda samples: learner.fit_from(known, samples, descriptor, strengths)
 
 
-def _simple(sources: Sequence[Source], samples: LatencyData) -> dict[str, Fit]:
-    def fit(name: str) -> Callable[[Genomes], Prediction]:
-        return lambda genomes: adaptation.baselines(sources, samples, genomes)[name]
-
-    return {name: partial(fit, name) for name in ("MACs line", "closest device x factor")}
-
-
 def _unexplained(row: Row, fit: Fit, data: LatencyData, test: LatencyData) -> Row:
-    """The judged row, with the scores of what a log-log line in MACs leaves of the device's rows."""
-    from scipy.stats import spearmanr
-
+    """The scored row, with the scores of what a log-log line in MACs leaves of the device's rows."""
     space = get_space(data.target.space)
     line = np.poly1d(np.polyfit(np.log(footprint.of(space, data.genomes, "macs")), np.log(data.ms), 1))
-    fitted: list[Callable[[Genomes], Prediction | Floats]] = []
-
-    def once() -> Callable[[Genomes], Prediction | Floats]:
-        fitted.append(fit())
-        return fitted[0]
-
-    scored = judged(row, once, test)
+    begun = time.perf_counter()
+    predict = fit()
+    fitted = round(time.perf_counter() - begun, 4)
+    (scored,) = compare(row, {row.method: lambda: predict}, test)
     explained = line(np.log(footprint.of(space, test.genomes, "macs")))
-    answer = fitted[0](test.genomes)
+    answer = predict(test.genomes)
     ms = np.maximum(answer.mean if isinstance(answer, Prediction) else answer, 1e-9)
     true, guess = np.log(test.ms) - explained, np.log(ms) - explained
     more = {
         "residual_r2": float(1 - ((true - guess) ** 2).sum() / ((true - true.mean()) ** 2).sum()),
         "residual_spearman": float(spearmanr(true, guess).statistic),
     }
-    return replace(scored, scores={**scored.scores, **more})
+    return replace(scored, scores={**scored.scores, **more}, fit_seconds=fitted)
 
 
 # ---------------------------------------------------------------------- (b)
 def _ofa(setting: Setting) -> Iterator[Row]:
-    setting, table = _few(setting, "ofa"), read(setting.data, *OFA)
+    table = read(setting.data, *OFA)
     first = 3000 if setting.validation else 3500
-    fitted = {}
-    for name in table.columns:
-        predictor = Additive(ridge=RIDGE).fit(table.data(name, slice(0, OFA_FITTED, 2)))
-        fitted[name] = Source(name, predictor.table, predictor.resolutions, table.targets[name])
-    known = {name: _known(table, name, slice(0, OFA_FITTED, 4)) for name in table.columns}
+    few = setting.few(table.columns)
+    how, every_second = Additive(ridge=RIDGE), slice(0, OFA_FITTED, 2)
+    fitted = {name: source(how, table.data(name, every_second)) for name in few}
+    known = {name: _known(table.data(name, slice(0, OFA_FITTED, 4))) for name in few}
     for name in names_of(setting, table):
-        others = [one for other, one in known.items() if _gpu(other) != _gpu(name)]
-        sources = [source for other, source in fitted.items() if _gpu(other) != _gpu(name)]
-        for seed, rng in draws(setting):
+        others = [of for other, of in known.items() if gpu(other) != gpu(name)]
+        sources = [of for other, of in fitted.items() if gpu(other) != gpu(name)]
+        for seed, rng in setting.draws(SEEDS["ofa"]):
             parts = split(setting, table, name, slice(0, OFA_FITTED), slice(first, first + 500), seed)
-            for n in OFA_COUNTS:
+            for n in setting.some(OFA_COUNTS):
                 samples = parts.draw(n, rng)
-                ways = _ablation(others, _sheet(samples), samples)
+                ways = _ablation(others, samples)
                 ways["transfer"] = fitting(partial(Transfer().fit_from, sources), samples)
-                ways |= _simple(sources, samples)
-                for method, fit in ways.items():
-                    yield judged(Row(NAME, method, name, n, seed, "all", {}), fit, parts.test)
+                ways |= simple(sources, samples)
+                yield from compare(Row(NAME, "", name, n, seed, "all", {}), ways, parts.test)
 
 
 def _cells(setting: Setting) -> Iterator[Row]:
-    setting, table = _few(setting, "cells"), read(setting.data, *CELLS)
+    table = read(setting.data, *CELLS)
     devices_of = json.loads((setting.data / "latency_splits.json").read_text())["help"]["nasbench201"]
-    train = [name for name in devices_of["train"] if name in table.columns]
     asked = devices_of["valid" if setting.validation else "test"]
-    pool, query = devices_of["train_pool"], devices_of["query"]
-    known = {name: _known(table, name, slice(0, pool)) for name in train}
-    fitted = {name: denoised(table.data(name, slice(0, pool))) for name in train}
-    given = names_of(setting, table)
-    for name in [n for n in given if n in asked or n not in table.columns]:
-        for seed, rng in draws(setting):
-            parts = split(setting, table, name, slice(0, pool), slice(pool, pool + query), seed)
-            for n in CELLS_COUNTS:
-                samples, sources = parts.draw(n, rng), list(fitted.values())
-                ways = _ablation(list(known.values()), _sheet(samples), samples)
+    pool, query = slice(0, devices_of["train_pool"]), devices_of["query"]
+    train = [table.data(name, pool) for name in setting.few(devices_of["train"]) if name in table.columns]
+    known, sources = [_known(data) for data in train], [denoised(data) for data in train]
+    names = names_of(replace(setting, small=False), table)
+    for name in setting.some([n for n in names if n in asked or n not in table.columns]):
+        for seed, rng in setting.draws(SEEDS["cells"]):
+            parts = split(setting, table, name, pool, slice(pool.stop, pool.stop + query), seed)
+            for n in setting.some(CELLS_COUNTS):
+                samples = parts.draw(n, rng)
+                ways = _ablation(known, samples)
                 ways["transfer (ensemble)"] = fitting(partial(Ensemble().fit_from, sources), samples)
-                ways |= _simple(sources, samples)
-                for method, fit in ways.items():
-                    yield from judged_parts(Row(NAME, method, name, n, seed, "all", {}), fit, parts.test)
+                ways |= simple(sources, samples)
+                row = Row(NAME, "", name, n, seed, "all", {})
+                yield from compare(row, ways, parts.test, ("all", "middle 80%"))
 
 
-def _gpu(name: str) -> str:
-    """The GPU of a column: titan_rtx of titan_rtx_64."""
-    return name.rsplit("_", 1)[0]
+def _known(data: LatencyData) -> KnownDevice:
+    """Described by the data sheet of the device, and the batch size."""
+    return KnownDevice(data, np.append(specification(data.target.spec), np.log(data.target.batch)))
 
 
-def _sheet(data: LatencyData) -> Floats:
-    """The data sheet of a device, and the batch size."""
-    return np.append(specification(data.target.spec), np.log(data.target.batch))
-
-
-def _known(table: Table, name: str, rows: slice) -> KnownDevice:
-    data = table.data(name, rows)
-    return KnownDevice(data, _sheet(data))
-
-
-def _ablation(known: Sequence[KnownDevice], descriptor: Floats, samples: LatencyData) -> dict[str, Fit]:
-    strengths = _strengths(tuple(known))
+def _ablation(known: Sequence[KnownDevice], samples: LatencyData) -> dict[str, Fit]:
+    strengths, descriptor = _strengths(tuple(known)), _known(samples).descriptor
+    smooth = {label: replace(learner, smooth=True, rows=LEARNED) for label, learner in PARTS.items()}
     return {
-        label: fitting(
-            _maple(replace(learner, smooth=True, rows=LEARNED), known, descriptor, strengths), samples
-        )
-        for label, learner in PARTS.items()
+        label: fitting(_maple(learner, known, descriptor, strengths), samples)
+        for label, learner in smooth.items()
     }
 
 

@@ -13,63 +13,42 @@ that the predictor itself would choose.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
 
-from benchmarks.ofa_search import BUDGET, subspace
-from benchmarks.protocols.protocol import Row, Setting, draws, read
-from benchmarks.protocols.s1 import FILE, SPACE, learner, source
+from benchmarks.ofa_search import evaluator, released_accuracy, search, subspace
+from benchmarks.protocols.protocol import Row, Setting, read, source
+from benchmarks.protocols.s1 import FILE, SPACE, learner
+from latency.predictors.additive import Additive
 from latency.predictors.interface import LatencyPredictor
 from latency.predictors.neural import FineTune
 from latency.predictors.sources import sources_of
 from latency.predictors.transfer import Transfer
 from latency.zoo import catalogue
 from search import pareto
-from search.archive import Archive
-from search.objective import Evaluator, Objective
 from search.searchers.nsga2 import NSGA2
 from supernet.arrays import Floats, Genomes
-from supernet.prediction import exact
 from supernet.space import SearchSpace, get_space
-from supernet.surrogates.ofa_predictor import OfaAccuracy
 
+BUDGET = 50_000
 LIMITS = (15.0, 20.0, 25.0, 30.0, 35.0)
 COUNTS = (10, 100, 700)
 REFERENCE = (0.0, 40.0)  # costs: accuracy 0, 40 ms
 
 
-def search(
-    space: SearchSpace, accuracy: Callable[[Genomes], Floats], latency: Callable[[Genomes], Floats], seed: int
-) -> Genomes:
-    """(f, d) the front of one run."""
-    rng = np.random.default_rng(seed)
-    evaluator = Evaluator(
-        (
-            Objective("accuracy", "top-1", lambda genomes: exact(accuracy(genomes)), maximize=True),
-            Objective("latency_ms", "ms", lambda genomes: exact(latency(genomes))),
-        )
-    )
-    archive = Archive(space, ["accuracy", "latency_ms"], np.array(REFERENCE))
-    searcher = NSGA2()
-    while len(archive) < BUDGET:
-        genomes = searcher.ask(space, archive, rng)[: BUDGET - len(archive)]
-        costs, violation = evaluator(genomes)
-        searcher.tell(genomes, costs, violation)
-        archive.add(genomes, costs, violation)
-    return archive.genomes[archive.front()]
-
-
 def run(setting: Setting) -> Iterator[Row]:
-    space = subspace()
-    whole = get_space("ofa_mbv3_w1.2")
-    released = OfaAccuracy.read(setting.data / "ofa_official" / "ofa_mbv3_w1.2_acc_predictor.pth")
+    space, whole = subspace(), get_space("ofa_mbv3_w1.2")
+    released = released_accuracy(setting.data)
     table = catalogue.predictor("note10_lut").table
     measured = read(setting.data, FILE, SPACE)
     fit = slice(0, 7000)
-    near = source(measured, "rtx2080ti_64", fit)
-    footprints = [known for known in sources_of(get_space(SPACE)) if known.target is None]
-    base = learner("neural", validation=(5950, 7000)).fit(measured.data("rtx2080ti_64", fit))
+    near = source(Additive(ridge=1e-3), measured.data("rtx2080ti_64", fit))
+    footprints = [of for of in sources_of(get_space(SPACE)) if of.target is None]
+    neural = learner(setting, "neural", validation=(5950, 7000))
+    base = neural.fit(measured.data("rtx2080ti_64", fit))
+    tuning = FineTune(training=setting.epochs(FineTune().training))
 
     def true(genomes: Genomes) -> Floats:
         return table.of(whole, as_whole(space, whole, genomes))
@@ -77,23 +56,29 @@ def run(setting: Setting) -> Iterator[Row]:
     def accuracy(genomes: Genomes) -> Floats:
         return released.predict(genomes, space).mean
 
-    for seed, rng in draws(setting):
-        best = search(space, accuracy, true, seed)
+    def front(latency: Callable[[Genomes], Floats], seed: int) -> Genomes:
+        rng, budget = np.random.default_rng(seed), 500 if setting.small else BUDGET
+        archive, _ = search(space, evaluator(accuracy, latency), NSGA2(), budget, rng, REFERENCE)
+        return archive.genomes[archive.front()]
+
+    for seed, rng in setting.draws():
+        best = front(true, seed)
         volume = _volume(accuracy(best), true(best))
         limits = _scores(accuracy(best), true(best), true(best), volume, None)
-        yield Row("nas_note10", "the table itself", "note10", 0, seed, "all", limits)
+        row = Row("nas_note10", "the table itself", "note10", 0, seed, "all", limits)
+        yield row
         order = rng.permutation(7000)
-        for n in COUNTS:
+        for n in setting.some(COUNTS):
             samples = measured.data("note10_lut", order[:n])
             predictors: dict[str, LatencyPredictor] = {
-                "network of the 2080 Ti, fine-tuned": FineTune(seed=seed).tune(base, samples),
+                "network of the 2080 Ti, fine-tuned": replace(tuning, seed=seed).tune(base, samples),
                 "transfer from the 2080 Ti": Transfer().fit_from([near, *footprints], samples),
             }
             for method, predictor in predictors.items():
                 said = partial(_said, predictor, space, whole)
-                found = search(space, accuracy, said, seed)
-                scores = _scores(accuracy(found), true(found), said(found), volume, limits)
-                yield Row("nas_note10", method, "note10", n, seed, "all", scores)
+                genomes = front(said, seed)
+                scores = _scores(accuracy(genomes), true(genomes), said(genomes), volume, limits)
+                yield replace(row, method=method, n=n, scores=scores)
 
 
 def _said(predictor: LatencyPredictor, space: SearchSpace, whole: SearchSpace, genomes: Genomes) -> Floats:
@@ -120,7 +105,7 @@ def _scores(
     scores = {"hypervolume_ratio": _volume(accuracy, ms) / volume}
     for limit in LIMITS:
         name = f"accuracy_{limit:.0f}"
-        scores[name] = 100 * float(accuracy[ms <= limit].max())
+        scores[name] = 100 * float(accuracy[ms <= limit].max(initial=0))
         chosen = int(np.argmax(np.where(said <= limit, accuracy, 0)))
         scores[f"chosen_ms_{limit:.0f}"] = float(ms[chosen])
         if best is not None:

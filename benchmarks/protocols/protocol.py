@@ -9,19 +9,24 @@ validation part instead, which is where choices are made.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
 from latency.data import LatencyData
+from latency.perceptron import Training
+from latency.predictors.additive import Additive
 from latency.predictors.interface import LatencyPredictor
+from latency.predictors.sources import Source
 from latency.scores import scores
 from latency.target import Target
+from latency.zoo import adaptation
 from supernet.arrays import Floats, Genomes, Ints
 from supernet.device import Device
 from supernet.files import tables
@@ -32,10 +37,13 @@ MIDDLE = (0.1, 0.9)  # HELP drops the fastest and the slowest tenth of each devi
 PARTS = ("all", "middle 80%")
 Fit = Callable[[], Callable[[Genomes], Prediction | Floats]]
 TIMED = 10_000  # architectures that prediction speed is taken on
+TEXTS = {"name": "device_id", "title": "name", "kind": "kind", "source": "source"}  # of hardware.csv
 SAME_NAME = (
     *("year", "cores", "ram_gb", "fp32_tflops", "tdp_w", "sm", "base_mhz", "boost_mhz", "l2_mb"),
     "tensor_cores",
 )
+NUMBERS = {"bandwidth_gbs": "mem_bw_gbs", **{name: name for name in SAME_NAME}}
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -46,6 +54,24 @@ class Setting:
     seeds: int = 5
     test_rows: Path | None = None  # report on this table in place of the protocol's own test part
     validation: bool = False  # report on the validation part, where choices are made
+    small: bool = False  # shows in seconds that a protocol runs: its first target and count, short trainings
+
+    def some(self, items: Sequence[Item]) -> Sequence[Item]:
+        """The targets, counts or parts to run."""
+        return items[:1] if self.small else items
+
+    def few(self, items: Iterable[str]) -> list[str]:
+        """The devices to learn from; a small run takes every fourth, which leaves some of other GPUs."""
+        return list(items)[:: 4 if self.small else 1]
+
+    def epochs(self, training: Training) -> Training:
+        """How to train the networks."""
+        return replace(training, epochs=1) if self.small else training
+
+    def draws(self, most: int | None = None) -> Iterator[tuple[int, np.random.Generator]]:
+        """A seed and its generator per repetition, at most `most`."""
+        for seed in self.some(range(min(self.seeds, most or self.seeds))):
+            yield seed, np.random.default_rng(seed)
 
 
 @dataclass(frozen=True)
@@ -115,26 +141,16 @@ def _target(data: Path, name: str, space: str) -> Target:
 def _device(data: Path, name: str) -> Device:
     """What `hardware.csv` says of a device; a device that it does not list has a name only."""
     listed = tables.read_columns(data / "hardware.csv")
-    plain = [str(known).replace("_", "") for known in listed["device_id"]]
-    near = [i for i, known in enumerate(plain) if known.endswith(name.replace("_", ""))]
+    plain = [str(device).replace("_", "") for device in listed["device_id"]]
+    near = [i for i, device in enumerate(plain) if device.endswith(name.replace("_", ""))]
     at = np.flatnonzero(listed["device_id"] == name) if name in listed["device_id"] else near
     if not len(at):
         return Device(name, name, "embedded", "not listed")
-    row = {key: values[at[0]] for key, values in listed.items()}
-    known = {
-        ours: float(row[theirs])
-        for ours, theirs in (*((n, n) for n in SAME_NAME), ("bandwidth_gbs", "mem_bw_gbs"))
-        if np.isfinite(row[theirs])
-    }
-    words = str(row["microarch"]).split()
-    facts = known | {"generation": words[0] if words else None}
-    node = {
-        "name": str(row["device_id"]),
-        "title": str(row["name"]),
-        "kind": str(row["kind"]),
-        "source": str(row["source"]),
-    }
-    return TypeAdapter(Device).validate_python(node | facts)
+    row = {column: values[at[0]] for column, values in listed.items()}
+    facts: dict[str, Any] = {ours: str(row[column]) for ours, column in TEXTS.items()}
+    facts |= {ours: float(row[column]) for ours, column in NUMBERS.items() if np.isfinite(row[column])}
+    facts["generation"] = next(iter(str(row["microarch"]).split()), None)
+    return TypeAdapter(Device).validate_python(facts)
 
 
 def middle(ms: Floats) -> NDArray[np.bool_]:
@@ -143,43 +159,30 @@ def middle(ms: Floats) -> NDArray[np.bool_]:
     return (ms >= low) & (ms <= high)
 
 
-def judged(row: Row, fit: Fit, test: LatencyData) -> Row:
-    """`row` with the scores on all of `test` of what `fit()` returns, its fit time and prediction speed.
+def compare(
+    row: Row, ways: Mapping[str, Fit], test: LatencyData, parts: Sequence[str] | None = None
+) -> Iterator[Row]:
+    """`row` for every method, with the scores on `test` of what its fit returns, fit time and speed.
 
-    A prediction without uncertainty has no coverage.
+    With `parts` a row for each of these parts of the test rows, from one fit. A prediction without
+    uncertainty has no coverage.
     """
-    return replace(next(judged_parts(row, fit, test, parts=("all",))), rows=row.rows)
-
-
-def judged_parts(row: Row, fit: Fit, test: LatencyData, parts: tuple[str, ...] = PARTS) -> Iterator[Row]:
-    """The same for all test rows and for the middle 80% of them, from one fit."""
-    begun = time.perf_counter()
-    predict = fit()
-    fitted = time.perf_counter() - begun
-    answer = predict(test.genomes)
     many = np.tile(test.genomes, (-(-TIMED // len(test)), 1))[:TIMED]
-    begun = time.perf_counter()
-    predict(many)
-    elapsed = time.perf_counter() - begun
-    predicted = answer if isinstance(answer, Prediction) else exact(np.asarray(answer))
-    for part in parts:
-        kept = middle(test.ms) if part == "middle 80%" else np.ones(len(test), bool)
-        found = scores(Prediction(predicted.mean[kept], predicted.std[kept]), test.ms[kept])
-        if predicted is not answer:
-            found["coverage_90"] = float("nan")
-        yield replace(
-            row,
-            rows=part,
-            scores=found,
-            fit_seconds=round(fitted, 4),
-            per_second=round(TIMED / elapsed),
-        )
-
-
-def draws(setting: Setting) -> Iterator[tuple[int, np.random.Generator]]:
-    """A seed and its generator per repetition."""
-    for seed in range(setting.seeds):
-        yield seed, np.random.default_rng(seed)
+    for method, fit in ways.items():
+        begun = time.perf_counter()
+        predict = fit()
+        fitted = round(time.perf_counter() - begun, 4)
+        answer = predict(test.genomes)
+        begun = time.perf_counter()
+        predict(many)
+        speed = round(TIMED / (time.perf_counter() - begun))
+        predicted = answer if isinstance(answer, Prediction) else exact(np.asarray(answer))
+        for part in parts or (row.rows,):
+            kept = middle(test.ms) if parts and part == "middle 80%" else np.ones(len(test), bool)
+            of = scores(Prediction(predicted.mean[kept], predicted.std[kept]), test.ms[kept])
+            if predicted is not answer:
+                of["coverage_90"] = float("nan")
+            yield replace(row, method=method, rows=part, scores=of, fit_seconds=fitted, per_second=speed)
 
 
 def fitting(how: Callable[[LatencyData], LatencyPredictor], data: LatencyData) -> Fit:
@@ -190,6 +193,26 @@ def fitting(how: Callable[[LatencyData], LatencyPredictor], data: LatencyData) -
         return lambda genomes: fitted.predict(genomes, fitted.target)
 
     return fit
+
+
+def simple(known: Sequence[Source], samples: LatencyData) -> dict[str, Fit]:
+    """What every method has to beat."""
+
+    def fit(name: str) -> Callable[[Genomes], Prediction]:
+        return lambda genomes: adaptation.baselines(known, samples, genomes)[name]
+
+    return {name: partial(fit, name) for name in ("MACs line", "closest device x factor")}
+
+
+def source(how: Additive, data: LatencyData) -> Source:
+    """What is known of a device: the additive predictor of its rows."""
+    fitted = how.fit(data)
+    return Source(data.target.name, fitted.table, fitted.resolutions, data.target)
+
+
+def gpu(name: str) -> str:
+    """The GPU of a column: titan_rtx of titan_rtx_64."""
+    return name.rsplit("_", 1)[0]
 
 
 @dataclass(frozen=True, eq=False)
@@ -212,17 +235,16 @@ def split(setting: Setting, table: Table, name: str, pool: slice, test: slice, s
     """
     if setting.test_rows is None:
         return Split(table.data(name, pool), table.data(name, test))
-    given = read(setting.data, setting.test_rows, table.space)
+    further = read(setting.data, setting.test_rows, table.space)
     if name in table.columns:
-        return Split(table.data(name, pool), given.data(name))
-    order = np.random.default_rng(seed).permutation(len(given))
-    half = len(given) // 2
-    return Split(given.data(name, order[:half]), given.data(name, order[half:]))
+        return Split(table.data(name, pool), further.data(name))
+    order, half = np.random.default_rng(seed).permutation(len(further)), len(further) // 2
+    return Split(further.data(name, order[:half]), further.data(name, order[half:]))
 
 
-def names_of(setting: Setting, table: Table) -> list[str]:
+def names_of(setting: Setting, table: Table) -> Sequence[str]:
     """The device settings to report on: those of `test_rows` where it is given."""
     if setting.test_rows is None:
-        return list(table.columns)
-    given = read(setting.data, setting.test_rows, table.space).columns
-    return [name for name in given if np.isfinite(given[name]).any()]
+        return setting.some(list(table.columns))
+    columns = read(setting.data, setting.test_rows, table.space).columns
+    return setting.some([name for name, ms in columns.items() if np.isfinite(ms).any()])

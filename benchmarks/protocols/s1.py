@@ -7,17 +7,18 @@ table sums of the Note10 are the base device, as in the paper.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from benchmarks.protocols.protocol import Row, Setting, Table, draws, fitting, judged, names_of, read, split
+from benchmarks.protocols.protocol import Row, Setting, compare, fitting, names_of, read, source, split
 from latency.data import LatencyData
 from latency.perceptron import Training
 from latency.predictors.additive import Additive
 from latency.predictors.interface import LatencyPredictor, Learner
 from latency.predictors.neural import FineTune, NeuralLatency
-from latency.predictors.sources import Source, sources_of
+from latency.predictors.sources import sources_of
 from latency.predictors.transfer import Transfer
 from supernet import registry
 from supernet.space import get_space
@@ -35,81 +36,80 @@ HEAD = Training(  # momentum chosen on rows 6000-6999: without it ten samples le
     optimiser="sgd",
     schedule="constant",
 )
+NEW_HEAD = "S1, new head from Note10"
 PUBLISHED = {  # their released models on these rows; what they print as RMSE is MAE
     ("S1's MLP", "rtx2080ti_64", 7000): dict(mae=0.386, rmse=0.482, mape=2.43, within_10=99.9, kendall=0.960),
     ("S1's MLP", "tesla_p40_64", 7000): dict(mae=1.18, rmse=1.37, mape=2.53, within_10=99.9, kendall=0.971),
     ("S1's MLP", BASE, 7000): dict(mae=0.353, rmse=0.455, mape=1.14, within_10=100, kendall=0.969),
-    ("S1, new head from Note10", "rtx2080ti_64", 700): dict(
-        mae=0.713, rmse=0.890, mape=4.34, within_10=93.8, kendall=0.915
-    ),
-    ("S1, new head from Note10", "tesla_p40_64", 700): dict(
-        mae=1.61, rmse=2.04, mape=3.31, within_10=99.3, kendall=0.935
-    ),
+    (NEW_HEAD, "rtx2080ti_64", 700): dict(mae=0.713, rmse=0.890, mape=4.34, within_10=93.8, kendall=0.915),
+    (NEW_HEAD, "tesla_p40_64", 700): dict(mae=1.61, rmse=2.04, mape=3.31, within_10=99.3, kendall=0.935),
 }
 
 
-def learner(name: str, **options: Any) -> Any:
+def learner(setting: Setting, name: str, **options: Any) -> Any:
     """The learner `configs/learner/<name>.yaml` with some options changed."""
-    return registry.build(registry.load("learner", name) | options)
-
-
-def source(table: Table, name: str, rows: slice) -> Source:
-    """What is known of a device: the additive predictor of its rows."""
-    fitted = Additive(ridge=1e-3).fit(table.data(name, rows))
-    return Source(name, fitted.table, fitted.resolutions, table.targets[name])
+    how = registry.build(registry.load("learner", name) | options)
+    return replace(how, training=setting.epochs(how.training)) if hasattr(how, "training") else how
 
 
 def run(setting: Setting) -> Iterator[Row]:
     table = read(setting.data, FILE, SPACE)
-    fitted = 6000 if setting.validation else 7000
+    fitted = 700 if setting.small else 6000 if setting.validation else 7000
     fit, test = slice(0, fitted), slice(6000, 7000) if setting.validation else slice(7000, 8500)
     last = (int(0.85 * fitted), fitted)
     for (method, target, n), scores in PUBLISHED.items():
         yield Row("s1", method, target, n, None, "all", scores, published=True)
-    others = {name: source(table, name, fit) for name in table.columns}
+    others = {name: source(Additive(ridge=1e-3), table.data(name, fit)) for name in table.columns}
     known = sources_of(get_space(SPACE))
-    footprints = [source for source in known if source.target is None]
-    cpus = [source for source in known if source.target is not None and source.target.spec.kind == "cpu"]
+    footprints = [of for of in known if of.target is None]
+    cpus = [of for of in known if of.target is not None and of.target.spec.kind == "cpu"]
     bases: dict[str, NeuralLatency] = {
-        name: learner(name, validation=last).fit(table.data(BASE, fit)) for name in ("s1", "neural")
+        name: learner(setting, name, validation=last).fit(table.data(BASE, fit)) for name in ("s1", "neural")
     }
     for target in names_of(setting, table):
-        every = [*(s for name, s in others.items() if name != target), *footprints, *cpus]
-        for seed, rng in draws(setting):
-            if target == BASE and seed:
-                break  # the base device is no target: its own fits once
+        every = [*(of for name, of in others.items() if name != target), *footprints, *cpus]
+        for seed, rng in setting.draws(1 if target == BASE else None):  # the base device is no target
             parts = split(setting, table, target, fit, test, seed)
             own: dict[str, Learner] = {
-                "S1's MLP, our run": learner("s1", validation=last, seed=seed),
-                "neural (default)": learner("neural", validation=last, seed=seed),
+                "S1's MLP, our run": learner(setting, "s1", validation=last, seed=seed),
+                "neural (default)": learner(setting, "neural", validation=last, seed=seed),
             }
             if seed == 0:  # nothing random in these
                 own |= {
                     "additive": Additive(validation=last),
-                    "operator table (ProxylessNAS)": learner("operator_table"),
-                    "constant": learner("constant"),
+                    "operator table (ProxylessNAS)": learner(setting, "operator_table"),
+                    "constant": learner(setting, "constant"),
                 }
-            for method, how in own.items():
-                row = Row("s1", method, target, len(parts.pool), seed, "all", {})
-                yield judged(row, fitting(how.fit, parts.pool), parts.test)
+            row = Row("s1", "", target, len(parts.pool), seed, "all", {})
+            ways = {method: fitting(how.fit, parts.pool) for method, how in own.items()}
+            yield from compare(row, ways, parts.test)
             if target == BASE:
                 continue
-            head, tuned = FineTune(layers="head", training=HEAD, seed=seed), FineTune(seed=seed)
-            ways: dict[str, Callable[[LatencyData], LatencyPredictor]] = {
-                "S1, new head from Note10, our run": partial(head.tune, bases["s1"]),
-                "fine-tuned from Note10, all layers": partial(tuned.tune, bases["neural"]),
-                "transfer, Note10": partial(Transfer().fit_from, [others[BASE], *footprints]),
-                "transfer, all known": partial(Transfer().fit_from, every),
-                "operator table (ProxylessNAS)": learner("operator_table").fit,
-                "constant": learner("constant").fit,
-            }
             order = rng.permutation(len(parts.pool))
-            for n in COUNTS:
-                for method, way in ways.items():
-                    if n > MIXED and method.startswith("transfer"):
-                        continue
-                    row = Row("s1", method, target, n, seed, "all", {})
-                    yield judged(row, fitting(way, parts.pool.take(order[:n])), parts.test)
+            for n in setting.some(COUNTS):
+                samples = parts.pool.take(order[:n])
+                few = {
+                    method: fitting(way, samples) for method, way in _few_shot(setting, bases, seed).items()
+                }
+                if n <= MIXED:
+                    near = [others[BASE], *footprints]
+                    few["transfer, Note10"] = fitting(partial(Transfer().fit_from, near), samples)
+                    few["transfer, all known"] = fitting(partial(Transfer().fit_from, every), samples)
+                yield from compare(replace(row, n=n), few, parts.test)
+
+
+def _few_shot(
+    setting: Setting, bases: Mapping[str, NeuralLatency], seed: int
+) -> dict[str, Callable[[LatencyData], LatencyPredictor]]:
+    """What a few samples are fitted with, besides transfer."""
+    head, whole = FineTune(layers="head", training=HEAD, seed=seed), FineTune(seed=seed)
+    head, whole = (replace(how, training=setting.epochs(how.training)) for how in (head, whole))
+    return {
+        f"{NEW_HEAD}, our run": partial(head.tune, bases["s1"]),
+        "fine-tuned from Note10, all layers": partial(whole.tune, bases["neural"]),
+        "operator table (ProxylessNAS)": learner(setting, "operator_table").fit,
+        "constant": learner(setting, "constant").fit,
+    }
 
 
 PROTOCOLS = {"s1": run}

@@ -8,8 +8,7 @@ import pytest
 
 from benchmarks import latency_tables
 from benchmarks.protocols import gpu_loo
-from benchmarks.protocols.help_ofa import gpu
-from benchmarks.protocols.protocol import Row, read
+from benchmarks.protocols.protocol import Row, gpu, read
 from latency.perceptron import Training
 from latency.predictors.gpu_spec import GpuSpec, study
 from latency.predictors.neural import FineTune, Neural

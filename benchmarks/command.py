@@ -1,0 +1,43 @@
+"""The command lines of the benchmarks."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from dataclasses import fields
+from typing import TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+
+from supernet.registry import unknown_name
+
+Options = TypeVar("Options")
+
+
+def words(options: type[Options], parts: Iterable[str] | None = None) -> tuple[list[str], Options]:
+    """(the parts that are asked for, or all without a name; the options) of the command line.
+
+    An option is `name=value`, `--name value` or, to switch it on, `--name`; `options` is the dataclass of
+    their defaults. Without `parts` any other word is returned. SystemExit for a word that means nothing.
+    """
+    defaults = {field.name: field.default for field in fields(options)}  # type: ignore[arg-type]
+    asked, values = [], {}
+    remaining = iter(sys.argv[1:])
+    for word in remaining:
+        name, equals, value = word.removeprefix("--").partition("=")
+        if not equals and not word.startswith("--"):
+            asked.append(word if parts is None else _one_of(word, parts))
+            continue
+        name = _one_of(name.replace("-", "_"), defaults)
+        values[name] = value if equals else "1" if defaults[name] is False else next(remaining, "")
+    try:
+        return asked or list(parts or ()), TypeAdapter(options).validate_python(values)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        raise SystemExit(f"error: {problem['loc'][0]}={problem['input']}: {problem['msg']}") from error
+
+
+def _one_of(word: str, allowed: Iterable[str]) -> str:
+    if word not in allowed:
+        raise SystemExit(f"error: {unknown_name('word', word, list(allowed))}")
+    return word

@@ -1,0 +1,114 @@
+"""Every command that README.md and docs/ quote: its words are known, and the Python ones run in a small form.
+
+A newly quoted `python -m benchmarks.X` or `python -m scripts.X` fails here until `SMALL` says how it runs
+within seconds.
+"""
+
+import importlib
+import re
+import shlex
+import sys
+from pathlib import Path
+
+import pytest
+
+from latency.zoo import catalogue
+from search.commands import command
+from supernet.surrogates import accuracy, training_cost
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PYTHON = re.compile(r"python -m ((?:benchmarks|scripts)\.\w+)([^`\n;)]*)")
+MAKE = re.compile(r'make ([a-z-]+) ARGS="([^"]*)"')
+PROTOCOLS = [
+    "s1",
+    "help_ofa",
+    "help_nb201",
+    "help_fbnet",
+    "nasflat_N2",
+    "gpu_loo",
+    "nas_note10",
+    "maplex_ablation",
+]
+
+# {a command without options and placeholders: the words of its small forms}; FOLDER is of `make train`
+SMALL = {
+    "benchmarks.claims": [""],
+    "benchmarks.efficiency selection": ["selection seeds=1 budget=60"],
+    "benchmarks.efficiency findings spreads": ["findings spreads draws=20"],
+    "benchmarks.latency_tables": [f"{name} small=1 out=OUT" for name in PROTOCOLS],
+    "benchmarks.linas imagenet": ["imagenet seeds=1 budget=50 out=OUT/linas.json"],
+    "benchmarks.linas run test": ["run FOLDER --part test seeds=1 budget=8 out=OUT/linas.json"],
+    "benchmarks.measure_devices": [""],  # measures nothing where every device is there
+    "benchmarks.module_tables": [
+        "modules networks load speed engine=onnxruntime rows=60 models=ridge,knn subnets=100 out=OUT"
+    ],
+    "benchmarks.ofa_search": ["seeds=1 budget=400 generations=1 out=OUT/ofa.json"],
+    "benchmarks.predictors": ["only=titan_rtx_b1 out=OUT/predictors.json"],
+    "benchmarks.shrink": [],  # its parts are quoted one by one
+    "benchmarks.shrink peak": ["peak nets=1 out=OUT"],
+    "benchmarks.shrink joint": ["joint seeds=1 budget=200 out=OUT"],
+    "benchmarks.shrink int8": ["int8 supernet=FOLDER aware=0 seeds=1 members=1 candidates=4 out=OUT"],
+    "benchmarks.shrink table": ["table supernet=FOLDER epochs=1 seeds=1 out=OUT"],
+    "benchmarks.speed": ["subnets=1000 budget=300 repetitions=1"],
+    "benchmarks.supernet": ["digits seeds=1 epochs=1 out=OUT"],
+    "scripts.fit_accuracy": [""],
+    "scripts.fit_training_cost": [""],
+    "scripts.fit_zoo": ["titan_rtx_b1"],
+}
+MORE = {  # what three dots stand for, as far as a command cannot do without
+    "accuracy-data": ["supernet=runs/net"],
+    "fit": ["space=ofa_mbv3_w1.0", "rows=my.csv", "column=lat_ms"],
+}
+WRITES = {  # what the scripts that make shipped files write to
+    "scripts.fit_accuracy": (accuracy, "FITTED", "."),
+    "scripts.fit_training_cost": (training_cost, "FITTED", "training_cost.json"),
+    "scripts.fit_zoo": (catalogue, "FOLDER", "."),
+}
+SLOW = ("findings", "selection", "modules", "int8", "table ", "peak", "digits", "fit_", *PROTOCOLS)
+
+
+def quoted(pattern):
+    """Every match in the pages, in their order, once."""
+    return list(dict.fromkeys(match for page in PAGES for match in pattern.findall(page.read_text())))
+
+
+def name_of(module, rest):
+    """The command without options and placeholders."""
+    rest = re.sub(r"\[[^\]]*\]", "", rest)  # what is optional
+    return " ".join([module, *(word for word in rest.split() if re.fullmatch(r"[a-z]\w*", word))])
+
+
+def small_forms():
+    for name, forms in SMALL.items():
+        for words in forms:
+            slow = any(word in f"{name} {words}" for word in SLOW)
+            yield pytest.param(name.split()[0], words, marks=[pytest.mark.slow] if slow else [])
+
+
+def test_every_quoted_command_has_a_small_form():
+    names = {name_of(module, rest) for module, rest in quoted(PYTHON)}
+    assert names == set(SMALL)
+
+
+@pytest.mark.filterwarnings("ignore")  # of the exporters, and of statistics of a single run
+@pytest.mark.parametrize(("module", "words"), [*small_forms()])
+def test_small_form_runs(module, words, data, request, tmp_path, monkeypatch, capsys):
+    folder = request.getfixturevalue("trained_folder") if "FOLDER" in words else None
+    words = words.replace("FOLDER", str(folder)).replace("OUT", str(tmp_path))
+    if module in WRITES:
+        owner, constant, file = WRITES[module]
+        monkeypatch.setattr(owner, constant, tmp_path / file)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", [module, *words.split()])
+    importlib.import_module(module).main()
+    assert capsys.readouterr().out.strip()
+
+
+@pytest.mark.parametrize(("name", "words"), quoted(MAKE))
+def test_words_of_make_commands_mean_something(name, words):
+    """They compose; of a sweep (`-m`) the first job."""
+    asked = [word for word in shlex.split(words) if word not in ("...", "-m")]
+    if "-m" in words.split():
+        asked = [re.sub(r"=([^\[,]+),.*", r"=\1", word) for word in asked]
+    assert command.compose(name.replace("-", "_"), asked + (MORE.get(name, []) if "..." in words else []))
