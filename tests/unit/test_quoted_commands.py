@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from latency.zoo import catalogue
-from search.commands import command
+from search import command
 from supernet.surrogates import accuracy, training_cost
 
 ROOT = Path(__file__).parents[2]
