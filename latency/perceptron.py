@@ -58,6 +58,17 @@ class Mlp:
             outputs[first : first + CHUNK] = hidden[:, 0]
         return outputs
 
+    @property
+    def inputs(self) -> int:
+        """The number p of inputs."""
+        return len(self.layers[0][0])
+
+    def fixed(self, last: Floats) -> Mlp:
+        """The network of all inputs but the last ones, which always have these values."""
+        (weights, bias), *rest = self.layers
+        kept = len(weights) - len(last)
+        return Mlp(((weights[:kept], bias + np.asarray(last, np.float32) @ weights[kept:]), *rest))
+
     def scaled(self, factor: float) -> Mlp:
         """The same network, its outputs times a factor."""
         *hidden, (weights, bias) = self.layers

@@ -217,7 +217,7 @@ class Maple:
         )
         return rows, line, scale
 
-    def _network(self, rows: _Rows, scaled: Floats, k: int) -> tuple[DescribedNetwork, Floats]:
+    def _network(self, rows: _Rows, scaled: Floats, k: int) -> tuple[Mlp, Floats]:
         """The form of the papers. Residuals are those of the network before it saw the samples."""
         from latency.predictors.mlp import Rows, train  # only this form of the regression needs torch
 
@@ -234,7 +234,7 @@ class Maple:
         trust = np.where(own, (~own).sum() / own.sum() / 4, 1.0) * rows.importance
         trust = trust * noise**2 / (noise**2 + rows.extra)
         after = train(before, Rows(inputs, rows.y / unit, trust), training=self.training, rng=rng)
-        return DescribedNetwork(after, scaled[-1], unit), residual - residual.mean()
+        return after.fixed(scaled[-1]).scaled(unit), residual - residual.mean()
 
 
 def _without_lines(space: SearchSpace, parts: Sequence[LatencyData]) -> tuple[Floats, Floats, list[Line]]:
@@ -331,7 +331,7 @@ class Regression(Protocol):
 
     @property
     def inputs(self) -> int:
-        """The number p of features; ValueError for arrays that do not belong together."""
+        """The number p of features."""
 
     def __call__(self, x: Floats) -> Floats: ...
 
@@ -343,7 +343,10 @@ class Regression(Protocol):
         """The one that arrays of a file hold."""
         if "of" in arrays:
             return KernelSum(arrays["of"], arrays["weights"], arrays["constants"])
-        return DescribedNetwork(Mlp.restored(arrays), arrays["descriptor"], float(arrays["unit"][0]))
+        network = Mlp.restored(arrays)
+        if "descriptor" not in arrays:
+            return network
+        return network.fixed(arrays["descriptor"]).scaled(float(arrays["unit"][0]))  # as version 0.1 wrote it
 
 
 @plain_dataclass(frozen=True, eq=False)
@@ -369,27 +372,6 @@ class KernelSum(Regression):
 
     def stored(self) -> tuple[Arrays, None]:
         return {"of": self.rows, "weights": self.weights, "constants": self.constants}, None
-
-
-@plain_dataclass(frozen=True, eq=False)
-class DescribedNetwork(Regression):
-    """The output of the network for the target's descriptor."""
-
-    network: Mlp
-    descriptor: Floats
-    unit: float
-
-    def __call__(self, x: Floats) -> Floats:
-        described = np.broadcast_to(self.descriptor, (len(x), len(self.descriptor)))
-        return self.unit * self.network(np.concatenate([x, described], axis=1))
-
-    @property
-    def inputs(self) -> int:
-        return len(self.network.layers[0][0]) - len(self.descriptor)
-
-    def stored(self) -> tuple[Arrays, None]:
-        arrays, _ = self.network.stored()
-        return {**arrays, "descriptor": self.descriptor, "unit": np.array([self.unit])}, None
 
 
 @plain_dataclass(frozen=True, eq=False)

@@ -137,7 +137,7 @@ class NeuralLatency:
         space = get_space(self.target.space)
         probe = space.restrict("r", self.resolutions[0], self.resolutions[0]) if "r" in space.index else space
         inputs = self.inputs(probe.sample(1, np.random.default_rng(0)))
-        if inputs.shape[1] != len(self.network.layers[0][0]):
+        if inputs.shape[1] != self.network.inputs:
             raise ValueError(f"its network has another number of inputs than {space.name}")
 
     save = interface.save

@@ -248,17 +248,13 @@ class TrainingCost:
         return ms * self.images / 3.6e6 / (1.0 if self.step_file else speed_ratio(self.gpu))
 
     def _tabulate(self, space: SearchSpace) -> SlotTable | None:
-        parts = [footprint.table(space, metric) for metric in METRICS]
-        if any(part is None for part in parts):
+        tables = [table for metric in METRICS if (table := footprint.table(space, metric)) is not None]
+        if len(tables) < len(METRICS):
             return None
-        step = self._step(space)
-        weights = (
-            step.per_mega_activation / 1e6,
-            step.per_giga_mac / 1e9,
-            step.per_mega_param_over_batch / 1e6 / self.batch,
-        )
-        ms = slot_table.combine((w, part) for w, part in zip(weights, parts, strict=True) if part is not None)
-        return SlotTable(self._hours(ms.cells), self._hours(ms.base + step.floor))
+        *per_unit, floor = self._step(space).coefficients()
+        weights = np.array(per_unit) / (1e6, 1e9, 1e6) / (1, 1, self.batch)
+        ms = slot_table.combine(zip(weights, tables, strict=True))
+        return SlotTable(self._hours(ms.cells), self._hours(ms.base + floor))
 
     def hours(self, space: SearchSpace, genomes: Genomes) -> Prediction:
         """(n,) GPU-hours to fine-tune these subnets by their recipe; 0 for zero epochs."""
@@ -272,10 +268,8 @@ class TrainingCost:
     def relative_std(self, space: SearchSpace) -> float:
         """Relative standard deviation of the hours: of the fit on lineages left out, and of scaling to
         another GPU."""
-        fitted_std = self._step(space).relative_std
-        return (
-            fitted_std if self.step_file or self.gpu == FITTED_ON else float(np.hypot(fitted_std, SCALED_STD))
-        )
+        scaled = self.step_file is None and self.gpu != FITTED_ON
+        return float(np.hypot(self._step(space).relative_std, SCALED_STD if scaled else 0.0))
 
     def kwh(self, space: SearchSpace, genomes: Genomes) -> Prediction:
         """(n,) energy in kWh at data-sheet power times `power_overhead`: a model, nothing is measured."""
