@@ -9,7 +9,7 @@ COMMANDS := $(subst _,-,$(filter-out __%,$(notdir $(basename $(wildcard search/c
 export OMP_WAIT_POLICY := PASSIVE
 ARGS ?=
 
-.PHONY: help $(COMMANDS) test lint bench clean
+.PHONY: help $(COMMANDS) test test-all lint bench clean
 
 help:
 	@echo 'make COMMAND ARGS="key=value ...", for instance: make search ARGS="target=titan_rtx_b64 latency_limit_ms=20"'
@@ -17,13 +17,17 @@ help:
 	@for name in $(COMMANDS); do printf '  %-14s %s\n' $$name \
 	  "$$(sed -n '1s/^"""\([^:.]*\).*/\1/p' search/commands/$$(echo $$name | tr - _).py)"; done
 	@echo
-	@echo 'for developers: make test, make lint, make bench, make clean'
+	@echo 'for developers: make test, make test-all, make lint, make bench, make clean'
 
 $(COMMANDS): .venv/.run
 	@$(BIN)/python -m search.commands $@ $(ARGS)
 
+# On all cores; what takes ten seconds or more waits for test-all.
 test: .venv/.dev
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n auto --dist worksteal -m "not slow" $(ARGS)
+
+test-all: .venv/.dev
+	$(BIN)/python -m pytest -n auto --dist worksteal $(ARGS)
 
 lint: .venv/.dev
 	$(BIN)/ruff check .

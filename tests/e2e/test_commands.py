@@ -2,14 +2,12 @@
 
 import csv
 import json
-import os
 import re
 import signal
 import subprocess
 import sys
 import time
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,32 +16,16 @@ import yaml
 from latency.data import LatencyData, write_csv
 from latency.zoo import catalogue
 from supernet.space import get_space
-
-ROOT = Path(__file__).parents[2]
-
-
-def command(module, *words, cwd, **options):
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    return subprocess.Popen(
-        [sys.executable, "-m", module, *words],
-        cwd=cwd,
-        env=environment,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        **options,
-    )
+from tests.e2e.commands import ROOT, call, run, start
 
 
 def search(*words, cwd):
-    process = command("scripts.run_search", *words, cwd=cwd)
-    out, err = process.communicate(timeout=120)
-    return process.returncode, out, err
+    return call("search", *words, cwd=cwd)
 
 
 def test_search_prints_a_front_and_writes_a_report(tmp_path):
-    code, out, err = search(
-        "budget=2000", "target=titan_rtx_b64", "latency_limit_ms=25", "out=run", cwd=tmp_path
+    code, out, err = run(
+        "search", "budget=2000", "target=titan_rtx_b64", "latency_limit_ms=25", "out=run", cwd=tmp_path
     )
     assert code == 0, err
     names = re.findall(r"ofa_mbv3_w1\.2 r\d+ d\S+ k\S+ e\S+ ft\d+", out)
@@ -75,14 +57,23 @@ def test_finished_folder_is_left_alone_and_other_seed_is_refused(tmp_path):
     assert "left alone" in err
 
 
+KILLED = ["budget=20000", "seed=3", "searcher.population=100", "wandb=disabled"]
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory):
+    """The archive of a search that nobody stopped."""
+    folder = tmp_path_factory.mktemp("unbroken")
+    assert call("search", *KILLED, "out=whole", cwd=folder)[0] == 0
+    return (folder / "whole" / "archive.npz").read_bytes()
+
+
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
-def test_killed_search_resumes_to_the_same_bytes(tmp_path, how):
-    words = ["budget=40000", "seed=3", "searcher.population=100", "wandb=disabled"]
-    assert search(*words, "out=whole", cwd=tmp_path)[0] == 0
-    process = command("scripts.run_search", *words, "out=cut", cwd=tmp_path)
+def test_killed_search_resumes_to_the_same_bytes(unbroken, tmp_path, how):
+    process = start("search", *KILLED, "out=cut", cwd=tmp_path)
     events = tmp_path / "cut" / "events.jsonl"
     deadline = time.monotonic() + 60
-    generation = int(np.random.default_rng().integers(60, 200))
+    generation = int(np.random.default_rng().integers(40, 120))
     while time.monotonic() < deadline and process.poll() is None:
         if events.exists() and events.read_text().count('"generation"') >= 2 * generation:
             break
@@ -94,11 +85,9 @@ def test_killed_search_resumes_to_the_same_bytes(tmp_path, how):
         assert process.returncode == 130
         assert 'go on with: make search ARGS="' in err
         assert "out=cut" in err
-    code, _, err = search(*words, "out=cut", cwd=tmp_path)
+    code, _, err = call("search", *KILLED, "out=cut", cwd=tmp_path)
     assert code == 0, err
-    assert (tmp_path / "cut" / "archive.npz").read_bytes() == (
-        tmp_path / "whole" / "archive.npz"
-    ).read_bytes()
+    assert (tmp_path / "cut" / "archive.npz").read_bytes() == unbroken
 
 
 def test_multirun_gives_each_run_its_folder(tmp_path):
@@ -174,7 +163,7 @@ def test_errors_are_one_line_and_no_traceback(tmp_path, words, message):
 def test_own_measurements_from_csv_to_search(tmp_path):
     """Fit on a user's table, score on other rows, search with the result."""
     space = get_space("ofa_mbv3_w1.2")
-    genomes = space.sample(600, np.random.default_rng(0))
+    genomes = space.sample(250, np.random.default_rng(0))
     ms = catalogue.predictor("v100_b64").predict(genomes, catalogue.target("v100_b64")).mean * 2
     names = [axis.name for axis in space.axes if not axis.deploy]
     with (tmp_path / "mine.csv").open("w") as file:
@@ -183,11 +172,11 @@ def test_own_measurements_from_csv_to_search(tmp_path):
         for row, t in zip(space.values(genomes)[:, : len(names)].tolist(), ms, strict=True):
             writer.writerow([*row, t])
     table = ["rows=mine.csv", "column=lat_mine"]
-    words = ["space=ofa_mbv3_w1.2", "device=v100", *table, "past=500", "out=mine.npz"]
-    out, err = command("scripts.fit_predictor", *words, cwd=tmp_path).communicate(timeout=240)
+    words = ["space=ofa_mbv3_w1.2", "device=v100", *table, "past=150", "out=mine.npz"]
+    _, out, err = call("fit", *words, cwd=tmp_path)
     assert "predictor=mine.npz" in out, err
-    words = ["predictor=mine.npz", *table, "first=500", "out=score.json"]
-    out, err = command("scripts.score_predictor", *words, cwd=tmp_path).communicate(timeout=60)
+    words = ["predictor=mine.npz", *table, "first=150", "out=score.json"]
+    _, out, err = call("score", *words, cwd=tmp_path)
     row = json.loads((tmp_path / "score.json").read_text())
     assert row["n"] == 100, err
     assert row["mape"] < 3
@@ -210,7 +199,7 @@ def test_ten_rows_are_enough_with_transfer(tmp_path):
         "rows=ten.csv",
         "column=lat_ms",
     ]
-    out, err = command("scripts.fit_predictor", *words, "out=ten.npz", cwd=tmp_path).communicate(timeout=60)
+    _, out, err = call("fit", *words, "out=ten.npz", cwd=tmp_path)
     assert "left-out MAPE" in out, err
     found = catalogue.find(str(tmp_path / "ten.npz"))
     test = space.sample(50, np.random.default_rng(1))
@@ -251,7 +240,7 @@ def test_a_sweep_of_fits_ranks_its_options_and_a_network_searches(tmp_path):
     write_csv(tmp_path / "mine.csv", LatencyData(target, genomes, ms, np.full(60, np.nan)))
     words = ["-m", "learner=neural", "space=ofa_mbv3_w1.2", "device=v100", "batch=64", "rows=mine.csv"]
     words += ["column=lat_ms", "learner.hidden=[16]", "learner.training.epochs=2,40", "hydra.sweep.dir=sweep"]
-    out, err = command("scripts.fit_predictor", *words, cwd=tmp_path).communicate(timeout=120)
+    _, out, err = call("fit", *words, cwd=tmp_path)
     jobs = [json.loads(path.read_text()) for path in sorted(tmp_path.glob("sweep/*/fit.json"))]
     assert len(jobs) == 2, err
     best = min(jobs, key=lambda job: job["error"])

@@ -19,22 +19,16 @@ from latency.measuring.machine import cpu_flags
 from latency.measuring.store import Store
 from latency.zoo import catalogue
 from supernet.space import get_space
-from tests.e2e.test_commands import ROOT, command
+from tests.e2e.commands import ROOT, call, run, start
 
 EAGER = "target.engine=torch_eager"
-
-
-def run(module, *words, cwd):
-    process = command(module, *words, cwd=cwd)
-    out, err = process.communicate(timeout=240)
-    return process.returncode, out, err
 
 
 @pytest.fixture(scope="module")
 def adapted(tmp_path_factory):
     folder = tmp_path_factory.mktemp("adapted")
     words = [EAGER, "samples=5", "tests=4", "resolution=160", "out=mine", "store=s.sqlite"]
-    code, out, err = run("scripts.adapt_device", *words, cwd=folder)
+    code, out, err = call("adapt", *words, cwd=folder)
     assert code == 0, err
     return folder, out
 
@@ -58,7 +52,7 @@ def test_adapt_scores_saves_and_says_what_is_next(adapted):
     assert {row["r"] for row in rows} == {"160"}
     found = json.loads((folder / "mine" / "scores.json").read_text())
     assert found["table"]["transfer, 5 samples"]["mape"] < 40
-    code, _, err = run("scripts.adapt_device", EAGER, "out=mine", cwd=folder)
+    code, _, err = call("adapt", EAGER, "out=mine", cwd=folder)
     assert code != 0
     assert "left alone" in err
 
@@ -66,7 +60,7 @@ def test_adapt_scores_saves_and_says_what_is_next(adapted):
 def test_search_with_it_verifies_the_front(adapted):
     folder, _ = adapted
     words = ["predictor=run:mine", "resolution=160", "budget=1000", "verify=3", "wandb=disabled", "out=run"]
-    code, out, err = run("scripts.run_search", *words, "store=s.sqlite", "latency_limit_ms=1000", cwd=folder)
+    code, out, err = call("search", *words, "store=s.sqlite", "latency_limit_ms=1000", cwd=folder)
     assert code == 0, err
     assert re.search(r"measured 3 networks of the front in \d+ s: predictions were off by", out)
     assert "the limit of 1000 ms holds for 3 of the 3 when measured" in out
@@ -87,7 +81,7 @@ def test_search_for_here_measures_once_and_again_uses_the_store(adapted):
     with Store(folder / "s.sqlite") as store:
         before = len(store.sittings(here(engine="torch_eager")))
     for out in ("a", "b"):
-        code, _, err = run("scripts.run_search", *words, f"out={out}", "resolution=160", cwd=folder)
+        code, _, err = call("search", *words, f"out={out}", "resolution=160", cwd=folder)
         assert code == 0, err
     with Store(folder / "s.sqlite") as store:
         assert len(store.sittings(here(engine="torch_eager"))) == before
@@ -99,7 +93,7 @@ def test_folders_of_others_are_refused_before_anything_is_measured(tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("do not touch")
     words = ["target=here", EAGER, "out=mine", "store=s.sqlite", "wandb=disabled"]
-    code, _, err = run("scripts.run_search", *words, cwd=tmp_path)
+    code, _, err = call("search", *words, cwd=tmp_path)
     assert code != 0
     assert "holds other files" in err
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["thesis.txt"]
@@ -109,13 +103,13 @@ def test_folders_of_others_are_refused_before_anything_is_measured(tmp_path):
 
 def test_measure_reports_repeatability_and_writes_csv(tmp_path):
     words = [EAGER, "subnets=3", "sittings=2", "resolution=[128,128]", "csv=m.csv", "store=s.sqlite"]
-    code, out, err = run("scripts.measure_device", *words, cwd=tmp_path)
+    code, out, err = call("measure", *words, cwd=tmp_path)
     assert code == 0, err
     assert re.search(r"repeatability over 3 subnets: median difference [\d.]+%", out)
     assert len((tmp_path / "m.csv").read_text().splitlines()) == 4
-    code, out, _ = run("scripts.measure_device", "export_csv=all.csv", "store=s.sqlite", cwd=tmp_path)
+    code, out, _ = call("measure", "export_csv=all.csv", "store=s.sqlite", cwd=tmp_path)
     assert code == 0
-    code, out, _ = run("scripts.measure_device", "import_csv=all.csv", "store=t.sqlite", cwd=tmp_path)
+    code, out, _ = call("measure", "import_csv=all.csv", "store=t.sqlite", cwd=tmp_path)
     count = int(re.search(r"added (\d+) visits", out)[1])
     assert count == len((tmp_path / "all.csv").read_text().splitlines()) - 1
 
@@ -124,7 +118,7 @@ def test_measure_under_an_instruction_set_limit_starts_itself_again(tmp_path):
     if "sse4_1" not in cpu_flags():
         pytest.skip("no x86 CPU")
     words = [EAGER, "target.isa=sse41", "subnets=2", "resolution=128", "store=s.sqlite"]
-    code, out, err = run("scripts.measure_device", *words, cwd=tmp_path)
+    code, out, err = run("measure", *words, cwd=tmp_path)
     assert code == 0, err
     assert "at most sse41" in out
     free = here(engine="torch_eager")
@@ -133,14 +127,14 @@ def test_measure_under_an_instruction_set_limit_starts_itself_again(tmp_path):
         (sitting,) = store.sittings(replace(free, isa="sse41"))
     assert sitting.facts["limits"] == {"ONEDNN_MAX_CPU_ISA": "SSE41", "ATEN_CPU_CAPABILITY": "default"}
     assert sitting.engine_version.endswith("DEFAULT")  # what PyTorch itself says it runs
-    code, _, err = run("scripts.measure_device", *words[:1], "target.isa=sse41,avx", "-m", cwd=tmp_path)
+    code, _, err = run("measure", *words[:1], "target.isa=sse41,avx", "-m", cwd=tmp_path)
     assert code != 0
     assert "not to a sweep" in err
 
 
 def test_a_killed_measurement_keeps_every_finished_visit(tmp_path):
     words = [EAGER, "subnets=20", "resolution=[128,128]", "store=s.sqlite"]
-    process = command("scripts.measure_device", *words, cwd=tmp_path)
+    process = start("measure", *words, cwd=tmp_path)
     path, end = tmp_path / "s.sqlite", time.time() + 90
     visits = 0
     while visits < 30 and time.time() < end and process.poll() is None:
@@ -162,27 +156,23 @@ def test_a_killed_measurement_keeps_every_finished_visit(tmp_path):
 @pytest.mark.parametrize(
     ("module", "words", "message"),
     [
-        ("scripts.adapt_device", ["samples=1"], "samples=1 must be 0 or at least 2"),
-        ("scripts.adapt_device", ["target.engine=tensorrt"], "unknown engine 'tensorrt'"),
-        ("scripts.adapt_device", [EAGER, "target.precision=int8"], "precision=int8"),
-        ("scripts.measure_device", ["target.isa=sse41"], "onnxruntime takes no instruction-set limit"),
-        ("scripts.measure_device", ["target.isa=sse"], "Did you mean 'sse41'?"),
-        ("scripts.adapt_device", ["sample=5"], "Did you mean 'samples'?"),
-        ("scripts.adapt_device", ["target=v100_b64"], "not this machine"),
-        ("scripts.measure_device", [EAGER, "names=absent.txt"], "no such file"),
-        (
-            "scripts.measure_device",
-            [EAGER, "sittings=0"],
-            "sittings=0: Input should be greater",
-        ),
-        ("scripts.build_lookup_table", [EAGER, "resolutions=[100]"], "resolutions=[100]"),
-        ("scripts.run_search", ["predictor=run:absent"], "no file absent/predictor.npz"),
-        ("scripts.run_search", ["target=here", "target.engine=openvino", "target.batch=0"], "batch"),
-        ("scripts.run_search", ["target=v100_b64", "target.batch=2"], "states a fact"),
+        ("adapt", ["samples=1"], "samples=1 must be 0 or at least 2"),
+        ("adapt", ["target.engine=tensorrt"], "unknown engine 'tensorrt'"),
+        ("adapt", [EAGER, "target.precision=int8"], "precision=int8"),
+        ("measure", ["target.isa=sse41"], "onnxruntime takes no instruction-set limit"),
+        ("measure", ["target.isa=sse"], "Did you mean 'sse41'?"),
+        ("adapt", ["sample=5"], "Did you mean 'samples'?"),
+        ("adapt", ["target=v100_b64"], "not this machine"),
+        ("measure", [EAGER, "names=absent.txt"], "no such file"),
+        ("measure", [EAGER, "sittings=0"], "sittings=0: Input should be greater"),
+        ("lookup-table", [EAGER, "resolutions=[100]"], "resolutions=[100]"),
+        ("search", ["predictor=run:absent"], "no file absent/predictor.npz"),
+        ("search", ["target=here", "target.engine=openvino", "target.batch=0"], "batch"),
+        ("search", ["target=v100_b64", "target.batch=2"], "states a fact"),
     ],
 )
 def test_bad_requests_are_one_line(tmp_path, module, words, message):
-    code, _, err = run(module, *words, cwd=tmp_path)
+    code, _, err = call(module, *words, cwd=tmp_path)
     assert code != 0
     assert message in err
     assert "Traceback" not in err
@@ -198,7 +188,7 @@ def test_lookup_table_is_built_and_read_back(tmp_path):
         "out=lut",
         "store=s.sqlite",
     ]
-    code, _, err = run("scripts.build_lookup_table", *words, cwd=tmp_path)
+    code, _, err = call("lookup-table", *words, cwd=tmp_path)
     assert code == 0, err
     from latency.predictors import lookup_table
 

@@ -13,7 +13,7 @@ from latency.measuring.store import Store
 from search.ranking import rank as ranking
 from search.ranking.timed_models import Timing, Torchvision
 from supernet import registry
-from tests.e2e.test_commands import command, search
+from tests.e2e.commands import call
 from tests.e2e.test_report import CATCH, CHROMIUM
 
 COLUMNS = """
@@ -36,9 +36,7 @@ e,80.0,8.0,8.5,7.5,55
 
 
 def rank(*words, cwd):
-    process = command("scripts.rank_models", *words, cwd=cwd)
-    out, err = process.communicate(timeout=120)
-    return process.returncode, out, err
+    return call("rank", *words, cwd=cwd)
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +107,9 @@ def test_report_in_a_browser(ranked, tmp_path):
 
 
 def test_front_of_a_search_is_ranked(tmp_path):
-    code, out, err = search("budget=600", "searcher.population=50", "wandb=disabled", "out=run", cwd=tmp_path)
+    code, out, err = call(
+        "search", "budget=600", "searcher.population=50", "wandb=disabled", "out=run", cwd=tmp_path
+    )
     assert code == 0, err
     assert "p_efficient" in out
     code, out, err = rank("table=search_run", "table.folder=run", "draws=300", "out=ranked", cwd=tmp_path)
