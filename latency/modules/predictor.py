@@ -353,7 +353,7 @@ def _restored(name: str, about: Mapping[str, Any], arrays: Mapping[str, NDArray[
 class Modules:
     """A saved module predictor (`base`, of `make modules`) brought to today's conditions by a few subnets."""
 
-    base: str = ""
+    base: str = ""  # FILE.npz
 
     def fit(self, data: LatencyData) -> ModulesLatency:
         """The predictor of the target of these samples."""

@@ -103,12 +103,14 @@ class Ensemble:
     `rounds` of re-weighting; `resolutions` leaves out sources that do not cover them, `without` by name.
     """
 
+    # strengths averaged over, in units of that of the known devices
     counts: Strengths = (0.01, 0.03, 0.1, 0.3)
     footprints: Strengths = (0.01, 0.1, 1.0)
     parts: Strengths = (0.03,)
-    rounds: Annotated[int, Field(ge=0)] = 1
+    rounds: Annotated[int, Field(ge=0)] = 1  # of re-weighting samples
+    # [lowest,highest]: leave out sources that do not cover these input sides
     resolutions: tuple[int, int] | None = None
-    without: tuple[str, ...] = ()
+    without: tuple[str, ...] = ()  # sources to leave out, by name
 
     def sources(self, space: SearchSpace) -> list[Source]:
         """The known devices that a fit uses; footprints are features anyway. ValueError if none is left."""

@@ -152,9 +152,10 @@ class Neural:
 
     encoding: Encoding = "one_hot"
     hidden: tuple[Annotated[int, Field(ge=1)], ...] = (400, 400, 400)
-    log: bool = True
+    log: bool = True  # learn the logarithm of the latency
     standardise: bool = True
     training: Training = Training()
+    # [first,past] rows that choose the epoch and give the intervals; None: a random 15%
     validation: tuple[int, int] | None = None
     seed: int = 0
 
@@ -234,8 +235,8 @@ class FineTune:
     averaged. Below MIN_TUNED samples the line is all.
     """
 
-    base: str = ""
-    layers: Literal["head", "all"] = "all"
+    base: str = ""  # .safetensors of make fit ARGS="learner=neural ..."
+    layers: Literal["head", "all"] = "all"  # all, or head: a new last layer (arXiv 2101.00732)
     training: Training = Training(
         epochs=60, batch=32, learning_rate=3e-4, weight_decay=0.0, loss="mse", patience=15
     )

@@ -50,11 +50,12 @@ OTHER_ENGINE_STD = 1.0  # the same if the known device ran another engine: eager
 class Transfer:
     """`resolutions` leaves out sources that do not cover them; `without` leaves out sources by name."""
 
-    tau: Annotated[float, Field(gt=0)] = 1.0
-    rounds: Annotated[int, Field(ge=1)] = 8
-    correct: bool = True
+    tau: Annotated[float, Field(gt=0)] = 1.0  # how freely the weights leave their prior
+    rounds: Annotated[int, Field(ge=1)] = 8  # of robust re-weighting
+    correct: bool = True  # let parts of the mix be off by a factor, where the samples say so
+    # [lowest,highest]: leave out sources that do not cover these input sides
     resolutions: tuple[int, int] | None = None
-    without: tuple[str, ...] = ()
+    without: tuple[str, ...] = ()  # sources to leave out, by name
 
     def sources(self, space: SearchSpace) -> list[Source]:
         """The sources that a fit uses. ValueError if none is left."""

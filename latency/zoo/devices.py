@@ -58,7 +58,7 @@ class ZooMaple(Maple):
     on this machine.
     """
 
-    operators: bool = False
+    operators: bool = False  # True: time operators here and learn from the devices measured by us
 
     def fit(self, data: LatencyData) -> MaplePredictor:
         """The predictor of the target of these samples, 2 or more."""

@@ -51,11 +51,12 @@ class LINAS(Stateless):
     .832; with 20 generations .752, .845, with 100 .754, .855. Their standard errors are .004 to .011.
     """
 
-    batch: Annotated[int, Field(ge=1)] = 10
+    batch: Annotated[int, Field(ge=1)] = 10  # proposed between two fits of the predictors
+    # from the smallest to the largest network, before there is anything to predict from
     first: Annotated[int, Field(ge=2)] = 20
-    population: Annotated[int, Field(ge=4)] = 100
+    population: Annotated[int, Field(ge=4)] = 100  # of the NSGA-II on the predictions
     generations: Annotated[int, Field(ge=1)] = 50
-    pool: Annotated[int, Field(ge=1)] = 300
+    pool: Annotated[int, Field(ge=1)] = 300  # candidates that a batch is chosen from
 
     def __post_init__(self) -> None:
         self._evaluator: Evaluator | None = None

@@ -38,9 +38,11 @@ class NoisyNSGA2(NSGA2):
     by the probability of being efficient in place of crowding. Measured in benchmarks/efficiency.py.
     """
 
+    # relative standard deviation of an observed cost, one for all or one per objective
     spread: Spread | tuple[Spread, ...] = 0.03
+    # expected dominance depth, then crowding; probability: of being efficient, in place of crowding
     select: Literal["depth", "probability"] = "depth"
-    denoise: bool = True
+    denoise: bool = True  # pull costs to an additive model of the genes, as far as the noise asks for it
     draws: Annotated[int, Field(ge=10)] = 50
 
     def ask(self, space: SearchSpace, archive: Archive, rng: Rng) -> Genomes:

@@ -219,6 +219,7 @@ class TrainingCost:
     """
 
     gpu: str = FITTED_ON
+    # training_step.json of make adapt ARGS="target.engine=torch_training target.batch=16": this machine
     step_file: Path | None = None
     images: int = 1_281_167  # ImageNet training images
     batch: int = 256

@@ -43,8 +43,8 @@ Watch = Callable[[int, int], None]  # subnets measured so far, and of how many
 class SupernetAccuracy:
     """Top-1 of the subnets of the supernet in a run folder of `make train`, measured when asked for."""
 
-    folder: Path
-    part: Literal["val", "test"] = "val"
+    folder: Path  # run folder of make train
+    part: Literal["val", "test"] = "val"  # images that count: val; test is for what comes out of the search
     images: Annotated[int, Field(ge=1)] | None = None  # the first so many of the part; null: all
     calibrated: bool = True  # false only shows what calibration is worth
     store: Path | None = None  # null: accuracies.sqlite in the folder

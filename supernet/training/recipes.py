@@ -71,7 +71,7 @@ class Sandwich:
 
     random: Annotated[int, Field(ge=0)] = 1
     largest_first: Annotated[float, Field(ge=0, lt=1)] = 0.35
-    distil: bool = False
+    distil: bool = False  # True: all but the largest learn its outputs (in-place distillation)
 
     def phases(self, space: SearchSpace) -> tuple[Phase, ...]:
         others: list[Subnet] = ["random"] * self.random

@@ -65,7 +65,7 @@ def test_searchers_build(name):
 @pytest.mark.parametrize("name", registry.names("evaluator"))
 def test_evaluators_build(name, tmp_path):
     """And load nothing before they are asked."""
-    node = registry.load("evaluator", name)
+    node = registry.complete(registry.load("evaluator", name))
     model = registry.build({**node, "folder": str(tmp_path)})
     with pytest.raises(ValueError, match=str(tmp_path)):
         model.predict(np.zeros((1, 3), np.int8))
@@ -91,7 +91,7 @@ def test_learners_fit_and_predict(name, rng, tmp_path, modules_of):
         genomes[:, space.index["r"]] = space.levels[space.index["r"]]  # it knows steps of 16 pixels only
     ms = catalogue.predictor("epyc_ort").predict(genomes, target).mean
     data = LatencyData(target, genomes, ms, np.full(24, np.nan))
-    node = registry.load("learner", name)
+    node = registry.complete(registry.load("learner", name))
     if "training" in node:
         node["training"] |= {"epochs": 2, "batch": 8}
     if name == "fine_tune":

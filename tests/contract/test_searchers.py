@@ -42,7 +42,7 @@ def steps(searcher, archive, rng, count):
 
 
 def build(name):
-    node = registry.load("searcher", name)
+    node = registry.complete(registry.load("searcher", name))
     small = {"population": 20, "batch": 20}
     return registry.build({key: small.get(key, value) for key, value in node.items()})
 
