@@ -36,7 +36,7 @@ from supernet.files import artifact
 from supernet.files.tables import Table
 from supernet.space import get_space
 from supernet.surrogates.int8_change import Int8Change
-from supernet.training.train import Processes
+from supernet.training.step import Processes
 from supernet.weights import network
 from supernet.weights.images import Images
 from supernet.weights.live_memory import executor, live_peak_bytes

@@ -30,7 +30,7 @@ from supernet.training.depthwise import SmallMaps
 from supernet.training.finetune import FineTuning, fine_tune
 from supernet.training.measured_accuracy import SupernetAccuracy
 from supernet.training.recipes import Phase, ProgressiveShrinking, Recipe, Sandwich, epochs_of
-from supernet.training.train import Optimisation
+from supernet.training.step import Optimisation, draw, processes
 from supernet.weights import network
 from supernet.weights import subnet as subnets
 from supernet.weights.images import Images, ImageSet
@@ -68,10 +68,9 @@ def trained(
     if not (out / train.SUMMARY).exists():
         node = {"_target_": "supernet.weights.images.ImageSet", **asdict(images)}
         config = {"data": node, "seed": seed, **asdict(optimisation), "recipe": repr(recipe)}
-        train.train(
-            get_space(SPACE), images.load(), recipe, optimisation, seed=seed, out=out, config=config,
-            validate_every=10,
-        )  # fmt: skip
+        plan = train.Plan(get_space(SPACE), images.load(), recipe, optimisation, seed)
+        with processes() as group:
+            train.train(plan, out, config, group, validate_every=10)
     return json.loads((out / train.SUMMARY).read_text())
 
 
@@ -147,7 +146,7 @@ def work(recipe: Recipe, epochs: int, side: int = 32) -> float:
 
 def _work_of_epoch(phase: Phase, space: SearchSpace) -> float:
     narrow = phase.restricted(space)
-    steps = np.concatenate([train.draw(phase, narrow, seed=0, epoch=0, step=s) for s in range(100)])
+    steps = np.concatenate([draw(phase, narrow, seed=0, epoch=0, step=s) for s in range(100)])
     teacher = footprint.of(space, network.largest(space), "macs")[0] if phase.distil == "teacher" else 0.0
     return float(3 * footprint.of(space, steps, "macs").sum() / 100 + teacher)
 
@@ -191,7 +190,7 @@ def stand_alone(options: Options) -> None:
         weight_decay=JUDGE.weight_decay,
     )  # fmt: skip
     names = get_space(SPACE).format(genomes)
-    with train.processes() as group:
+    with processes() as group:
         for i, name in enumerate(names):
             if name not in trained_alone:
                 tuned = fine_tune(accuracy.trained, accuracy.data, genomes[i : i + 1], recipe, group)
@@ -217,7 +216,7 @@ def cost(options: Options) -> None:
     genomes = random_subnets(10, 32, seed=31)  # 11 and 23 were looked at when the form was chosen
     recipe = FineTuning(epochs=1, batch=64, distil=False)
     rounds = np.empty((3, len(genomes)))
-    with train.processes() as group:
+    with processes() as group:
         for k in range(len(rounds)):
             for i in range(len(genomes)):
                 found = fine_tune(model, part, genomes[i : i + 1], recipe, group)

@@ -14,8 +14,8 @@ from search import command
 from supernet.files import artifact
 from supernet.files.run_folder import RunFolder
 from supernet.surrogates.training_cost import TrainingCost
-from supernet.training import train
 from supernet.training.finetune import FineTuned, FineTuning, energy_kwh, fine_tune
+from supernet.training.step import processes
 from supernet.weights import network
 from supernet.weights import subnet as subnets
 from supernet.weights.images import Images
@@ -51,7 +51,7 @@ def task(options: Options, config: dict[str, Any]) -> None:
     space.check_resolutions(genome, trained.resolution, f"the supernet in {folder}")
     out = command.run_folder(options.out or folder / "subnet", "finetune")
     held = RunFolder(out, subnets.FILE).hold(config)
-    with held, train.processes() as group, Console().status("loading") as status:
+    with held, processes() as group, Console().status("loading") as status:
 
         def watch(done: int, loss: float) -> None:
             status.update(f"epoch {done} of {recipe.epochs}, loss {loss:.3f}")

@@ -19,7 +19,7 @@ from supernet import registry
 from supernet.deploy import model, shrink
 from supernet.files import artifact
 from supernet.files.tables import Table
-from supernet.training import train
+from supernet.training.step import processes
 from supernet.weights import network
 from supernet.weights import subnet as subnets
 from supernet.weights.images import Images
@@ -58,7 +58,7 @@ def task(options: Options, config: dict[str, Any]) -> None:
     asked = {key: config[key] for key in ("supernet", "architecture", "shrink", "seed", "watts")}
     asked["int8_engine"] = engine
     subnets.parse(options.architecture)  # a typo is refused before anything is written
-    with train.processes() as group, Console().status("loading") as status:
+    with processes() as group, Console().status("loading") as status:
         bench = shrink.Bench(
             trained,
             images,

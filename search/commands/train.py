@@ -16,7 +16,7 @@ from search import command
 from supernet import registry
 from supernet.files.sinks import Bar, Sink, Wandb
 from supernet.training import measured_accuracy, train
-from supernet.training.train import Optimisation
+from supernet.training.step import Optimisation, processes
 
 SHOWN = {"phase": "{}", "loss": "loss {:.3f}", "val_largest": "val {:.3f}", "val_smallest": ".. {:.3f}"}
 
@@ -44,25 +44,17 @@ def task(options: Options, config: dict[str, Any]) -> None:
         options.data["root"] = str(Path(options.data["root"]).resolve())
         config = config | {"data": options.data}
     torch.set_num_threads(options.threads)
-    with train.processes() as group:
+    with processes() as group:
         sinks: list[Sink] = []
         if group.rank == 0:
             sinks.append(Bar("train", optimisation.epochs, SHOWN))
             if options.wandb != "disabled":
                 sinks.append(Wandb(out, config, options.wandb))
         try:
-            trained = train.train(
-                registry.build(options.space),
-                registry.build(options.data).load(),
-                registry.build(options.recipe),
-                optimisation,
-                seed=options.seed,
-                out=out,
-                config=config,
-                sinks=sinks,
-                validate_every=options.validate_every,
-                group=group,
-            )
+            images, space = registry.build(options.data).load(), registry.build(options.space)
+            plan = train.Plan(space, images, registry.build(options.recipe), optimisation, options.seed)
+            every = options.validate_every
+            trained = train.train(plan, out, config, group, sinks=sinks, validate_every=every)
         except KeyboardInterrupt:
             command.stop("train", out)
         if group.rank == 0:

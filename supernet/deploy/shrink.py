@@ -28,7 +28,7 @@ from supernet.files.run_folder import RunFolder
 from supernet.files.tables import Table
 from supernet.measures import MEASURES
 from supernet.training.finetune import FineTuning, energy_kwh, train_alone
-from supernet.training.train import Processes
+from supernet.training.step import Processes
 from supernet.weights import live_memory, network, quality
 from supernet.weights import subnet as subnets
 from supernet.weights.images import Images, Part

@@ -19,7 +19,7 @@ from torch.nn.functional import cross_entropy, softmax
 
 from supernet.arrays import Genomes
 from supernet.training.depthwise import SmallMaps
-from supernet.training.train import DivergedError, Processes, rate_at, set_rate, sgd
+from supernet.training.step import DivergedError, Processes, begin, rate_at, sgd
 from supernet.weights import subnet as subnets
 from supernet.weights.images import Epoch, Images, training_batches
 from supernet.weights.network import Trained, initialise
@@ -134,7 +134,7 @@ def _train_epoch(
     for step, (pictures, labels) in enumerate(loader):
         pictures, labels = pictures.to(device), labels.to(device)
         rate = recipe.rate * rate_at(epoch * len(loader) + step, recipe.epochs * len(loader))
-        set_rate(optimiser, rate)
+        begin(optimiser, rate)
         with SmallMaps():
             logits = subnet.module(pictures)
         loss = cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
@@ -147,7 +147,6 @@ def _train_epoch(
                 f"the loss became NaN or infinite in step {step + 1} of epoch {epoch + 1} at a rate "
                 f"of {rate:.3g}; nothing was written. Start again with a lower rate="
             )
-        optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
         total += float(loss.detach())

@@ -12,7 +12,7 @@ DIGITS = {"_target_": "supernet.weights.images.ImageSet", "source": "digits", "r
 
 @pytest.fixture(scope="session")
 def training():
-    """Trains `ofa_small` on a part of the digits in a folder, with options of `train.Optimisation`."""
+    """Trains `ofa_small` on a part of the digits in a folder, with options of `Optimisation`."""
     import warnings
 
     with warnings.catch_warnings():
@@ -22,7 +22,8 @@ def training():
 
     from supernet import registry
     from supernet.space import get_space
-    from supernet.training import train
+    from supernet.training.step import Optimisation, processes
+    from supernet.training.train import Plan, train
 
     torch.set_num_threads(1)
 
@@ -38,17 +39,11 @@ def training():
     ) -> Any:
         node = {**DIGITS, "train_images": images, "val": val, "calibration": min(images, 256)}
         given = {"epochs": 3, "batch": 64, "forward_batch": 32, "rate": 0.05, **options}
-        return train.train(
-            get_space("ofa_small"),
-            registry.build(node).load(),
-            recipe,
-            train.Optimisation(**given),
-            seed=seed,
-            out=out,
-            config={"data": node, "seed": seed, **given},
-            sinks=sinks,
-            validate_every=100,
-        )
+        data = registry.build(node).load()
+        plan = Plan(get_space("ofa_small"), data, recipe, Optimisation(**given), seed)
+        config = {"data": node, "seed": seed, **given}
+        with processes() as group:
+            return train(plan, out, config, group, sinks=sinks, validate_every=100)
 
     return run
 
@@ -71,7 +66,7 @@ def bench() -> Any:
     from supernet import registry
     from supernet.deploy import shrink
     from supernet.space import get_space
-    from supernet.training import train
+    from supernet.training.step import processes
     from supernet.weights import network
 
     torch.set_num_threads(1)
@@ -83,5 +78,5 @@ def bench() -> Any:
         module = network.supernet(space, 10)
     facts = {"classes": 10, "resolution": [16, 16], "mean": list(images.mean), "std": list(images.std)}
     trained = network.Trained(space, module, facts, "none")
-    with train.processes() as group:
+    with processes() as group:
         yield shrink.Bench(trained, images, group, narrow=False)

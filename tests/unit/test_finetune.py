@@ -11,7 +11,7 @@ from supernet.surrogates import training_cost
 from supernet.surrogates.training_cost import Steps, StepTime
 from supernet.training.finetune import FineTuning, energy_kwh, fine_tune
 from supernet.training.measured_accuracy import SupernetAccuracy
-from supernet.training.train import Processes, processes
+from supernet.training.step import Processes, processes
 from supernet.weights import network
 from supernet.weights import subnet as subnets
 from supernet.weights.images import Images

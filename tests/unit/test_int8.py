@@ -10,7 +10,7 @@ from latency.measuring.machine import pairs_overflow
 from supernet import registry
 from supernet.deploy import int8, onnx, openvino, shrink
 from supernet.deploy import model as deployed_model
-from supernet.training import train
+from supernet.training.step import processes
 from supernet.weights import network
 from supernet.weights.images import Images
 
@@ -51,7 +51,7 @@ def test_int8_models_follow_the_network(engine, trained_folder, tmp_path):
     for package in registry.load("engine", engine)["requires"]:
         pytest.importorskip(package)
     supernet, images = network.load(trained_folder), Images.from_run_folder(trained_folder)
-    with train.processes() as group:
+    with processes() as group:
         here = shrink.Bench(supernet, images, group, narrow=pairs_overflow(), engine=engine)
         plain, small = shrink.run(shrink.Recipe(steps=(shrink.Int8(images=64),)), SMALL, here, tmp_path, {})
     assert small.card["precision"] == "int8"

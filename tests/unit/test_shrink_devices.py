@@ -8,7 +8,7 @@ import torch
 from other_device import DEVICE, OtherDevice
 
 from supernet.deploy import fake_quant, shrink
-from supernet.training.train import Processes
+from supernet.training.step import Processes
 from supernet.weights import subnet as subnets
 
 SMALL = "ofa_small r16 d1-1-1 k3-3-3 e3-3-3 ft0"

@@ -10,6 +10,7 @@ from supernet.files import run_folder
 from supernet.space import get_space
 from supernet.training import train
 from supernet.training.recipes import Phase, ProgressiveShrinking, Sandwich, epochs_of
+from supernet.training.step import DivergedError, Learner, Optimisation, draw, processes, rate_at
 from supernet.weights import network
 
 
@@ -73,21 +74,21 @@ def test_epochs_follow_the_shares():
 def test_subnets_of_a_step():
     space = get_space("ofa_small")
     phase = Sandwich(random=3).phases(space)[-1]
-    drawn = train.draw(phase, phase.restricted(space), seed=1, epoch=2, step=3)
+    drawn = draw(phase, phase.restricted(space), seed=1, epoch=2, step=3)
     space.check(drawn)
     assert (drawn[0] == network.largest(space)[0]).all()
     assert (drawn[1] == network.smallest(space)[0]).all()
     assert len(np.unique(drawn, axis=0)) == 5
-    again = train.draw(phase, phase.restricted(space), seed=1, epoch=2, step=3)
+    again = draw(phase, phase.restricted(space), seed=1, epoch=2, step=3)
     assert (again == drawn).all()
-    seeded = train.draw(phase, phase.restricted(space), seed=2, epoch=2, step=3)
+    seeded = draw(phase, phase.restricted(space), seed=2, epoch=2, step=3)
     assert (seeded[2:] != drawn[2:]).any()
-    other = train.draw(phase, phase.restricted(space), seed=1, epoch=2, step=4)
+    other = draw(phase, phase.restricted(space), seed=1, epoch=2, step=4)
     assert (other[2:] != drawn[2:]).any(axis=1).all()
 
 
 def test_the_rate_rises_then_falls_as_a_cosine():
-    rates = [train.rate_at(step, 100) for step in range(100)]
+    rates = [rate_at(step, 100) for step in range(100)]
     assert rates[:4] == [0.25, 0.5, 0.75, 1.0]
     assert rates[4] == 1.0
     assert rates[52] == pytest.approx(0.5)
@@ -119,16 +120,16 @@ def test_killed_training_resumes_to_the_same_bits(tmp_path, training, recipe, op
 
 
 def test_divergence_keeps_the_last_good_checkpoint(tmp_path, training, monkeypatch):
-    good = train.rate_at
+    good = rate_at
     monkeypatch.setattr(train, "rate_at", lambda step, steps: good(step, steps) if step < 2 else 1e30)
-    with pytest.raises(train.DivergedError, match=r"step 2 of epoch 2 .* checkpoint of epoch 1 is kept"):
+    with pytest.raises(DivergedError, match=r"step 2 of epoch 2 .* checkpoint of epoch 1 is kept"):
         training(tmp_path / "run", Sandwich(), images=128)
     tensors, facts = network.read(tmp_path / "run" / "checkpoint.safetensors", train.CHECKPOINT_KIND)
     assert len(facts["history"]) == 1
     assert all(tensor.isfinite().all() for tensor in tensors.values())
     assert not (tmp_path / "run" / "supernet.safetensors").exists()
     monkeypatch.setattr(train, "rate_at", lambda step, steps: good(step, steps) if step < 3 else np.inf)
-    with pytest.raises(train.DivergedError, match=r"step 2 of epoch 2 .* checkpoint of epoch 1 is kept"):
+    with pytest.raises(DivergedError, match=r"step 2 of epoch 2 .* checkpoint of epoch 1 is kept"):
         training(tmp_path / "run", Sandwich(), images=128)  # in the last step: the epoch counts for nothing
     monkeypatch.undo()
     with pytest.raises(ValueError, match=r"other settings \(rate=0.05, now 0.01\)"):
@@ -159,13 +160,13 @@ def test_subnets_learn_the_outputs_of_the_first(tmp_path, training):
     images = ImageSet(source="digits", resolution=(16, 16), val=300, train_images=64).load()
     recipe = Sandwich(random=0, largest_first=0, distil=True)
     phase = recipe.phases(space)[0]
-    genomes = train.draw(phase, space, seed=0, epoch=0, step=0)
+    genomes = draw(phase, space, seed=0, epoch=0, step=0)
     pixels, labels = next(iter(images.batches("train", 16, 32)))
-    plan = train.Optimisation(epochs=1, batch=32, forward_batch=32, label_smoothing=0.1)
-    with train.processes() as group:
-        run = train._Run(space, images, recipe, plan, 0, tmp_path, group)
+    plan = Optimisation(epochs=1, batch=32, forward_batch=32, label_smoothing=0.1)
+    with processes() as group:
+        run = Learner(space, 10, plan, group, seed=0)
     run.module.train()
-    losses = run._pass(phase, genomes, pixels, labels, 1)
+    losses = run.add_gradients(phase, genomes, pixels, labels, 1)
     assert losses.shape == (2,)
     gradient = {name: p.grad.clone() for name, p in run.module.named_parameters() if p.grad is not None}
     run.module.zero_grad()

@@ -1,0 +1,269 @@
+"""One step of a supernet's training: processes, optimiser, and the losses and gradients of its subnets.
+
+Letters: b images of a forward pass, k subnets of a step.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import torch
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass as checked_dataclass
+from torch.nn.functional import cross_entropy, softmax
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from supernet.arrays import Genomes
+from supernet.space import SearchSpace
+from supernet.training.depthwise import SmallMaps
+from supernet.training.recipes import Phase
+from supernet.weights import network
+
+SMOOTH_START = 0.04  # share of a cosine's steps in which the learning rate rises to its value
+
+
+class DivergedError(ValueError):
+    """The loss is no number any more."""
+
+
+@checked_dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+class Optimisation:
+    """SGD with Nesterov momentum; the rate rises linearly, then falls as a cosine to 0."""
+
+    epochs: Annotated[int, Field(ge=1)] = 40
+    batch: Annotated[int, Field(ge=2)] = 128  # images of a step, over all processes
+    forward_batch: Annotated[int, Field(ge=2)] = 64  # images that share the statistics of batch norm
+    rate: Annotated[float, Field(gt=0)] = 0.1
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-4  # not of biases and batch norms
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    ema: Annotated[float, Field(gt=0, lt=1)] | None = None  # decay per step of averaged weights
+    amp: Literal["auto", "off"] = "auto"  # auto: bf16 (else fp16) on a GPU, full precision on a CPU
+
+    def __post_init__(self) -> None:
+        if self.batch % self.forward_batch:
+            raise ValueError(
+                f"forward_batch={self.forward_batch} must divide batch={self.batch}: a step is cut into "
+                "equal forward passes"
+            )
+
+    def precision(self, device: torch.device) -> torch.dtype | None:
+        """The type of numbers in forward passes on a device; None: the full precision of the weights."""
+        if self.amp == "off" or device.type != "cuda":
+            return None
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+
+
+@dataclass(frozen=True)
+class Processes:
+    """The processes that train together, and the device of this one."""
+
+    rank: int
+    world: int
+    device: torch.device
+
+    def mean(self, values: torch.Tensor) -> torch.Tensor:
+        """The mean over all processes."""
+        if self.world == 1:
+            return values
+        shared = values.to(self.device)
+        torch.distributed.all_reduce(shared)
+        return shared.cpu() / self.world
+
+    def wait(self) -> None:
+        """Go on when all processes have come here."""
+        if self.world > 1:
+            torch.distributed.barrier()
+
+
+@contextmanager
+def processes(*, seconds: float = 1800) -> Iterator[Processes]:
+    """This process alone, or the group that `torchrun` started it in (NCCL on GPUs, Gloo on CPUs)."""
+    rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    device = network.best_device()
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    if world == 1:
+        yield Processes(rank, world, device)
+        return
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    torch.distributed.init_process_group(backend, timeout=timedelta(seconds=seconds))
+    try:
+        yield Processes(rank, world, device)
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+def draw(phase: Phase, space: SearchSpace, *, seed: int, epoch: int, step: int) -> Genomes:
+    """(k, d) the subnets of a step, the same in every process. `space` is restricted to the phase."""
+    rng = np.random.default_rng([seed, epoch, step, 1])
+    drawn = space.network(space.sample(len(phase.subnets), rng))
+    fixed = {"largest": network.largest(space)[0], "smallest": network.smallest(space)[0]}
+    return np.stack([fixed.get(name, row) for name, row in zip(phase.subnets, drawn, strict=True)])
+
+
+def rate_at(step: int, steps: int) -> float:
+    """Factor of the learning rate at a step of a cosine of `steps` with a linear start."""
+    start = max(1, round(SMOOTH_START * steps))
+    if step < start:
+        return (step + 1) / start
+    return 0.5 * (1 + float(np.cos(np.pi * (step - start) / max(1, steps - start))))
+
+
+def sgd(module: torch.nn.Module, rate: float, momentum: float, weight_decay: float) -> torch.optim.SGD:
+    """Nesterov SGD; biases and batch norms do not decay."""
+    decayed = [p for p in module.parameters() if p.ndim > 1]
+    plain = [p for p in module.parameters() if p.ndim == 1]
+    return torch.optim.SGD(
+        [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}],
+        lr=rate,
+        momentum=momentum,
+        nesterov=momentum > 0,
+    )
+
+
+def begin(optimiser: torch.optim.Optimizer, rate: float) -> None:
+    """Begin a step at a learning rate, without gradients."""
+    for settings in optimiser.param_groups:
+        settings["lr"] = rate
+    optimiser.zero_grad(set_to_none=True)
+
+
+class Learner:
+    """A supernet that is trained: its weights, their optimiser and moving average, and its teacher.
+
+    Weights follow from the seed.
+    """
+
+    def __init__(
+        self, space: SearchSpace, classes: int, optimisation: Optimisation, group: Processes, seed: int
+    ) -> None:
+        self.space, self.optimisation, self.group = space, optimisation, group
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            self.module = network.supernet(space, classes)
+            network.initialise(self.module)
+        network.with_native_activations(self.module)
+        self.module.to(device=group.device, memory_format=torch.channels_last)
+        self.teacher: Any = None
+        self.average: Any = None
+        if optimisation.ema is not None:
+            averaging = get_ema_multi_avg_fn(optimisation.ema)  # type: ignore[no-untyped-call]
+            self.average = AveragedModel(self.module, multi_avg_fn=averaging)
+        self.precision = optimisation.precision(group.device)
+        self.scaler = torch.amp.GradScaler(group.device.type, enabled=self.precision == torch.float16)
+        self._new_optimiser()
+
+    def _new_optimiser(self) -> None:
+        plan = self.optimisation
+        self.optimiser = sgd(self.module, plan.rate, plan.momentum, plan.weight_decay)
+
+    @property
+    def result(self) -> Any:
+        """The network that a finished training leaves: with averaged weights where they are asked for."""
+        return self.module if self.average is None else self.average.module
+
+    def enter(self, phase: Phase) -> None:
+        """What a phase begins with: a teacher, sorted channels, an optimiser without momentum."""
+        if phase.distil == "teacher" and self.teacher is None:
+            self._copy_teacher()
+        if phase.sort_channels:
+            self.module.re_organize_middle_weights(expand_ratio_stage=phase.open["e"] - 2)
+            self.module.to(memory_format=torch.channels_last)  # as after a resume: rounding depends on it
+        if phase.restart:
+            self._new_optimiser()
+
+    def _copy_teacher(self) -> None:
+        network.set_active(self.module, self.space, network.largest(self.space))
+        self.teacher = copy.deepcopy(self.module).requires_grad_(False)
+
+    @cached_property
+    def _forward(self) -> Any:
+        if self.group.world == 1:
+            return self.module
+        # A subnet leaves most parameters without gradient, and which ones changes from step to step.
+        return torch.nn.parallel.DistributedDataParallel(
+            self.module, find_unused_parameters=True, broadcast_buffers=False
+        )
+
+    def add_gradients(
+        self, phase: Phase, genomes: Genomes, pictures: torch.Tensor, labels: torch.Tensor, passes: int
+    ) -> torch.Tensor:
+        """Losses (k,) of the subnets on the (b, ...) images of a forward pass, over the passes of a step;
+        adds their gradients."""
+        pictures, labels = pictures.to(self.group.device), labels.to(self.group.device)
+        kind, smoothing = self.group.device.type, self.optimisation.label_smoothing
+        autocast = nullcontext() if self.precision is None else torch.autocast(kind, dtype=self.precision)
+        losses = torch.zeros(len(genomes), dtype=torch.float64)
+        soft: torch.Tensor | None = None
+        if phase.distil == "teacher":
+            with torch.no_grad(), autocast:
+                soft = softmax(self.teacher.train()(pictures).float(), dim=1)
+        for k in range(len(genomes)):
+            network.set_active(self.module, self.space, genomes[k : k + 1])
+            with SmallMaps(), autocast:
+                logits = self._forward(pictures).float()
+            if phase.distil == "in_place" and soft is not None:
+                loss = cross_entropy(logits, soft)
+            else:
+                loss = cross_entropy(logits, labels, label_smoothing=smoothing)
+                if phase.distil == "teacher":
+                    loss = loss + cross_entropy(logits, soft)  # type: ignore[arg-type]
+            if phase.distil == "in_place" and soft is None:
+                soft = softmax(logits.detach(), dim=1)
+            share = loss / (passes if phase.summed else len(genomes) * passes)
+            self.scaler.scale(share).backward()  # type: ignore[no-untyped-call]
+            losses[k] = loss.detach().cpu().double() / passes
+        return losses
+
+    def finish_step(self) -> None:
+        """Move the weights, and their average, by the gradients."""
+        self.scaler.step(self.optimiser)
+        self.scaler.update()
+        if self.average is not None:
+            self.average.update_parameters(self.module)
+
+    def is_finite(self) -> bool:
+        """Whether all weights are numbers."""
+        return all(bool(torch.isfinite(parameter).all()) for parameter in self.module.parameters())
+
+    # ------------------------------------------------------------------ checkpoints
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """What `restore` needs, beside the state of the scaler, to go on bit by bit."""
+        names = {id(parameter): name for name, parameter in self.module.named_parameters()}
+        momentum = {
+            names[id(parameter)]: state["momentum_buffer"]
+            for parameter, state in self.optimiser.state.items()
+            if state.get("momentum_buffer") is not None
+        }
+        parts = {"model": self.module.state_dict(), "momentum": momentum}
+        for part, owner in (("teacher", self.teacher), ("average", self.average)):
+            parts[part] = {} if owner is None else owner.state_dict()
+        return {f"{part}.{name}": tensor for part, held in parts.items() for name, tensor in held.items()}
+
+    def restore(self, tensors: Mapping[str, torch.Tensor], path: Path) -> None:
+        """Take the state of `tensors` over; `path` is where they are from."""
+        parts: dict[str, dict[str, torch.Tensor]] = {}
+        for name, tensor in tensors.items():
+            part, _, rest = name.partition(".")
+            parts.setdefault(part, {})[rest] = tensor.to(self.group.device)
+        network.fill(self.module, parts["model"], path)
+        parameters = dict(self.module.named_parameters())
+        for name, buffer in parts.get("momentum", {}).items():
+            layout = torch.channels_last if buffer.ndim == 4 else torch.contiguous_format
+            state = self.optimiser.state[parameters[name]]
+            state["momentum_buffer"] = buffer.contiguous(memory_format=layout)
+        if "teacher" in parts:
+            self._copy_teacher()
+            network.fill(self.teacher, parts["teacher"], path)
+        if self.average is not None:
+            self.average.load_state_dict(parts["average"])
