@@ -18,7 +18,12 @@ from supernet.files.sinks import Bar, Sink, Wandb
 from supernet.training import measured_accuracy, train
 from supernet.training.step import Optimisation, processes
 
-SHOWN = {"phase": "{}", "loss": "loss {:.3f}", "val_largest": "val {:.3f}", "val_smallest": ".. {:.3f}"}
+SHOWN = {
+    "phase": "{}",
+    "loss": "loss {:.3f}",
+    "val_largest": "largest {:.3f}",
+    "val_smallest": "smallest {:.3f}",
+}
 
 
 @dataclass(frozen=True, kw_only=True, config=command.CONFIG)
