@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import yaml
 
-from latency import adaptation
-from latency.predictors import transfer
+from latency.predictors.transfer import Transfer
 from latency.target import Target
+from latency.zoo import adaptation
 from search import problem
 from search.run import Search
 from search.searchers.nsga2 import NSGA2
@@ -94,7 +94,7 @@ def test_files_of_others_are_never_taken_over(tmp_path):
 def test_a_kept_predictor_of_another_target_says_what_differs(tmp_path):
     target = Target(name="t", device="v100", space="ofa_mbv3_w1.0", engine="torch_eager")
     kept = tmp_path / "predictor.npz"
-    transfer.Transfer().from_specification(target).save(kept)
+    Transfer().from_specification(target).save(kept)
     for changes, words in (
         ({"space": "ofa_mbv3_w1.2"}, r"\(space ofa_mbv3_w1.0, not ofa_mbv3_w1.2\)"),
         ({"batch": 4, "isa": "avx2"}, r"\(batch 1, not 4, isa None, not avx2\)"),
