@@ -15,6 +15,7 @@ from torch.nn.functional import conv2d
 from torch.overrides import TorchFunctionMode
 
 Pair = tuple[int, int]
+DEFAULTS = (None, None, None, 1, 0, 1, 1)  # of conv2d: x, weight, bias, stride, padding, dilation, groups
 
 
 class SmallMaps(TorchFunctionMode):
@@ -22,10 +23,10 @@ class SmallMaps(TorchFunctionMode):
     the gradient of their weights up shift by shift. Outputs are the same, gradients up to rounding."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is conv2d and not kwargs and _pays(*args):
-            x, weight, bias, stride = args[:4]
-            found = _Depthwise.apply(x, weight, _pair(stride))
-            return found if bias is None else found + bias.view(1, -1, 1, 1)
+        if func is conv2d and not kwargs and _pays(complete := (*args, *DEFAULTS[len(args) :])):
+            x, weight, bias, stride = complete[:4]
+            output = Depthwise.apply(x, weight, _pair(stride))
+            return output if bias is None else output + bias.view(1, -1, 1, 1)
         return func(*args, **(kwargs or {}))
 
 
@@ -34,15 +35,9 @@ def _pair(value: int | Sequence[int]) -> Pair:
     return both[0], both[-1]
 
 
-def _pays(
-    x: torch.Tensor,
-    weight: torch.Tensor,
-    bias: torch.Tensor | None = None,
-    stride: int | Sequence[int] = 1,
-    padding: int | Sequence[int] | str = 0,
-    dilation: int | Sequence[int] = 1,
-    groups: int = 1,
-) -> bool:
+def _pays(arguments: tuple[Any, ...]) -> bool:
+    """Whether conv2d with all its seven positional arguments is such a convolution, in training on a CPU."""
+    x, weight, _, _, padding, dilation, groups = arguments
     kernel = weight.shape[-1]
     return (
         x.ndim == 4
@@ -57,7 +52,9 @@ def _pays(
     )
 
 
-class _Depthwise(torch.autograd.Function):
+class Depthwise(torch.autograd.Function):
+    """A depthwise convolution with padding kernel // 2 and without bias; see `weight_gradient`."""
+
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor, stride: Pair) -> torch.Tensor:
         ctx.save_for_backward(x, weight)
@@ -84,7 +81,7 @@ def weight_gradient(x: torch.Tensor, gradient: torch.Tensor, kernel: int, stride
     from its input (n, c, h, w) and the gradient of its output: a sum of products per place in the kernel."""
     pixels, of_output = x.permute(0, 2, 3, 1), gradient.permute(0, 2, 3, 1)
     channels = x.shape[1]
-    found = x.new_zeros((channels, 1, kernel, kernel))
+    total = x.new_zeros((channels, 1, kernel, kernel))
     rows, columns = (
         [_overlap(k - kernel // 2, step, side, out) for k in range(kernel)]
         for step, side, out in zip(stride, x.shape[2:], gradient.shape[2:], strict=True)
@@ -92,8 +89,8 @@ def weight_gradient(x: torch.Tensor, gradient: torch.Tensor, kernel: int, stride
     for i, (top, top_out) in enumerate(rows):
         for j, (left, left_out) in enumerate(columns):
             product = pixels[:, top, left] * of_output[:, top_out, left_out]
-            found[:, 0, i, j] = product.reshape(-1, channels).sum(0)
-    return found
+            total[:, 0, i, j] = product.reshape(-1, channels).sum(0)
+    return total
 
 
 def _overlap(shift: int, stride: int, side: int, out: int) -> tuple[slice, slice]:

@@ -115,14 +115,14 @@ class SupernetAccuracy:
         own.check(genomes)
         own.check_resolutions(genomes, self.resolutions, f"the supernet in {self.folder}")
         names = own.format(own.network(genomes))
-        known = self.accuracies.values(self.facts)
-        missing = [name for name in dict.fromkeys(names) if name not in known]
-        for done, (name, found) in enumerate(self._measured(missing), start=1):
-            self.accuracies.add(self.facts, name, found)
-            known[name] = found
+        counts = self.accuracies.values(self.facts)
+        missing = [name for name in dict.fromkeys(names) if name not in counts]
+        for done, (name, measured) in enumerate(self._measured(missing), start=1):
+            self.accuracies.add(self.facts, name, measured)
+            counts[name] = measured
             if watch is not None:
                 watch(done, len(missing))
-        return np.array([known[name].correct for name in names], np.float64)
+        return np.array([counts[name].correct for name in names], np.float64)
 
     def _measured(self, names: Sequence[str]) -> Iterator[tuple[str, Measured]]:
         if self.workers == 1 or len(names) < 2:
@@ -179,33 +179,33 @@ def sample(space: SearchSpace, count: int, seed: int) -> Genomes:
     ValueError when the space has fewer.
     """
     rng = np.random.default_rng(seed)
-    found = np.concatenate([network.largest(space), network.smallest(space)])[:count]
+    genomes = np.concatenate([network.largest(space), network.smallest(space)])[:count]
     for _ in range(100):
-        if len(found) == count:
-            return found
-        pool = np.concatenate([found, space.network(space.sample(2 * count, rng))])
+        if len(genomes) == count:
+            return genomes
+        pool = np.concatenate([genomes, space.network(space.sample(2 * count, rng))])
         _, first = np.unique(pool, axis=0, return_index=True)
-        found = pool[np.sort(first)][:count]
+        genomes = pool[np.sort(first)][:count]
     raise ValueError(f"{space.name} as restricted has fewer than {count} different networks")
 
 
 def write_csv(path: Path, accuracy: SupernetAccuracy) -> int:
     """Write every subnet of the setting as a tidy CSV that `make fit ARGS="what=accuracy ..."` reads; returns
     how many."""
-    space, known = accuracy.trained.space, accuracy.accuracies.values(accuracy.facts)
-    if not known:
+    space, counts = accuracy.trained.space, accuracy.accuracies.values(accuracy.facts)
+    if not counts:
         raise ValueError(f"{accuracy.accuracies.path} holds no subnet of this supernet and these images yet")
-    genomes = space.parse(known)
+    genomes = space.parse(counts)
     shown = [axis for axis in space.axes if not axis.deploy]
     values = space.values(genomes)[:, [space.index[axis.name] for axis in shown]]
     macs = space.layers(genomes).macs()
     heads = [*(axis.name for axis in shown), "macs", "top1", "images", "architecture"]
     rows = (
-        [*row, mac, f"{found.correct / found.images:.6f}", found.images, name]
-        for row, mac, (name, found) in zip(values.tolist(), macs.tolist(), known.items(), strict=True)
+        [*row, mac, f"{measured.correct / measured.images:.6f}", measured.images, name]
+        for row, mac, (name, measured) in zip(values.tolist(), macs.tolist(), counts.items(), strict=True)
     )
     artifact.write_text(path, Table.from_rows(heads, rows).csv())
-    return len(known)
+    return len(counts)
 
 
 def describe(trained: Trained, folder: Path) -> str:

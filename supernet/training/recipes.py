@@ -53,11 +53,11 @@ class Recipe(Protocol):
 
 def letters(space: SearchSpace) -> dict[str, int]:
     """Most levels of any gene, by letter, of the genes that change the network."""
-    found: dict[str, int] = {}
+    levels: dict[str, int] = {}
     for axis in space.axes:
         if axis.letter != "r" and not axis.deploy:
-            found[axis.letter] = max(found.get(axis.letter, 1), len(axis.values))
-    return found
+            levels[axis.letter] = max(levels.get(axis.letter, 1), len(axis.values))
+    return levels
 
 
 @checked_dataclass(frozen=True, config=ConfigDict(extra="forbid"))
@@ -105,7 +105,7 @@ class ProgressiveShrinking:
 
     def phases(self, space: SearchSpace) -> tuple[Phase, ...]:
         levels = letters(space)
-        found = [Phase("largest", 180, {}, ("largest",))]
+        phases = [Phase("largest", 180, {}, ("largest",))]
         opened: dict[str, int] = {}
         for letter, name, subnets in (
             ("k", "kernel", 1),
@@ -120,7 +120,7 @@ class ProgressiveShrinking:
                 opened = {**opened, letter: count}
                 last = count == levels[letter]
                 drawn: list[Subnet] = ["random"] * subnets
-                found.append(
+                phases.append(
                     Phase(
                         name if len(steps) == 1 else f"{name} {count - 1}",
                         120 if last else 25,
@@ -132,7 +132,7 @@ class ProgressiveShrinking:
                         sort_channels=letter == "e",
                     )
                 )
-        return tuple(found)
+        return tuple(phases)
 
 
 def epochs_of(phases: tuple[Phase, ...], epochs: int) -> tuple[int, ...]:

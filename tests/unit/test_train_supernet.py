@@ -5,13 +5,17 @@ import math
 
 import numpy as np
 import pytest
+import torch
+from other_device import DEVICE, OtherDevice
+from torch.nn.functional import cross_entropy
 
 from supernet.files import run_folder
 from supernet.space import get_space
 from supernet.training import train
 from supernet.training.recipes import Phase, ProgressiveShrinking, Sandwich, epochs_of
-from supernet.training.step import DivergedError, Learner, Optimisation, draw, processes, rate_at
+from supernet.training.step import DivergedError, Learner, Optimisation, Processes, draw, processes, rate_at
 from supernet.weights import network
+from supernet.weights.images import ImageSet
 
 
 class Stop:
@@ -151,11 +155,6 @@ def test_wrong_settings_are_refused_before_training(tmp_path, training):
 
 def test_subnets_learn_the_outputs_of_the_first(tmp_path, training):
     """The losses of a step against the definition, from logits that are computed here."""
-    import torch
-    from torch.nn.functional import cross_entropy
-
-    from supernet.weights.images import ImageSet
-
     space = get_space("ofa_small")
     images = ImageSet(source="digits", resolution=(16, 16), val=300, train_images=64).load()
     recipe = Sandwich(random=0, largest_first=0, distil=True)
@@ -187,9 +186,33 @@ def test_subnets_learn_the_outputs_of_the_first(tmp_path, training):
             assert torch.allclose(parameter.grad, gradient[name], rtol=1e-3, atol=1e-5)
 
 
-def test_sorting_channels_leaves_the_largest_subnet_as_it_is(trained_folder):
-    import torch
+def test_a_step_happens_on_the_device_of_the_group():
+    """Losses and weights after a step as on the CPU, with a teacher and with averaged weights."""
+    space = get_space("ofa_small")
+    images = ImageSet(source="digits", resolution=(16, 16), val=300, train_images=64).load()
+    phase = Phase("all", 1, {"k": 2, "d": 3, "e": 3}, ("largest", "smallest"), distil="teacher")
+    genomes = draw(phase, space, seed=0, epoch=0, step=0)
+    pixels, labels = next(iter(images.batches("train", 16, 32)))
+    plan = Optimisation(batch=32, forward_batch=32, ema=0.9)
 
+    def step(device):
+        learner = Learner(space, 10, plan, Processes(0, 1, device), seed=0)
+        learner.enter(phase)
+        learner.module.train()
+        losses = learner.add_gradients(phase, genomes, pixels, labels, 1)
+        learner.finish_step()
+        return losses, {name: tensor.to("cpu") for name, tensor in learner.tensors().items()}
+
+    losses, tensors = step(torch.device("cpu"))
+    with OtherDevice():
+        other_losses, other_tensors = step(DEVICE)
+    assert torch.allclose(losses, other_losses, rtol=1e-4)
+    assert tensors.keys() == other_tensors.keys()
+    for name, tensor in tensors.items():
+        assert torch.allclose(tensor.float(), other_tensors[name].float(), rtol=1e-3, atol=1e-4), name
+
+
+def test_sorting_channels_leaves_the_largest_subnet_as_it_is(trained_folder):
     trained = network.load(trained_folder)
     space, module = trained.space, trained.module.eval()
     picture = torch.randn(4, 3, 16, 16, generator=torch.Generator().manual_seed(0))
