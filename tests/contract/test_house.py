@@ -61,23 +61,15 @@ ALLOWED: dict[str, set[str]] = {
     "crowded_rooms": {
         "latency/predictors",
     },
-    "long_files": {
-        "supernet.training.train",
-    },
     "many_parameters": {
         "latency.zoo.adaptation:adapt",
         "latency.measuring.here:here",
         "latency.measuring.session:time_jobs",
         "latency.target:modules",
         "supernet.layers:LayerBuilder.add",
-        "supernet.training.depthwise:_pays",
-        "supernet.training.train:_Run.__init__",
-        "supernet.training.train:train",
     },
     "private_names_in_tests": {
-        "test_depthwise.py: depthwise._Depthwise",
         "test_ensemble.py: ensemble._counts",
-        "test_train_supernet.py: train._Run",
         "test_transfer.py: transfer._families",
     },
 }
