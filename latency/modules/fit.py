@@ -30,7 +30,7 @@ from latency.modules.data import ModuleData
 from latency.modules.fitted import Fitted
 from latency.modules.kinds import module_kind
 from latency.modules.medn import Medn
-from latency.modules.predictor import ModuleModel, ModulesLatency, features
+from latency.modules.predictor import Models, ModuleModel, ModulesLatency, features
 from latency.modules.selection import Candidate, Selection
 from latency.target import Target
 from supernet import registry
@@ -196,7 +196,7 @@ def predictor(target: Target, fits: Fits, chosen: Selection | None = None) -> Mo
     picked = (chosen or fits.selection).models
     scores = fits.test_scores(chosen or fits.selection)
     facts = {"selection": dict(picked), "test_accuracy": {n: round(s.accuracy, 2) for n, s in scores.items()}}
-    models = {name: fits.models[name][model] for name, model in picked.items()}
+    models = Models({name: fits.models[name][model] for name, model in picked.items()})
     return ModulesLatency(target, models, facts=facts)
 
 

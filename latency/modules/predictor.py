@@ -6,7 +6,7 @@ misses: in a network engines fuse over the ends of modules and keep layouts that
 The correction is a factor per module kind, milliseconds per module and per element that passes between
 modules, so that it stays a sum and every OFA space collapses into a table.
 
->>> predictor = load(Path("runs/mine/predictor.npz"))
+>>> predictor = interface.load_as(ModulesLatency, Path("runs/mine/predictor.npz"))
 >>> predictor.predict(genomes, predictor.target).mean  # ms
 
 Letters: n modules or networks, q features, t module kinds.
@@ -15,8 +15,8 @@ Letters: n modules or networks, q features, t module kinds.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, field, replace
 from dataclasses import dataclass as plain_dataclass
+from dataclasses import field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ from latency.modules.data import CONDITIONS
 from latency.modules.fitted import Fitted
 from latency.modules.kinds import module_kind
 from latency.modules.kinds.module_kind import Module, ModuleKind
+from latency.predictors import interface
 from latency.target import Target
 from supernet import slot_table
 from supernet.arrays import Floats, Genomes
@@ -44,7 +45,6 @@ from supernet.prediction import Prediction
 from supernet.slot_table import SlotTable
 from supernet.space import get_space
 
-FILE_KIND = "module latency predictor"
 RATES = (3e7, 3e6, 5e-3)  # MACs and elements per ms, and ms of a call: the scale of one core, see `features`
 CHANNELS, ALIGNED = ("cin", "cout", "channels"), 8  # kernels work on blocks of so many channels
 PRIOR_FACTOR = 0.25  # how far factors usually are from 1
@@ -108,6 +108,41 @@ class ModuleModel:
         return np.stack([self.ms(rows, conditions), np.ones(len(rows)), passed], axis=1)
 
 
+class Models(dict[str, ModuleModel]):
+    """The fitted regressions by module kind, as a file of a predictor keeps them."""
+
+    def stored(self) -> tuple[artifact.Arrays, Any]:
+        arrays: artifact.Arrays = {}
+        for name, model in self.items():
+            arrays |= {f"{name}/{key}": getattr(model, key).astype(np.float32) for key in ("mean", "scale")}
+            arrays |= {f"{name}/model/{key}": array for key, array in forms.stored(model.fitted).items()}
+        return arrays, {
+            name: {
+                "kind": model.kind.described(),
+                "conditions": list(model.condition_names),
+                "name": model.name,
+                "form": forms.form_of(model.fitted),
+            }
+            for name, model in self.items()
+        }
+
+    @classmethod
+    def restored(cls, arrays: artifact.Arrays, facts: Any) -> Models:
+        models = cls()
+        for name, about in facts.items():
+            prefix = f"{name}/model/"
+            own = {key.removeprefix(prefix): arrays[key] for key in arrays if key.startswith(prefix)}
+            models[name] = ModuleModel(
+                kind=module_kind.from_description(about["kind"]),
+                condition_names=tuple(about["conditions"]),
+                mean=arrays[f"{name}/mean"].astype(np.float64),
+                scale=arrays[f"{name}/scale"].astype(np.float64),
+                name=about["name"],
+                fitted=forms.restored(about["form"], own),
+            )
+        return models
+
+
 @plain_dataclass(frozen=True)
 class Correction:
     """network ms = sum of factor x ms of each module + per_call x modules + per_element x elements passed on.
@@ -155,7 +190,7 @@ class ModulesLatency:
     """
 
     target: Target
-    models: Mapping[str, ModuleModel]
+    models: Models
     correction: Correction = field(default_factory=Correction)
     relative_std: float = 0.1
     declared: Mapping[str, float] = field(default_factory=dict)  # declared conditions it answers for
@@ -299,54 +334,7 @@ class ModulesLatency:
         )
 
     def save(self, path: str | Path) -> None:
-        arrays: dict[str, NDArray[Any]] = {}
-        described = {}
-        for name, model in self.models.items():
-            arrays |= {f"{name}/{key}": getattr(model, key).astype(np.float32) for key in ("mean", "scale")}
-            arrays |= {f"{name}/model/{key}": array for key, array in forms.stored(model.fitted).items()}
-            described[name] = {
-                "kind": model.kind.described(),
-                "conditions": list(model.condition_names),
-                "name": model.name,
-                "form": forms.form_of(model.fitted),
-            }
-        facts = dict(
-            target=asdict(self.target),
-            models=described,
-            correction=asdict(self.correction),
-            relative_std=self.relative_std,
-            declared=dict(self.declared),
-            facts=dict(self.facts),
-        )
-        artifact.save(Path(path), FILE_KIND, arrays, facts)
-
-
-def load(path: Path) -> ModulesLatency:
-    """A saved predictor; ValueError that names the file when it is damaged or something else."""
-    arrays, facts = artifact.load(path, FILE_KIND)
-    try:
-        models = {name: _restored(name, about, arrays) for name, about in facts["models"].items()}
-        return ModulesLatency(
-            target=Target(**facts["target"]),
-            models=models,
-            correction=Correction(**facts["correction"]),
-            **{key: facts[key] for key in ("relative_std", "declared", "facts")},
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} is no usable {FILE_KIND} ({error}); left as it is") from error
-
-
-def _restored(name: str, about: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> ModuleModel:
-    prefix = f"{name}/model/"
-    fitted = {key.removeprefix(prefix): array for key, array in arrays.items() if key.startswith(prefix)}
-    return ModuleModel(
-        kind=module_kind.from_description(about["kind"]),
-        condition_names=tuple(about["conditions"]),
-        mean=arrays[f"{name}/mean"].astype(np.float64),
-        scale=arrays[f"{name}/scale"].astype(np.float64),
-        name=about["name"],
-        fitted=forms.restored(about["form"], fitted),
-    )
+        interface.save(self, path)
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
@@ -359,4 +347,4 @@ class Modules:
         """The predictor of the target of these samples."""
         if not self.base:
             raise ValueError("please give learner.base=FILE.npz, a predictor of make modules")
-        return load(Path(self.base)).adapt(data)
+        return interface.load_as(ModulesLatency, Path(self.base)).adapt(data)

@@ -16,10 +16,10 @@ from latency.measuring.jobs import Rounds
 from latency.measuring.store import Sitting, Store, Visit
 from latency.modules import data as module_data
 from latency.modules import design as module_design
-from latency.modules import fit, networks, predictor, tracing
+from latency.modules import fit, networks, tracing
 from latency.modules.design import Design
 from latency.modules.fit import Fitting
-from latency.modules.predictor import Correction, Networks
+from latency.modules.predictor import Correction, Models, Networks
 from latency.predictors import interface
 from latency.target import Target
 from latency.zoo import catalogue
@@ -74,7 +74,7 @@ def test_other_devices_engines_and_spaces_are_refused(modules_of, rng):
     fbnet = replace(TARGET, space="fbnet")
     with pytest.raises(ValueError, match="serve the OFA spaces, not fbnet"):
         found.predict(get_space("fbnet").sample(2, rng), fbnet)
-    few = replace(found, models={"mbconv": found.models["mbconv"]})
+    few = replace(found, models=Models(mbconv=found.models["mbconv"]))
     with pytest.raises(ValueError, match="knows no module of kind"):
         few.predict(get_space(TARGET.space).sample(2, rng), TARGET)
 
@@ -128,7 +128,7 @@ def test_its_file_is_all_of_it(modules_of, rng, tmp_path):
     assert again.correction == found.correction
     (tmp_path / "broken.npz").write_bytes((tmp_path / "mine.npz").read_bytes()[:2000])
     with pytest.raises(ValueError, match=r"broken.npz is damaged"):
-        predictor.load(tmp_path / "broken.npz")
+        interface.load(tmp_path / "broken.npz")
 
 
 def test_a_search_takes_it_for_any_condition(modules_of):
