@@ -108,12 +108,12 @@ class Fitting:
             *by_fold, final = (self._fit_all(learner, splits, fold) for fold in range(self.folds + 1))
             for name, split in splits.items():
                 cost = _timed(final[name], split.x), forms.stored_bytes(final[name])
-                said = split.left_out([fitted[name] for fitted in by_fold])
-                validation[name][model] = score(said, split.data.ms[split.train], *cost)
+                left_out = split.left_out([fitted[name] for fitted in by_fold])
+                validation[name][model] = score(left_out, split.data.ms[split.train], *cost)
                 models[name][model] = split.model(model, final[name])
                 tested = split.data.take(split.test)
-                said = models[name][model].ms(tested.rows, tested.conditions)
-                test[name][model] = score(said, tested.ms, *cost)
+                predicted = models[name][model].ms(tested.rows, tested.conditions)
+                test[name][model] = score(predicted, tested.ms, *cost)
             mean = _mean([scores[model] for scores in validation.values()])
             say(f"{model:11} accuracy {mean.accuracy:.2f}% on the rows left out of the folds")
         rows = {name: len(modules) for name, modules in data.items()}
@@ -200,16 +200,16 @@ def predictor(target: Target, fits: Fits, chosen: Selection | None = None) -> Mo
     return ModulesLatency(target, models, facts=facts)
 
 
-def accuracy(said: Floats, measured: Floats) -> float:
-    """Percent: the mean of max(0, 1 - |error| / truth), our definition: the paper gives none."""
-    return float(100 * np.maximum(0, 1 - np.abs(said / measured - 1)).mean())
+def accuracy(predicted: Floats, measured: Floats) -> float:
+    """The mean of max(0, 1 - |error| / truth) in percent; our definition, because the paper states none."""
+    return float(100 * np.maximum(0, 1 - np.abs(predicted / measured - 1)).mean())
 
 
-def score(said: Floats, measured: Floats, ms: float, size: int) -> Score:
-    """Of (n,) predictions that took `ms` per 100 with a model of `size` bytes; R2 is of the milliseconds."""
-    error = said - measured
+def score(predicted: Floats, measured: Floats, ms: float, size: int) -> Score:
+    """The score of (n,) predictions by a model that takes `ms` for 100 of them and weighs `size` bytes."""
+    error = predicted - measured
     r2 = 1 - float((error**2).sum() / ((measured - measured.mean()) ** 2).sum())
-    return Score(accuracy(said, measured), r2, float(100 * np.abs(error / measured).mean()), ms, size)
+    return Score(accuracy(predicted, measured), r2, float(100 * np.abs(error / measured).mean()), ms, size)
 
 
 def _timed(fitted: Fitted, x: Floats) -> float:

@@ -28,7 +28,7 @@ class Place:
 
 
 def places(table: LayerTable) -> list[Place]:
-    """The modules of these networks in the order they run.
+    """The modules of a batch of networks in the order they run.
 
     As the `ofa` package builds its networks: pools over windows outside of blocks are maxima, global pools
     are two means, a shortcut that waits for a convolution is added to it.
@@ -38,7 +38,7 @@ def places(table: LayerTable) -> list[Place]:
     while at < len(table.slot):
         matches = [(kind, match) for kind in module_kind.all_kinds() if (match := kind.listed(layers, at))]
         if not matches:
-            raise ValueError(f"no module kind covers layer {at} of these networks (see configs/module)")
+            raise ValueError(f"no module kind covers layer {at} of the networks (see configs/module)")
         kind, (inputs, count) = max(matches, key=lambda match: match[1][1])  # a block before its first layer
         modules.append(Place(kind.name, inputs, table.live[:, at], at))
         waits = table.live[:, at] & (table.held[:, at] > 0)

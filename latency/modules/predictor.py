@@ -17,7 +17,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass as plain_dataclass
 from dataclasses import field, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -155,7 +154,7 @@ class Correction:
     per_element: float = 0.0  # ms
 
     def weights(self, names: Sequence[str]) -> Floats:
-        """(t + 2,) factors of these kinds, then the coefficients that all kinds share."""
+        """(t + 2,) factors of the named kinds, then the coefficients that all kinds share."""
         factors = [self.factors.get(name, 1.0) for name in names]
         return np.array([*factors, self.per_call, self.per_element])
 
@@ -219,10 +218,9 @@ class ModulesLatency:
         """(n,) ms of canonical genomes of `target.space`, one of the OFA families."""
         if target.key != self.target.key:
             return self.at(target).predict(genomes, target)
-        mean = self._table.of(get_space(target.space), genomes)
+        mean = self._table().of(get_space(target.space), genomes)
         return Prediction(mean, self.relative_std * mean)
 
-    @cached_property
     def _table(self) -> SlotTable:
         """Every different module of the space is predicted once, and the space becomes a table."""
         space = get_space(self.target.space)
@@ -344,7 +342,7 @@ class Modules:
     base: str = ""  # FILE.npz
 
     def fit(self, data: LatencyData) -> ModulesLatency:
-        """The predictor of the target of these samples."""
+        """The predictor of the target of the samples."""
         if not self.base:
             raise ValueError("please give learner.base=FILE.npz, a predictor of make modules")
         return interface.load_as(ModulesLatency, Path(self.base)).adapt(data)

@@ -1,4 +1,4 @@
-"""The modules of a network, found by running it once without numbers.
+"""The modules of a network, from running it once without numbers.
 
 Every call of a tensor function is recorded on the meta device (shapes only, no arithmetic), then convolutions
 take in the norm and activation that follow them, and runs of layers that make an inverted residual or a

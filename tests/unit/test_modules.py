@@ -218,6 +218,22 @@ def test_a_name_says_everything():
     assert module_design.parse(name)[1].tolist() == [64, 1000, 1, 8]
 
 
+def test_measured_networks_are_read_and_other_tables_are_refused(tmp_path):
+    path, name = tmp_path / "networks.csv", networks.subnets(TARGET.space, 1, 0)[0]
+    path.write_text(f"name,batch,threads,utilisation,ms\n{name},8,1,0,6.5\n")
+    read = networks.read_csv(path)
+    assert read.names == (name,)
+    assert (read.conditions == [[8, 1, 0]]).all()
+    assert read.ms == [6.5]
+    for table in (
+        f"name,batch,threads,ms\n{name},8,1,6.5\n",
+        f"name,batch,threads,utilisation,ms\n{name},8,1,0,x\n",
+    ):
+        path.write_text(table)
+        with pytest.raises(ValueError, match=r"networks.csv is no table of measured networks"):
+            networks.read_csv(path)
+
+
 def test_latency_beside_a_load_is_wall_time():
     busy = replace(TARGET, utilisation=0.5)
     visit = Visit("s", 0.0, "a", "candidate", 1, 1, (4.0,), (2.0,), 0.9)

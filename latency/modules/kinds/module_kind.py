@@ -115,7 +115,7 @@ class TableLayers:
         self._columns |= dict(rows=ones, means=ones, mode=zeros)  # as the `ofa` package builds its networks
 
     def are(self, at: int, *kinds: type[ModuleKind]) -> bool:
-        """Whether the layers from `at` on are of these kinds, and of one slot; absent ones are of any."""
+        """Whether the layers from `at` on are of some kinds, in one slot; absent ones are of any kind."""
         layers = slice(at, at + len(kinds))
         if at + len(kinds) > len(self.table.slot) or len(set(self.table.slot[layers].tolist())) > 1:
             return False
@@ -128,7 +128,7 @@ class TableLayers:
         return same & kind.covers({name: column[:, at] for name, column in self._columns.items()})
 
     def inputs(self, at: int, names: Sequence[str]) -> dict[str, Column]:
-        """(n,) values of these inputs of the layers at `at`."""
+        """(n,) values of the named inputs of the layers at `at`."""
         return {name: self._columns[name][:, at] for name in names}
 
 
@@ -160,7 +160,7 @@ class ModuleKind:
         return c, True
 
     def network(self, v: Values, parts: Any) -> Any:
-        """The torch module of these inputs; `parts` is `latency.modules.torch_parts`, with torch inside."""
+        """The torch module with some inputs; `parts` is `latency.modules.torch_parts`, with torch inside."""
         raise NotImplementedError
 
     def shape(self, v: Values) -> tuple[int, ...]:
@@ -172,7 +172,7 @@ class ModuleKind:
         raise NotImplementedError
 
     def traced(self, layers: Sequence[Layer]) -> tuple[dict[str, float], int] | None:
-        """Inputs and number of layers of the module that these layers of a network begin with, if any."""
+        """Inputs and number of layers of the module that the layers of a network begin with, if any."""
         first = layers[0]
         return ({name: first.inputs[name] for name in self.inputs}, 1) if first.kind is type(self) else None
 
@@ -183,11 +183,11 @@ class ModuleKind:
 
     # What follows from it.
     def __post_init__(self) -> None:
-        given, needed = {*self.ranges, *self.choices}, set(self.inputs)
-        if given != needed:
+        declared, needed = {*self.ranges, *self.choices}, set(self.inputs)
+        if declared != needed:
             raise ValueError(
                 f"module {self.name} has the inputs {', '.join(self.inputs)}; "
-                f"missing {sorted(needed - given)}, unknown {sorted(given - needed)}"
+                f"missing {sorted(needed - declared)}, unknown {sorted(declared - needed)}"
             )
 
     @property
