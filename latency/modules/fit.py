@@ -83,18 +83,14 @@ class Fits:
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class Fitting:
-    """How: the `models` of `configs/regressor` that compete, the parts, and what a selection may cost.
+    """How: the models that compete, the parts of the rows, and what a selection may cost."""
 
-    `max_ms` (of 100 predictions of each kind, summed) and `max_bytes` None: no limit. `seed` fixes the parts
-    and all fits.
-    """
-
-    models: tuple[str, ...] = ()
-    test_share: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    models: tuple[str, ...] = ()  # of `configs/regressor`; empty: all that are installed
+    test_share: Annotated[float, Field(gt=0, lt=1)] = 0.2  # rows that only report
     folds: Annotated[int, Field(ge=2)] = 4
-    max_ms: float | None = None
-    max_bytes: float | None = None
-    seed: int = 0
+    max_ms: float | None = None  # what 100 predictions of each kind may take in all
+    max_bytes: float | None = None  # what the predictor may weigh
+    seed: int = 0  # of the parts and all fits
 
     def fit(self, data: Mapping[str, ModuleData], say: Callable[[str], None] = lambda text: None) -> Fits:
         """All models of all kinds; ValueError when a kind has too few rows to be split."""

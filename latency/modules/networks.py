@@ -32,6 +32,11 @@ CLASSIFIER = "torchvision"
 SPACES = ("ofa_mbv3_w1.0", "ofa_mbv3_w1.2", "ofa_proxyless_w1.3", "ofa_resnet50")
 BATCHES = (1, 8)
 SEED = 0  # of the subnets that correct
+CORRECTING = """
+    mobilenet_v3_small efficientnet_b1 efficientnet_b2 mnasnet0_5 mnasnet0_75 mnasnet1_3 shufflenet_v2_x0_5
+    shufflenet_v2_x1_5 shufflenet_v2_x2_0 regnet_x_400mf regnet_y_800mf regnet_x_1_6gf regnet_y_1_6gf
+    resnet34 densenet169 squeezenet1_0 alexnet swin_t
+"""  # classifiers of torchvision that correct
 
 
 def subnets(space: str, count: int, seed: int) -> list[str]:
