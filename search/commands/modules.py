@@ -27,6 +27,7 @@ from supernet import registry
 from supernet.files.run_folder import RunFolder
 from supernet.files.tables import Table
 
+
 @dataclass(frozen=True, kw_only=True, config=command.CONFIG)
 class Options:
     """What `make modules` takes. Batch, threads and utilisation of the target are varied."""
