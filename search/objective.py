@@ -73,7 +73,8 @@ class Objective:
     @property
     def label(self) -> str:
         """The name, with its unit where the name does not say it."""
-        return self.name if self.unit in self.name else f"{self.name} ({self.unit})"
+        said = self.unit.lower() in ("", *self.name.lower().split("_"))
+        return self.name if said else f"{self.name} ({self.unit})"
 
     def cost(self, value: Floats) -> Floats:
         return -value if self.maximize else value

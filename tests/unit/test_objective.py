@@ -34,6 +34,19 @@ def test_costs_and_limits_by_hand(rng):
     assert np.allclose(violation, expected)
 
 
+@pytest.mark.parametrize(
+    ("name", "unit", "label"),
+    [
+        ("latency_ms", "ms", "latency_ms"),
+        ("training_kwh", "kWh", "training_kwh"),
+        ("steps", "s", "steps (s)"),
+        ("ratio", "", "ratio"),
+    ],
+)
+def test_labels_say_the_unit_once(name, unit, label):
+    assert Objective(name, unit, depth).label == label
+
+
 def test_extremes_are_found(rng):
     low, value = objective.extreme(Objective("depth", "blocks", depth, confidence=0.5), SPACE, rng)
     assert value == pytest.approx(10)
