@@ -37,7 +37,7 @@ ROUNDS = Rounds(fewest=5, most=8, block=256, session_bytes=1e7)
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class Design:
-    """What is measured of each module kind: `configs/modules.yaml`.
+    """What is measured of each module kind: the option `design` of `make modules`.
 
     `batches`, `threads` and `utilisations` are what conditions are drawn from; what is listed more often is
     drawn more often. `declared` are numbers that the user holds constant while measuring (a clock, a power
