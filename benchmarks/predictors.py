@@ -56,15 +56,6 @@ def macs_line(train: LatencyData, test: LatencyData) -> Floats:
     return np.asarray(design(test) @ weights)
 
 
-SHOWN = {
-    "MAPE %": "mape",
-    "median %": "median_ape",
-    "within 5%": "within_5",
-    "Spearman": "spearman",
-    "90% covers": "coverage_90",
-}
-
-
 def main() -> None:
     _, options = command.words(Options, ())
     results = {}

@@ -41,7 +41,7 @@ SMALL = {
     "benchmarks.linas run test": ["run FOLDER --part test seeds=1 budget=8 out=OUT/linas.json"],
     "benchmarks.measure_devices": [""],  # measures nothing where every device is there
     "benchmarks.module_tables": [
-        "modules networks load speed engine=onnxruntime rows=60 models=ridge,knn subnets=100 out=OUT"
+        "modules networks load speed engine=onnxruntime rows=60 models=ridge,svr subnets=100 out=OUT"
     ],
     "benchmarks.ofa_search": ["seeds=1 budget=400 generations=1 out=OUT/ofa.json"],
     "benchmarks.predictors": ["only=titan_rtx_b1 out=OUT/predictors.json"],
@@ -65,7 +65,18 @@ WRITES = {  # what the scripts that make shipped files write to
     "scripts.fit_training_cost": (training_cost, "FITTED", "training_cost.json"),
     "scripts.fit_zoo": (catalogue, "FOLDER", "."),
 }
-SLOW = ("findings", "selection", "modules", "int8", "table ", "peak", "digits", "fit_", *PROTOCOLS)
+SLOW = (
+    "findings",
+    "selection",
+    "modules",
+    "int8",
+    "table ",
+    "peak",
+    "digits",
+    "fit_",
+    "predictors",
+    *PROTOCOLS,
+)
 
 
 def quoted(pattern):
