@@ -28,12 +28,11 @@ from benchmarks.protocols.protocol import (
 )
 from latency.data import LatencyData
 from latency.perceptron import Training
-from latency.predictors import sampling
+from latency.predictors import baselines, sampling
 from latency.predictors.additive import Additive
 from latency.predictors.neural import FineTune, Neural, NeuralLatency
 from latency.predictors.sources import Source, sources_of
 from latency.predictors.transfer import Transfer
-from latency.zoo import adaptation
 from supernet.arrays import Floats, Genomes
 from supernet.space import get_space
 
@@ -86,7 +85,7 @@ def run(setting: Setting) -> Iterator[Row]:
                     "transfer, chosen samples": fitting(partial(Transfer().fit_from, known), chosen),
                 }
                 if n in (10, 50):
-                    near = network(adaptation.closest(gpus, samples).name)  # sums of tables have none
+                    near = network(baselines.closest(gpus, samples).name)  # sums of tables have none
                     tune = FineTune(training=setting.epochs(FineTune().training)).tune
                     ways["closest device's network, fine-tuned"] = fitting(partial(tune, near), samples)
                     ways |= simple(known, samples)

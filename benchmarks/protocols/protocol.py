@@ -21,12 +21,12 @@ from pydantic import TypeAdapter
 
 from latency.data import LatencyData
 from latency.perceptron import Training
+from latency.predictors import baselines
 from latency.predictors.additive import Additive
 from latency.predictors.interface import LatencyPredictor
 from latency.predictors.sources import Source
 from latency.scores import scores
 from latency.target import Target
-from latency.zoo import adaptation
 from supernet.arrays import Floats, Genomes, Ints
 from supernet.device import Device
 from supernet.files import tables
@@ -199,7 +199,7 @@ def simple(known: Sequence[Source], samples: LatencyData) -> dict[str, Fit]:
     """What every method has to beat."""
 
     def fit(name: str) -> Callable[[Genomes], Prediction]:
-        return lambda genomes: adaptation.baselines(known, samples, genomes)[name]
+        return lambda genomes: baselines.from_samples(known, samples, genomes)[name]
 
     return {name: partial(fit, name) for name in ("MACs line", "closest device x factor")}
 

@@ -15,7 +15,7 @@ from latency.measuring import jobs, machine
 from latency.measuring.store import Store
 from latency.scores import markdown
 from latency.zoo import adaptation, block_table
-from latency.zoo.adaptation import Adapted
+from latency.zoo.adaptation import Adaptation, Adapted
 from search import command
 from supernet import registry
 from supernet.files import artifact
@@ -100,22 +100,20 @@ def task(options: Options, config: dict[str, Any]) -> None:
     out = command.run_folder(options.out, f"adapt-{target.name}")
     if target.engine == TRAINING and options.samples < adaptation.MIN_STEPS:
         raise ValueError(f"samples={options.samples}: training steps need at least {adaptation.MIN_STEPS}")
+    how = Adaptation(
+        samples=options.samples,
+        tests=options.tests,
+        seed=options.seed,
+        chosen=options.chosen,
+        seconds=options.seconds,
+        resolution=command.resolution_range(options.resolution),
+        learner=registry.build(options.learner),
+    )
     print(f"{target.name}: {target}")
     console = Console()
     folder = RunFolder(out, "predictor.npz")
     with folder.hold(config), Store(options.store) as store, console.status("starting") as status:
-        adapted = adaptation.adapt(
-            target,
-            store=store,
-            learner=registry.build(options.learner),
-            resolution=command.resolution_range(options.resolution),
-            watch=command.watcher(status),
-            samples=options.samples,
-            tests=options.tests,
-            seed=options.seed,
-            chosen=options.chosen,
-            seconds=options.seconds,
-        )
+        adapted = adaptation.adapt(target, how, store=store, watch=command.watcher(status))
         status.update("measuring the rates of the machine")
         save(adapted, out)
     print(describe(adapted, options, out))

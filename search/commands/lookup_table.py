@@ -14,7 +14,7 @@ from latency.measuring import jobs
 from latency.measuring.store import Store
 from latency.scores import markdown, scores
 from latency.zoo import adaptation, block_table
-from latency.zoo.adaptation import Adapted
+from latency.zoo.adaptation import Adaptation, Adapted
 from latency.zoo.block_table import BuiltTable
 from search import command
 from supernet import registry
@@ -71,16 +71,14 @@ def task(options: Options, config: dict[str, Any]) -> None:
         files = built.save(out)
         adapted = None
         if options.tests:
-            adapted = adaptation.adapt(
-                target,
-                store=store,
-                learner=registry.build(options.learner),
-                resolution=(sides[0], sides[-1]),
-                watch=watch,
+            how = Adaptation(
                 samples=options.samples,
                 tests=options.tests,
                 seed=options.seed,
+                resolution=(sides[0], sides[-1]),
+                learner=registry.build(options.learner),
             )
+            adapted = adaptation.adapt(target, how, store=store, watch=watch)
     print(
         f"{len(built.quartiles_ms)} blocks in {built.seconds:.0f} s: {', '.join(path.name for path in files)}"
     )

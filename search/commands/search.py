@@ -17,6 +17,7 @@ from latency.predictors.by_precision import ByPrecision
 from latency.predictors.interface import LatencyPredictor
 from latency.target import Target
 from latency.zoo import adaptation, catalogue
+from latency.zoo.adaptation import Adaptation
 from search import command, models, problem, run, verify
 from search.models import QUANTITIES
 from supernet import registry
@@ -171,7 +172,8 @@ def _by_precision(
 def _adapted(target: Target, kept: Path, options: Options, store: Store) -> LatencyPredictor:
     with Console().status("measuring") as status:
         watch = command.watcher(status)
-        predictor = adaptation.for_run(target, kept, store=store, samples=options.samples, watch=watch)
+        how = Adaptation(samples=options.samples)
+        predictor = adaptation.for_run(target, kept, how, store=store, watch=watch)
     print(f"latency of {target.name}: {predictor.facts['samples']} subnets timed here (transfer)")
     return predictor
 

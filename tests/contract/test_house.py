@@ -58,11 +58,7 @@ MOST_FILES, MOST_LINES, MOST_LINES_OF_A_FUNCTION, MOST_PARAMETERS = 14, 450, 60,
 STARTER_LINES = 5  # a file of `scripts` starts a command, and is no code
 
 ALLOWED: dict[str, set[str]] = {
-    "crowded_rooms": {
-        "latency/predictors",
-    },
     "many_parameters": {
-        "latency.zoo.adaptation:adapt",
         "latency.measuring.here:here",
         "latency.measuring.session:time_jobs",
         "latency.target:modules",

@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 
 from latency.data import read_csv
+from latency.predictors import baselines
 from latency.predictors.sources import sources_of
 from latency.predictors.transfer import Transfer
 from latency.scores import scores
-from latency.zoo import adaptation, catalogue
+from latency.zoo import catalogue
 from supernet.space import get_space
 
 GPUS = [name for name in catalogue.targets_of("ofa_mbv3_w1.2") if "lut" not in name]
@@ -32,7 +33,7 @@ def test_ten_samples_of_a_gpu_that_no_source_has(data):
             samples = table.take(np.random.default_rng(seed).choice(3000, 10, replace=False))
             predicted = Transfer().fit_from(known, samples).predict(test.genomes, target)
             error.setdefault(name, []).append(scores(predicted, test.ms)["mape"])
-            simple = adaptation.baselines(known, samples, test.genomes)["MACs line"]
+            simple = baselines.from_samples(known, samples, test.genomes)["MACs line"]
             line.setdefault(name, []).append(scores(simple, test.ms)["mape"])
     assert np.mean(list(error.values())) <= 4.5
     assert np.mean(error["titan_rtx_b32"]) <= 2.0
@@ -58,7 +59,7 @@ def test_ten_of_our_own_measurements_adapt_the_other_engines(name):
         samples, test = measured.take(order[:10]), measured.take(order[10:210])
         found.append(scores(learner.fit(samples).predict(test.genomes, target), test.ms))
         known = learner.sources(get_space(target.space))
-        simple = adaptation.baselines(known, samples, test.genomes)["MACs line"]
+        simple = baselines.from_samples(known, samples, test.genomes)["MACs line"]
         line.append(scores(simple, test.ms)["mape"])
     mape = np.mean([row["mape"] for row in found])
     assert mape <= 4.0

@@ -7,11 +7,10 @@ import pytest
 
 from latency.data import LatencyData
 from latency.predictors import interface
-from latency.predictors.automatic import Automatic
-from latency.predictors.constant import Constant
-from latency.predictors.operator_table import OperatorTable
+from latency.predictors.baselines import Constant, OperatorTable
 from latency.scores import scores
 from latency.zoo import catalogue
+from latency.zoo.automatic import Automatic
 from supernet import registry
 from supernet.space import get_space
 

@@ -13,6 +13,7 @@ import yaml
 from latency.predictors.transfer import Transfer
 from latency.target import Target
 from latency.zoo import adaptation
+from latency.zoo.adaptation import Adaptation
 from search import problem
 from search.run import Search
 from search.searchers.nsga2 import NSGA2
@@ -100,4 +101,4 @@ def test_a_kept_predictor_of_another_target_says_what_differs(tmp_path):
         ({"batch": 4, "isa": "avx2"}, r"\(batch 1, not 4, isa None, not avx2\)"),
     ):
         with pytest.raises(ValueError, match=words):
-            adaptation.for_run(replace(target, **changes), kept, store=None, samples=10)
+            adaptation.for_run(replace(target, **changes), kept, Adaptation(), store=None)

@@ -14,6 +14,7 @@ from latency.predictors.sources import Source, common_resolutions
 from latency.predictors.transfer import Transfer
 from latency.target import Target
 from latency.zoo import adaptation
+from latency.zoo.adaptation import Adaptation
 from supernet import footprint, slot_table
 from supernet.prediction import QUANTILE
 from supernet.space import get_space
@@ -171,9 +172,9 @@ def test_bad_requests_are_refused_before_any_work(rng):
     with pytest.raises(ValueError, match="no such source"):
         Transfer(without=("v200",)).sources(space)
     with pytest.raises(ValueError, match="0 or at least 2"):
-        adaptation.adapt(NEW, store=None, samples=1)
+        Adaptation(samples=1)
     with pytest.raises(ValueError, match="goes beyond"):
-        adaptation.plan(NEW, Transfer(), (96, 224))
+        adaptation.plan(NEW, Adaptation(resolution=(96, 224)))
     narrow = [
         replace(known(space)[0], resolutions=(128, 160)),
         replace(known(space)[1], resolutions=(192, 224)),
@@ -186,15 +187,17 @@ def test_a_run_keeps_the_predictor_it_started_with(tmp_path, rng, monkeypatch):
     """What a new run uses is, to the last bit, what the same run reads when it is resumed."""
     space = get_space(SPACE)
     fitted = Transfer().fit_from(known(space), measured(space, made_up(space, 8), 10, rng))
-    monkeypatch.setattr(adaptation, "known_or_adapt", lambda target, **options: fitted)
-    first = adaptation.for_run(NEW, tmp_path / "run" / "predictor.npz", store=None, samples=10)
+    monkeypatch.setattr(adaptation, "known_or_adapt", lambda *_, **options: fitted)
+    first = adaptation.for_run(NEW, tmp_path / "run" / "predictor.npz", Adaptation(), store=None)
     monkeypatch.setattr(adaptation, "known_or_adapt", None)
-    second = adaptation.for_run(NEW, tmp_path / "run" / "predictor.npz", store=None, samples=10)
+    second = adaptation.for_run(NEW, tmp_path / "run" / "predictor.npz", Adaptation(), store=None)
     genomes = space.sample(50, rng)
     assert (first.predict(genomes, NEW).mean == second.predict(genomes, NEW).mean).all()
     assert first.relative_std == second.relative_std
     with pytest.raises(ValueError, match="choose another out="):
-        adaptation.for_run(replace(NEW, batch=4), tmp_path / "run" / "predictor.npz", store=None, samples=10)
+        adaptation.for_run(
+            replace(NEW, batch=4), tmp_path / "run" / "predictor.npz", Adaptation(), store=None
+        )
 
 
 def test_latencies_go_through_csv(tmp_path, rng):
