@@ -41,7 +41,8 @@ class Design:
 
     `batches`, `threads` and `utilisations` are what conditions are drawn from; what is listed more often is
     drawn more often. `declared` are numbers that the user holds constant while measuring (a clock, a power
-    limit); a later measuring with other values adds to the same store, and the predictor has them as inputs.
+    limit), as `+design.declared.clock_mhz=1800`; a later measuring with other values adds to the same store,
+    and the predictor has them as inputs.
     """
 
     kinds: tuple[str, ...] = ()  # empty: all

@@ -1,5 +1,6 @@
 """Module predictors: sums of modules, their correction, their files; and the data they are fitted on."""
 
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -23,7 +24,7 @@ from latency.modules.predictor import Correction, Models, Networks
 from latency.predictors import interface
 from latency.target import Target
 from latency.zoo import catalogue
-from search import models, problem
+from search import command, models, problem
 from supernet.space import get_space
 from supernet.weights import network
 
@@ -208,6 +209,13 @@ def test_modules_are_measured_once_and_read_back(tmp_path, monkeypatch):
     again = module_data.load(tmp_path / "data.npz")
     assert again[0] == target
     assert np.allclose(again[1]["linear"].ms, data["linear"].ms, rtol=1e-6)
+
+
+def test_declared_numbers_are_given_as_the_guide_says():
+    guide = (ROOT / "docs" / "modules.md").read_text()
+    (word,) = re.findall(r"`(\S*design\.declared\S*)`", guide)
+    design = command.compose("modules", ["target.engine=torch_eager", word])["design"]
+    assert Design(**design).declared == {"clock_mhz": 1800}
 
 
 def test_a_name_says_everything():
