@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from supernet import slot_table
 from supernet.arrays import Floats, Genomes
-from supernet.layers import Kind, LayerTable
+from supernet.layers import LayerKind, LayerTable
 from supernet.space import SearchSpace
 
 SIZES = (7, 14, 28)  # output sides at which pointwise convolutions are told apart
@@ -47,7 +47,7 @@ def _depthwise(kernel: int) -> Cost:
 def _pointwise(step: int) -> Cost:
     return lambda t: (
         t.layer_macs()
-        * ((t.kind == Kind.CONV) & (t.kernel == 1) & (t.groups <= 1))
+        * ((t.kind == LayerKind.CONV) & (t.kernel == 1) & (t.groups <= 1))
         * (np.digitize(t.out_size, SIZES) == step)
     )
 
@@ -56,8 +56,8 @@ COSTS: tuple[Cost, ...] = (  # (n, L) MACs; MACs of each class of layer; paramet
     LayerTable.layer_macs,
     *map(_depthwise, (3, 5, 7)),
     *map(_pointwise, range(len(SIZES) + 1)),
-    lambda t: t.layer_macs() * ((t.kind == Kind.CONV) & (t.kernel > 1) & (t.groups <= 1)),
-    lambda t: t.layer_macs() * (t.kind == Kind.LINEAR),
+    lambda t: t.layer_macs() * ((t.kind == LayerKind.CONV) & (t.kernel > 1) & (t.groups <= 1)),
+    lambda t: t.layer_macs() * (t.kind == LayerKind.LINEAR),
     LayerTable.layer_params,
     LayerTable.layer_activations,
     lambda t: t.live * 1,

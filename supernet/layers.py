@@ -16,7 +16,7 @@ from supernet.arrays import Floats, Ints
 BYTES_FP32 = 4
 
 
-class Kind(IntEnum):
+class LayerKind(IntEnum):
     """What a layer does. Only CONV and LINEAR have weights."""
 
     CONV = 0
@@ -72,10 +72,10 @@ class LayerTable:
     @property
     def out_size(self) -> Column:
         """(n, L) output side: ceil(size / stride), as 'same' padding gives; 1 after a global pool."""
-        return np.where(self.kind == Kind.GLOBAL_POOL, 1, -(-self.size // self.stride)).astype(np.int32)
+        return np.where(self.kind == LayerKind.GLOBAL_POOL, 1, -(-self.size // self.stride)).astype(np.int32)
 
     def _weights(self) -> Ints:
-        has = (self.kind <= Kind.LINEAR) & self.live
+        has = (self.kind <= LayerKind.LINEAR) & self.live
         return np.where(
             has, self.cin.astype(np.int64) // np.maximum(self.groups, 1) * self.cout * self.kernel**2, 0
         )
@@ -102,7 +102,7 @@ class LayerTable:
 
     def layer_activations(self) -> Ints:
         """(n, L) output elements of layers with weights, one image ("activations" of timm and RegNet)."""
-        return np.where(self.kind <= Kind.LINEAR, self._outputs(), 0)
+        return np.where(self.kind <= LayerKind.LINEAR, self._outputs(), 0)
 
     def resident(self) -> Ints:
         """(n, L) elements in memory while a layer runs: input, output and what waits beside them."""
@@ -155,7 +155,7 @@ class LayerBuilder:
 
     def add(
         self,
-        kind: Kind,
+        kind: LayerKind,
         cin: Ints | int,
         cout: Ints | int,
         *,
@@ -182,7 +182,7 @@ class LayerBuilder:
         self.live.append(alive)
         self.slot.append(slot)
         if size is None:
-            if kind == Kind.GLOBAL_POOL:
+            if kind == LayerKind.GLOBAL_POOL:
                 self.size = np.ones(self.n, np.int64)
             elif stride > 1:
                 self.size = np.where(alive, -(-self.size // stride), self.size)

@@ -52,7 +52,7 @@ from supernet.device import Device
 from supernet.files import artifact
 from supernet.files.artifact import Arrays
 from supernet.fits import robust
-from supernet.layers import BYTES_FP32, Kind, LayerTable
+from supernet.layers import BYTES_FP32, LayerKind, LayerTable
 from supernet.prediction import Prediction
 from supernet.space import get_space
 
@@ -91,10 +91,10 @@ class Work:
 
 def work(table: LayerTable, batch: int) -> Work:
     """What the layers of a table do with a batch of so many images."""
-    depthwise = (table.groups > 1) & (table.groups == table.cin) & (table.kind == Kind.CONV)
-    pointwise = (table.kernel == 1) & (table.kind == Kind.CONV) & ~depthwise
-    vector = (table.kind == Kind.LINEAR) | ((table.kind == Kind.CONV) & (table.size == 1))
-    pool = (table.kind == Kind.POOL) | (table.kind == Kind.GLOBAL_POOL)
+    depthwise = (table.groups > 1) & (table.groups == table.cin) & (table.kind == LayerKind.CONV)
+    pointwise = (table.kernel == 1) & (table.kind == LayerKind.CONV) & ~depthwise
+    vector = (table.kind == LayerKind.LINEAR) | ((table.kind == LayerKind.CONV) & (table.size == 1))
+    pool = (table.kind == LayerKind.POOL) | (table.kind == LayerKind.GLOBAL_POOL)
     kind = np.select([pool, vector, depthwise, pointwise], [4, 3, 2, 1], 0)
     side, out = table.size.astype(float), table.out_size.astype(float)
     outputs = batch * table.cout * out**2

@@ -21,7 +21,7 @@ from latency.predictors.slots import SlotLatency
 from latency.target import Target
 from supernet import slot_table
 from supernet.files import tables
-from supernet.layers import Kind, LayerTable, make_divisible
+from supernet.layers import LayerKind, LayerTable, make_divisible
 from supernet.slot_table import SlotTable
 from supernet.space import SearchSpace, get_space
 
@@ -148,8 +148,10 @@ def fixed_entries(table: LayerTable) -> Iterable[Entry]:
     yield plain("stem", stem)
     yield block_entry(table, 0, first)
     for layer in head:
-        kind, pooled = Kind(int(table.kind[0, layer])), table.size[0, layer] == 1
-        role = {Kind.GLOBAL_POOL: "pool", Kind.LINEAR: "classifier"}.get(kind, "mix" if pooled else "expand")
+        kind, pooled = LayerKind(int(table.kind[0, layer])), table.size[0, layer] == 1
+        role = {LayerKind.GLOBAL_POOL: "pool", LayerKind.LINEAR: "classifier"}.get(
+            kind, "mix" if pooled else "expand"
+        )
         yield plain(role, layer)
 
 

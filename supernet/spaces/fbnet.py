@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from supernet.arrays import Genomes
-from supernet.layers import Kind, LayerBuilder, LayerTable
+from supernet.layers import LayerBuilder, LayerKind, LayerTable
 from supernet.space import Axis, SearchSpace
 
 # operation 0..8 of the data: k3_e1, k3_e1_g2, k3_e3, k3_e6, k5_e1, k5_e1_g2, k5_e3, k5_e6, skip
@@ -42,7 +42,7 @@ def _layers(genomes: Genomes, classes: int) -> LayerTable:
     A skip that changes the shape is one 1x1 convolution.
     """
     build = LayerBuilder(len(genomes), np.full(len(genomes), SIZE))
-    build.add(Kind.CONV, 3, STEM, kernel=3)
+    build.add(LayerKind.CONV, 3, STEM, kernel=3)
     cin, slot = STEM, 0
     for count, cout, first_stride in zip(STAGE_LAYERS, STAGE_WIDTHS, STAGE_STRIDES, strict=True):
         for layer in range(count):
@@ -52,17 +52,17 @@ def _layers(genomes: Genomes, classes: int) -> LayerTable:
             middle, groups = cin * EXPAND[chosen], GROUPS[chosen]
             held = cin * build.size**2 if stride == 1 and cin == cout else 0
             size = build.size
-            build.add(Kind.CONV, cin, middle, groups=groups, held=held, live=block, slot=slot, size=size)
+            build.add(LayerKind.CONV, cin, middle, groups=groups, held=held, live=block, slot=slot, size=size)
             deep: dict[str, Any] = dict(
                 kernel=KERNEL[chosen], stride=stride, groups=middle, held=held, live=block
             )
-            build.add(Kind.CONV, middle, middle, **deep, slot=slot, size=size)
+            build.add(LayerKind.CONV, middle, middle, **deep, slot=slot, size=size)
             if stride != 1 or cin != cout:
-                build.add(Kind.CONV, cin, cout, stride=stride, live=~block, slot=slot, size=size)
+                build.add(LayerKind.CONV, cin, cout, stride=stride, live=~block, slot=slot, size=size)
             build.size = -(-size // stride)
-            build.add(Kind.CONV, middle, cout, groups=groups, held=held, live=block, slot=slot)
+            build.add(LayerKind.CONV, middle, cout, groups=groups, held=held, live=block, slot=slot)
             cin, slot = cout, slot + 1
-    build.add(Kind.CONV, cin, HEAD)
-    build.add(Kind.GLOBAL_POOL, HEAD, HEAD, norm=0)
-    build.add(Kind.LINEAR, HEAD, classes, bias=1, norm=0)
+    build.add(LayerKind.CONV, cin, HEAD)
+    build.add(LayerKind.GLOBAL_POOL, HEAD, HEAD, norm=0)
+    build.add(LayerKind.LINEAR, HEAD, classes, bias=1, norm=0)
     return build.table()

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from supernet.arrays import Genomes, Ints
-from supernet.layers import Activation, Kind, LayerBuilder, LayerTable, make_divisible
+from supernet.layers import Activation, LayerBuilder, LayerKind, LayerTable, make_divisible
 from supernet.space import Axis, Gate, SearchSpace
 
 RESOLUTIONS = tuple(range(128, 225, 4))
@@ -92,11 +92,11 @@ class Design:
     def _layers(self, space: SearchSpace, genomes: Genomes) -> LayerTable:
         build = LayerBuilder(len(genomes), space.column(genomes, "r"))
         inner = Activation.RELU if self.outer is Activation.HARD_SWISH else self.outer
-        build.add(Kind.CONV, 3, self.stem, kernel=3, stride=2, act=self.outer)
+        build.add(LayerKind.CONV, 3, self.stem, kernel=3, stride=2, act=self.outer)
         # The first block has a shortcut where it is as wide as the stem.
         held = self.stem * build.size**2 if self.stem == self.first else 0
-        build.add(Kind.CONV, self.stem, self.stem, kernel=3, groups=self.stem, held=held, act=inner)
-        build.add(Kind.CONV, self.stem, self.first, held=held)
+        build.add(LayerKind.CONV, self.stem, self.stem, kernel=3, groups=self.stem, held=held, act=inner)
+        build.add(LayerKind.CONV, self.stem, self.first, held=held)
         cin = self.first
         for slot, (stage, block) in enumerate(self.places):
             kernel, expand = space.column(genomes, f"ks{slot}"), space.column(genomes, f"e{slot}")
@@ -104,11 +104,11 @@ class Design:
             stride = self.strides[stage] if block == 0 else 1
             self._inverted_residual(build, cin, stage, stride, _Elastic(kernel, middle, slot))
             cin = self.widths[stage]
-        build.add(Kind.CONV, cin, self.head[0], act=self.outer)
-        build.add(Kind.GLOBAL_POOL, self.head[0], self.head[0], norm=0)
+        build.add(LayerKind.CONV, cin, self.head[0], act=self.outer)
+        build.add(LayerKind.GLOBAL_POOL, self.head[0], self.head[0], norm=0)
         for before, features in zip(self.head, self.head[1:], strict=False):
-            build.add(Kind.CONV, before, features, norm=0, act=self.outer)
-        build.add(Kind.LINEAR, self.head[-1], self.classes, bias=1, norm=0)
+            build.add(LayerKind.CONV, before, features, norm=0, act=self.outer)
+        build.add(LayerKind.LINEAR, self.head[-1], self.classes, bias=1, norm=0)
         return build.table()
 
     def _inverted_residual(
@@ -118,16 +118,16 @@ class Design:
         cout, act, middle = self.widths[stage], self.acts[stage], chosen.middle
         live: dict[str, Any] = dict(live=chosen.live, slot=chosen.slot)
         held = cin * build.size**2 if stride == 1 and cin == cout else np.zeros(build.n, np.int64)
-        build.add(Kind.CONV, cin, middle, act=act, **live)
+        build.add(LayerKind.CONV, cin, middle, act=act, **live)
         deep: dict[str, Any] = dict(kernel=chosen.kernel, stride=stride, groups=middle, held=held, act=act)
-        build.add(Kind.CONV, middle, middle, **deep, **live)
+        build.add(LayerKind.CONV, middle, middle, **deep, **live)
         if self.squeeze[stage]:
             reduced = make_divisible(middle // 4)
             waiting = middle * build.size**2 + held  # the feature map waits for its scale
             gate: dict[str, Any] = dict(bias=1, norm=0, held=waiting, size=1, **live)
-            build.add(Kind.CONV, middle, reduced, act=Activation.RELU, **gate)
-            build.add(Kind.CONV, reduced, middle, act=Activation.HARD_SIGMOID, **gate)
-        build.add(Kind.CONV, middle, cout, held=held, **live)
+            build.add(LayerKind.CONV, middle, reduced, act=Activation.RELU, **gate)
+            build.add(LayerKind.CONV, reduced, middle, act=Activation.HARD_SIGMOID, **gate)
+        build.add(LayerKind.CONV, middle, cout, held=held, **live)
 
     def _settings(self, space: SearchSpace, genomes: Genomes) -> list[dict[str, Any]]:
         """One dict per network for `set_active_subnet` of the `ofa` package (ks, e, d) plus the resolution r.

@@ -10,7 +10,7 @@ from itertools import combinations
 import numpy as np
 
 from supernet.arrays import Genomes
-from supernet.layers import Kind, LayerBuilder, LayerTable
+from supernet.layers import LayerBuilder, LayerKind, LayerTable
 from supernet.space import Axis, SearchSpace
 
 EDGES = ("op01", "op02", "op12", "op03", "op13", "op23")  # edge i -> j of the cell's four nodes
@@ -40,22 +40,24 @@ def _layers(genomes: Genomes, classes: int) -> LayerTable:
     """
     build = LayerBuilder(len(genomes), np.full(len(genomes), SIZE))
     operation = genomes.astype(np.int64) - 1
-    build.add(Kind.CONV, 3, CHANNELS[0], kernel=3)
+    build.add(LayerKind.CONV, 3, CHANNELS[0], kernel=3)
     for stage, channels in enumerate(CHANNELS):
         if stage:
             before, size = CHANNELS[stage - 1], build.size
-            build.add(Kind.CONV, before, channels, kernel=3, stride=2)
-            build.add(Kind.CONV, channels, channels, kernel=3)
-            build.add(Kind.POOL, before, before, kernel=2, stride=2, norm=0, size=size)
-            build.add(Kind.CONV, before, channels, norm=0, size=build.size)
+            build.add(LayerKind.CONV, before, channels, kernel=3, stride=2)
+            build.add(LayerKind.CONV, channels, channels, kernel=3)
+            build.add(LayerKind.POOL, before, before, kernel=2, stride=2, norm=0, size=size)
+            build.add(LayerKind.CONV, before, channels, norm=0, size=build.size)
         for _ in range(CELLS):
             for edge in range(len(EDGES)):
                 chosen = operation[:, edge]
                 weighted = (chosen == CONV1) | (chosen == CONV3)
                 kernel = np.where(chosen == CONV1, 1, 3)
                 held = 3 * channels * build.size**2  # the other nodes of the cell
-                build.add(Kind.CONV, channels, channels, kernel=kernel, held=held, live=weighted)
-                build.add(Kind.POOL, channels, channels, kernel=3, norm=0, held=held, live=chosen == POOL3)
-    build.add(Kind.GLOBAL_POOL, CHANNELS[-1], CHANNELS[-1], norm=1)
-    build.add(Kind.LINEAR, CHANNELS[-1], classes, bias=1, norm=0)
+                build.add(LayerKind.CONV, channels, channels, kernel=kernel, held=held, live=weighted)
+                build.add(
+                    LayerKind.POOL, channels, channels, kernel=3, norm=0, held=held, live=chosen == POOL3
+                )
+    build.add(LayerKind.GLOBAL_POOL, CHANNELS[-1], CHANNELS[-1], norm=1)
+    build.add(LayerKind.LINEAR, CHANNELS[-1], classes, bias=1, norm=0)
     return build.table()

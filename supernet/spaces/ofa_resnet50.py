@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from supernet.arrays import Genomes, Ints
-from supernet.layers import Activation, Kind, LayerBuilder, LayerTable, make_divisible
+from supernet.layers import Activation, LayerBuilder, LayerKind, LayerTable, make_divisible
 from supernet.space import Axis, Gate, SearchSpace
 from supernet.spaces import mobile
 
@@ -69,12 +69,12 @@ def _layers(space: SearchSpace, genomes: Genomes) -> LayerTable:
     middle_stem = make_divisible(_channels(STEM_WIDTH)[level["w0"]] // 2)
     cin = _channels(STEM_WIDTH)[level["w1"]]
     stem, head = len(space.slots) - 2, len(space.slots) - 1
-    build.add(Kind.CONV, 3, middle_stem, kernel=3, stride=2, act=RELU, slot=stem)
+    build.add(LayerKind.CONV, 3, middle_stem, kernel=3, stride=2, act=RELU, slot=stem)
     keep = space.column(genomes, "d0") > 0
     held = middle_stem * build.size**2
-    build.add(Kind.CONV, middle_stem, middle_stem, kernel=3, held=held, act=RELU, live=keep, slot=stem)
-    build.add(Kind.CONV, middle_stem, cin, kernel=3, act=RELU, slot=stem)
-    build.add(Kind.POOL, cin, cin, kernel=3, stride=2, norm=0, slot=stem)
+    build.add(LayerKind.CONV, middle_stem, middle_stem, kernel=3, held=held, act=RELU, live=keep, slot=stem)
+    build.add(LayerKind.CONV, middle_stem, cin, kernel=3, act=RELU, slot=stem)
+    build.add(LayerKind.POOL, cin, cin, kernel=3, stride=2, norm=0, slot=stem)
     slot = 0
     for stage, base in enumerate(BASE_DEPTHS):
         cout = _channels(STAGE_WIDTHS[stage])[level[f"w{stage + 2}"]]
@@ -87,18 +87,20 @@ def _layers(space: SearchSpace, genomes: Genomes) -> LayerTable:
             before, after = build.size, -(-build.size // stride)
             waits = cout * after**2 if block == 0 else cin * before**2
             first = waits if block == 0 else 0  # otherwise the shortcut is the input itself
-            build.add(Kind.CONV, cin, middle, held=first, act=RELU, live=live, slot=slot)
+            build.add(LayerKind.CONV, cin, middle, held=first, act=RELU, live=live, slot=slot)
             deep: dict[str, Any] = dict(kernel=3, stride=stride, held=waits, act=RELU, live=live, slot=slot)
-            build.add(Kind.CONV, middle, middle, **deep)
-            build.add(Kind.CONV, middle, cout, held=waits, live=live, slot=slot)
+            build.add(LayerKind.CONV, middle, middle, **deep)
+            build.add(LayerKind.CONV, middle, cout, held=waits, live=live, slot=slot)
             if block == 0:  # the shortcut: average pool, then a convolution, while the input waits
                 branch: dict[str, Any] = dict(live=live, slot=slot)
-                build.add(Kind.POOL, cin, cin, kernel=stride, stride=stride, norm=0, size=before, **branch)
-                build.add(Kind.CONV, cin, cout, size=after, held=cin * before**2, **branch)
+                build.add(
+                    LayerKind.POOL, cin, cin, kernel=stride, stride=stride, norm=0, size=before, **branch
+                )
+                build.add(LayerKind.CONV, cin, cout, size=after, held=cin * before**2, **branch)
             cin = cout
             slot += 1
-    build.add(Kind.GLOBAL_POOL, cin, cin, norm=0, slot=head)
-    build.add(Kind.LINEAR, cin, CLASSES, bias=1, norm=0, slot=head)
+    build.add(LayerKind.GLOBAL_POOL, cin, cin, norm=0, slot=head)
+    build.add(LayerKind.LINEAR, cin, CLASSES, bias=1, norm=0, slot=head)
     return build.table()
 
 

@@ -3,16 +3,16 @@
 import numpy as np
 import pytest
 
-from supernet.layers import Kind, LayerBuilder, make_divisible
+from supernet.layers import LayerBuilder, LayerKind, make_divisible
 from supernet.space import get_space
 
 
 def test_two_layers_by_hand():
     build = LayerBuilder(2, np.array([8, 9]))
-    build.add(Kind.CONV, 3, 4, kernel=3, stride=2, bias=1)
-    build.add(Kind.CONV, 4, 4, kernel=5, groups=4, norm=0, live=np.array([True, False]), held=7)
-    build.add(Kind.GLOBAL_POOL, 4, 4, norm=0)
-    build.add(Kind.LINEAR, 4, 10, bias=1, norm=0)
+    build.add(LayerKind.CONV, 3, 4, kernel=3, stride=2, bias=1)
+    build.add(LayerKind.CONV, 4, 4, kernel=5, groups=4, norm=0, live=np.array([True, False]), held=7)
+    build.add(LayerKind.GLOBAL_POOL, 4, 4, norm=0)
+    build.add(LayerKind.LINEAR, 4, 10, bias=1, norm=0)
     table = build.table()
     # 8 px -> 4 px, 9 px -> 5 px
     assert table.macs().tolist() == [27 * 4 * 16 + 25 * 4 * 16 + 40, 27 * 4 * 25 + 40]
@@ -25,8 +25,8 @@ def test_two_layers_by_hand():
 
 def test_side_branch_does_not_change_the_size():
     build = LayerBuilder(1, np.array([8]))
-    build.add(Kind.CONV, 4, 2, size=1)
-    build.add(Kind.CONV, 4, 4, stride=2)
+    build.add(LayerKind.CONV, 4, 2, size=1)
+    build.add(LayerKind.CONV, 4, 4, stride=2)
     assert build.table().out_size.tolist() == [[1, 4]]
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from latency.modules.kinds.module_kind import Columns, ModuleKind, Operation, Values, Work, even
 from supernet.arrays import Floats
-from supernet.layers import Activation, Kind
+from supernet.layers import Activation, LayerKind
 
 MAX, AVERAGE = 0, 1  # modes of pooling
 BATCH, LAYER = 0, 1  # of norms
@@ -30,7 +30,7 @@ class Convolution(ModuleKind):
     """A convolution with the batch norm and the activation that follow it."""
 
     operations = dict.fromkeys(("conv2d", "convolution"), 0.0)
-    layer = Kind.CONV
+    layer = LayerKind.CONV
 
     @staticmethod
     def sizes(c: Mapping[str, Any]) -> tuple[Any, Any, Any, Any]:
@@ -132,7 +132,7 @@ class Linear(ModuleKind):
     operations = dict.fromkeys(
         ("linear", "matmul", "__matmul__", "bmm", "einsum", "scaled_dot_product_attention"), 0.0
     )
-    layer = Kind.LINEAR
+    layer = LayerKind.LINEAR
 
     def cost(self, c: Columns) -> Work:
         weights, zero = c["cin"] * c["cout"], np.zeros(len(c["cin"]))
@@ -161,7 +161,7 @@ class Pooling(ModuleKind):
         "boolean_dispatch": MAX,
         "avg_pool2d": AVERAGE,
     }
-    layer = Kind.POOL
+    layer = LayerKind.POOL
 
     def cost(self, c: Columns) -> Work:
         padding = (c["kernel"] - 1) // 2
@@ -192,7 +192,7 @@ class GlobalPool(ModuleKind):
     name = "global_pool"
     inputs = ("channels", "side", "means")
     operations = dict.fromkeys(("adaptive_avg_pool2d", "mean"), 0.0)
-    layer = Kind.GLOBAL_POOL
+    layer = LayerKind.GLOBAL_POOL
 
     def cost(self, c: Columns) -> Work:
         zero = np.zeros(len(c["side"]))

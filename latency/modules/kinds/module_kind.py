@@ -22,7 +22,7 @@ from pydantic.dataclasses import dataclass
 
 from supernet import registry
 from supernet.arrays import Floats
-from supernet.layers import Column, Kind, LayerTable, make_divisible
+from supernet.layers import Column, LayerKind, LayerTable, make_divisible
 
 Columns = Mapping[str, Any]  # (n,) values by input
 Values = Mapping[str, int]  # the inputs of one module
@@ -147,7 +147,7 @@ class ModuleKind:
     name: ClassVar[str]
     inputs: ClassVar[tuple[str, ...]]
     operations: ClassVar[Mapping[str, float]] = {}  # tensor functions that are such a layer; their last input
-    layer: ClassVar[Kind | None] = None  # the layer of a LayerTable that may be such a module
+    layer: ClassVar[LayerKind | None] = None  # the layer of a LayerTable that may be such a module
     covers: ClassVar[Any] = staticmethod(lambda inputs: True)  # whether it is of this kind and of no sibling
 
     # What a subclass may say.
