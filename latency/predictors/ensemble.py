@@ -2,7 +2,7 @@
 
 Letters: n samples, o others, d sources, F families of features, J features of a family, S slots, C codes.
 
-1. A Gaussian process (ours; RESEARCH names sources, op counts and standardisation for NAS-Bench-201), linear
+1. A Gaussian process (ours), linear
    in milliseconds, with independent normal priors on the weights of five families of features:
        known devices       their standardised latencies, variance 1 / d each
        their mean          variance 1
@@ -208,8 +208,8 @@ class Ensemble:
         pull = np.einsum("hk,hkn->hn", weight, solved) * root * spread
         counts, footprints = weight.sum(axis=1) @ tried[:, 2:4]
         noise = float(weight.sum(axis=0) @ np.array(NOISES))
-        found = {"counts": float(counts), "footprints": float(footprints), "noise": noise}
-        return level + LEVEL * float(pull.sum()), tried.T @ pull, found
+        strengths = {"counts": float(counts), "footprints": float(footprints), "noise": noise}
+        return level + LEVEL * float(pull.sum()), tried.T @ pull, strengths
 
 
 def _mix(seen: Floats, ms: Floats) -> Floats:
@@ -288,13 +288,13 @@ def _standardised(
     space: SearchSpace, reference: Genomes, tables: Sequence[SlotTable]
 ) -> tuple[SlotTable, ...]:
     """The tables with mean 0 and variance 1 over the reference; those that are constant there left out."""
-    found = []
+    standardised = []
     for table in tables:
         values = table.of(space, reference)
         mean, std = float(values.mean()), float(values.std())
         if std > 1e-9 * max(1.0, abs(mean)):
-            found.append(SlotTable(table.cells / std, (table.base - mean) / std))
-    return tuple(found)
+            standardised.append(SlotTable(table.cells / std, (table.base - mean) / std))
+    return tuple(standardised)
 
 
 def _counts(space: SearchSpace) -> list[SlotTable]:

@@ -72,8 +72,7 @@ class LookupTable:
         ValueError where the table covers no resolution of the space; it names the first missing block.
         """
         space = space or get_space(target.space)
-        if space.name.split("_w")[0] not in ("ofa_mbv3", "ofa_proxyless"):
-            raise ValueError(f"lookup tables of blocks serve the OFA mobile spaces, not {space.name}")
+        check_space(space)
         resolutions = list(space.axis("r").values)
         cells = np.zeros((len(resolutions), len(space.slots), space.slot_radix[1]))
         base = np.zeros(len(resolutions))
@@ -114,6 +113,17 @@ class LookupTable:
         for i, (s, code) in enumerate(zip(slots, codes, strict=True)):
             cells[s, code] = known[block_entry(table, i, np.flatnonzero((table.slot == s) & table.live[i]))]
         return cells, sum(known.get(e, 0.0) if e[0] == "pool" else known[e] for e in fixed_entries(table))
+
+
+def serves(space: SearchSpace) -> bool:
+    """Whether the networks of a space are the chains of blocks that lookup tables are made for."""
+    return space.name.split("_w")[0] in ("ofa_mbv3", "ofa_proxyless")
+
+
+def check_space(space: SearchSpace) -> None:
+    """ValueError for a space that lookup tables do not serve."""
+    if not serves(space):
+        raise ValueError(f"lookup tables of blocks serve the OFA mobile spaces, not {space.name}")
 
 
 def block_entry(table: LayerTable, row: int, layers: Any) -> Entry:
@@ -165,8 +175,8 @@ def read(paths: Iterable[str | Path]) -> LookupTable:
             for resolution, entry, ms in _read_csv(path):
                 (entries if resolution is None else by_resolution.setdefault(resolution, {}))[entry] = ms
         elif path.suffix in (".yaml", ".yml"):
-            found = re.search(r"_(\d{2,3})_lookup_table", path.name)
-            into = by_resolution.setdefault(int(found[1]), {}) if found else entries
+            named = re.search(r"_(\d{2,3})_lookup_table", path.name)
+            into = by_resolution.setdefault(int(named[1]), {}) if named else entries
             into.update(_read_yaml(path))
         else:
             raise ValueError(f"{path} is no lookup table: expected .csv, .csv.gz or .yaml")
@@ -179,7 +189,7 @@ def _read_yaml(path: Path) -> dict[Entry, float]:
     content = yaml.safe_load(path.read_text())
     if not isinstance(content, dict):
         raise ValueError(f"{path} is no lookup table: expected a mapping of layers to mean latencies")
-    found = {}
+    entries = {}
     for key, node in content.items():
         match = KEY.match(str(key))
         if match is None or match["layer"] not in ROLES or "mean" not in node:
@@ -205,8 +215,8 @@ def _read_yaml(path: Path) -> dict[Entry, float]:
             "skip": more.get("idskip", 0),
             "se": more.get("se", 0),
         }
-        found[_entry(ROLES[match["layer"]], values)] = float(node["mean"])
-    return found
+        entries[_entry(ROLES[match["layer"]], values)] = float(node["mean"])
+    return entries
 
 
 def _read_csv(path: Path) -> Iterable[tuple[int | None, Entry, float]]:

@@ -19,7 +19,7 @@ from latency.measuring import session
 from latency.measuring.jobs import Job
 from latency.measuring.session import Watcher
 from latency.measuring.store import Store
-from latency.predictors.lookup_table import Entry, LookupTable, block_entry, fixed_entries
+from latency.predictors.lookup_table import Entry, LookupTable, block_entry, check_space, fixed_entries
 from latency.target import Target
 from supernet import slot_table
 from supernet.arrays import Genomes
@@ -68,16 +68,10 @@ class Block:
         return f"{name}-expand:{mid}-kernel:{kernel}-stride:{stride}-idskip:{skip}-se:{se}"
 
 
-def serves(space: SearchSpace) -> bool:
-    """Whether the networks of a space are the chains of blocks that lookup tables are made for."""
-    return space.name.split("_w")[0] in ("ofa_mbv3", "ofa_proxyless")
-
-
 def blocks(space: SearchSpace, resolutions: Sequence[int]) -> list[Block]:
     """Every different block of the space at these input sides, each once per side it is first needed at."""
-    if not serves(space):
-        raise ValueError(f"lookup tables of blocks serve the OFA mobile spaces, not {space.name}")
-    found: dict[Entry | tuple[Entry, int], Block] = {}
+    check_space(space)
+    different: dict[Entry | tuple[Entry, int], Block] = {}
     genomes, slots, _ = slot_table.slot_variants(space)
     for r in resolutions:
         genomes[:, space.index["r"]] = space.axis("r").values.index(r) + 1
@@ -87,13 +81,13 @@ def blocks(space: SearchSpace, resolutions: Sequence[int]) -> list[Block]:
             shapes = _shapes(table, 0, layers, role)
             # The pooled side is not part of the entry: one per resolution.
             key = (entry, r) if role == "pool" else entry
-            found.setdefault(key, Block(entry, r, genomes[:1].copy(), place, *shapes))
+            different.setdefault(key, Block(entry, r, genomes[:1].copy(), place, *shapes))
         for i, s in enumerate(slots):
             layers = np.flatnonzero((table.slot == s) & table.live[i])
             entry = block_entry(table, i, layers)
             shapes = _shapes(table, i, layers, "block")
-            found.setdefault(entry, Block(entry, r, genomes[i : i + 1].copy(), int(s) + 1, *shapes))
-    return list(found.values())
+            different.setdefault(entry, Block(entry, r, genomes[i : i + 1].copy(), int(s) + 1, *shapes))
+    return list(different.values())
 
 
 def count(space: SearchSpace, resolutions: tuple[int, int]) -> int:

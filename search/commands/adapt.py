@@ -13,6 +13,7 @@ from rich.console import Console
 from latency.data import write_csv
 from latency.measuring import jobs, machine
 from latency.measuring.store import Store
+from latency.predictors import lookup_table
 from latency.scores import markdown
 from latency.zoo import adaptation, block_table
 from latency.zoo.adaptation import Adaptation, Adapted
@@ -82,7 +83,7 @@ def describe(adapted: Adapted, options: Options, out: Path) -> str:
         lines.append(f"the middle half of a subnet's visits spanned {agree:.1f}%{noisy}")
     lines.append(f"timed {count} subnets and {len(adapted.tests)} tests in {adapted.seconds:.0f} s")
     space = get_space(predictor.target.space)
-    if block_table.serves(space) and adapted.seconds and predictor.target.engine != TRAINING:
+    if lookup_table.serves(space) and adapted.seconds and predictor.target.engine != TRAINING:
         blocks = block_table.count(space, predictor.resolutions)
         each = BLOCK_SHARE * adapted.seconds / (count + len(adapted.tests) + jobs.ANCHORS)
         lines.append(f"a lookup table of this space: {blocks:,} blocks, about {blocks * each:.0f} s")
