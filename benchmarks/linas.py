@@ -94,7 +94,7 @@ def deviation(genomes: Genomes, sd: float) -> Floats:
 def task(space: SearchSpace, top1: Callable[[Genomes], Floats], box: Floats) -> Task:
     """Top-1 counts as measured, MACs are known."""
     accuracy = Objective("accuracy", "top-1", lambda g: exact(top1(g)), maximize=True, measured="the truth")
-    macs = Objective("macs", "MACs", lambda g: exact(footprint.of(space, g, "macs")))
+    macs = Objective("macs", "MACs", lambda g: exact(footprint.compute(space, g, "macs")))
     return Task(space, Evaluator((accuracy, macs)), box)
 
 

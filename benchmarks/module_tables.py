@@ -70,7 +70,7 @@ def data_of(engine: str, options: Options) -> dict[str, ModuleData]:
 def modules(engine: str, options: Options) -> dict[str, Any]:
     """Every model by module type on the test rows; the schemes; the fronts of selections."""
     data = data_of(engine, options)
-    found: dict[str, Any] = {}
+    results: dict[str, Any] = {}
     for seed in range(options.seeds):
         chosen = tuple(filter(None, options.models.split(",")))
         fits = Fitting(seed=seed, models=chosen).fit(data, say=print)
@@ -79,12 +79,12 @@ def modules(engine: str, options: Options) -> dict[str, Any]:
         print(f"\n{against_single(fits)}")
         for cost in ("ms", "bytes"):
             print(f"\nselections against {cost}, validation accuracy:\n{fit_modules.front(fits, cost)}")
-        found[str(seed)] = {
+        results[str(seed)] = {
             "test": {name: {m: asdict(s) for m, s in of.items()} for name, of in fits.test.items()},
             "schemes": {name: asdict(score) for name, score in fits.schemes().items()},
             "selection": asdict(fits.selection),
         }
-    return found
+    return results
 
 
 def against_single(fits: Fits) -> str:
@@ -107,19 +107,19 @@ def networks(engine: str, options: Options) -> dict[str, Any]:
     predictor = catalogue.module_predictor(engine)
     names = [*module_networks.subnets(SPACE, SUBNETS, TEST_SEED), *TEST_CLASSIFIERS]
     parts = [_measured(engine, names, options, batch=batch) for batch in module_networks.BATCHES]
-    found = {}
+    errors = {}
     for batch, part in zip(module_networks.BATCHES, parts, strict=True):
         subnets = np.array([not _is_classifier(name) for name in part.names])
         for what, rows in (("OFA subnets", subnets), ("torchvision", ~subnets)):
             for how, of in (("sum of modules", _bare(predictor)), ("corrected", predictor)):
-                found[f"{what}, batch {batch}, {how}"] = _scores(of, part.take(np.flatnonzero(rows)))
-    print(markdown(found, "networks"))
+                errors[f"{what}, batch {batch}, {how}"] = _scores(of, part.take(np.flatnonzero(rows)))
+    print(markdown(errors, "networks"))
     for batch, part in zip(module_networks.BATCHES, parts, strict=True):
         off = 100 * (predictor.network_ms(part.modules, part.conditions) / part.ms - 1)
         for name, percent, ms in zip(part.names, off, part.ms, strict=True):
             if _is_classifier(name):
                 print(f"{name:40} batch {batch}  {ms:8.2f} ms  {percent:+6.1f}%")
-    return found
+    return errors
 
 
 def load(engine: str, options: Options) -> dict[str, Any]:
@@ -128,16 +128,16 @@ def load(engine: str, options: Options) -> dict[str, Any]:
     blind = {name: _without_utilisation(of) for name, of in data.items()}
     fitting = Fitting(models=("svr", "polynomial"))
     knows, ignores = fitting.fit(data), fitting.fit(blind)
-    found: dict[str, dict[str, float]] = {}
+    accuracies: dict[str, dict[str, float]] = {}
     for name, of in data.items():
         rows = fit.test_rows(of, fitting)
         rows = rows[np.abs(of.conditions[rows, 2] - HALF) < 0.15]
         part = of.take(rows)
         for how, fits in (("knows", knows), ("does not", ignores)):
-            given = part if how == "knows" else _without_utilisation(part)
-            said = fits.models[name][fits.selection.models[name]].ms(given.rows, given.conditions)
-            found.setdefault(f"modules, {how}", {})[name] = fit.accuracy(said, part.ms)
-    for how, by_type in found.items():
+            visible = part if how == "knows" else _without_utilisation(part)
+            said = fits.models[name][fits.selection.models[name]].ms(visible.rows, visible.conditions)
+            accuracies.setdefault(f"modules, {how}", {})[name] = fit.accuracy(said, part.ms)
+    for how, by_type in accuracies.items():
         print(f"{how}: mean accuracy {np.mean(list(by_type.values())):.2f}% of {len(by_type)} module types")
     names = module_networks.subnets(SPACE, LOADED, TEST_SEED)
     measured = _measured(engine, names, options, utilisation=HALF)
@@ -149,7 +149,7 @@ def load(engine: str, options: Options) -> dict[str, Any]:
         "subnets, does not": _scores(predictor, replace(measured, conditions=idle)),
     }
     print(markdown(table, f"{LOADED} subnets beside a load of {HALF:.0%}"))
-    return found | table
+    return accuracies | table
 
 
 def speed(engine: str, options: Options) -> dict[str, Any]:

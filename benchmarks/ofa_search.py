@@ -148,7 +148,7 @@ def main() -> None:
     released = released_accuracy(folder)
     official = lookup_table.read(sorted((folder / "ofa_official").glob("note10_w1.2_*_lookup_table.yaml")))
     table = official.predictor(catalogue.target("note10_lut"), space).table
-    asked = evaluator(lambda g: released.predict(g, space).mean, lambda g: table.of(space, g))
+    asked = evaluator(lambda g: released.predict(g, space).mean, lambda g: table.evaluate(space, g))
     peer = None if options.only_ours else Peer(folder / "ofa_official", options.generations)
     rows: list[dict[str, Any]] = []
     for seed in range(options.seeds):

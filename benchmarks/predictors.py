@@ -50,7 +50,7 @@ def macs_line(train: LatencyData, test: LatencyData) -> Floats:
     space = get_space(train.target.space)
 
     def design(data: LatencyData) -> Floats:
-        return np.stack([np.ones(len(data)), footprint.of(space, data.genomes, "macs") / 1e8], axis=1)
+        return np.stack([np.ones(len(data)), footprint.compute(space, data.genomes, "macs") / 1e8], axis=1)
 
     weights, *_ = np.linalg.lstsq(design(train) / train.ms[:, None], np.ones(len(train)), rcond=None)
     return np.asarray(design(test) @ weights)

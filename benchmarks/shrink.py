@@ -164,8 +164,8 @@ def joint(options: Options) -> Rows:
         for seed in range(options.seeds):
             for name, part in parts.items():
                 latency = ByPrecision(fp32, eight, part)
-                known = models.choose(space=part, latency=latency, int8=Int8Change(points=points))
-                asked = problem.build(["accuracy", "latency_ms", "weight_bytes"], known)
+                chosen = models.choose(space=part, latency=latency, int8=Int8Change(points=points))
+                asked = problem.build(["accuracy", "latency_ms", "weight_bytes"], chosen)
                 if name == "joint":
                     worst, best = asked.evaluator.reference(asked.space)
                 with tempfile.TemporaryDirectory() as scratch:

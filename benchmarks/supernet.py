@@ -120,7 +120,7 @@ def judge(options: Options) -> None:
     accuracy = SupernetAccuracy(folder=folder, part="test")
     genomes = random_subnets(SUBNETS, 32)
     predicted = accuracy.predict(genomes)
-    top1, macs = 100 * predicted.mean, footprint.of(get_space(SPACE), genomes, "macs")
+    top1, macs = 100 * predicted.mean, footprint.compute(get_space(SPACE), genomes, "macs")
     print(f"{took['epochs']} epochs, {took['cpu_seconds']:.0f} s of CPU, seed 0")
     print(f"largest {top1[0]:.2f}%, smallest {top1[1]:.2f}%")
     print(f"{SUBNETS} subnets {top1.min():.2f} to {top1.max():.2f}%")
@@ -147,8 +147,10 @@ def work(recipe: Recipe, epochs: int, side: int = 32) -> float:
 def _work_of_epoch(phase: Phase, space: SearchSpace) -> float:
     narrow = phase.restricted(space)
     steps = np.concatenate([draw(phase, narrow, seed=0, epoch=0, step=s) for s in range(100)])
-    teacher = footprint.of(space, network.largest(space), "macs")[0] if phase.distil == "teacher" else 0.0
-    return float(3 * footprint.of(space, steps, "macs").sum() / 100 + teacher)
+    teacher = (
+        footprint.compute(space, network.largest(space), "macs")[0] if phase.distil == "teacher" else 0.0
+    )
+    return float(3 * footprint.compute(space, steps, "macs").sum() / 100 + teacher)
 
 
 RECIPES: dict[str, Recipe] = {
@@ -219,8 +221,8 @@ def cost(options: Options) -> None:
     with processes() as group:
         for k in range(len(rounds)):
             for i in range(len(genomes)):
-                found = fine_tune(model, part, genomes[i : i + 1], recipe, group)
-                rounds[k, i] = found.epoch_seconds[0]
+                tuned = fine_tune(model, part, genomes[i : i + 1], recipe, group)
+                rounds[k, i] = tuned.epoch_seconds[0]
     seconds = rounds.min(axis=0)
     print(f"spread of the rounds: {100 * np.median(rounds.std(axis=0) / rounds.mean(axis=0)):.1f}%")
     ms = 1000 * seconds / 2048

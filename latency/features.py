@@ -26,7 +26,7 @@ def features(space: SearchSpace, genomes: Genomes) -> Floats:
     """(n, p) log MACs; MACs of each class of layer over all MACs; logs of parameters, activations and layers
     over MACs; one-hot genes."""
     tables = [slot_table.tabulate(space, cost) for cost in COSTS]
-    columns = [table.of(space, genomes) for table in tables if table is not None]
+    columns = [table.evaluate(space, genomes) for table in tables if table is not None]
     if len(columns) < len(COSTS):
         layers = space.layers(genomes)
         columns = [cost(layers).sum(axis=1).astype(np.float64) for cost in COSTS]

@@ -218,8 +218,8 @@ def explain(error: BaseException) -> str:
         return (
             f"nothing is chosen for {option}: give {option}=... first ({', '.join(registry.names(option))})"
         )
-    known = [name for name in options if name != "hydra"]
-    return str(registry.unknown_name(f"option of {group}" if group else "option", option, known))
+    names = [name for name in options if name != "hydra"]
+    return str(registry.unknown_name(f"option of {group}" if group else "option", option, names))
 
 
 def _explain_option(problem: Any) -> str:

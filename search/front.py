@@ -72,7 +72,7 @@ def table(archive: Archive, evaluator: Evaluator) -> FrontTable:
     columns["p_efficient"] = _plain(archive.efficiency(evaluator)) if len(rows) else []
     for metric in ("macs", "params"):
         if metric not in columns:
-            columns[metric] = [int(v) for v in footprint.of(space, genomes, metric)]
+            columns[metric] = [int(v) for v in footprint.compute(space, genomes, metric)]
     row_of_knee = int(np.flatnonzero(rows == archive.knee())[0]) if len(rows) else 0
     return FrontTable(columns, archive.objectives, row_of_knee, limits)
 

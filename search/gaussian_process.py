@@ -148,7 +148,9 @@ def _log_sizes(space: SearchSpace, genomes: Genomes) -> Floats:
     Building layers takes as long as all the rest of a prediction.
     """
     sizes = [
-        table.of(space, genomes) for name in SIZES if (table := footprint.table(space, name)) is not None
+        table.evaluate(space, genomes)
+        for name in SIZES
+        if (table := footprint.table(space, name)) is not None
     ]
     return np.log(1 + np.array(sizes).reshape(-1, len(genomes)).T)
 

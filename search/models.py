@@ -121,13 +121,13 @@ class Models:
 
     def footprint(self, genomes: Genomes, metric: str) -> Prediction:
         """(n,) `macs` or `params` of one image."""
-        return exact(footprint.of(self.space, genomes, metric))
+        return exact(footprint.compute(self.space, genomes, metric))
 
     def bytes_of(self, genomes: Genomes, metric: str) -> Prediction:
         """(n,) bytes of the values that a metric counts, of which an int8 value takes one."""
         bytes_per_value = np.where(self.in_int8(genomes), 1, BYTES_FP32)
         unit = BYTES_FP32 if metric == "peak_bytes" else 1
-        return exact(footprint.of(self.space, genomes, metric) / unit * bytes_per_value)
+        return exact(footprint.compute(self.space, genomes, metric) / unit * bytes_per_value)
 
 
 TRAINING: Mapping[str, Callable[[TrainingCost, SearchSpace, Genomes], Prediction]] = {

@@ -25,7 +25,7 @@ def plain_front(folder: Path, candidates: int, count: int, seed: int) -> list[st
     accuracy = SupernetAccuracy(folder=folder, part="val")
     space = accuracy.trained.space.restrict("r", *accuracy.resolutions)
     genomes = measured_accuracy.sample(space, candidates, seed)
-    params = footprint.of(space, genomes, "params")
+    params = footprint.compute(space, genomes, "params")
     front = np.flatnonzero(is_front(np.stack([-accuracy.predict(genomes).mean, params], axis=1)))
     front = front[np.argsort(params[front], kind="stable")]
     chosen = np.unique(np.linspace(0, len(front) - 1, min(count, len(front))).round().astype(int))

@@ -36,16 +36,16 @@ def table(space: SearchSpace, metric: str) -> SlotTable | None:
     return slot_table.tabulate(space, cost, "max" if largest else "sum")
 
 
-def of(space: SearchSpace, genomes: Genomes, metric: str) -> Floats:
+def compute(space: SearchSpace, genomes: Genomes, metric: str) -> Floats:
     """(n,) `macs`, `params`, `layers`, `activations` (elements) or `peak_bytes` (fp32) of one image: the same
     numbers as those of the layer table.
 
-    >>> footprint.of(space, space.sample(10, np.random.default_rng(0)), "macs")
+    >>> footprint.compute(space, space.sample(10, np.random.default_rng(0)), "macs")
     """
     slots = table(space, metric)
     unit = BYTES_FP32 if metric == "peak_bytes" else 1
     if slots is not None:
-        return slots.of(space, genomes) * unit
+        return slots.evaluate(space, genomes) * unit
     cost, largest = _COSTS[metric]
     values = cost(space.layers(genomes))
     return np.asarray(values.max(axis=1) if largest else values.sum(axis=1), np.float64) * unit

@@ -172,11 +172,11 @@ class LayerBuilder:
     ) -> None:
         """One layer. With `size` it is a side branch (squeeze-excite, shortcut): the main size stays."""
         shape = (self.n,)
-        given = dict(kind=int(kind), cin=cin, cout=cout, kernel=kernel, stride=stride, groups=groups)
-        given |= dict(bias=bias, norm=norm, held=held, act=int(act))
-        given |= dict(size=self.size if size is None else size)
+        columns = dict(kind=int(kind), cin=cin, cout=cout, kernel=kernel, stride=stride, groups=groups)
+        columns |= dict(bias=bias, norm=norm, held=held, act=int(act))
+        columns |= dict(size=self.size if size is None else size)
         self.rows.append(
-            {key: np.broadcast_to(np.asarray(value, np.int32), shape) for key, value in given.items()}
+            {key: np.broadcast_to(np.asarray(value, np.int32), shape) for key, value in columns.items()}
         )
         alive = np.broadcast_to(np.asarray(live, bool), shape)
         self.live.append(alive)

@@ -100,10 +100,10 @@ def locate(target: str) -> Callable[..., Any]:
     """The class or function of a dotted name; names of release 0.1 are found where they have moved to."""
     module, _, name = target.rpartition(".")
     try:
-        found: Callable[..., Any] = pkgutil.resolve_name(f"{MOVED.get(module, module)}.{name}")
+        builder: Callable[..., Any] = pkgutil.resolve_name(f"{MOVED.get(module, module)}.{name}")
     except (ImportError, AttributeError, ValueError) as error:
         raise ValueError(f"_target_={target} names no class or function ({error})") from error
-    return found
+    return builder
 
 
 def complete(node: Any) -> Any:

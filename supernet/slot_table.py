@@ -31,7 +31,7 @@ class SlotTable:
     base: Floats  # (R,)
     reduce: Literal["sum", "max"] = "sum"
 
-    def of(self, space: SearchSpace, genomes: Genomes) -> Floats:
+    def evaluate(self, space: SearchSpace, genomes: Genomes) -> Floats:
         """(n,) values of canonical genomes."""
         return self.at(space.slot_codes(genomes), resolution_level(space, genomes))
 
@@ -148,7 +148,7 @@ def _tabulate(layout: _Layout, cost: Cost, reduce: Reduce) -> SlotTable | None:
     probe = space.sample(512, np.random.default_rng(0))
     table = space.layers(probe)
     truth = combined(np.where(table.live, cost(table), 0), axis=1)
-    return tabulated if np.allclose(tabulated.of(space, probe), truth, rtol=1e-9) else None
+    return tabulated if np.allclose(tabulated.evaluate(space, probe), truth, rtol=1e-9) else None
 
 
 def sides(space: SearchSpace) -> Floats:

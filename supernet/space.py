@@ -361,14 +361,14 @@ class SearchSpace:
         unknown: dict[int, NDArray[np.bool_]] = {}
         for j, axis in enumerate(self.axes):
             if axis.name in columns:
-                given = np.asarray(columns[axis.name])
-                if given.dtype.kind not in "iuf":
-                    text = given[:3].tolist()
+                column = np.asarray(columns[axis.name])
+                if column.dtype.kind not in "iuf":
+                    text = column[:3].tolist()
                     raise ValueError(f"{self.name}: the column {axis.name} holds text: {text} ...")
                 order = np.argsort(axis.values)
-                place = np.clip(np.searchsorted(np.array(axis.values)[order], given), 0, len(order) - 1)
+                place = np.clip(np.searchsorted(np.array(axis.values)[order], column), 0, len(order) - 1)
                 genomes[:, j] = order[place] + 1
-                unknown[j] = np.array(axis.values)[order[place]] != given
+                unknown[j] = np.array(axis.values)[order[place]] != column
         live = self.canonical(genomes) > 0
         for j, wrong in unknown.items():
             if (bad := wrong & live[:, j]).any():

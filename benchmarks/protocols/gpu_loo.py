@@ -100,9 +100,9 @@ def run(setting: Setting) -> Iterator[Row]:
         left_out = split(setting, table, names[0], rows, slice(first, first + 500), 0).test.target
         if left_out.spec.bandwidth_gbs is None:
             continue  # a further device without data sheet
-        known = known_gpus(setting, left_out.spec.name)
-        model = GpuSpec(rows=60).fit(known) if setting.small else GpuSpec().fit(known)
-        help_only = [data for data in known if data.target.space == table.space]
+        gpus = known_gpus(setting, left_out.spec.name)
+        model = GpuSpec(rows=60).fit(gpus) if setting.small else GpuSpec().fit(gpus)
+        help_only = [data for data in gpus if data.target.space == table.space]
         sources = [source(Additive(ridge=1e-2), data) for data in help_only]
         some = [data.take(slice(0, NETWORK_ROWS)) for data in help_only]
         for seed, rng in setting.draws():

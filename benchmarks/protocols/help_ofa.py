@@ -49,10 +49,10 @@ PUBLISHED = {  # HELP's checkpoints with 10 samples and 10 references of the tar
 }
 
 
-def _chosen(pool: LatencyData, known: list[Source], n: int, rng: np.random.Generator) -> LatencyData:
+def _chosen(pool: LatencyData, sources: list[Source], n: int, rng: np.random.Generator) -> LatencyData:
     """n samples among a random part of the pool, by the rule of `sampling.choose`."""
     some = rng.choice(len(pool), min(POOL, len(pool)), replace=False)
-    kernel = sampling.kernel(get_space(SPACE), pool.genomes[some], known)
+    kernel = sampling.kernel(get_space(SPACE), pool.genomes[some], sources)
     return pool.take(some[sampling.greedy(kernel, n)])
 
 
@@ -74,21 +74,21 @@ def run(setting: Setting) -> Iterator[Row]:
 
     for name in names_of(setting, table):
         gpus = [of for other, of in fitted.items() if gpu(other) != gpu(name)]
-        known = gpus + further
+        sources = gpus + further
         for seed, rng in setting.draws():
             parts = split(setting, table, name, rows, slice(first, first + 500), seed)
             for n in (10,) if setting.small else COUNTS:
                 samples = parts.draw(n, rng)
-                chosen = _chosen(parts.pool, known, n, np.random.default_rng(seed))
+                chosen = _chosen(parts.pool, sources, n, np.random.default_rng(seed))
                 ways = {
-                    "transfer, random samples": fitting(partial(Transfer().fit_from, known), samples),
-                    "transfer, chosen samples": fitting(partial(Transfer().fit_from, known), chosen),
+                    "transfer, random samples": fitting(partial(Transfer().fit_from, sources), samples),
+                    "transfer, chosen samples": fitting(partial(Transfer().fit_from, sources), chosen),
                 }
                 if n in (10, 50):
                     near = network(baselines.closest(gpus, samples).name)  # sums of tables have none
                     tune = FineTune(training=setting.epochs(FineTune().training)).tune
                     ways["closest device's network, fine-tuned"] = fitting(partial(tune, near), samples)
-                    ways |= simple(known, samples)
+                    ways |= simple(sources, samples)
                     ways["from scratch (additive ridge)"] = partial(_scratch, samples)
                 row = Row("help_ofa", "", name, n, seed, "all", {})
                 yield from compare(row, ways, parts.test, PARTS)
@@ -96,7 +96,7 @@ def run(setting: Setting) -> Iterator[Row]:
 
 def _scratch(samples: LatencyData) -> Callable[[Genomes], Floats]:
     """An additive fit of the samples alone, beyond the resolutions they have too."""
-    return partial(Additive(ridge=0.1).fit(samples).table.of, get_space(SPACE))
+    return partial(Additive(ridge=0.1).fit(samples).table.evaluate, get_space(SPACE))
 
 
 PROTOCOLS = {"help_ofa": run}

@@ -187,25 +187,25 @@ def _without(data: LatencyData, samples: LatencyData) -> LatencyData:
 def _methods(known: Sequence[Source], samples: LatencyData) -> Mapping[str, Fit]:
     space = get_space(samples.target.space)
 
-    def of(genomes: Genomes) -> Floats:
-        return np.stack([source.table.of(space, genomes) for source in known], axis=1)
+    def source_ms(genomes: Genomes) -> Floats:
+        return np.stack([source.table.evaluate(space, genomes) for source in known], axis=1)
 
     def mix() -> Predict:
         from scipy.optimize import nnls
 
-        weights, _ = nnls(of(samples.genomes), samples.ms)
-        return lambda genomes: of(genomes) @ weights
+        weights, _ = nnls(source_ms(samples.genomes), samples.ms)
+        return lambda genomes: source_ms(genomes) @ weights
 
     def closest() -> Predict:
         """The source that one factor brings closest to the samples."""
-        seen = of(samples.genomes)
+        seen = source_ms(samples.genomes)
         factor = samples.ms @ seen / (seen**2).sum(axis=0)
         best = int(np.argmin(((seen * factor - samples.ms[:, None]) ** 2).sum(axis=0)))
-        return lambda genomes: of(genomes)[:, best] * factor[best]
+        return lambda genomes: source_ms(genomes)[:, best] * factor[best]
 
     def line() -> Predict:
-        slope, level = np.polyfit(footprint.of(space, samples.genomes, "macs"), samples.ms, 1)
-        return lambda genomes: level + slope * footprint.of(space, genomes, "macs")
+        slope, level = np.polyfit(footprint.compute(space, samples.genomes, "macs"), samples.ms, 1)
+        return lambda genomes: level + slope * footprint.compute(space, genomes, "macs")
 
     return {
         "ensemble": fitting(partial(Ensemble().fit_from, known), samples),

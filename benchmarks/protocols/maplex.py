@@ -132,12 +132,12 @@ def _maple(
 def _unexplained(row: Row, fit: Fit, data: LatencyData, test: LatencyData) -> Row:
     """The scored row, with the scores of what a log-log line in MACs leaves of the device's rows."""
     space = get_space(data.target.space)
-    line = np.poly1d(np.polyfit(np.log(footprint.of(space, data.genomes, "macs")), np.log(data.ms), 1))
+    line = np.poly1d(np.polyfit(np.log(footprint.compute(space, data.genomes, "macs")), np.log(data.ms), 1))
     begun = time.perf_counter()
     predict = fit()
     fitted = round(time.perf_counter() - begun, 4)
     (scored,) = compare(row, {row.method: lambda: predict}, test)
-    explained = line(np.log(footprint.of(space, test.genomes, "macs")))
+    explained = line(np.log(footprint.compute(space, test.genomes, "macs")))
     answer = predict(test.genomes)
     ms = np.maximum(answer.mean if isinstance(answer, Prediction) else answer, 1e-9)
     true, guess = np.log(test.ms) - explained, np.log(ms) - explained

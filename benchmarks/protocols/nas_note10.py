@@ -51,7 +51,7 @@ def run(setting: Setting) -> Iterator[Row]:
     tuning = FineTune(training=setting.epochs(FineTune().training))
 
     def true(genomes: Genomes) -> Floats:
-        return table.of(whole, as_whole(space, whole, genomes))
+        return table.evaluate(whole, as_whole(space, whole, genomes))
 
     def accuracy(genomes: Genomes) -> Floats:
         return released.predict(genomes, space).mean

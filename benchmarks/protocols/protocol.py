@@ -113,17 +113,17 @@ class Table:
     def data(self, name: str, rows: Ints | NDArray[np.bool_] | slice = slice(None)) -> LatencyData:
         """The latencies of a device setting at some rows; rows without one are left out."""
         ms, genomes = self.columns[name][rows], self.genomes[rows]
-        known = np.isfinite(ms) & (ms > 0)
-        return LatencyData(self.targets[name], genomes[known], ms[known], np.full(int(known.sum()), np.nan))
+        valid = np.isfinite(ms) & (ms > 0)
+        return LatencyData(self.targets[name], genomes[valid], ms[valid], np.full(int(valid.sum()), np.nan))
 
 
 def read(data: Path, file: str | Path, space: str) -> Table:
     """A table of the shared data, or a further one with the same columns (a path)."""
     path = Path(file) if Path(file).is_file() else data / file
-    found = tables.read_columns(path)
-    latencies = {name.removeprefix("lat_"): v for name, v in found.items() if name.startswith("lat_")}
+    raw = tables.read_columns(path)
+    latencies = {name.removeprefix("lat_"): v for name, v in raw.items() if name.startswith("lat_")}
     targets = {name: _target(data, name, space) for name in latencies}
-    return Table(path.name, space, get_space(space).encode(found), latencies, targets)
+    return Table(path.name, space, get_space(space).encode(raw), latencies, targets)
 
 
 def _target(data: Path, name: str, space: str) -> Target:

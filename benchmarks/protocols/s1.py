@@ -60,14 +60,14 @@ def run(setting: Setting) -> Iterator[Row]:
     for (method, target, n), scores in PUBLISHED.items():
         yield Row("s1", method, target, n, None, "all", scores, published=True)
     others = {name: source(Additive(ridge=1e-3), table.data(name, fit)) for name in table.columns}
-    known = sources_of(get_space(SPACE))
-    footprints = [of for of in known if of.target is None]
-    cpus = [of for of in known if of.target is not None and of.target.spec.kind == "cpu"]
+    shipped = sources_of(get_space(SPACE))
+    footprints = [of for of in shipped if of.target is None]
+    cpus = [of for of in shipped if of.target is not None and of.target.spec.kind == "cpu"]
     bases: dict[str, NeuralLatency] = {
         name: learner(setting, name, validation=last).fit(table.data(BASE, fit)) for name in ("s1", "neural")
     }
     for target in names_of(setting, table):
-        every = [*(of for name, of in others.items() if name != target), *footprints, *cpus]
+        candidates = [*(of for name, of in others.items() if name != target), *footprints, *cpus]
         for seed, rng in setting.draws(1 if target == BASE else None):  # the base device is no target
             parts = split(setting, table, target, fit, test, seed)
             own: dict[str, Learner] = {
@@ -94,7 +94,7 @@ def run(setting: Setting) -> Iterator[Row]:
                 if n <= MIXED:
                     near = [others[BASE], *footprints]
                     few["transfer, Note10"] = fitting(partial(Transfer().fit_from, near), samples)
-                    few["transfer, all known"] = fitting(partial(Transfer().fit_from, every), samples)
+                    few["transfer, all known"] = fitting(partial(Transfer().fit_from, candidates), samples)
                 yield from compare(replace(row, n=n), few, parts.test)
 
 

@@ -52,7 +52,7 @@ def anchor_subnets(space: SearchSpace) -> Genomes:
     A small, a middle and a large one of 300 random ones, by multiply-accumulates.
     """
     drawn = space.network(space.sample(300, np.random.default_rng(20221)))
-    order = np.argsort(footprint.of(space, drawn, "macs"), kind="stable")
+    order = np.argsort(footprint.compute(space, drawn, "macs"), kind="stable")
     return drawn[order[[len(order) // 10, len(order) // 2, -len(order) // 10]]]
 
 

@@ -66,7 +66,7 @@ class Sitting:
         )
 
     @classmethod
-    def of(cls, row: Mapping[str, Any]) -> Sitting:
+    def from_row(cls, row: Mapping[str, Any]) -> Sitting:
         target, facts = Target(**json.loads(row["target"])), json.loads(row["facts"])
         return cls(row["id"], float(row["unix_time"]), row["engine_version"], target, facts)
 
@@ -91,7 +91,7 @@ class Visit:
         return asdict(self) | {"wall_ms": json.dumps(self.wall_ms), "cpu_ms": json.dumps(self.cpu_ms)}
 
     @classmethod
-    def of(cls, row: Mapping[str, Any]) -> Visit:
+    def from_row(cls, row: Mapping[str, Any]) -> Visit:
         others = row["others"]
         return cls(
             sitting=row["sitting"],
@@ -168,10 +168,10 @@ class Store:
         """The sittings on this target (by key, oldest first) or on all, of one version of the engine or of
         all."""
         rows = self._database.execute("SELECT * FROM sittings ORDER BY unix_time, id")
-        found = [Sitting.of(row) for row in rows]
+        sittings = [Sitting.from_row(row) for row in rows]
         return [
             sitting
-            for sitting in found
+            for sitting in sittings
             if (target is None or sitting.target.key == target.key)
             and engine_version in (None, sitting.engine_version)
         ]
@@ -179,7 +179,7 @@ class Store:
     def visits(self, sitting: str) -> list[Visit]:
         """The visits of a sitting in the order they were made."""
         rows = self._database.execute("SELECT * FROM visits WHERE sitting = ? ORDER BY unix_time", (sitting,))
-        return [Visit.of(row) for row in rows]
+        return [Visit.from_row(row) for row in rows]
 
     def export_csv(self, path: str | Path) -> int:
         """Write every visit with its sitting to a CSV file; returns the number of visits."""
@@ -198,8 +198,8 @@ class Store:
             with path.open(newline="") as file, self._database:
                 self._database.execute("BEGIN")
                 for line in csv.DictReader(file):
-                    sitting = Sitting.of({name: line[f"sitting_{name}"] for name in SITTING})
-                    visit = Visit.of({name: line[name] for name in VISIT})
+                    sitting = Sitting.from_row({name: line[f"sitting_{name}"] for name in SITTING})
+                    visit = Visit.from_row({name: line[name] for name in VISIT})
                     append_only.insert(self._database, "sittings", sitting.row())
                     count += append_only.insert(self._database, "visits", visit.row())
         except (KeyError, TypeError, ValueError, sqlite3.Error) as error:

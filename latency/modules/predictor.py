@@ -218,7 +218,7 @@ class ModulesLatency:
         """(n,) ms of canonical genomes of `target.space`, one of the OFA families."""
         if target.key != self.target.key:
             return self.at(target).predict(genomes, target)
-        mean = self._table().of(get_space(target.space), genomes)
+        mean = self._table().evaluate(get_space(target.space), genomes)
         return Prediction(mean, self.relative_std * mean)
 
     def _table(self) -> SlotTable:

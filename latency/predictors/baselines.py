@@ -58,7 +58,7 @@ class OperatorTable:
         space = get_space(data.target.space)
 
         def predict(kept: Ints, out: Ints) -> Floats:
-            return self._table(data.take(kept)).of(space, data.genomes[out])
+            return self._table(data.take(kept)).evaluate(space, data.genomes[out])
 
         left_out = folds.left_out(folds.random_folds(len(data), FOLDS), predict) / data.ms - 1
         return _predictor("operator table", data, self._table(data), left_out)
@@ -102,8 +102,8 @@ def from_samples(sources: Sequence[Source], samples: LatencyData, genomes: Genom
     predictions = {"MACs line": _line(space, samples, genomes)}
     if any(source.target is not None for source in sources):
         nearest = closest(sources, samples)
-        ratio = np.log(samples.ms / nearest.table.of(space, samples.genomes))
-        mean = float(np.exp(np.median(ratio))) * nearest.table.of(space, genomes)
+        ratio = np.log(samples.ms / nearest.table.evaluate(space, samples.genomes))
+        mean = float(np.exp(np.median(ratio))) * nearest.table.evaluate(space, genomes)
         predictions["closest device x factor"] = Prediction(mean, max(float(np.std(ratio)), 1e-3) * mean)
     return predictions
 
@@ -111,16 +111,16 @@ def from_samples(sources: Sequence[Source], samples: LatencyData, genomes: Genom
 def closest(sources: Sequence[Source], samples: LatencyData) -> Source:
     """The known device whose latencies are most nearly proportional to the samples."""
     space = get_space(samples.target.space)
-    devices = [source for source in sources if source.target is not None]
-    spreads = [np.std(np.log(samples.ms / source.table.of(space, samples.genomes))) for source in devices]
-    return devices[int(np.argmin(spreads))]
+    known = [source for source in sources if source.target is not None]
+    spreads = [np.std(np.log(samples.ms / source.table.evaluate(space, samples.genomes))) for source in known]
+    return known[int(np.argmin(spreads))]
 
 
 def _line(space: SearchSpace, samples: LatencyData, genomes: Genomes) -> Prediction:
     """a + b MACs by least squares of the relative error."""
-    macs = footprint.of(space, samples.genomes, "macs") / 1e8
+    macs = footprint.compute(space, samples.genomes, "macs") / 1e8
     design = np.stack([np.ones(len(macs)), macs], axis=1)
     weights = np.linalg.lstsq(design / samples.ms[:, None], np.ones(len(macs)), rcond=None)[0]
     spread = float(np.std(design @ weights / samples.ms - 1, ddof=min(2, len(macs) - 1)))
-    mean = weights[0] + weights[1] * footprint.of(space, genomes, "macs") / 1e8
+    mean = weights[0] + weights[1] * footprint.compute(space, genomes, "macs") / 1e8
     return Prediction(mean, max(spread, 1e-3) * np.abs(mean))

@@ -79,7 +79,7 @@ class EnsembleLatency(SlotLatency):
         ValueError for another target or unknown resolutions.
         """
         space = space_of(self, genomes, target)
-        mean = np.maximum(self.table.of(space, genomes), self.floor_ms)
+        mean = np.maximum(self.table.evaluate(space, genomes), self.floor_ms)
         return Prediction(mean, np.full(len(mean), self.std_ms))
 
     def adapt(self, data: LatencyData) -> EnsembleLatency:
@@ -88,8 +88,8 @@ class EnsembleLatency(SlotLatency):
             raise ValueError(
                 f"samples of {data.target.space} cannot adapt a predictor of {self.target.space}"
             )
-        known = Source(self.target.name, self.table, self.resolutions, self.target)
-        return Ensemble().fit_from([known], data)
+        itself = Source(self.target.name, self.table, self.resolutions, self.target)
+        return Ensemble().fit_from([itself], data)
 
 
 Strengths = Annotated[tuple[Annotated[float, Field(ge=0)], ...], Field(min_length=1)]
@@ -132,9 +132,9 @@ class Ensemble:
         features.space.check_resolutions(
             data.genomes, features.resolutions, "the mix of " + ", ".join(source.name for source in known)
         )
-        values = features.of(data.genomes)
+        values = features.evaluate(data.genomes)
         grams = values.grams(values)
-        seen = np.stack([source.table.of(features.space, data.genomes) for source in known], axis=1)
+        seen = np.stack([source.table.evaluate(features.space, data.genomes) for source in known], axis=1)
 
         def predict(kept: Ints, out: Ints) -> Floats:
             level, pulls, _ = self._process(grams[:, kept][:, :, kept], data.ms[kept])
@@ -178,7 +178,7 @@ class Ensemble:
             raise ValueError(
                 f"{n} networks cannot be chosen from {len(genomes)}; ask for 1 to {len(genomes)}"
             )
-        values = Features.build(space, known).of(genomes)
+        values = Features.build(space, known).evaluate(genomes)
         prior = 1.0 + np.einsum("f,fpq->pq", np.array(CHOICE), values.grams(values))
         return sampling.greedy(prior, n)
 
@@ -263,7 +263,7 @@ class Features:
         )
         return cls(space, (low, high), families)
 
-    def of(self, genomes: Genomes) -> Values:
+    def evaluate(self, genomes: Genomes) -> Values:
         codes, level = self.space.slot_codes(genomes), slot_table.resolution_level(self.space, genomes)
         columns = [[table.at(codes, level) for table in tables] for tables in self.families]
         values = [np.array(family).reshape(-1, len(genomes)).T for family in columns]
@@ -290,7 +290,7 @@ def _standardised(
     """The tables with mean 0 and variance 1 over the reference; those that are constant there left out."""
     standardised = []
     for table in tables:
-        values = table.of(space, reference)
+        values = table.evaluate(space, reference)
         mean, std = float(values.mean()), float(values.std())
         if std > 1e-9 * max(1.0, abs(mean)):
             standardised.append(SlotTable(table.cells / std, (table.base - mean) / std))

@@ -199,7 +199,7 @@ class GpuSpecLatency:
         space, launch = get_space(self.target.space), self.parameters.launch_ms(host_of(self.target))
         device, layers = slot_table.tabulate(space, self._device), footprint.table(space, "layers")
         if device is not None and layers is not None:
-            return device.of(space, genomes), launch * layers.of(space, genomes)
+            return device.evaluate(space, genomes), launch * layers.evaluate(space, genomes)
         table = space.layers(genomes)
         return self._device(table).sum(axis=1), launch * table.live.sum(axis=1)
 

@@ -64,8 +64,8 @@ Fitted = TypeVar("Fitted", bound=LatencyPredictor)
 
 def with_facts(predictor: Fitted, facts: Mapping[str, Any]) -> Fitted:
     """The same predictor, any frozen dataclass, with more facts about it (scores, protocol)."""
-    known: Any = predictor
-    more: Fitted = replace(known, facts={**known.facts, **facts})
+    untyped: Any = predictor
+    more: Fitted = replace(untyped, facts={**untyped.facts, **facts})
     return more
 
 

@@ -88,16 +88,16 @@ class LookupTable:
         if not covered:
             raise ValueError(f"this table covers no network of {space.name}; {missing}")
         at = np.array(resolutions)
-        known = np.isin(at, covered)
+        listed = np.isin(at, covered)
         # OFA's tables exist for every fourth of our resolutions. A block's cost goes with the area of its
         # feature map, which rounds up in steps, so lines are drawn over that area: over the resolution they
         # were 9% off.
         area = slot_table.sides(space) ** 2
         for s in range(len(space.slots)):
-            seen, first = np.unique(area[known, s], return_index=True)
+            seen, first = np.unique(area[listed, s], return_index=True)
             for code in range(cells.shape[2]):
-                cells[~known, s, code] = np.interp(area[~known, s], seen, cells[known, s, code][first])
-        base[~known] = np.interp(at[~known] ** 2, at[known] ** 2, base[known])
+                cells[~listed, s, code] = np.interp(area[~listed, s], seen, cells[listed, s, code][first])
+        base[~listed] = np.interp(at[~listed] ** 2, at[listed] ** 2, base[listed])
         facts = {
             "method": "lookup_table",
             "covered": covered,

@@ -40,7 +40,7 @@ def draw(space: SearchSpace, n: int, rng: Rng) -> Genomes:
 
 def kernel(space: SearchSpace, genomes: Genomes, sources: Sequence[Source]) -> Floats:
     """(p, p) prior covariance of the latencies of these subnets, up to a factor; see `choose`."""
-    logs = np.log(np.stack([source.table.of(space, genomes) for source in sources], axis=1))
+    logs = np.log(np.stack([source.table.evaluate(space, genomes) for source in sources], axis=1))
     left, size, _ = np.linalg.svd(logs - logs.mean(axis=0), full_matrices=False)
     place = left * size / max(float((left[:, 0] * size[0]).std()), 1e-12)
     squared = (place**2).sum(axis=1)

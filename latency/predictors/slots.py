@@ -37,7 +37,7 @@ class SlotLatency:
         ValueError for another target or unknown resolutions.
         """
         space = space_of(self, genomes, target)
-        mean = self.table.of(space, genomes)
+        mean = self.table.evaluate(space, genomes)
         return Prediction(mean, self.relative_std * mean)
 
     def adapt(self, data: LatencyData) -> SlotLatency:

@@ -72,10 +72,10 @@ class Transfer:
         space = get_space(data.target.space)
         low, high = common_resolutions(known)
         space.check_resolutions(data.genomes, (low, high), "the mix of " + ", ".join(s.name for s in known))
-        seen = np.stack([source.table.of(space, data.genomes) for source in known], axis=1)
+        seen = np.stack([source.table.evaluate(space, data.genomes) for source in known], axis=1)
 
         def predict(kept: Ints, out: Ints) -> Floats:
-            return self._mix(space, known, seen[kept], data.take(kept))[0].of(space, data.genomes[out])
+            return self._mix(space, known, seen[kept], data.take(kept))[0].evaluate(space, data.genomes[out])
 
         fold = folds.random_folds(len(data), FOLDS, singly_up_to=2 * FOLDS)
         left_out = folds.left_out(fold, predict) / data.ms - 1
@@ -107,9 +107,9 @@ class Transfer:
         if not self.correct:
             return table, weights
         families = _families(space, table)
-        mixed = table.of(space, data.genomes)
+        mixed = table.evaluate(space, data.genomes)
         shares = [
-            np.stack([part.of(space, data.genomes) for part in parts], axis=1) / mixed[:, None]
+            np.stack([part.evaluate(space, data.genomes) for part in parts], axis=1) / mixed[:, None]
             for parts in families
         ]
         deltas = _correction(shares, data.ms / mixed - 1, trust, spread)

@@ -50,8 +50,8 @@ def save(adapted: Adapted, out: Path) -> None:
     for name, data in (("samples", adapted.samples), ("tests", adapted.tests)):
         if len(data):
             write_csv(out / f"{name}.csv", data)
-    found = {"seconds": adapted.seconds, "failed": dict(adapted.failed), "table": dict(adapted.table)}
-    artifact.write_json(out / "scores.json", found)
+    report = {"seconds": adapted.seconds, "failed": dict(adapted.failed), "table": dict(adapted.table)}
+    artifact.write_json(out / "scores.json", report)
     if adapted.samples.target.engine == TRAINING:
         training_cost.save_step(out / "training_step.json", adaptation.step_time(adapted.samples))
     rates = machine.micro_benchmark().rates

@@ -42,8 +42,8 @@ def task(options: Options, config: dict[str, Any]) -> None:
     if options.target is not None:
         target = registry.build(options.target)
         with Console().status("timing") as status, Store(options.store) as store:
-            found = latency(target, {subnet.architecture: subnet}, store=store, watch=command.watcher(status))
-        subnet = subnet.with_facts(latency=found[subnet.architecture])
+            timed = latency(target, {subnet.architecture: subnet}, store=store, watch=command.watcher(status))
+        subnet = subnet.with_facts(latency=timed[subnet.architecture])
     with Console().status("exporting"):
         written = export.export(subnet, options.out, options.formats)
     print(subnet.architecture)

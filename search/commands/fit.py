@@ -102,10 +102,10 @@ def curve_table(curve: dict[int, tuple[Prediction, Floats]]) -> list[str]:
     """A line per number of rows: scores on the rows left out, in points of top-1."""
     lines = []
     for rows, (predicted, measured) in curve.items():
-        found = scores(predicted.scaled(1 / accuracy.POINT), measured / accuracy.POINT)
+        errors = scores(predicted.scaled(1 / accuracy.POINT), measured / accuracy.POINT)
         lines.append(
-            f"{rows:5d} rows: Kendall {found['kendall']:.3f}, Spearman {found['spearman']:.3f}, RMSE "
-            f"{found['rmse']:.3f} points, 90% intervals cover {found['coverage_90']:.0f}% of {found['n']}"
+            f"{rows:5d} rows: Kendall {errors['kendall']:.3f}, Spearman {errors['spearman']:.3f}, RMSE "
+            f"{errors['rmse']:.3f} points, 90% intervals cover {errors['coverage_90']:.0f}% of {errors['n']}"
         )
     return lines
 
@@ -118,8 +118,8 @@ def task(options: Options, config: dict[str, Any]) -> None:
     out = options.out or folder / f"{what}-{options.name}.npz"
     said, error = (fit_latency if what == "latency" else fit_accuracy)(options, out)
     if command.is_sweep():
-        found = {"error": error, "options": list(HydraConfig.get().overrides.task), "said": said}
-        artifact.write_json(folder / FOUND, found)
+        job = {"error": error, "options": list(HydraConfig.get().overrides.task), "said": said}
+        artifact.write_json(folder / FOUND, job)
     print(said)
 
 

@@ -77,10 +77,10 @@ def repeatability(first: Timed, second: Timed) -> str:
 
 def descriptors(times: int) -> str:
     """The machine's rates, and how repeatable they are: median and coefficient of variation."""
-    found = [micro_benchmark() for _ in range(times)]
-    lines = [f"{specification().title}: {found[0].seconds:.1f} s a run; GF are 1e9 multiply-accumulates"]
-    for name in found[0].rates:
-        rates = np.array([one.rates[name] for one in found])
+    runs = [micro_benchmark() for _ in range(times)]
+    lines = [f"{specification().title}: {runs[0].seconds:.1f} s a run; GF are 1e9 multiply-accumulates"]
+    for name in runs[0].rates:
+        rates = np.array([one.rates[name] for one in runs])
         spread = f"  +-{100 * rates.std(ddof=1) / rates.mean():.1f}%" if times > 1 else ""
         lines.append(f"{name:18} {np.median(rates):9.4g}{spread}")
     return "\n".join(lines)
@@ -102,12 +102,12 @@ def task(options: Options, config: dict[str, Any]) -> None:
         print(f"{target.name}: {target}")
         for _ in range(options.sittings):
             with Console().status("starting") as status:
-                found = session.measure(
+                sitting = session.measure(
                     target, genomes, store=store, seconds=options.seconds, watch=command.watcher(status)
                 )
-            sittings.append(found)
-            print(f"{len(found.data)} subnets in {found.seconds:.0f} s, {len(found.failed)} failed")
-            for name, reason in found.failed.items():
+            sittings.append(sitting)
+            print(f"{len(sitting.data)} subnets in {sitting.seconds:.0f} s, {len(sitting.failed)} failed")
+            for name, reason in sitting.failed.items():
                 print(f"failed: {name}: {reason}")
     last = sittings[-1].data
     for name, ms, spread in zip(

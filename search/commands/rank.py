@@ -69,18 +69,18 @@ def task(options: Options, config: dict[str, Any]) -> None:
         else:
             models = table.models()
         status.update(f"{len(models)} models: drawing frontiers")
-        found = rank.rank(
+        ranked = rank.rank(
             models,
             seed=options.seed,
             draws=options.draws,
             tolerance=options.tolerance,
             weights=options.weights,
         )
-        artifact.write_text(out / "report.html", rank_report.render(found, table.title, table.note, config))
-        rank_report.draw(found, table.title, out / "frontier.png")
-        artifact.write_text(out / "ranking.csv", found.table().csv())
-    found.show()
-    print("\n".join([*found.findings(), f"written to {out}: report.html, frontier.png, ranking.csv"]))
+        artifact.write_text(out / "report.html", rank_report.render(ranked, table.title, table.note, config))
+        rank_report.draw(ranked, table.title, out / "frontier.png")
+        artifact.write_text(out / "ranking.csv", ranked.table().csv())
+    ranked.show()
+    print("\n".join([*ranked.findings(), f"written to {out}: report.html, frontier.png, ranking.csv"]))
 
 
 def main() -> None:

@@ -150,11 +150,12 @@ def search(
         verify=verifier,
     )
     try:
-        found = whole.run()
+        result = whole.run()
     except (run.Interrupted, KeyboardInterrupt):
         command.stop("search", out)
-    (found.verified.front if found.verified is not None and len(found.verified.front) else found.front).show()
-    print(found.describe(out))
+    verified = result.verified.front if result.verified is not None else None
+    (verified if verified else result.front).show()
+    print(result.describe(out))
 
 
 def _by_precision(

@@ -141,7 +141,7 @@ def spread(space: SearchSpace, count: int, rng: Rng) -> Genomes:
     drawn = np.concatenate([space.extremes(), space.canonical((low + steps).astype(np.int8))])
     _, first = np.unique(drawn, axis=0, return_index=True)
     drawn = drawn[np.sort(first)]
-    size = np.log(1 + footprint.of(space, drawn, "macs"))
+    size = np.log(1 + footprint.compute(space, drawn, "macs"))
     picked = list(range(min(2, len(drawn))))  # the extremes
     for goal in np.linspace(size.min(), size.max(), count)[1:-1]:
         distance = np.abs(size - goal)
@@ -187,14 +187,14 @@ def _nearest(archive: Archive) -> tuple[Genomes, Floats, Floats]:
 def _expectation(objective: Objective, process: GaussianProcess) -> Callable[[Genomes], Prediction]:
     """Values of an objective by the process of its costs; with their deviation where a limit asks for it."""
 
-    def of(genomes: Genomes) -> Prediction:
+    def predict(genomes: Genomes) -> Prediction:
         if objective.limit is None:
             mean = process.mean(genomes)
             return Prediction(objective.cost(mean), np.zeros(len(mean)))
         predicted = process.predict(genomes)
         return Prediction(objective.cost(predicted.mean), predicted.std)
 
-    return of
+    return predict
 
 
 def _limit_of_violations(space: SearchSpace, genomes: Genomes, violation: Floats) -> Objective:

@@ -52,11 +52,11 @@ def select(columns: Columns, keep: NDArray[Any] | slice) -> Columns:
     return {name: values[keep] for name, values in columns.items()}
 
 
-def data_dir(given: str | None = None) -> Path:
-    """The folder of the public tables: `given`, else $OFA_FRONTIER_DATA, else ../shared/data beside the
+def data_dir(path: str | None = None) -> Path:
+    """The folder of the public tables: `path`, else $OFA_FRONTIER_DATA, else ../shared/data beside the
     checkout."""
     beside = Path(__file__).resolve().parents[3] / "shared" / "data"
-    wanted = given or os.environ.get("OFA_FRONTIER_DATA") or str(beside)
+    wanted = path or os.environ.get("OFA_FRONTIER_DATA") or str(beside)
     if not Path(wanted).is_dir():
         raise ValueError(
             f"no folder {wanted} with the public tables: this command fits or scores on raw measurements; "

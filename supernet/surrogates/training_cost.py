@@ -74,7 +74,7 @@ class Steps:
     @classmethod
     def from_genomes(cls, space: SearchSpace, genomes: Genomes, batch: int) -> Steps:
         """The steps of these subnets."""
-        activations, macs, params = (footprint.of(space, genomes, metric) for metric in METRICS)
+        activations, macs, params = (footprint.compute(space, genomes, metric) for metric in METRICS)
         return cls(activations, macs, params, np.full(len(genomes), float(batch)))
 
     def take(self, rows: Ints) -> Steps:
@@ -239,7 +239,7 @@ class TrainingCost:
     def _hours_per_epoch(self, space: SearchSpace, genomes: Genomes) -> Floats:
         table = self._tabulate(space)
         if table is not None:
-            return table.of(space, genomes)
+            return table.evaluate(space, genomes)
         return self._hours(self._step(space).ms(Steps.from_genomes(space, genomes, self.batch)))
 
     def _step(self, space: SearchSpace) -> StepTime:

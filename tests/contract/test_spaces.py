@@ -119,10 +119,10 @@ def test_footprint_tables_equal_the_layers(name, rng):
     space = get_space(name)
     genomes = space.sample(300, rng)
     table = space.layers(genomes)
-    assert (footprint.of(space, genomes, "macs") == table.macs()).all()
-    assert (footprint.of(space, genomes, "params") == table.params()).all()
-    assert (footprint.of(space, genomes, "activations") * 4 == table.activation_bytes()).all()
-    assert (footprint.of(space, genomes, "peak_bytes") == table.peak_bytes()).all()
+    assert (footprint.compute(space, genomes, "macs") == table.macs()).all()
+    assert (footprint.compute(space, genomes, "params") == table.params()).all()
+    assert (footprint.compute(space, genomes, "activations") * 4 == table.activation_bytes()).all()
+    assert (footprint.compute(space, genomes, "peak_bytes") == table.peak_bytes()).all()
 
 
 @pytest.mark.parametrize("name", ["compofa_fixed", "nasbench201"])
@@ -187,7 +187,7 @@ def test_spaces_outside_the_registry_have_a_footprint(rng):
     other = ofa_mbv3.space("ofa_mbv3_w1.0", 1.2)
     genomes = other.sample(20, rng)
     wide = get_space("ofa_mbv3_w1.2")
-    assert (footprint.of(other, genomes, "macs") == wide.layers(genomes).macs()).all()
+    assert (footprint.compute(other, genomes, "macs") == wide.layers(genomes).macs()).all()
     cost = TrainingCost()
     assert (cost.hours(other, genomes).mean == cost.hours(wide, genomes).mean).all()
 

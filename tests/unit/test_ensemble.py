@@ -39,7 +39,7 @@ def known(space, seeds=(1, 2, 3)):
 
 def measured(space, table, n, rng, noise=0.0):
     genomes = space.network(space.sample(n, rng))
-    ms = table.of(space, genomes) + noise * rng.normal(size=n)
+    ms = table.evaluate(space, genomes) + noise * rng.normal(size=n)
     return LatencyData(target(space.name), genomes, ms, np.full(n, np.nan))
 
 
@@ -63,7 +63,7 @@ def test_what_no_source_knows_is_learnt_from_op_counts(rng):
     data = LatencyData(target(space.name), genomes, ms, np.full(230, np.nan))
     samples, test = data.take(slice(0, 30)), data.take(slice(30, 230))
     sources = known(space)
-    seen = np.stack([source.table.of(space, test.genomes) for source in sources], axis=1)
+    seen = np.stack([source.table.evaluate(space, test.genomes) for source in sources], axis=1)
     mixed = seen @ np.linalg.lstsq(seen, test.ms, rcond=None)[0]  # the best that any mix could do
     fitted = Ensemble().fit_from(sources, samples).predict(test.genomes, test.target)
     assert np.abs(fitted.mean - test.ms).mean() < 0.2 * np.abs(mixed - test.ms).mean()
@@ -75,26 +75,26 @@ def test_the_slot_table_is_the_process(rng):
     sources = known(space)
     samples, genomes = measured(space, device(space, 9), 12, rng, noise=0.3), space.sample(40, rng)
     features = Features.build(space, sources)
-    values = features.of(samples.genomes)
+    values = features.evaluate(samples.genomes)
     level, pulls, _ = Ensemble()._process(values.grams(values), samples.ms)
-    by_kernel = level + np.einsum("fon,fn->o", features.of(genomes).grams(values), pulls)
-    assert np.allclose(features.table(values, level, pulls).of(space, genomes), by_kernel)
+    by_kernel = level + np.einsum("fon,fn->o", features.evaluate(genomes).grams(values), pulls)
+    assert np.allclose(features.table(values, level, pulls).evaluate(space, genomes), by_kernel)
 
 
 def test_one_strength_and_one_noise_are_plain_gaussian_process_regression(rng, monkeypatch):
     space = get_space("nasbench201")
     samples, genomes = measured(space, device(space, 9), 12, rng, noise=0.3), space.sample(40, rng)
     features = Features.build(space, known(space))
-    values = features.of(samples.genomes)
+    values = features.evaluate(samples.genomes)
     monkeypatch.setattr(ensemble, "NOISES", (0.1,))
     learner = Ensemble(counts=(0.2,), footprints=(0.0,), parts=(0.05,), rounds=0)
     level, pulls, _ = learner._process(values.grams(values), samples.ms)
     scale = np.array([1.0, 1.0, 0.2, 0.0, 0.05])
     kernel = ensemble.LEVEL + np.tensordot(scale, values.grams(values), 1)
-    across = ensemble.LEVEL + np.tensordot(scale, features.of(genomes).grams(values), 1)
+    across = ensemble.LEVEL + np.tensordot(scale, features.evaluate(genomes).grams(values), 1)
     centred = samples.ms - samples.ms.mean()
     expected = samples.ms.mean() + across @ np.linalg.solve(kernel + 0.1 * np.eye(12), centred)
-    assert np.allclose(features.table(values, level, pulls).of(space, genomes), expected)
+    assert np.allclose(features.table(values, level, pulls).evaluate(space, genomes), expected)
 
 
 def test_one_wild_sample_does_not_spoil_it(rng):
@@ -116,7 +116,7 @@ def test_counts_are_counts(rng):
     space = get_space("nasbench201")
     genomes = space.sample(50, rng)
     tables = ensemble._counts(space)
-    found = np.stack([table.of(space, genomes) for table in tables], axis=1)
+    found = np.stack([table.evaluate(space, genomes) for table in tables], axis=1)
     assert np.allclose(found, [[(row == level).sum() for level in range(1, 6)] for row in genomes])
 
 
@@ -164,7 +164,7 @@ def test_denoising_sees_through_noise_and_outliers(rng, monkeypatch):
     wild = replace(data, ms=np.where(np.arange(900) % 20 == 0, 2, 1) * data.ms)
 
     def error():
-        return np.abs(denoised(wild).table.of(space, genomes) - truth.of(space, genomes)).mean()
+        return np.abs(denoised(wild).table.evaluate(space, genomes) - truth.evaluate(space, genomes)).mean()
 
     robust = error()
     monkeypatch.setattr(ensemble, "ROBUST_ROUNDS", 0)
@@ -176,7 +176,7 @@ def test_chosen_rows_are_the_greedy_best(rng):
     """The first one lowers the summed posterior variance as no other row would: brute force."""
     space = get_space("nasbench201")
     sources, pool = known(space), space.sample(25, rng)
-    values = Features.build(space, sources).of(pool)
+    values = Features.build(space, sources).evaluate(pool)
     prior = 1.0 + np.tensordot(np.array(ensemble.CHOICE), values.grams(values), 1)
     noise = 0.1 * np.median(np.diag(prior))
     left = [

@@ -18,7 +18,7 @@ def made_up():
     """300 networks whose value grows with MACs and kernels, with a term of pairs and noise .02."""
     rng = np.random.default_rng(0)
     genomes = SPACE.sample(300, rng)
-    size = np.log(footprint.of(SPACE, genomes, "macs"))
+    size = np.log(footprint.compute(SPACE, genomes, "macs"))
     x = SPACE.one_hot(genomes)
     wavy = np.sin(x @ rng.standard_normal(x.shape[1]) / 4) / 4
     return genomes, size + wavy + 0.02 * rng.standard_normal(300)
@@ -33,7 +33,8 @@ def fitted(made_up):
 def features(process, genomes):
     logs = np.log(
         np.stack(
-            [footprint.of(SPACE, genomes, "macs") + 1, footprint.of(SPACE, genomes, "params") + 1], axis=1
+            [footprint.compute(SPACE, genomes, "macs") + 1, footprint.compute(SPACE, genomes, "params") + 1],
+            axis=1,
         )
     )
     return np.hstack(

@@ -28,7 +28,7 @@ def one_thread():
 def top1(genomes):
     """Grows with the logarithm of MACs; large kernels late are worth more than they cost."""
     late = sum(SPACE.column(genomes, f"ks{b}") for b in range(12, 20)) / 56
-    return exact(0.5 + 0.05 * np.log(footprint.of(SPACE, genomes, "macs") / 1e8) + 0.03 * late)
+    return exact(0.5 + 0.05 * np.log(footprint.compute(SPACE, genomes, "macs") / 1e8) + 0.03 * late)
 
 
 class Counted:
@@ -52,7 +52,7 @@ def evaluator(of, **limits):
         limit=limits.get("accuracy"),
         confidence=0.5,
     )
-    macs = Objective("macs", "MACs", lambda genomes: exact(footprint.of(SPACE, genomes, "macs")))
+    macs = Objective("macs", "MACs", lambda genomes: exact(footprint.compute(SPACE, genomes, "macs")))
     return Evaluator((accuracy, macs))
 
 
@@ -91,7 +91,7 @@ def test_limits_of_measured_constraints_are_learnt():
     """Accuracy only limits: its values are not in the archive, and are asked again of what was evaluated."""
     of = Counted()
     accuracy, macs = evaluator(of, accuracy=0.56).objectives
-    params = Objective("params", "params", lambda genomes: exact(footprint.of(SPACE, genomes, "params")))
+    params = Objective("params", "params", lambda genomes: exact(footprint.compute(SPACE, genomes, "params")))
     searcher, asked = LINAS(**SMALL), Evaluator((macs, params), (accuracy,))
     archive, rng = Archive(SPACE, ["macs", "params"], np.array([6e8, 8e6])), np.random.default_rng(0)
     searcher.inform(asked)
@@ -106,7 +106,7 @@ def test_first_batch_goes_from_the_smallest_to_the_largest(rng):
     found = spread(SPACE, 20, rng)
     assert len(np.unique(found, axis=0)) == 20
     SPACE.check(found)
-    size = np.log(footprint.of(SPACE, found, "macs"))
+    size = np.log(footprint.compute(SPACE, found, "macs"))
     assert (found[:2] == SPACE.extremes()).all()
     assert size[0] == size.min()
     assert size[1] == size.max()
@@ -147,7 +147,9 @@ def test_any_number_of_objectives(objectives):
     names = ["macs", "params", "peak_bytes"][:objectives]
     asked = Evaluator(
         tuple(
-            Objective(name, "", lambda g, name=name: exact(footprint.of(SPACE, g, name)), measured="made up")
+            Objective(
+                name, "", lambda g, name=name: exact(footprint.compute(SPACE, g, name)), measured="made up"
+            )
             for name in names
         )
     )
@@ -172,4 +174,4 @@ def test_noise_of_measurements_does_not_matter_to_what_is_exact(rng):
     )
     genomes = SPACE.sample(10, rng)
     assert list(processes) == [0]
-    assert (model(genomes)[0][:, 1] == footprint.of(SPACE, genomes, "macs")).all()
+    assert (model(genomes)[0][:, 1] == footprint.compute(SPACE, genomes, "macs")).all()

@@ -38,7 +38,7 @@ def family(rng):
     genomes = SPACE.network(SPACE.sample(60, rng))
     table = SPACE.layers(genomes)
     deep = (table.layer_macs() * (table.groups > 1)).sum(axis=1) / 1e7
-    dense = footprint.of(SPACE, genomes, "macs") / 1e7 - deep
+    dense = footprint.compute(SPACE, genomes, "macs") / 1e7 - deep
 
     def make(name, ratio):
         return KnownDevice(device(name, 0.1 * (ratio * deep + dense), genomes), np.array([np.log(ratio)]))
@@ -54,7 +54,7 @@ def test_descriptor_and_devices_beat_the_samples_alone(family):
     for learner in (Maple(), Maple(virtual=False, importance=False)):
         found = learner.fit_from(known, samples, new.descriptor).predict(rest.genomes, rest.target)
         error = np.abs(found.mean / rest.ms - 1).mean()
-        log_macs = np.log(footprint.of(SPACE, new.data.genomes, "macs"))
+        log_macs = np.log(footprint.compute(SPACE, new.data.genomes, "macs"))
         line = np.polyfit(log_macs[:4], np.log(samples.ms), 1)
         by_line = np.abs(np.exp(np.polyval(line, log_macs[4:])) / rest.ms - 1).mean()
         assert error < 0.012
@@ -122,7 +122,7 @@ def test_kernel_mean_is_that_of_the_gaussian_process(family):
         )
 
     def line(data):
-        at = np.log(footprint.of(SPACE, data.genomes, "macs"))
+        at = np.log(footprint.compute(SPACE, data.genomes, "macs"))
         return np.polyfit(at, np.log(data.ms), 1)
 
     y = [np.log(k.data.ms) - np.polyval(line(k.data), features(SPACE, k.data.genomes)[:, 0]) for k in known]
@@ -207,7 +207,7 @@ def test_own_devices_left_out_are_better_than_a_line_in_macs():
     data, own = found[name]
     samples, rest = data.take(slice(0, 10)), data.take(slice(10, None))
     predicted = Maple().fit_from(known, samples, own.vector()).predict(rest.genomes, rest.target)
-    log_macs = np.log(footprint.of(SPACE, data.genomes, "macs"))
+    log_macs = np.log(footprint.compute(SPACE, data.genomes, "macs"))
     line = np.polyval(np.polyfit(log_macs, np.log(data.ms), 1), log_macs[10:])
     true, guess = np.log(rest.ms) - line, np.log(predicted.mean) - line
     assert 1 - ((true - guess) ** 2).sum() / ((true - true.mean()) ** 2).sum() > 0.3

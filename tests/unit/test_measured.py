@@ -42,7 +42,7 @@ class Evaluated:
                 if self.evaluations == self.patience:
                     raise KeyboardInterrupt
                 self.evaluations += 1
-                top1 = 0.1 * np.log10(footprint.of(own, row[None], "macs")[0]) + row.sum() % 7 / 1000
+                top1 = 0.1 * np.log10(footprint.compute(own, row[None], "macs")[0]) + row.sum() % 7 / 1000
                 self.known[row.tobytes()] = top1
         mean = np.array([self.known[row.tobytes()] for row in own.network(genomes)])
         return Prediction(mean, np.full(len(mean), 0.004))

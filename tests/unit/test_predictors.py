@@ -184,7 +184,7 @@ def test_lookup_table_in_ofas_form_sums_its_blocks(tmp_path, rng):
     table = lookup_table.read(tmp_path.glob("*.yaml"))
     target = Target(name="macs", device="note10", space="ofa_mbv3_w1.0")
     genomes = space.sample(100, rng)
-    sums = table.predictor(target, space).table.of(space, genomes)
+    sums = table.predictor(target, space).table.evaluate(space, genomes)
     assert np.allclose(sums, space.layers(genomes).macs())
 
     # in the whole space, 164 ... 188 px are interpolated, and 128 ... 156 px are not

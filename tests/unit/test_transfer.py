@@ -37,7 +37,7 @@ def known(space, seeds=(1, 2, 3)):
 
 def measured(space, table, n, rng, noise=0.0):
     genomes = space.network(space.sample(n, rng))
-    ms = table.of(space, genomes) * np.exp(noise * rng.normal(size=n))
+    ms = table.evaluate(space, genomes) * np.exp(noise * rng.normal(size=n))
     return LatencyData(NEW, genomes, ms, np.full(n, np.nan))
 
 
@@ -81,10 +81,10 @@ def test_parts_add_up_to_the_whole(rng):
     space = get_space(SPACE)
     table = made_up(space, 7)
     genomes = space.sample(50, rng)
-    blocks = table.of(space, genomes) - table.base[slot_table.resolution_level(space, genomes)]
+    blocks = table.evaluate(space, genomes) - table.base[slot_table.resolution_level(space, genomes)]
     families = transfer._families(space, table)
     variants = families[-1]
-    assert np.allclose(sum(part.of(space, genomes) for part in variants), blocks)
+    assert np.allclose(sum(part.evaluate(space, genomes) for part in variants), blocks)
 
 
 def test_intervals_cover(rng):
@@ -135,8 +135,8 @@ def test_chosen_samples_are_different_networks_and_grow_by_appending():
     assert (space.network(more) == more).all()
     r = space.column(more, "r")
     assert r.min() >= 160
-    macs = footprint.of(space, sampling.tilted(space, 500, np.random.default_rng(0)), "macs")
-    plain = footprint.of(space, space.sample(500, np.random.default_rng(0)), "macs")
+    macs = footprint.compute(space, sampling.tilted(space, 500, np.random.default_rng(0)), "macs")
+    plain = footprint.compute(space, space.sample(500, np.random.default_rng(0)), "macs")
     assert macs.min() < plain.min()
     assert macs.max() > plain.max()
     with pytest.raises(ValueError, match="ask for 1 to"):
@@ -161,7 +161,7 @@ def test_spaces_without_any_timed_device_still_adapt(rng):
     table = made_up(space, 4)
     genomes = space.network(space.sample(12, rng))
     target = replace(NEW, space=space.name)
-    data = LatencyData(target, genomes, table.of(space, genomes), np.full(12, np.nan))
+    data = LatencyData(target, genomes, table.evaluate(space, genomes), np.full(12, np.nan))
     assert Transfer().fit(data).facts["left_out_mape"] < 20
 
 
@@ -216,7 +216,7 @@ def test_training_steps_are_fitted_and_found_again(tmp_path, rng):
 
     space = get_space(SPACE)
     genomes = space.network(space.sample(10, rng))
-    macs = footprint.of(space, genomes, "macs").astype(float)
+    macs = footprint.compute(space, genomes, "macs").astype(float)
     data = LatencyData(replace(NEW, batch=16), genomes, 16 * (2.0 + 150e-9 * macs), np.full(10, np.nan))
     step = adaptation.step_time(data)
     assert step.relative_std < 0.02
