@@ -11,8 +11,9 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import field
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar, dataclass_transform
 
 import hydra
 from hydra._internal.core_plugins.file_config_source import FileConfigSource
@@ -23,7 +24,8 @@ from hydra.errors import HydraException, MissingConfigException
 from hydra.plugins.config_source import ConfigResult
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import ConfigDict, ValidationError
+from pydantic import ConfigDict, Field, ValidationError
+from pydantic.dataclasses import dataclass
 from rich.status import Status
 
 from latency.measuring import instruction_sets
@@ -31,11 +33,18 @@ from latency.measuring.session import Watcher
 from supernet import registry
 from supernet.files.run_folder import FinishedRun
 
-CONFIG = ConfigDict(extra="forbid")  # of the options of a command: a misspelt one fails with its name
 Sides = int | tuple[int, int] | None  # the option resolution: one input side, or [lowest,highest]
 EXIT_INTERRUPTED = 130
+T = TypeVar("T")
 FULL_ERROR = "HYDRA_FULL_ERROR"  # 1 shows tracebacks
 OURS = (ValueError, HydraException, OmegaConfBaseException)  # errors of the user's making
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(field, Field))
+def options(cls: type[T]) -> type[T]:
+    """The options of a command: frozen and checked; those without default may stand in any place."""
+    config = ConfigDict(extra="forbid")
+    return dataclass(frozen=True, kw_only=True, config=config)(cls)  # type: ignore[return-value]
 
 
 class CompleteNodes(FileConfigSource):

@@ -7,11 +7,10 @@ Appends to a store, so that it goes on where it stopped; writes the CSV that
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
-from pydantic import Field
-from pydantic.dataclasses import dataclass
+from pydantic import PositiveInt
 from rich.console import Console
 
 from search import command
@@ -19,12 +18,12 @@ from supernet.training import measured_accuracy
 from supernet.training.measured_accuracy import SupernetAccuracy
 
 
-@dataclass(frozen=True, kw_only=True, config=command.CONFIG)
+@command.options
 class Options:
     """What `make accuracy-data` takes."""
 
     supernet: Path  # run folder of make train
-    subnets: Annotated[int, Field(ge=1)] = 300  # the largest, the smallest, random ones
+    subnets: PositiveInt = 300  # the largest, the smallest, random ones
     seed: int = 0
     resolution: command.Sides = None  # None: those of the training
     part: Literal["val", "test"] = "val"  # of the images; test is looked at once

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic.dataclasses import dataclass
 from rich.console import Console
 
 from latency.data import write_csv
@@ -29,7 +28,7 @@ BLOCK_SHARE = 0.27  # seconds for a block over seconds for a subnet, as seen wit
 TRAINING = "torch_training"  # the engine whose latencies are training steps
 
 
-@dataclass(frozen=True, kw_only=True, config=command.CONFIG)
+@command.options
 class Options:
     """What `make adapt` takes. The options of this machine are those of `latency.measuring.here.here`."""
 

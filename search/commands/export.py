@@ -6,7 +6,6 @@ from dataclasses import field
 from pathlib import Path
 from typing import Any
 
-from pydantic.dataclasses import dataclass
 from rich.console import Console
 
 from latency.measuring.store import Store
@@ -17,7 +16,7 @@ from supernet.deploy import export
 from supernet.weights import subnet as subnets
 
 
-@dataclass(frozen=True, kw_only=True, config=command.CONFIG)
+@command.options
 class Options:
     """What `make export` takes."""
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from dataclasses import fields
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import Field
-from pydantic.dataclasses import dataclass
+from pydantic import NonNegativeInt
 from rich.console import Console
 
 from search import command
@@ -21,13 +20,13 @@ from supernet.weights import subnet as subnets
 from supernet.weights.images import Images
 
 
-@dataclass(frozen=True, kw_only=True, config=command.CONFIG)
+@command.options
 class Options(FineTuning):
     """What `make finetune` takes: the recipe and what it is for."""
 
     supernet: Path  # run folder of make train
     architecture: str  # one-line name; its ft says how many epochs
-    epochs: Annotated[int, Field(ge=0)] | None = None  # type: ignore[assignment]  # None: as the name says
+    epochs: NonNegativeInt | None = None  # type: ignore[assignment]  # None: as the name says
     threads: int = 1
     watts: float = 65  # power of the device that the energy is estimated with: nothing measures it
     # training_step.json of make adapt ARGS="target.engine=torch_training": predicts the cost

@@ -13,7 +13,6 @@ from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
-from pydantic.dataclasses import dataclass
 
 from latency.data import read_csv
 from latency.predictors import interface
@@ -32,7 +31,7 @@ LISTED = 10  # jobs of a multirun
 FOUND = "fit.json"
 
 
-@dataclass(frozen=True, kw_only=True, config=command.CONFIG)
+@command.options
 class Options:
     """What `make fit` takes."""
 

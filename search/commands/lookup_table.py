@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic.dataclasses import dataclass
 from rich.console import Console
 
 from latency.measuring import jobs
@@ -22,7 +21,7 @@ from supernet.files import artifact
 from supernet.files.run_folder import RunFolder
 
 
-@dataclass(frozen=True, kw_only=True, config=command.CONFIG)
+@command.options
 class Options:
     """What `make lookup-table` takes."""
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
-from pydantic import Field
-from pydantic.dataclasses import dataclass
+from pydantic import PositiveInt
 from rich.console import Console
 
 from latency.data import write_csv
@@ -23,14 +22,14 @@ from supernet.arrays import Genomes
 from supernet.space import get_space
 
 
-@dataclass(frozen=True, kw_only=True, config=command.CONFIG)
+@command.options
 class Options:
     """What `make measure` takes."""
 
     target: dict[str, Any]
     subnets: int = 30  # random subnets
     names: Path | None = None  # file with one architecture per line, in place of random subnets
-    sittings: Annotated[int, Field(ge=1)] = 1  # the same subnets again: from 2 on, repeatability is reported
+    sittings: PositiveInt = 1  # the same subnets again: from 2 on, repeatability is reported
     resolution: command.Sides = None
     seconds: float | None = None  # time budget of a sitting
     seed: int = 0

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic.dataclasses import dataclass
 from rich.console import Console
 
 from latency.measuring.store import Store
@@ -28,7 +27,7 @@ from supernet.files.run_folder import RunFolder
 from supernet.files.tables import Table
 
 
-@dataclass(frozen=True, kw_only=True, config=command.CONFIG)
+@command.options
 class Options:
     """What `make modules` takes. Batch, threads and utilisation of the target are varied."""
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import yaml
 from hydra.core.hydra_config import HydraConfig
-from pydantic.dataclasses import dataclass
 from rich.console import Console
 
 from latency.measuring.store import Store
@@ -23,7 +22,7 @@ from supernet.files.run_folder import RunFolder
 OWN = "search.ranking.model_table.Table"
 
 
-@dataclass(frozen=True, kw_only=True, config=command.CONFIG)
+@command.options
 class Options:
     """What `make rank` takes."""
 

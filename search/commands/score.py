@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic.dataclasses import dataclass
 
 from latency.data import read_csv
 from latency.predictors.interface import KINDS
@@ -21,7 +20,7 @@ from supernet.space import get_space
 from supernet.surrogates import accuracy
 
 
-@dataclass(frozen=True, kw_only=True, config=command.CONFIG)
+@command.options
 class Options:
     """What `make score` takes."""
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 from contextlib import nullcontext
 from dataclasses import field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import Field
-from pydantic.dataclasses import dataclass
+from pydantic import NonNegativeInt
 from rich.console import Console
 
 from latency.measuring.here import in_int8, is_here
@@ -22,6 +21,7 @@ from search import command, models, problem, run, verify
 from search.models import QUANTITIES
 from supernet import registry
 from supernet.files import sinks
+from supernet.options import AtLeastTwo
 from supernet.space import SearchSpace, get_space
 from supernet.surrogates import accuracy, int8_change
 
@@ -29,7 +29,7 @@ BUDGET = 50_000
 MEASURED_BUDGET = 200
 
 
-@dataclass(frozen=True, kw_only=True, config=command.CONFIG)
+@command.options
 class Options:
     """What `make search` takes. The nodes of groups are built by the command."""
 
@@ -52,8 +52,8 @@ class Options:
     accuracy_file: Path | None = None  # a fitted accuracy surrogate (.npz) in place of the one that ships
     int8_predictor: str | None = None  # of a space with a precision gene: as predictor, but for int8
     int8_accuracy: Path | None = None  # measured change of accuracy by int8 (JSON); as torchvision publishes
-    samples: Annotated[int, Field(ge=2)] = 10  # target=here: subnets to time, unless the store holds as many
-    verify: Annotated[int, Field(ge=0)] = 24  # networks of the front to measure, when it is for this machine
+    samples: AtLeastTwo = 10  # target=here: subnets to time, unless the store holds as many
+    verify: NonNegativeInt = 24  # networks of the front to measure, when it is for this machine
     store: Path = Path("runs/measurements.sqlite")  # where measurements are kept
     wandb: Literal["offline", "online", "disabled"] = "offline"
 

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
-from pydantic.dataclasses import dataclass
 from rich.console import Console
 
 from latency.measuring.machine import pairs_overflow
@@ -27,7 +26,7 @@ from supernet.weights.images import Images
 SHOWN = ("file_bytes", "latency_ms", "top1", "ece", "training_hours", "macs")
 
 
-@dataclass(frozen=True, kw_only=True, config=command.CONFIG)
+@command.options
 class Options:
     """What `make shrink` takes."""
 

@@ -10,8 +10,6 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic.dataclasses import dataclass
-
 from search import command
 from supernet import registry
 from supernet.files.sinks import Bar, Sink, Wandb
@@ -26,7 +24,7 @@ SHOWN = {
 }
 
 
-@dataclass(frozen=True, kw_only=True, config=command.CONFIG)
+@command.options
 class Options(Optimisation):
     """What `make train` takes: the optimisation and what it is for."""
 

@@ -8,25 +8,24 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Annotated, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ConfigDict, Field
-from pydantic.dataclasses import dataclass
+from pydantic import Field, NonNegativeFloat, PositiveInt
 
 from search.noisy_axis import NoisyAxis, Normal, Repeats, Scale, off_scale, on_scale
 from search.ranking.efficiency import Comparison
 from supernet.arrays import Floats, Ints
 from supernet.files import tables
 from supernet.files.tables import Columns
+from supernet.options import options
 from supernet.registry import unknown_name
 
-FORBID = ConfigDict(extra="forbid")
 PRIOR_REPEATS = 4  # a model's own spread is pulled towards that of all models as if these were its repeats
 
 
-@dataclass(frozen=True, config=FORBID)
+@options
 class Runs:
     """Which rows of the table of runs are the repeats of an axis, and which columns say what a set-up is."""
 
@@ -35,7 +34,7 @@ class Runs:
     setup: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, config=FORBID)
+@options
 class AxisColumns:
     """One axis: where its values are, which way is better, and what is known of its noise.
 
@@ -54,9 +53,9 @@ class AxisColumns:
     unit: str = ""
     scale: Scale = "log"
     repeats: Literal["setups", "each", "normal"] = "setups"
-    spread: Annotated[float, Field(ge=0)] | None = None
+    spread: NonNegativeFloat | None = None
     spread_column: str | None = None
-    images: Annotated[int, Field(ge=1)] | None = None
+    images: PositiveInt | None = None
     error_of: str | None = None
     source: str = ""
 
@@ -81,7 +80,7 @@ class AxisColumns:
             raise ValueError(f"axis {self.name}: images= is for an accuracy, with scale: logit")
 
 
-@dataclass(frozen=True, config=FORBID)
+@options
 class Table:
     """A CSV with a row per model. `models()` reads it.
 

@@ -6,12 +6,10 @@ import json
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
 
 import numpy as np
 import yaml
-from pydantic import ConfigDict, Field
-from pydantic.dataclasses import dataclass
+from pydantic import Field, PositiveInt
 
 from latency.measuring.session import Watcher
 from latency.measuring.store import Store
@@ -22,23 +20,23 @@ from search.noisy_axis import NoisyAxis, Normal
 from search.ranking.efficiency import Comparison
 from supernet.arrays import Floats
 from supernet.files import tables
+from supernet.options import options
 from supernet.prediction import Prediction, where
 from supernet.space import get_space
 
-FORBID = ConfigDict(extra="forbid")
 IMAGENET_IMAGES = 50_000  # of the validation set that accuracies are counted on
 IQR = 1.349  # interquartile range of a normal distribution in standard deviations
 
 
-@dataclass(frozen=True, config=FORBID)
+@options
 class Timing:
     """An axis timed on this machine: ms per image of a batch, on one thread of an engine."""
 
     engine: str
-    batch: Annotated[int, Field(ge=1)] = 1
+    batch: PositiveInt = 1
 
 
-@dataclass(frozen=True, config=FORBID)
+@options
 class Torchvision:
     """Classifiers of torchvision: the names, or all up to `max_gmacs`; accuracy and the `timings` as axes."""
 
@@ -88,7 +86,7 @@ class Torchvision:
         return Comparison(tuple(one.name for one in kept), tuple(axes), self.views, self.devices)
 
 
-@dataclass(frozen=True, config=FORBID)
+@options
 class SearchRun:
     """The front of a finished search, from its run folder: predictions with their standard deviations, and
     measured latencies where the front was verified."""

@@ -16,7 +16,7 @@ from dataclasses import replace
 from typing import Annotated
 
 import numpy as np
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, PositiveInt
 from pydantic.dataclasses import dataclass
 
 from search import gaussian_process, pareto
@@ -27,6 +27,7 @@ from search.searchers.nsga2 import NSGA2, constrained_ranks
 from search.searchers.searcher import Stateless
 from supernet import footprint
 from supernet.arrays import Floats, Genomes, Ints, Rng
+from supernet.options import AtLeastTwo
 from supernet.prediction import Prediction
 from supernet.space import SearchSpace
 
@@ -51,12 +52,12 @@ class LINAS(Stateless):
     .832; with 20 generations .752, .845, with 100 .754, .855. Their standard errors are .004 to .011.
     """
 
-    batch: Annotated[int, Field(ge=1)] = 10  # proposed between two fits of the predictors
+    batch: PositiveInt = 10  # proposed between two fits of the predictors
     # from the smallest to the largest network, before there is anything to predict from
-    first: Annotated[int, Field(ge=2)] = 20
+    first: AtLeastTwo = 20
     population: Annotated[int, Field(ge=4)] = 100  # of the NSGA-II on the predictions
-    generations: Annotated[int, Field(ge=1)] = 50
-    pool: Annotated[int, Field(ge=1)] = 300  # candidates that a batch is chosen from
+    generations: PositiveInt = 50
+    pool: PositiveInt = 300  # candidates that a batch is chosen from
 
     def __post_init__(self) -> None:
         self._evaluator: Evaluator | None = None

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 import numpy as np
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, NonNegativeFloat
 from pydantic.dataclasses import dataclass
 
 from search import pareto
@@ -24,7 +24,7 @@ HISTORY = 5000  # latest evaluations that the additive model is fitted on
 RIDGE = 1.0
 ROUNDS = 3  # of Cauchy weights
 EXACT = 1e-9  # misfit of a cost that the genes explain without rest
-Spread = Annotated[float, Field(ge=0)]
+Spread = NonNegativeFloat
 
 
 @dataclass(config=ConfigDict(extra="forbid"))

@@ -16,11 +16,10 @@ from pydantic.dataclasses import dataclass
 from search import pareto
 from search.archive import Archive
 from supernet.arrays import Floats, Genomes, Ints, Rng
+from supernet.options import Fraction, PositiveFraction
 from supernet.space import SearchSpace
 
-ROUNDS = (
-    10  # of variation before random draws fill up an offspring batch, and again before the space is exhausted
-)
+ROUNDS = 10  # of variation before random draws fill up a batch, and again before the space is exhausted
 
 
 @dataclass(config=ConfigDict(extra="forbid"))
@@ -34,8 +33,8 @@ class NSGA2:
     """
 
     population: Annotated[int, Field(ge=4)] = 200
-    crossover: Annotated[float, Field(ge=0, le=1)] = 0.9
-    mutation: Annotated[float, Field(gt=0, le=1)] = 0.02
+    crossover: Fraction = 0.9
+    mutation: PositiveFraction = 0.02
 
     def __post_init__(self) -> None:
         self._genomes: Genomes | None = None

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, PositiveInt
 from pydantic.dataclasses import dataclass
 
 from search.archive import Archive
@@ -19,7 +17,7 @@ ROUNDS = 20  # draws of a batch before the space counts as exhausted
 class RandomSearch(Stateless):
     """`batch` random architectures at a time, as the space samples them."""
 
-    batch: Annotated[int, Field(ge=1)] = 1000
+    batch: PositiveInt = 1000
 
     def ask(self, space: SearchSpace, archive: Archive, rng: Rng) -> Genomes:
         for _ in range(ROUNDS):

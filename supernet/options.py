@@ -1,0 +1,25 @@
+"""Options that YAML and command lines can give: the decorator of their classes, and their bounds.
+
+Bounds at 0 are pydantic's own: `PositiveInt`, `NonNegativeInt`, `PositiveFloat`, `NonNegativeFloat`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import field
+from typing import Annotated, TypeVar, dataclass_transform
+
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
+
+T = TypeVar("T")
+AtLeastTwo = Annotated[int, Field(ge=2)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+FractionBelowOne = Annotated[float, Field(ge=0, lt=1)]
+PositiveFraction = Annotated[float, Field(gt=0, le=1)]
+OpenFraction = Annotated[float, Field(gt=0, lt=1)]
+
+
+@dataclass_transform(frozen_default=True, field_specifiers=(field, Field))
+def options(cls: type[T]) -> type[T]:
+    """A frozen dataclass whose values are checked: a misspelt or mistyped option fails with its name."""
+    return dataclass(frozen=True, config=ConfigDict(extra="forbid"))(cls)  # type: ignore[return-value]  # pydantic's stub drops T
