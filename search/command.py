@@ -8,6 +8,7 @@ in the class or function that gets them. Hydra itself is not restricted: all its
 from __future__ import annotations
 
 import os
+import re
 import sys
 import time
 from collections.abc import Callable
@@ -215,6 +216,9 @@ def explain(error: BaseException) -> str:
     if isinstance(error, MissingConfigException) and error.options is not None:
         group, _, name = str(error.missing_cfg_file).rpartition("/")
         return str(registry.unknown_name(group, name, error.options))
+    if match := re.match(r"You must specify '([^']+)'", str(error)):
+        group = match[1]
+        return f"please give {group}=... ({', '.join(registry.names(group))})"
     cause: Any = error.__cause__
     if not isinstance(error, HydraException) or getattr(cause, "parent_node", None) is None:
         return str(error)

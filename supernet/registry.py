@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 import inspect
 import pkgutil
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
@@ -23,6 +24,8 @@ INSTALLED = Path(__file__).parent / "configs"  # where a wheel puts them
 FOLDER = INSTALLED if INSTALLED.is_dir() else Path(__file__).parents[1] / "configs"
 FACTS = ("space", "target", "device", "accuracy")  # groups whose files say how things are
 FACT_TYPE = "latency.target.Target"  # targets that a function makes have options: this machine, any GPU
+OURS = ("supernet", "latency", "search", "benchmarks")  # packages whose classes and functions nodes build
+INSTALLED_IN = {"site-packages", "dist-packages"}
 NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 REQUIRED = "???"  # the value of an option that has to be given, as Hydra writes it
 MOVED = {  # modules that nodes in run folders of release 0.1 name, and where what they held is now
@@ -97,13 +100,38 @@ def build(node: Any) -> Any:
 
 
 def locate(target: str) -> Callable[..., Any]:
-    """The class or function of a dotted name; names of release 0.1 are found where they have moved to."""
+    """The class or function of a dotted name; names of release 0.1 are found where they have moved to.
+
+    Nodes come from files that somebody else may have written. So they build what this project or a module of
+    your own defines, and nothing of Python's library or of an installed package: that could run any command.
+    """
     module, _, name = target.rpartition(".")
+    root = module.partition(".")[0]
+    if root not in OURS and root in sys.stdlib_module_names:
+        raise _not_ours(target)
     try:
         builder: Callable[..., Any] = pkgutil.resolve_name(f"{MOVED.get(module, module)}.{name}")
     except (ImportError, AttributeError, ValueError) as error:
         raise ValueError(f"_target_={target} names no class or function ({error})") from error
+    if not (inspect.isclass(builder) or inspect.isfunction(builder)) or not _is_ours(builder.__module__):
+        raise _not_ours(target)
     return builder
+
+
+def _is_ours(module: str) -> bool:
+    """Whether a module is of this project or of the user: not of Python, not of an installed package."""
+    root = module.partition(".")[0]
+    path = getattr(sys.modules.get(module), "__file__", None)
+    if root in OURS or path is None:
+        return root in OURS
+    return root not in sys.stdlib_module_names and INSTALLED_IN.isdisjoint(Path(path).parts)
+
+
+def _not_ours(target: str) -> ValueError:
+    return ValueError(
+        f"_target_={target} must be a class or function of {', '.join(OURS[:3])} or of a module of your own, "
+        "not of Python's library or an installed package"
+    )
 
 
 def complete(node: Any) -> Any:

@@ -49,22 +49,22 @@ def task(options: Options, config: dict[str, Any]) -> None:
     )
     space.check_resolutions(genome, trained.resolution, f"the supernet in {folder}")
     out = command.run_folder(options.out or folder / "subnet", "finetune")
-    held = RunFolder(out, subnets.FILE).hold(config)
-    with held, processes() as group, Console().status("loading") as status:
+    with RunFolder(out, subnets.FILE).hold(config):
+        with processes() as group, Console().status("loading") as status:
 
-        def watch(done: int, loss: float) -> None:
-            status.update(f"epoch {done} of {recipe.epochs}, loss {loss:.3f}")
+            def watch(done: int, loss: float) -> None:
+                status.update(f"epoch {done} of {recipe.epochs}, loss {loss:.3f}")
 
-        tuned = fine_tune(trained, images, genome, recipe, group, watch)
-    cost = {
-        "device_hours": tuned.hours,
-        "energy_kwh_model": energy_kwh(tuned.hours, options.watts),
-        "watts_assumed": options.watts,
-        **predicted(options, tuned, len(images.parts["train"]), space, genome, recipe),
-    }
-    facts = {"cost": cost, "top1_before": tuned.before.top1, "epochs": recipe.epochs}
-    artifact.write_json(out / "cost.json", cost)
-    tuned.subnet.with_facts(**facts).save(out / subnets.FILE)
+            tuned = fine_tune(trained, images, genome, recipe, group, watch)
+        cost = {
+            "device_hours": tuned.hours,
+            "energy_kwh_model": energy_kwh(tuned.hours, options.watts),
+            "watts_assumed": options.watts,
+            **predicted(options, tuned, len(images.parts["train"]), space, genome, recipe),
+        }
+        facts = {"cost": cost, "top1_before": tuned.before.top1, "epochs": recipe.epochs}
+        artifact.write_json(out / "cost.json", cost)
+        tuned.subnet.with_facts(**facts).save(out / subnets.FILE)
     before, after = 100 * tuned.before.top1, 100 * tuned.after.top1
     how = f"{recipe.epochs} epoch{'s' * (recipe.epochs != 1)}{' from scratch' if recipe.from_scratch else ''}"
     print(f"test top-1 {before:.2f}% as it came out of the supernet, {after:.2f}% after {how}: {out}")

@@ -68,7 +68,7 @@ def task(options: Options, config: dict[str, Any]) -> None:
         watch = command.watcher(status)
         built = block_table.build(target, sides, store=store, watch=watch)
         files = built.save(out)
-        adapted = None
+        comparison = ""
         if options.tests:
             how = Adaptation(
                 samples=options.samples,
@@ -78,12 +78,12 @@ def task(options: Options, config: dict[str, Any]) -> None:
                 learner=registry.build(options.learner),
             )
             adapted = adaptation.adapt(target, how, store=store, watch=watch)
+            comparison = compare(built, adapted)
+            artifact.write_text(out / "comparison.md", comparison + "\n")
     print(
         f"{len(built.quartiles_ms)} blocks in {built.seconds:.0f} s: {', '.join(path.name for path in files)}"
     )
-    if adapted is not None:
-        comparison = compare(built, adapted)
-        artifact.write_text(out / "comparison.md", comparison + "\n")
+    if comparison:
         print(comparison)
     print(f'next: make search ARGS="predictor=run:{out}"')
 

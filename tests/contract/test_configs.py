@@ -195,6 +195,11 @@ def test_misspelt_words_get_the_nearest(words, message):
         command.compose("search", words)
 
 
+def test_a_group_that_has_to_be_chosen_is_asked_for_in_one_line():
+    with pytest.raises(ValueError, match=r"^please give space=\.\.\. \(compofa_elastic, [^\n]*ofa_small\)$"):
+        command.compose("fit", ["rows=my.csv", "column=ms"])
+
+
 def test_options_need_no_line_in_yaml():
     """They are those of the class, and the configuration of a run holds all of them."""
     assert set(registry.load("searcher", "nsga2")) == {"_target_"}
@@ -228,3 +233,32 @@ def test_names_of_release_0_1_are_found_where_they_moved():
 def test_what_is_gone_is_refused_with_its_name():
     with pytest.raises(ValueError, match=r"_target_=supernet\.data\.Pictures names no class or function"):
         registry.build({"data": {"_target_": "supernet.data.Pictures"}})
+
+
+FOREIGN = (
+    "os.system",
+    "builtins.eval",
+    "subprocess.run",
+    "shutil.rmtree",
+    "runpy.run_path",
+    "numpy.load",
+    "torch.load",
+    "hydra.utils.instantiate",
+    "supernet.files.artifact.os.replace",
+    "supernet.registry.sys.exit",
+    "supernet.files.artifact.Path",
+    "supernet.registry.FOLDER",
+)
+
+
+@pytest.mark.parametrize("target", FOREIGN)
+def test_nodes_build_nothing_of_python_or_of_installed_packages(target):
+    """A configuration or run folder of somebody else must not run commands."""
+    with pytest.raises(ValueError, match=f"_target_={target} must be a class or function of supernet"):
+        registry.build({"axes": [{"_target_": target, "path": "absent"}]})
+
+
+def test_nodes_build_classes_of_ones_own(tmp_path, monkeypatch):
+    (tmp_path / "my_own_module.py").write_text("class Mine:\n    pass\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert type(registry.build({"_target_": "my_own_module.Mine"})).__name__ == "Mine"

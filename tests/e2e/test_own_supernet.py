@@ -10,9 +10,12 @@ import numpy as np
 import pytest
 
 from search.commands import accuracy_data, finetune, fit, train
+from supernet.files import artifact
+from supernet.files.run_folder import RunFolder
 from supernet.space import get_space
 from supernet.surrogates import accuracy, training_cost
 from supernet.surrogates.training_cost import Steps, StepTime
+from supernet.weights.subnet import FILE
 
 ROOT = Path(__file__).parents[2]
 TINY = ["data.train_images=128", "data.calibration=128", "epochs=2", "batch=64", "forward_batch=32"]
@@ -41,7 +44,7 @@ def losses(folder):
     return np.array([event["loss"] for event in events if event["event"] == "epoch"])
 
 
-def test_train_measure_fit_and_fine_tune(run, tmp_path):
+def test_train_measure_fit_and_fine_tune(run, tmp_path, monkeypatch):
     out = run(train, *TINY, "wandb=offline", "out=mine")
     assert "largest subnet (1.04 M MACs)" in out
     assert list((tmp_path / "mine" / "wandb").glob("offline-run-*/*.wandb"))
@@ -55,6 +58,15 @@ def test_train_measure_fit_and_fine_tune(run, tmp_path):
     step = StepTime(1.0, 9.0, 1.0, 1.0, relative_std=0.1)
     training_cost.save_step(tmp_path / "step.json", step)
     words = ["supernet=mine", f"architecture='{name}'", "epochs=1", "step_file=step.json"]
+    write = artifact.write_json
+
+    def write_while_held(path, content):
+        if path.name == "cost.json":  # nobody else may begin before the results are written
+            with pytest.raises(ValueError, match="another process"), RunFolder(path.parent, FILE).hold({}):
+                pass
+        write(path, content)
+
+    monkeypatch.setattr(artifact, "write_json", write_while_held)
     assert "off by" in run(finetune, *words)
     cost = json.loads((tmp_path / "mine" / "subnet" / "cost.json").read_text())
     assert cost["energy_kwh_model"] == pytest.approx(cost["device_hours"] * 0.065)
