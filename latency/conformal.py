@@ -8,11 +8,9 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numpy.typing import NDArray
 
+from supernet.arrays import Floats
 from supernet.prediction import QUANTILE
-
-Floats = NDArray[np.float64]
 
 PRIOR_SPREAD, PRIOR_WEIGHT = 0.05, 2
 
@@ -42,3 +40,8 @@ def half_width(residuals: Floats, confidence: float = 0.90) -> float:
 def relative_std(residuals: Floats, confidence: float = 0.90) -> float:
     """The standard deviation whose normal interval at `confidence` has that half width."""
     return half_width(residuals, confidence) / QUANTILE(0.5 + confidence / 2)
+
+
+def mape(residuals: Floats) -> float:
+    """The mean size of relative residuals, in percent."""
+    return float(100 * np.abs(residuals).mean())

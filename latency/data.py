@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from latency.target import Target
-from supernet.arrays import Floats, Genomes
+from supernet.arrays import Floats, Genomes, Ints
 from supernet.files import artifact, tables
 from supernet.registry import unknown_name
 from supernet.space import get_space
@@ -27,8 +27,9 @@ class LatencyData:
 
     def __post_init__(self) -> None:
         get_space(self.target.space).check(self.genomes)
-        if not (np.isfinite(self.ms) & (self.ms > 0)).all():
-            row = int(np.argmin(np.isfinite(self.ms) & (self.ms > 0)))
+        possible = np.isfinite(self.ms) & (self.ms > 0)
+        if not possible.all():
+            row = int(np.argmin(possible))
             raise ValueError(
                 f"latencies must be positive numbers of milliseconds; row {row} has {self.ms[row]}"
             )
@@ -36,7 +37,7 @@ class LatencyData:
     def __len__(self) -> int:
         return len(self.ms)
 
-    def take(self, rows: NDArray[np.int64] | slice) -> LatencyData:
+    def take(self, rows: Ints | slice) -> LatencyData:
         """The measurements of these rows."""
         return replace(self, genomes=self.genomes[rows], ms=self.ms[rows], spread_ms=self.spread_ms[rows])
 
@@ -48,11 +49,8 @@ def read_csv(path: str | Path, target: Target, column: str, rows: slice = slice(
     """
     columns = tables.read_columns(path)
     if column not in columns:
-        raise unknown_name(
-            f"column of {path}",
-            column,
-            [name for name in columns if name not in get_space(target.space).index],
-        )
+        others = [name for name in columns if name not in get_space(target.space).index]
+        raise unknown_name(f"column of {path}", column, others)
     if columns[column].dtype.kind != "f":
         raise ValueError(f"column {column} of {path} holds text, not milliseconds")
     columns = tables.select(columns, rows)
@@ -70,3 +68,12 @@ def write_csv(path: str | Path, data: LatencyData) -> None:
     rows = ([*values, f"{ms:.6g}", f"{spread:.3g}"] for values, ms, spread in measured)
     path, content = Path(path), tables.Table.from_rows(heads, rows).csv().encode()
     artifact.write_bytes(path, gzip.compress(content, mtime=0) if path.suffix == ".gz" else content)
+
+
+def held_out(n: int, rows: slice | Ints) -> NDArray[np.bool_]:
+    """(n,) whether a row is one of these, which judge a fit on the others; ValueError if either is empty."""
+    held = np.zeros(n, bool)
+    held[rows] = True
+    if not held.any() or held.all():
+        raise ValueError(f"validation rows {rows} of {n} leave nothing to fit or nothing to judge")
+    return held

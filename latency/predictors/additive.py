@@ -11,6 +11,8 @@ the *relative* error, Cauchy weights on residuals: public tables have rows that 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Annotated
 
 import numpy as np
@@ -18,7 +20,8 @@ from numpy.typing import NDArray
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
-from latency.data import LatencyData
+from latency.conformal import mape
+from latency.data import LatencyData, held_out
 from latency.predictors.slots import SlotLatency
 from supernet import slot_table
 from supernet.arrays import Floats, Ints
@@ -49,48 +52,35 @@ class Additive:
                 "predictor"
             )
         space = get_space(data.target.space)
-        basis = _Basis.build(space, data)
-        design = basis.rows(space, data)
+        codes, level = space.slot_codes(data.genomes), slot_table.resolution_level(space, data.genomes)
+        present = np.zeros((len(space.slots), space.slot_radix[1]), bool)
+        present[np.arange(len(space.slots)), codes] = True
+        present[:, 0] = False
+        parts = _parts(space, level, present)
+        design = np.stack([part.at(codes, level) for part in parts], axis=1)
         ridge = self._choose(design, data.ms) if self.ridge is None else self.ridge
 
         def predict(kept: Ints, out: Ints) -> Floats:
             return design[out] @ _robust_ridge(design[kept], data.ms[kept], ridge, self.rounds)
 
-        held_out = folds.left_out(folds.random_folds(len(data), FOLDS), predict)
-        relative = np.abs(held_out / data.ms - 1)
-        table = basis.table(_robust_ridge(design, data.ms, ridge, self.rounds))
-        r = space.column(data.genomes, "r") if "r" in space.index else np.zeros(1, np.int64)
+        relative = np.abs(folds.left_out(folds.random_folds(len(data), FOLDS), predict) / data.ms - 1)
+        weights = _robust_ridge(design, data.ms, ridge, self.rounds)
         return SlotLatency(
             target=data.target,
-            table=table,
+            table=_with_unseen(slot_table.combine(zip(weights, parts, strict=True)), present),
             relative_std=float(np.quantile(relative, 0.90) / 1.6449),
-            resolutions=(int(r.min()), int(r.max())),
-            facts={
-                "method": "additive",
-                "rows": len(data),
-                "ridge": ridge,
-                "left_out_mape": float(100 * relative.mean()),
-            },
+            resolutions=space.resolution_range(data.genomes),
+            facts={"method": "additive", "rows": len(data), "ridge": ridge, "left_out_mape": mape(relative)},
         )
 
     def _choose(self, design: Floats, ms: Floats) -> float:
-        rows = np.arange(len(ms))
-        if self.validation is None:
-            judged = rows % FOLDS == 0
-        else:
-            judged = (rows >= self.validation[0]) & (rows < self.validation[1])
-        if not judged.any() or judged.all():
-            raise ValueError(
-                f"validation rows {self.validation} of {len(ms)} leave nothing to fit or nothing to judge"
-            )
-        error = [
-            np.abs(
-                design[judged] @ _robust_ridge(design[~judged], ms[~judged], ridge, self.rounds) / ms[judged]
-                - 1
-            ).mean()
-            for ridge in RIDGES
-        ]
-        return RIDGES[int(np.argmin(error))]
+        judged = held_out(len(ms), slice(*self.validation) if self.validation else slice(0, None, FOLDS))
+
+        def error(ridge: float) -> float:
+            weights = _robust_ridge(design[~judged], ms[~judged], ridge, self.rounds)
+            return mape(design[judged] @ weights / ms[judged] - 1)
+
+        return min(RIDGES, key=error)
 
 
 def _robust_ridge(design: Floats, ms: Floats, ridge: float, rounds: int) -> Floats:
@@ -111,79 +101,29 @@ def _robust_ridge(design: Floats, ms: Floats, ridge: float, rounds: int) -> Floa
     return np.asarray(weights * unit)
 
 
-class _Basis:
-    """The features of a space at the resolutions of some data, and their collapse into a table."""
+def _parts(space: SearchSpace, level: Ints, present: NDArray[np.bool_]) -> Sequence[SlotTable]:
+    """The tables whose weighted sum is fitted: a constant; offsets of the resolutions and, for each stage, of
+    its blocks; and the (S, C) variants that are present, times each function of the side."""
+    shape = resolutions, _, codes = slot_table.shape_of(space)
+    side, stage = slot_table.sides(space), slot_table.stages(space)
+    values = np.array(space.axis("r").values if "r" in space.index else (0,))
+    knots = values[np.unique(level)]
+    hats = [np.interp(values, knots, hat) for hat in np.eye(len(knots))] if len(knots) > 1 else []
+    none = np.zeros(resolutions)
+    parts = [SlotTable(np.zeros(shape), base) for base in (np.ones(resolutions), *hats)]
+    for mask in np.eye(stage.max() + 1, dtype=bool)[:, stage]:
+        area = (side**2 * mask / mask.sum())[:, :, None] * (np.arange(codes) > 0)
+        parts += [SlotTable(hat[:, None, None] * area, none) for hat in hats]
+    for power in range(3 if resolutions > 1 else 1):
+        for slot, code in np.argwhere(present):
+            cells = np.zeros(shape)
+            cells[:, slot, code] = side[:, slot] ** power
+            parts.append(SlotTable(cells, none))
+    return parts
 
-    def __init__(
-        self, side: Floats, stage: NDArray[np.int64], present: NDArray[np.bool_], hats: Floats
-    ) -> None:
-        self.side = side  # (R, S) relative side of the feature map of each slot
-        self.stage = stage  # (S,) slots whose side runs alike
-        self.present = present  # (S, C) variants that occur
-        self.hats = hats  # (R, K) piecewise-linear functions of the resolution, one per resolution seen
 
-    @classmethod
-    def build(cls, space: SearchSpace, data: LatencyData) -> _Basis:
-        codes = space.slot_codes(data.genomes)
-        present = np.zeros((len(space.slots), space.slot_radix[1]), bool)
-        for s in range(len(space.slots)):
-            present[s, np.unique(codes[:, s])] = True
-        present[:, 0] = False
-        values = np.array(space.axis("r").values if "r" in space.index else (0,))
-        knots = values[np.unique(slot_table.resolution_level(space, data.genomes))]
-        hats = np.stack([np.interp(values, knots, np.eye(len(knots))[k]) for k in range(len(knots))], axis=1)
-        return cls(slot_table.sides(space), slot_table.stages(space), present, hats)
-
-    def _shapes(self) -> Floats:
-        """(R, S, 3 or 1) functions of the side that every variant of a slot is multiplied with."""
-        ones = np.ones_like(self.side)
-        return np.stack([ones, self.side, self.side**2], axis=2) if len(self.hats) > 1 else ones[:, :, None]
-
-    def rows(self, space: SearchSpace, data: LatencyData) -> Floats:
-        """(n, p) features: constant; hats; hats x area of the blocks of each stage; variants x shapes."""
-        level = slot_table.resolution_level(space, data.genomes)
-        codes = space.slot_codes(data.genomes)
-        blocks = [np.ones((len(data), 1))]
-        if self.hats.shape[1] > 1:
-            hats = self.hats[level]
-            area = np.where(codes > 0, self.side[level] ** 2, 0)
-            blocks.append(hats)
-            for stage in range(self.stage.max() + 1):
-                in_stage = self.stage == stage
-                blocks.append(hats * area[:, in_stage].sum(axis=1, keepdims=True) / in_stage.sum())
-        slots, variants = np.nonzero(self.present)
-        on = codes[:, slots] == variants
-        shapes = self._shapes()[level]
-        blocks += [on * shapes[:, slots, k] for k in range(shapes.shape[2])]
-        return np.concatenate(blocks, axis=1)
-
-    def table(self, weights: Floats) -> SlotTable:
-        """The slot table with the same values as `rows(...) @ weights`.
-
-        Variants never seen get their slot's mean.
-        """
-        resolutions, slots = self.side.shape
-        at = 1
-        base = np.full(resolutions, weights[0])
-        cells = np.zeros((resolutions, slots, self.present.shape[1]))
-        knots = self.hats.shape[1]
-        if knots > 1:
-            base = base + self.hats @ weights[at : at + knots]
-            at += knots
-            for stage in range(self.stage.max() + 1):
-                in_stage = np.flatnonzero(self.stage == stage)
-                amount = self.hats @ weights[at : at + knots] / len(in_stage)
-                cells[:, in_stage, 1:] += (amount[:, None] * self.side[:, in_stage] ** 2)[:, :, None]
-                at += knots
-        where, variants = np.nonzero(self.present)
-        shapes = self._shapes()
-        for k in range(shapes.shape[2]):
-            part = weights[at : at + len(where)]
-            cells[:, where, variants] += part * shapes[:, where, k]
-            at += len(where)
-        assert at == len(weights)
-        seen = self.present.sum(axis=1).clip(min=1)
-        mean = np.where(self.present, cells, 0).sum(axis=2) / seen
-        unseen = ~self.present
-        unseen[:, 0] = False
-        return SlotTable(np.where(unseen, mean[:, :, None], cells), base)
+def _with_unseen(table: SlotTable, present: NDArray[np.bool_]) -> SlotTable:
+    """The table whose variants that never occurred have the mean of their slot."""
+    mean = np.where(present, table.cells, 0).sum(axis=2, keepdims=True) / present.sum(axis=1)[:, None].clip(1)
+    unseen = ~present & (np.arange(present.shape[1]) > 0)
+    return replace(table, cells=np.where(unseen, mean, table.cells))

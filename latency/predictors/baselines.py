@@ -12,7 +12,7 @@ import numpy as np
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
-from latency.conformal import relative_std
+from latency.conformal import mape, relative_std
 from latency.data import LatencyData
 from latency.predictors.slots import SlotLatency
 from latency.predictors.sources import Source
@@ -89,7 +89,7 @@ def _predictor(method: str, data: LatencyData, table: SlotTable, left_out: Float
     """A predictor for all resolutions of the space, from (n,) relative residuals left out of the fit."""
     space = get_space(data.target.space)
     sides = space.axis("r").values if "r" in space.index else (0,)
-    facts = {"method": method, "rows": len(data), "left_out_mape": float(100 * np.abs(left_out).mean())}
+    facts = {"method": method, "rows": len(data), "left_out_mape": mape(left_out)}
     return SlotLatency(data.target, table, relative_std(left_out), (sides[0], sides[-1]), facts)
 
 

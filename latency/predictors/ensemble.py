@@ -74,10 +74,7 @@ class EnsembleLatency(SlotLatency):
     floor_ms: float  # no prediction is below: half the fastest sample
 
     def predict(self, genomes: Genomes, target: Target) -> Prediction:
-        """(n,) ms of canonical genomes of `target.space`.
-
-        ValueError for another target or unknown resolutions.
-        """
+        """(n,) ms of canonical genomes; ValueError for another target or unknown resolutions."""
         space = space_of(self, genomes, target)
         mean = np.maximum(self.table.evaluate(space, genomes), self.floor_ms)
         return Prediction(mean, np.full(len(mean), self.std_ms))
@@ -162,7 +159,7 @@ class Ensemble:
                 "method": "ensemble",
                 "samples": len(data),
                 "mix": {source.name: float(w) for source, w in zip(known, weights, strict=True) if w > 0},
-                "left_out_mape": float(100 * np.abs(residual / data.ms).mean()),
+                "left_out_mape": conformal.mape(residual / data.ms),
                 "process": float(process),
                 **strengths,
             },

@@ -9,8 +9,9 @@ block is an error that names it, and resolutions that are not covered at all are
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +21,15 @@ import yaml
 from latency.predictors.slots import SlotLatency
 from latency.target import Target
 from supernet import slot_table
+from supernet.arrays import Floats, Ints
 from supernet.files import tables
 from supernet.layers import LayerKind, LayerTable, make_divisible
 from supernet.slot_table import SlotTable
 from supernet.space import SearchSpace, get_space
 
-# (role, input side, input channels, output side, output channels, expanded channels, kernel, stride,
-# shortcut, se)
-Entry = tuple[str, int, int, int, int, int, int, int, int, int]
+# The role, and the input side and channels, output side and channels, and of a block also the expanded
+# channels, kernel, stride, whether it has a shortcut, and squeeze-and-excitation.
+Entry = tuple[str, tuple[int, ...]]
 
 ROLES = {
     "Conv": "stem",
@@ -45,13 +47,10 @@ ROLES = {
 KEY = re.compile(r"^(?P<layer>\w+)-input:(?P<input>[\dx]+)-output:(?P<output>[\dx]+)(?P<rest>.*)$")
 
 
-def _entry(role: str, values: Mapping[str, int]) -> Entry:
+def _entry(role: str, *sizes: int) -> Entry:
     if role in ("mix", "classifier", "pool"):  # sources disagree on whether the pooled side is written down
-        return (role, 0, values["in_c"], 0, values["out_c"], 0, 0, 0, 0, 0)
-    shape = (values["in_h"], values["in_c"], values["out_h"], values["out_c"])
-    if role != "block":
-        return (role, *shape, 0, 0, 0, 0, 0)
-    return (role, *shape, values["mid"], values["kernel"], values["stride"], values["skip"], values["se"])
+        return role, (0, sizes[1], 0, sizes[3])
+    return role, sizes if role == "block" else sizes[:4]
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,15 +72,14 @@ class LookupTable:
         """
         space = space or get_space(target.space)
         check_space(space)
-        resolutions = list(space.axis("r").values)
-        cells = np.zeros((len(resolutions), len(space.slots), space.slot_radix[1]))
+        resolutions = space.axis("r").values
+        cells = np.zeros(slot_table.shape_of(space))
         base = np.zeros(len(resolutions))
         covered, missing = [], ""
         for level, r in enumerate(resolutions):
             try:
-                cells[level], base[level] = self._at(
-                    space, level, {**self.entries, **self.by_resolution.get(r, {})}
-                )
+                ms = {**self.entries, **self.by_resolution.get(r, {})}
+                cells[level], base[level] = _sums(space, level, ms)
                 covered.append(r)
             except KeyError as error:
                 missing = missing or f"r={r}: no {error.args[0]}"
@@ -98,21 +96,20 @@ class LookupTable:
             for code in range(cells.shape[2]):
                 cells[~listed, s, code] = np.interp(area[~listed, s], seen, cells[listed, s, code][first])
         base[~listed] = np.interp(at[~listed] ** 2, at[listed] ** 2, base[listed])
-        facts = {
-            "method": "lookup_table",
-            "covered": covered,
-            "entries": len(self.entries) + sum(map(len, self.by_resolution.values())),
-        }
+        entries = len(self.entries) + sum(map(len, self.by_resolution.values()))
+        facts = {"method": "lookup_table", "covered": covered, "entries": entries}
         return SlotLatency(target, SlotTable(cells, base), 0.05, (covered[0], covered[-1]), facts)
 
-    def _at(self, space: SearchSpace, level: int, known: Mapping[Entry, float]) -> tuple[Any, float]:
-        genomes, slots, codes = slot_table.slot_variants(space)
-        genomes[:, space.index["r"]] = level + 1
-        table = space.layers(genomes)
-        cells = np.zeros((len(space.slots), space.slot_radix[1]))
-        for i, (s, code) in enumerate(zip(slots, codes, strict=True)):
-            cells[s, code] = known[block_entry(table, i, np.flatnonzero((table.slot == s) & table.live[i]))]
-        return cells, sum(known.get(e, 0.0) if e[0] == "pool" else known[e] for e in fixed_entries(table))
+
+def _sums(space: SearchSpace, level: int, ms: Mapping[Entry, float]) -> tuple[Floats, float]:
+    """(S, C) ms of the blocks, and ms of all else, at one resolution; KeyError for a missing entry."""
+    genomes, slots, codes = slot_table.slot_variants(space)
+    genomes[:, space.index["r"]] = level + 1
+    table = space.layers(genomes)
+    cells = np.zeros((len(space.slots), space.slot_radix[1]))
+    for i, (s, code) in enumerate(zip(slots, codes, strict=True)):
+        cells[s, code] = ms[block_entry(table, i, np.flatnonzero((table.slot == s) & table.live[i]))]
+    return cells, sum(ms.get(e, 0.0) if e[0] == "pool" else ms[e] for e, _ in fixed_entries(table))
 
 
 def serves(space: SearchSpace) -> bool:
@@ -132,37 +129,32 @@ def block_entry(table: LayerTable, row: int, layers: Any) -> Entry:
     deep = next(layer for layer in layers if table.groups[row, layer] > 1)
     return _entry(
         "block",
-        {
-            "in_h": int(table.size[row, first]),
-            "in_c": int(table.cin[row, first]),
-            "out_h": int(table.out_size[row, last]),
-            "out_c": int(table.cout[row, last]),
-            "mid": int(table.cout[row, deep]),
-            "kernel": int(table.kernel[row, deep]),
-            "stride": int(table.stride[row, deep]),
-            "skip": int(table.held[row, last] > 0),
-            "se": int(table.bias[row, layers].any()),
-        },
+        int(table.size[row, first]),
+        int(table.cin[row, first]),
+        int(table.out_size[row, last]),
+        int(table.cout[row, last]),
+        int(table.cout[row, deep]),
+        int(table.kernel[row, deep]),
+        int(table.stride[row, deep]),
+        int(table.held[row, last] > 0),
+        int(table.bias[row, layers].any()),
     )
 
 
-def fixed_entries(table: LayerTable) -> Iterable[Entry]:
-    """Entries of the layers outside the elastic blocks: stem, first block, head."""
-    fixed = np.flatnonzero(table.slot < 0)
-    stem, first, head = fixed[0], fixed[1:3], fixed[3:]
+def fixed_entries(table: LayerTable) -> Iterator[tuple[Entry, Ints]]:
+    """Entries of the layers outside the elastic blocks (stem, first block, head), each with its layers."""
+    stem, first, second, *head = np.flatnonzero(table.slot < 0)
 
-    def plain(role: str, layer: Any) -> Entry:
-        shape = {"in_h": table.size, "in_c": table.cin, "out_h": table.out_size, "out_c": table.cout}
-        return _entry(role, {key: int(column[0, layer]) for key, column in shape.items()})
+    def plain(role: str, layer: Any) -> tuple[Entry, Ints]:
+        columns = (table.size, table.cin, table.out_size, table.cout)
+        return _entry(role, *(int(column[0, layer]) for column in columns)), np.array([layer])
 
     yield plain("stem", stem)
-    yield block_entry(table, 0, first)
+    yield block_entry(table, 0, [first, second]), np.array([first, second])
     for layer in head:
         kind, pooled = LayerKind(int(table.kind[0, layer])), table.size[0, layer] == 1
-        role = {LayerKind.GLOBAL_POOL: "pool", LayerKind.LINEAR: "classifier"}.get(
-            kind, "mix" if pooled else "expand"
-        )
-        yield plain(role, layer)
+        role = {LayerKind.GLOBAL_POOL: "pool", LayerKind.LINEAR: "classifier"}
+        yield plain(role.get(kind, "mix" if pooled else "expand"), layer)
 
 
 def read(paths: Iterable[str | Path]) -> LookupTable:
@@ -200,46 +192,28 @@ def _read_yaml(path: Path) -> dict[Entry, float]:
         shape_in = [int(x) for x in match["input"].split("x")]
         shape_out = [int(x) for x in match["output"].split("x")]
         more = {k: int(v) for k, v in re.findall(r"-(\w+):(\d+)", match["rest"])}
-        in_c = shape_in[-1]
         # ProxylessNAS writes the expansion factor, OFA the expanded channels; a factor is never as large as a
         # width.
-        expand = more.get("expand", 0)
-        values = {
-            "in_h": shape_in[0],
-            "in_c": in_c,
-            "out_h": shape_out[0],
-            "out_c": shape_out[-1],
-            "mid": int(make_divisible(in_c * expand)) if expand < 8 else expand,
-            "kernel": more.get("kernel", 0),
-            "stride": more.get("stride", 0),
-            "skip": more.get("idskip", 0),
-            "se": more.get("se", 0),
-        }
-        entries[_entry(ROLES[match["layer"]], values)] = float(node["mean"])
+        expand, channels = more.get("expand", 0), (shape_in[-1], shape_out[-1])
+        mid = int(make_divisible(channels[0] * expand)) if expand < 8 else expand
+        inner = (more.get(name, 0) for name in ("kernel", "stride", "idskip", "se"))
+        sizes = (shape_in[0], channels[0], shape_out[0], channels[1], mid, *inner)
+        entries[_entry(ROLES[match["layer"]], *sizes)] = float(node["mean"])
     return entries
 
 
-def _read_csv(path: Path) -> Iterable[tuple[int | None, Entry, float]]:
+def _read_csv(path: Path) -> Iterator[tuple[int | None, Entry, float]]:
     columns = tables.read_columns(path)
     need = ("layer", "in_h", "in_c", "out_h", "out_c", "kernel", "stride", "idskip", "se", "mean_ms")
     if missing := [name for name in need if name not in columns]:
         raise ValueError(f"{path} is no lookup table: missing the columns {', '.join(missing)}")
-
-    def whole(name: str) -> list[int]:
-        return [int(v) for v in np.nan_to_num(columns[name])]
-
-    if "mid_c" in columns:
-        mid = whole("mid_c")
-    else:
-        mid = [int(v) for v in make_divisible(columns["in_c"] * np.nan_to_num(columns["expand"]))]
-    resolutions = whole("resolution") if "resolution" in columns else [None] * len(mid)
-    names = ("in_h", "in_c", "out_h", "out_c", "kernel", "stride", "idskip", "se")
-    table = zip(
-        columns["layer"], *(whole(name) for name in names), mid, columns["mean_ms"], resolutions, strict=True
-    )
-    for layer, in_h, in_c, out_h, out_c, kernel, stride, skip, se, expanded, ms, resolution in table:
+    if "mid_c" not in columns:
+        columns["mid_c"] = make_divisible(columns["in_c"] * np.nan_to_num(columns["expand"]))
+    names = ("in_h", "in_c", "out_h", "out_c", "mid_c", "kernel", "stride", "idskip", "se")
+    sizes = np.nan_to_num([columns[name] for name in names]).astype(int).T.tolist()
+    resolutions = columns["resolution"].astype(int) if "resolution" in columns else repeat(None, len(sizes))
+    rows = zip(resolutions, columns["layer"], sizes, columns["mean_ms"], strict=True)
+    for resolution, layer, shape, ms in rows:
         if str(layer) not in ROLES:
             raise ValueError(f"{path}: unknown layer {layer!r}; known are {', '.join(ROLES)}")
-        values = dict(in_h=in_h, in_c=in_c, out_h=out_h, out_c=out_c, mid=expanded)
-        values |= dict(kernel=kernel, stride=stride, skip=skip, se=se)
-        yield resolution, _entry(ROLES[str(layer)], values), float(ms)
+        yield resolution, _entry(ROLES[str(layer)], *shape), float(ms)

@@ -34,7 +34,7 @@ import numpy as np
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
-from latency.conformal import relative_std
+from latency.conformal import mape, relative_std
 from latency.data import LatencyData
 from latency.descriptors import KnownDevice, importance_weights, references, scaled_descriptors
 from latency.features import Line, Scale, features, squared_distance
@@ -178,7 +178,7 @@ class Maple:
             facts={
                 "method": "maple-x" if self.virtual and self.importance else "maple",
                 "samples": len(data),
-                "left_out_mape": float(100 * np.abs(relative).mean()),
+                "left_out_mape": mape(relative),
                 "devices": [device.data.target.name for device in devices],
                 "options": {k: v for k, v in asdict(self).items() if k != "training"},
             },

@@ -26,8 +26,8 @@ from numpy.typing import NDArray
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
-from latency.conformal import relative_std
-from latency.data import LatencyData
+from latency.conformal import mape, relative_std
+from latency.data import LatencyData, held_out
 from latency.perceptron import Mlp, Training
 from latency.predictors import interface, mlp
 from latency.predictors.interface import space_of
@@ -69,12 +69,8 @@ def encode(space: SearchSpace, genomes: Genomes, encoding: Encoding) -> NDArray[
                 "encoding=s1 knows the resolutions 112, 128, ..., 224 only; take encoding=one_hot"
             )
         return np.concatenate([hot[:, kernels], hot[:, widths], side], axis=1, dtype=np.float32)
-    kept = [
-        np.arange(offsets[j], offsets[j + 1])
-        for j, axis in enumerate(space.axes)
-        if not axis.deploy and axis.name != "r"
-    ]
-    parts = [hot[:, np.concatenate(kept)]]
+    kept = [j for j, axis in enumerate(space.axes) if not axis.deploy and axis.name != "r"]
+    parts = [hot[:, offsets[j] : offsets[j + 1]] for j in kept]
     if "r" in space.index:
         r = space.column(genomes, "r")
         parts.append(np.stack([np.interp(r, KNOTS, hat) for hat in np.eye(len(KNOTS))], axis=1))
@@ -101,17 +97,10 @@ class NeuralLatency:
     facts: Mapping[str, Any] = plain_field(default_factory=dict)
 
     def predict(self, genomes: Genomes, target: Target) -> Prediction:
-        """(n,) ms of canonical genomes of `target.space`.
-
-        ValueError for another target or unknown resolutions.
-        """
+        """(n,) ms of canonical genomes; ValueError for another target or unknown resolutions."""
         space_of(self, genomes, target)
-        mean = self.ms(genomes)
+        mean = self.milliseconds(self.network(self.inputs(genomes)))
         return Prediction(mean, self.relative_std * mean)
-
-    def ms(self, genomes: Genomes) -> Floats:
-        """(n,) milliseconds of genomes."""
-        return self.milliseconds(self.network(self.inputs(genomes)))
 
     def milliseconds(self, outputs: Floats) -> Floats:
         """(n,) milliseconds that outputs of the network stand for."""
@@ -174,7 +163,7 @@ class Neural:
                 f"{count} measurements are too few to train a network; give at least {MIN_ROWS}, or adapt a "
                 "predictor (learner=transfer)"
             )
-        out = np.concatenate([self._held_out(len(data), rng) for data in sets])
+        out = np.concatenate([held_out(n, self._judging(n, rng)) for n in map(len, sets)])
         ms = np.concatenate([data.ms for data in sets])
         y = (np.log(ms) if self.log else ms)[~out]
         ranges = [get_space(data.target.space).resolution_range(data.genomes) for data in sets]
@@ -208,21 +197,14 @@ class Neural:
             "method": "neural",
             "rows": count,
             "encoding": self.encoding,
-            "left_out_mape": float(100 * np.abs(residual).mean()),
+            "left_out_mape": mape(residual),
         }
         return replace(fitted, relative_std=relative_std(residual), facts=facts)
 
-    def _held_out(self, n: int, rng: Rng) -> NDArray[np.bool_]:
-        held = np.zeros(n, bool)
-        if self.validation is None:
-            held[rng.permutation(n)[: max(int(VALIDATION_SHARE * n), 2)]] = True
-        else:
-            held[slice(*self.validation)] = True
-        if not held.any() or held.all():
-            raise ValueError(
-                f"validation rows {self.validation} of {n} leave nothing to fit or nothing to judge"
-            )
-        return held
+    def _judging(self, n: int, rng: Rng) -> slice | Ints:
+        if self.validation is not None:
+            return slice(*self.validation)
+        return rng.permutation(n)[: max(int(VALIDATION_SHARE * n), 2)]
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
@@ -277,12 +259,8 @@ class FineTune:
             return tuned.milliseconds(tuned.network(x[out])) / data.ms[out] - 1
 
         left_out = folds.left_out(folds.random_folds(len(data), FOLDS, rng=rng), relative_error)
-        facts = {
-            "method": f"fine-tuned ({self.layers})",
-            "base": name,
-            "samples": len(data),
-            "left_out_mape": float(100 * np.abs(left_out).mean()),
-        }
+        facts = {"method": f"fine-tuned ({self.layers})", "base": name, "samples": len(data)}
+        facts["left_out_mape"] = mape(left_out)
         return replace(start, network=Mlp.mean(networks), relative_std=relative_std(left_out), facts=facts)
 
 

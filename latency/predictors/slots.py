@@ -32,10 +32,7 @@ class SlotLatency:
     facts: Mapping[str, Any] = field(default_factory=dict)  # scores, fit command, number of rows
 
     def predict(self, genomes: Genomes, target: Target) -> Prediction:
-        """(n,) ms of canonical genomes of `target.space`.
-
-        ValueError for another target or unknown resolutions.
-        """
+        """(n,) ms of canonical genomes; ValueError for another target or unknown resolutions."""
         space = space_of(self, genomes, target)
         mean = self.table.evaluate(space, genomes)
         return Prediction(mean, self.relative_std * mean)

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
-from latency.conformal import relative_std
+from latency.conformal import mape, relative_std
 from latency.data import LatencyData
 from latency.predictors.slots import SlotLatency
 from latency.predictors.sources import Source, common_resolutions, sources_of
@@ -90,7 +90,7 @@ class Transfer:
             facts={
                 "method": "transfer",
                 "samples": len(data),
-                "left_out_mape": float(100 * np.abs(left_out).mean()),
+                "left_out_mape": mape(left_out),
                 "mix": {source.name: round(float(part), 3) for part, source in used if part > 0.0005},
             },
         )

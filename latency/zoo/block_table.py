@@ -6,7 +6,7 @@ measurements where they need ten, and sums of blocks are not networks.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -24,12 +24,12 @@ from latency.target import Target
 from supernet import slot_table
 from supernet.arrays import Genomes
 from supernet.files import artifact
+from supernet.layers import LayerTable
 from supernet.space import SearchSpace, get_space
 
 if TYPE_CHECKING:
     import torch
 
-FIRST_BLOCK = 0
 OFA_NAMES = {
     "stem": "Conv",
     "block": "expanded_conv",
@@ -48,23 +48,19 @@ class Block:
     resolution: int  # of the first network that has it
     genome: Genomes  # (1, d)
     place: str | int  # a role, or the number of the block
-    shape_in: tuple[int, ...]  # (channels, side), or (channels,)
-    shape_out: tuple[int, ...]
+    shape_in: tuple[int, int]  # (channels, side)
+    shape_out: tuple[int, int]
 
     @property
     def name(self) -> str:
         """OFA's key of the entry."""
-        role, *values = self.entry
-        inner = "x".join(map(str, (self.shape_in[-1:] * 2 + self.shape_in[:1])))
-        outer = (
-            str(self.shape_out[0])
-            if role == "classifier"
-            else ("x".join(map(str, (self.shape_out[-1:] * 2 + self.shape_out[:1]))))
-        )
-        name = f"{OFA_NAMES[role]}-input:{inner}-output:{outer}"
+        role, sizes = self.entry
+        (cin, side), (cout, out) = self.shape_in, self.shape_out
+        outer = str(cout) if role == "classifier" else f"{out}x{out}x{cout}"
+        name = f"{OFA_NAMES[role]}-input:{side}x{side}x{cin}-output:{outer}"
         if role != "block":
             return name
-        _, _, _, _, mid, kernel, stride, skip, se = values
+        mid, kernel, stride, skip, se = sizes[4:]
         return f"{name}-expand:{mid}-kernel:{kernel}-stride:{stride}-idskip:{skip}-se:{se}"
 
 
@@ -76,16 +72,16 @@ def blocks(space: SearchSpace, resolutions: Sequence[int]) -> list[Block]:
     for r in resolutions:
         genomes[:, space.index["r"]] = space.axis("r").values.index(r) + 1
         table = space.layers(genomes)
-        for role, entry, layers in _fixed(table):
-            place = FIRST_BLOCK if role == "block" else role
-            shapes = _shapes(table, 0, layers, role)
+        for entry, layers in fixed_entries(table):
+            place = 0 if entry[0] == "block" else entry[0]
+            shapes = _shapes(table, 0, layers)
             # The pooled side is not part of the entry: one per resolution.
-            key = (entry, r) if role == "pool" else entry
+            key = (entry, r) if place == "pool" else entry
             different.setdefault(key, Block(entry, r, genomes[:1].copy(), place, *shapes))
         for i, s in enumerate(slots):
             layers = np.flatnonzero((table.slot == s) & table.live[i])
             entry = block_entry(table, i, layers)
-            shapes = _shapes(table, i, layers, "block")
+            shapes = _shapes(table, i, layers)
             different.setdefault(entry, Block(entry, r, genomes[i : i + 1].copy(), int(s) + 1, *shapes))
     return list(different.values())
 
@@ -96,20 +92,10 @@ def count(space: SearchSpace, resolutions: tuple[int, int]) -> int:
     return len(blocks(space, [r for r in space.axis("r").values if low <= r <= high]))
 
 
-def _fixed(table: Any) -> Iterator[tuple[str, Entry, Any]]:
-    """Role, entry and layers of what lies outside the elastic blocks."""
-    fixed = np.flatnonzero(table.slot < 0)
-    groups = [fixed[:1], fixed[1:3], *(fixed[i : i + 1] for i in range(3, len(fixed)))]
-    for entry, layers in zip(fixed_entries(table), groups, strict=True):
-        yield entry[0], entry, layers
-
-
-def _shapes(table: Any, row: int, layers: Any, role: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
+def _shapes(table: LayerTable, row: int, layers: Any) -> tuple[tuple[int, int], tuple[int, int]]:
     first, last = layers[0], layers[-1]
-    cin, cout = int(table.cin[row, first]), int(table.cout[row, last])
-    if role == "classifier":
-        return (cin, 1), (cout, 1)
-    return (cin, int(table.size[row, first])), (cout, int(table.out_size[row, last]))
+    shape_in = int(table.cin[row, first]), int(table.size[row, first])
+    return shape_in, (int(table.cout[row, last]), int(table.out_size[row, last]))
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,11 +128,8 @@ class BuiltTable:
                 name = needed.name if needed.name in self.quartiles_ms else by_entry.get(needed.entry)
                 if name is not None:
                     low, middle, high = self.quartiles_ms[name]
-                    content[needed.name] = {
-                        "mean": float(middle),
-                        "std": float((high - low) / 1.349),
-                        "count": 1,
-                    }
+                    std = float((high - low) / 1.349)
+                    content[needed.name] = {"mean": float(middle), "std": std, "count": 1}
             path = folder / f"{self.target.name}_{r}_lookup_table.yaml"
             artifact.write_text(path, yaml.safe_dump(content))
             written.append(path)
@@ -155,11 +138,7 @@ class BuiltTable:
 
 
 def build(
-    target: Target,
-    resolutions: Sequence[int],
-    *,
-    store: Store,
-    watch: Watcher | None = None,
+    target: Target, resolutions: Sequence[int], *, store: Store, watch: Watcher | None = None
 ) -> BuiltTable:
     """Time every different block of `target.space` at these input sides in one sitting."""
     space = get_space(target.space)
@@ -190,13 +169,12 @@ def _jobs(target: Target, needed: Any) -> list[Job]:
             weights.append(network.supernet(space))
         subnet = network.with_native_activations(network.extract(weights[0], space, block.genome))
         noise = torch.Generator().manual_seed(0)
-        side = block.resolution
-        subnet = network.settle_norms(subnet, torch.randn((2, 3, side, side), generator=noise))
+        images = torch.randn((2, 3, block.resolution, block.resolution), generator=noise)
+        subnet = network.settle_norms(subnet, images)
         module = _module(subnet, block.place)
-        channels, rest = block.shape_in[0], block.shape_in[1:]
-        flat = block.entry[0] == "classifier"
-        shape = (target.batch, channels) if flat else (target.batch, channels, *rest, *rest)
-        return module, torch.randn(shape, generator=noise)
+        channels, side = block.shape_in
+        sides = () if block.place == "classifier" else (side, side)
+        return module, torch.randn((target.batch, channels, *sides), generator=noise)
 
     return [Job(block.name, partial(build_block, block)) for block in needed]
 

@@ -157,7 +157,7 @@ def ofa_entries(space, r):
             layers = np.flatnonzero((table.slot == s) & table.live[row])
             if len(layers):
                 entry = lookup_table.block_entry(table, row, layers)
-                _, in_h, in_c, out_h, out_c, mid, kernel, stride, skip, se = entry
+                _, (in_h, in_c, out_h, out_c, mid, kernel, stride, skip, se) = entry
                 key = (
                     f"expanded_conv-input:{in_h}x{in_h}x{in_c}-output:{out_h}x{out_h}x{out_c}-expand:{mid}"
                     f"-kernel:{kernel}-stride:{stride}-idskip:{skip}-se:{se}-hs:0"
