@@ -99,8 +99,12 @@ class NeuralLatency:
     def predict(self, genomes: Genomes, target: Target) -> Prediction:
         """(n,) ms of canonical genomes; ValueError for another target or unknown resolutions."""
         space_of(self, genomes, target)
-        mean = self.milliseconds(self.network(self.inputs(genomes)))
+        mean = self.ms(genomes)
         return Prediction(mean, self.relative_std * mean)
+
+    def ms(self, genomes: Genomes) -> Floats:
+        """(n,) milliseconds of genomes."""
+        return self.milliseconds(self.network(self.inputs(genomes)))
 
     def milliseconds(self, outputs: Floats) -> Floats:
         """(n,) milliseconds that outputs of the network stand for."""
