@@ -89,13 +89,13 @@ def modules(engine: str, options: Options) -> dict[str, Any]:
 
 def against_single(fits: Fits) -> str:
     """The cheapest selections that are as accurate on validation rows as the best single model, tested."""
-    singles = [selection.single(fits.candidates(), m) for m in next(iter(fits.validation.values()))]
+    singles = [selection.single(fits.validation, m) for m in next(iter(fits.validation.values()))]
     best = max(singles, key=lambda each: each.accuracy)
     model = next(iter(best.models.values()))
     own = fits.schemes()[model]
     lines = [f"most accurate single scheme on validation rows: {model}, test {own.accuracy:.2f}%"]
     for cost in ("ms", "bytes"):
-        cheap = next(s for s in selection.front(fits.candidates(), cost) if s.accuracy >= best.accuracy)
+        cheap = next(s for s in selection.front(fits.validation, cost) if s.accuracy >= best.accuracy)
         tested = float(np.mean([score.accuracy for score in fits.test_scores(cheap).values()]))
         share = getattr(cheap, cost) / getattr(best, cost)
         lines.append(f"as accurate at the least {cost}: {share:.2f} of its {cost}, test {tested:.2f}%")

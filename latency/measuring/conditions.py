@@ -13,6 +13,7 @@ import psutil
 
 from latency.measuring import instruction_sets
 from latency.measuring.background import Background
+from latency.measuring.machine import torch_threads
 
 BUSY = 0.10  # share of the machine used by others above which several threads cannot be timed
 BUSY_PATIENCE_SECONDS = 20.0
@@ -70,7 +71,7 @@ def undisturbed(threads: int) -> Iterator[dict[str, Any]]:
     with contextlib.suppress(PermissionError):
         os.setpriority(os.PRIO_PROCESS, 0, -20)
     try:
-        with _torch_threads(threads):
+        with torch_threads(threads):
             yield {"priority": os.getpriority(os.PRIO_PROCESS, 0)}
     finally:
         with contextlib.suppress(PermissionError):
@@ -81,25 +82,13 @@ def undisturbed(threads: int) -> Iterator[dict[str, Any]]:
 def beside(utilisation: float, threads: int) -> Iterator[dict[str, Any]]:
     """Normal priority on the first `threads` cores, a background load on all of them. Yields what it took."""
     before = os.sched_getaffinity(0)
-    with Background(utilisation) as load, _torch_threads(threads):
+    with Background(utilisation) as load, torch_threads(threads):
         os.sched_setaffinity(0, set(sorted(before)[:threads]))
         try:
             priority = os.getpriority(os.PRIO_PROCESS, 0)
             yield {"priority": priority, "utilisation": load.utilisation}
         finally:
             os.sched_setaffinity(0, before)
-
-
-@contextlib.contextmanager
-def _torch_threads(threads: int) -> Iterator[None]:
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def at_start() -> dict[str, Any]:

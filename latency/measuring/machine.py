@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
-
-import numpy as np
 
 from supernet.device import Device
 
@@ -101,9 +100,18 @@ class Descriptor:
     rates: Mapping[str, float]
     seconds: float
 
-    def vector(self) -> np.ndarray:
-        """(p,) logarithms of the rates, in the order of their names: differences are ratios."""
-        return np.log([self.rates[name] for name in sorted(self.rates)])
+
+@contextmanager
+def torch_threads(threads: int) -> Iterator[None]:
+    """PyTorch runs on this many threads within the block."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def micro_benchmark(seconds_per_probe: float = SECONDS_PER_PROBE) -> Descriptor:
@@ -111,31 +119,22 @@ def micro_benchmark(seconds_per_probe: float = SECONDS_PER_PROBE) -> Descriptor:
     import torch
 
     begun = time.perf_counter()
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    with torch_threads(1), torch.inference_mode():
         probes = _probes()
         best = dict.fromkeys(probes, float("inf"))
-        with torch.inference_mode():
-            for _ in range(ROUNDS):
-                for name, (run, _) in probes.items():
+        for _ in range(ROUNDS):
+            for name, (run, _) in probes.items():
+                run()
+                end = time.perf_counter() + seconds_per_probe / ROUNDS
+                while time.perf_counter() < end:
+                    # of this thread: the process's clock can stand still for microseconds
+                    start = time.thread_time_ns()
                     run()
-                    end = time.perf_counter() + seconds_per_probe / ROUNDS
-                    while time.perf_counter() < end:
-                        # of this thread: the process's clock can stand still for microseconds
-                        start = time.thread_time_ns()
-                        run()
-                        best[name] = min(best[name], max(time.thread_time_ns() - start, 1) / 1e9)
-    finally:
-        torch.set_num_threads(threads)
+                    best[name] = min(best[name], max(time.thread_time_ns() - start, 1) / 1e9)
     rates = {name: amount / best[name] / 1e9 for name, (_, amount) in probes.items()}
-    rates["launches_per_us"] = LAUNCHES / best["launches_per_us"] / 1e6
-    return Descriptor(
-        {name: float(f"{rate:.4g}") for name, rate in rates.items()}, time.perf_counter() - begun
-    )
-
-
-LAUNCHES = 200
+    rates["launches_per_us"] *= 1e3
+    rounded = {name: float(f"{rate:.4g}") for name, rate in rates.items()}
+    return Descriptor(rounded, time.perf_counter() - begun)
 
 
 def _probes() -> dict[str, tuple[Callable[[], object], float]]:
@@ -165,7 +164,7 @@ def _probes() -> dict[str, tuple[Callable[[], object], float]]:
     tiny = normal(4)
 
     def launches() -> None:
-        for _ in range(LAUNCHES):
+        for _ in range(200):
             torch.neg(tiny, out=tiny)
 
     return {
@@ -181,5 +180,5 @@ def _probes() -> dict[str, tuple[Callable[[], object], float]]:
         "hardswish": (lambda: torch.nn.functional.hardswish(hidden), 8.0 * hidden.numel()),
         "triad_l2": triad(0.4),
         "triad_memory": triad(200),
-        "launches_per_us": (launches, float(LAUNCHES)),
+        "launches_per_us": (launches, 200.0),
     }

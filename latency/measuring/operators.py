@@ -92,11 +92,8 @@ def describe(target: Target) -> Operators:
                 best[name] = min(best[name], _least_ms(engine.run, session, on_host))
         events = countable(EVENTS) if on_host else ()
         hardware = [event for event in events if event not in SOFTWARE]
-        counters = (
-            {name: _counted(partial(engine.run, s), events) for name, s in sessions.items()}
-            if hardware
-            else {}
-        )
+        counted = sessions if hardware else {}
+        counters = {name: _counted(partial(engine.run, s), events) for name, s in counted.items()}
     used = f"perf stat: {', '.join(events)}" if hardware else "none: perf counts no hardware events here"
     return Operators(
         ms={name: float(f"{ms:.5g}") for name, ms in best.items()},
@@ -111,6 +108,7 @@ def describe(target: Target) -> Operators:
 def primitives() -> dict[str, tuple[Callable[[], torch.nn.Module], tuple[int, ...]]]:
     """What builds each operator, and the shape of its input without the batch."""
     from torch import nn
+    from torchvision.ops import SqueezeExcitation
 
     def conv(cin: int, cout: int, kernel: int, groups: int = 1, stride: int = 1) -> Any:
         return lambda: nn.Conv2d(cin, cout, kernel, stride, kernel // 2, groups=groups)
@@ -124,32 +122,15 @@ def primitives() -> dict[str, tuple[Callable[[], torch.nn.Module], tuple[int, ..
         "depthwise_3_96_48": (conv(96, 96, 3, groups=96), (96, 48, 48)),
         "depthwise_5_160_24": (conv(160, 160, 5, groups=160), (160, 24, 24)),
         "depthwise_7_320_12": (conv(320, 320, 7, groups=320), (320, 12, 12)),
-        "squeeze_excite_320_12": (_squeeze_excite, (320, 12, 12)),
+        "squeeze_excite_320_12": (
+            lambda: SqueezeExcitation(320, 80, scale_activation=nn.Hardsigmoid),
+            (320, 12, 12),
+        ),
         "hardswish_160_24": (nn.Hardswish, (160, 24, 24)),
         "pool_960_6": (lambda: nn.AdaptiveAvgPool2d(1), (960, 6, 6)),
         "linear_1280_1000": (lambda: nn.Linear(1280, 1000), (1280,)),
         "launch": (nn.ReLU, (4, 2, 2)),
     }
-
-
-def _squeeze_excite() -> torch.nn.Module:
-    from torch import nn
-
-    class SqueezeExcite(nn.Module):
-        def __init__(self, channels: int, hidden: int) -> None:
-            super().__init__()
-            self.gate = nn.Sequential(
-                nn.AdaptiveAvgPool2d(1),
-                nn.Conv2d(channels, hidden, 1),
-                nn.ReLU(),
-                nn.Conv2d(hidden, channels, 1),
-                nn.Hardsigmoid(),
-            )
-
-        def forward(self, images: torch.Tensor) -> torch.Tensor:
-            return images * self.gate(images)
-
-    return SqueezeExcite(320, 80)
 
 
 def _macs(module: torch.nn.Module, images: torch.Tensor) -> float:
@@ -174,7 +155,6 @@ def _least_ms(run: Callable[[Any], float | None], session: Any, on_host: bool) -
     return best
 
 
-# ---------------------------------------------------------------------- counters
 def countable(events: Sequence[str]) -> tuple[str, ...]:
     """Those of `events` that `perf stat` counts on this machine; none where perf is not installed."""
     if shutil.which("perf") is None:

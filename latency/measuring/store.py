@@ -17,9 +17,12 @@ import time
 import uuid
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from functools import cache
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
+
+from pydantic import TypeAdapter
 
 from latency.target import Target
 from supernet.files import append_only, artifact
@@ -39,9 +42,28 @@ TABLES = {
     ),
 }
 
+JSON = ("target", "facts", "wall_ms", "cpu_ms")  # columns that hold it
+reader = cache(TypeAdapter)
+
+
+class Row:
+    """A dataclass as the database, or a CSV file, holds it."""
+
+    def row(self: Any) -> dict[str, Any]:
+        return {k: json.dumps(v) if k in JSON else v for k, v in asdict(self).items()}
+
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any]) -> Self:
+        """ValueError for another row. A CSV file has empty text where nothing is."""
+        values = {k: v for k, v in dict(row).items() if v not in (None, "")}
+        value: Self = reader(cls).validate_python(
+            values | {name: json.loads(values[name]) for name in JSON if name in values}
+        )
+        return value
+
 
 @dataclass(frozen=True)
-class Sitting:
+class Sitting(Row):
     """One session of measuring: `facts` are clocks, load, priority and versions at its start."""
 
     id: str
@@ -54,25 +76,9 @@ class Sitting:
     def begin(cls, target: Target, engine_version: str, facts: Mapping[str, Any]) -> Sitting:
         return cls(uuid.uuid4().hex, time.time(), engine_version, target, facts)
 
-    def row(self) -> dict[str, Any]:
-        """As the database holds it."""
-        target, facts = json.dumps(asdict(self.target)), json.dumps(dict(self.facts))
-        return dict(
-            id=self.id,
-            unix_time=self.unix_time,
-            engine_version=self.engine_version,
-            target=target,
-            facts=facts,
-        )
-
-    @classmethod
-    def from_row(cls, row: Mapping[str, Any]) -> Sitting:
-        target, facts = Target(**json.loads(row["target"])), json.loads(row["facts"])
-        return cls(row["id"], float(row["unix_time"]), row["engine_version"], target, facts)
-
 
 @dataclass(frozen=True)
-class Visit:
+class Visit(Row):
     """A burst of runs of one subnet. `others` is the share of the machine that other processes used."""
 
     sitting: str
@@ -85,26 +91,6 @@ class Visit:
     cpu_ms: tuple[float, ...]  # of the process
     others: float | None = None
     error: str | None = None  # why it could not be prepared or run
-
-    def row(self) -> dict[str, Any]:
-        """As the database holds it."""
-        return asdict(self) | {"wall_ms": json.dumps(self.wall_ms), "cpu_ms": json.dumps(self.cpu_ms)}
-
-    @classmethod
-    def from_row(cls, row: Mapping[str, Any]) -> Visit:
-        others = row["others"]
-        return cls(
-            sitting=row["sitting"],
-            unix_time=float(row["unix_time"]),
-            architecture=row["architecture"],
-            role=row["role"],
-            block=int(row["block"]),
-            round=int(row["round"]),
-            wall_ms=tuple(json.loads(row["wall_ms"])),
-            cpu_ms=tuple(json.loads(row["cpu_ms"])),
-            others=None if others in (None, "") else float(others),
-            error=row["error"] or None,
-        )
 
 
 VISIT = [field.name for field in fields(Visit)]
@@ -168,10 +154,9 @@ class Store:
         """The sittings on this target (by key, oldest first) or on all, of one version of the engine or of
         all."""
         rows = self._database.execute("SELECT * FROM sittings ORDER BY unix_time, id")
-        sittings = [Sitting.from_row(row) for row in rows]
         return [
             sitting
-            for sitting in sittings
+            for sitting in map(Sitting.from_row, rows)
             if (target is None or sitting.target.key == target.key)
             and engine_version in (None, sitting.engine_version)
         ]

@@ -15,7 +15,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass as plain_dataclass
-from dataclasses import replace
 from importlib.util import find_spec
 from typing import Annotated, Any
 
@@ -31,7 +30,7 @@ from latency.modules.fitted import Fitted
 from latency.modules.kinds import module_kind
 from latency.modules.medn import Medn
 from latency.modules.predictor import Models, ModuleModel, ModulesLatency, features
-from latency.modules.selection import Candidate, Selection
+from latency.modules.selection import Score, Scores, Selection
 from latency.target import Target
 from supernet import registry
 from supernet.arrays import Floats
@@ -40,34 +39,16 @@ TIMED_ROWS, TIMED_REPEATS = 100, 7
 AUTO = "auto-selection"
 
 
-@plain_dataclass(frozen=True)
-class Score:
-    """How good one model of one module kind is; accuracy and mape in percent, ms for 100 predictions."""
-
-    accuracy: float
-    r2: float
-    mape: float
-    ms: float
-    bytes: int
-
-
 @plain_dataclass(frozen=True, eq=False)
 class Fits:
     """The result of a fit: models, validation and test scores by kind and model, and the selection."""
 
     models: Mapping[str, Mapping[str, ModuleModel]]
-    validation: Mapping[str, Mapping[str, Score]]
-    test: Mapping[str, Mapping[str, Score]]
+    validation: Scores
+    test: Scores
     selection: Selection
     rows: Mapping[str, int]  # measured, by kind
     seconds: float
-
-    def candidates(self) -> dict[str, list[Candidate]]:
-        """What the selection chooses from."""
-        return {
-            name: [Candidate(model, s.accuracy, s.ms, s.bytes) for model, s in scores.items()]
-            for name, scores in self.validation.items()
-        }
 
     def test_scores(self, chosen: Selection) -> dict[str, Score]:
         """The test scores of a selection, by module kind."""
@@ -77,8 +58,10 @@ class Fits:
         """Mean test scores over the module kinds, summed time and bytes, of each model used everywhere and of
         the selection."""
         models = next(iter(self.test.values()))
-        schemes = {model: _mean([scores[model] for scores in self.test.values()]) for model in models}
-        return schemes | {AUTO: _mean(list(self.test_scores(self.selection).values()))}
+        schemes = {
+            model: selection.mean([scores[model] for scores in self.test.values()]) for model in models
+        }
+        return schemes | {AUTO: selection.mean(list(self.test_scores(self.selection).values()))}
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
@@ -110,12 +93,11 @@ class Fitting:
                 tested = split.data.take(split.test)
                 predicted = models[name][model].ms(tested.rows, tested.conditions)
                 test[name][model] = score(predicted, tested.ms, *cost)
-            mean = _mean([scores[model] for scores in validation.values()])
+            mean = selection.mean([scores[model] for scores in validation.values()])
             say(f"{model:11} accuracy {mean.accuracy:.2f}% on the rows left out of the folds")
         rows = {name: len(modules) for name, modules in data.items()}
-        fits = Fits(models, validation, test, Selection({}, 0.0, 0.0, 0), rows, 0.0)
-        chosen = selection.choose(fits.candidates(), max_ms=self.max_ms, max_bytes=self.max_bytes)
-        return replace(fits, selection=chosen, seconds=time.perf_counter() - begun)
+        chosen = selection.choose(validation, max_ms=self.max_ms, max_bytes=self.max_bytes)
+        return Fits(models, validation, test, chosen, rows, time.perf_counter() - begun)
 
     def _names(self) -> list[str]:
         """The models that were asked for, or all that are installed."""
@@ -187,10 +169,9 @@ def test_rows(data: ModuleData, how: Fitting) -> NDArray[np.int64]:
     return _Split(data, how).test
 
 
-def predictor(target: Target, fits: Fits, chosen: Selection | None = None) -> ModulesLatency:
-    """The predictor of a selection, by default the chosen one, without correction yet."""
-    picked = (chosen or fits.selection).models
-    scores = fits.test_scores(chosen or fits.selection)
+def predictor(target: Target, fits: Fits) -> ModulesLatency:
+    """The predictor of the selection, without correction yet."""
+    picked, scores = fits.selection.models, fits.test_scores(fits.selection)
     facts = {"selection": dict(picked), "test_accuracy": {n: round(s.accuracy, 2) for n, s in scores.items()}}
     models = Models({name: fits.models[name][model] for name, model in picked.items()})
     return ModulesLatency(target, models, facts=facts)
@@ -218,9 +199,3 @@ def _timed(fitted: Fitted, x: Floats) -> float:
         fitted(rows)
         times.append(1e3 * (time.perf_counter() - begun))
     return float(np.median(times))
-
-
-def _mean(scores: Sequence[Score]) -> Score:
-    """Means of accuracy, R2 and MAPE; sums of ms and bytes."""
-    means = [float(np.mean([getattr(s, name) for s in scores])) for name in ("accuracy", "r2", "mape")]
-    return Score(means[0], means[1], means[2], sum(s.ms for s in scores), sum(s.bytes for s in scores))

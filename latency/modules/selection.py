@@ -5,7 +5,7 @@ bytes that were measured on validation rows. With limits it is a mixed-integer p
 whole trade-off against time or against bytes comes from merging the kinds one by one and dropping what is
 dominated, which loses nothing because all three are sums.
 
->>> choose(fits.candidates(), max_ms=5.0).models
+>>> choose(fits.validation, max_ms=5.0).models
 {'activation': 'polynomial', 'attention': 'gp', ...}
 
 Letters: t module kinds, m models of a kind, f members of a front.
@@ -22,16 +22,17 @@ from supernet.arrays import Floats
 
 
 @dataclass(frozen=True)
-class Candidate:
-    """A model of one module kind: accuracy in percent, ms for 100 predictions, bytes as stored."""
+class Score:
+    """How good a model is: accuracy and mape in percent, ms for 100 predictions, bytes as stored."""
 
-    model: str
     accuracy: float
+    r2: float
+    mape: float
     ms: float
     bytes: int
 
 
-Candidates = Mapping[str, Sequence[Candidate]]
+Scores = Mapping[str, Mapping[str, Score]]  # by module kind and model
 
 
 @dataclass(frozen=True)
@@ -44,30 +45,33 @@ class Selection:
     bytes: int
 
 
-def single(candidates: Candidates, model: str) -> Selection:
+def mean(scores: Sequence[Score]) -> Score:
+    """Means of accuracy, R2 and MAPE; sums of ms and bytes."""
+    means = (
+        float(np.mean([getattr(score, name) for score in scores])) for name in ("accuracy", "r2", "mape")
+    )
+    return Score(*means, sum(score.ms for score in scores), sum(score.bytes for score in scores))
+
+
+def single(scores: Scores, model: str) -> Selection:
     """The scheme that uses one model everywhere; ValueError when a kind lacks it."""
-    picked = {}
-    for name, options in candidates.items():
-        by_model = {each.model: each for each in options}
+    for name, by_model in scores.items():
         if model not in by_model:
             raise ValueError(f"module {name} has no {model}; it has {', '.join(by_model)}")
-        picked[name] = by_model[model]
-    return _selection(picked)
+    return _selection(scores, dict.fromkeys(scores, model))
 
 
-def choose(
-    candidates: Candidates, *, max_ms: float | None = None, max_bytes: float | None = None
-) -> Selection:
+def choose(scores: Scores, *, max_ms: float | None = None, max_bytes: float | None = None) -> Selection:
     """The most accurate selection within the limits; among equals a fast one.
 
     ValueError that names the least there is when no selection meets the limits.
     """
     from scipy.optimize import Bounds, LinearConstraint, milp
 
-    flat = [(name, each) for name, options in candidates.items() for each in options]
-    names = list(candidates)
-    member = np.array([[float(name == other) for other, _ in flat] for name in names])
-    ms, size = np.array([each.ms for _, each in flat]), np.array([float(each.bytes) for _, each in flat])
+    flat = [(name, model) for name, by_model in scores.items() for model in by_model]
+    member = np.array([[float(name == other) for other, _ in flat] for name in scores])
+    columns = [[s.accuracy, s.ms, s.bytes] for by_model in scores.values() for s in by_model.values()]
+    accuracy, ms, size = np.array(columns, float).T
     for limit, cost, unit in ((max_ms, ms, "ms per 100 predictions"), (max_bytes, size, "bytes")):
         least = float(np.where(member > 0, cost, np.inf).min(axis=1).sum())
         if limit is not None and limit < least:
@@ -75,28 +79,28 @@ def choose(
     constraints = [LinearConstraint(member, 1, 1)]
     constraints += [LinearConstraint(ms / max_ms, -np.inf, 1)] if max_ms is not None else []
     constraints += [LinearConstraint(size / max_bytes, -np.inf, 1)] if max_bytes is not None else []
-    tie = 1e-6 * ms / ms.sum()
-    cost = tie - np.array([each.accuracy for _, each in flat]) / len(names)
+    cost = 1e-6 * ms / ms.sum() - accuracy / len(scores)
     options = {"mip_rel_gap": 0.0}
     solution = milp(cost, integrality=1, bounds=Bounds(0, 1), constraints=constraints, options=options)
     if solution.x is None:
         raise ValueError(f"no selection meets max_ms={max_ms} and max_bytes={max_bytes} together")
-    return _selection({name: each for (name, each), x in zip(flat, solution.x, strict=True) if x > 0.5})
+    return _selection(scores, dict(flat[i] for i in np.flatnonzero(solution.x > 0.5)))
 
 
-def front(candidates: Candidates, cost: str = "ms") -> list[Selection]:
+def front(scores: Scores, cost: str = "ms") -> list[Selection]:
     """All selections that none beats in accuracy and `cost` ("ms" or "bytes"), cheapest first."""
     if cost not in ("ms", "bytes"):
         raise ValueError(f"cost={cost} must be ms or bytes")
     values, picks = np.zeros((1, 2)), np.zeros((1, 0), np.int64)
-    for options in candidates.values():
-        added = np.array([[getattr(each, cost), -each.accuracy] for each in options])
+    for by_model in scores.values():
+        added = np.array([[getattr(each, cost), -each.accuracy] for each in by_model.values()])
         merged = (values[:, None] + added).reshape(-1, 2)
         kept = _cheapest_first(merged)
         values = merged[kept]
-        picks = np.concatenate([picks[kept // len(options)], (kept % len(options))[:, None]], axis=1)
+        picks = np.concatenate([picks[kept // len(added)], (kept % len(added))[:, None]], axis=1)
+    models = {name: list(by_model) for name, by_model in scores.items()}
     return [
-        _selection({name: options[i] for (name, options), i in zip(candidates.items(), row, strict=True)})
+        _selection(scores, {name: models[name][i] for name, i in zip(models, row, strict=True)})
         for row in picks
     ]
 
@@ -109,8 +113,6 @@ def _cheapest_first(costs: Floats) -> np.ndarray[tuple[int], np.dtype[np.int64]]
     return order[second < best_before]
 
 
-def _selection(picked: Mapping[str, Candidate]) -> Selection:
-    models = {name: each.model for name, each in picked.items()}
-    accuracy = float(np.mean([each.accuracy for each in picked.values()]))
-    total = sum(each.ms for each in picked.values())
-    return Selection(models, accuracy, total, sum(each.bytes for each in picked.values()))
+def _selection(scores: Scores, models: Mapping[str, str]) -> Selection:
+    of_all = mean([scores[name][model] for name, model in models.items()])
+    return Selection(models, of_all.accuracy, of_all.ms, of_all.bytes)

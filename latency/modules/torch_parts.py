@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
+from torchvision.ops import SqueezeExcitation
 
 from supernet.layers import Activation
 
@@ -79,22 +80,12 @@ class Add(nn.Module):
         return images + self.other
 
 
-class Gate(nn.Module):
+def gate(mid: int, squeeze: int, *, means: int, act: int) -> nn.Module:
     """Squeeze-and-excitation, as MobileNetV3 has it, or with SiLU as EfficientNet."""
-
-    def __init__(self, mid: int, squeeze: int, *, means: int, act: int) -> None:
-        super().__init__()
-        silu = act == Activation.SILU
-        self.pool = global_mean(means)
-        self.fc = nn.Sequential(
-            nn.Conv2d(mid, squeeze, 1),
-            nn.SiLU() if silu else nn.ReLU(),
-            nn.Conv2d(squeeze, mid, 1),
-            nn.Sigmoid() if silu else nn.Hardsigmoid(),
-        )
-
-    def forward(self, images: Tensor) -> Tensor:
-        return images * self.fc(self.pool(images))
+    functions = (nn.SiLU, nn.Sigmoid) if act == Activation.SILU else (nn.ReLU, nn.Hardsigmoid)
+    block: nn.Module = SqueezeExcitation(mid, squeeze, *functions)
+    block.avgpool = global_mean(means)
+    return block
 
 
 class Sum(nn.Module):

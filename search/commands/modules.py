@@ -68,7 +68,7 @@ def by_module(fits: Fits, chosen: Selection) -> Table:
 
 def front(fits: Fits, cost: str, most: int = 8) -> str:
     """Selections that trade validation accuracy for time or size."""
-    selections = selection.front(fits.candidates(), cost)
+    selections = selection.front(fits.validation, cost)
     shown = np.unique(np.linspace(0, len(selections) - 1, most).astype(int))
     return "\n".join(
         f"  {each.accuracy:.2f}%  {each.ms:6.2f} ms  {each.bytes / 1e3:6.0f} KB"

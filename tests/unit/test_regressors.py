@@ -9,7 +9,7 @@ from latency.modules import fitted as forms
 from latency.modules import medn, regressors, selection
 from latency.modules.fitted import Trees, line, off_line, on_line
 from latency.modules.regressors import Boosting, Forest, GaussianProcess, LightGbm, SupportVectors
-from latency.modules.selection import Candidate
+from latency.modules.selection import Score
 from supernet import registry
 from supernet.fits import gaussian
 
@@ -141,18 +141,18 @@ def test_medn_learns_all_types_at_once_small_and_the_same_again(rng):
 @pytest.fixture
 def candidates(rng):
     return {
-        f"m{t}": [
-            Candidate(
-                f"r{j}", float(rng.uniform(80, 99)), float(rng.uniform(0.1, 5)), int(rng.integers(100, 9000))
+        f"m{t}": {
+            f"r{j}": Score(
+                rng.uniform(80, 99), 0.0, 0.0, ms=rng.uniform(0.1, 5), bytes=int(rng.integers(100, 9000))
             )
             for j in range(4)
-        ]
+        }
         for t in range(4)
     }
 
 
 def everything(candidates):
-    for picked in product(*candidates.values()):
+    for picked in product(*(by_model.values() for by_model in candidates.values())):
         yield np.mean([c.accuracy for c in picked]), sum(c.ms for c in picked), sum(c.bytes for c in picked)
 
 

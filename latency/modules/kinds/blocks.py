@@ -86,7 +86,7 @@ class MbConv(ModuleKind):
         body = parts.nn.Sequential(
             parts.convolution(v["cin"], mid, act=act),
             parts.convolution(mid, mid, v["kernel"], v["stride"], groups=mid, act=act),
-            *([parts.Gate(mid, v["squeeze"], means=v["means"], act=act)] if self.gate else []),
+            *([parts.gate(mid, v["squeeze"], means=v["means"], act=act)] if self.gate else []),
             parts.convolution(mid, v["cout"]),
         )
         return parts.Sum(body) if v["skip"] else body
@@ -178,10 +178,7 @@ class Bottleneck(ModuleKind):
             sums = body[3 + after :]
             if not _begin_with(body, Pointwise, Dense, Pointwise):
                 continue
-            if (
-                not _begin_with(sums, Elementwise, ActivationFunction)
-                or body[2].result not in sums[0].sources
-            ):
+            if not _begin_with(sums, Elementwise, ActivationFunction):
                 continue
             first, middle, last = (layer.inputs for layer in body[:3])
             joined = body[2].result in sums[0].sources
