@@ -43,7 +43,11 @@ TABLES = {
 }
 
 JSON = ("target", "facts", "wall_ms", "cpu_ms")  # columns that hold it
-reader = cache(TypeAdapter)
+
+
+@cache
+def reader(cls: type[Any]) -> TypeAdapter[Any]:
+    return TypeAdapter(cls)
 
 
 class Row:

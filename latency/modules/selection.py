@@ -47,10 +47,10 @@ class Selection:
 
 def mean(scores: Sequence[Score]) -> Score:
     """Means of accuracy, R2 and MAPE; sums of ms and bytes."""
-    means = (
-        float(np.mean([getattr(score, name) for score in scores])) for name in ("accuracy", "r2", "mape")
-    )
-    return Score(*means, sum(score.ms for score in scores), sum(score.bytes for score in scores))
+    accuracy, r2, mape = np.mean(
+        [(score.accuracy, score.r2, score.mape) for score in scores], axis=0
+    ).tolist()
+    return Score(accuracy, r2, mape, sum(score.ms for score in scores), sum(score.bytes for score in scores))
 
 
 def single(scores: Scores, model: str) -> Selection:
