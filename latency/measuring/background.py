@@ -8,7 +8,10 @@ import time
 from dataclasses import dataclass
 from multiprocessing import get_context
 from multiprocessing.process import BaseProcess
-from types import TracebackType
+
+import numpy as np
+import psutil
+from threadpoolctl import threadpool_limits
 
 PERIOD_SECONDS = 0.004  # short against a visit, long against the operating system's clock
 SETTLE_SECONDS, WATCH_SECONDS = 0.3, 1.0
@@ -35,8 +38,6 @@ class Background:
             raise ValueError("a background load needs processes pinned to cores, which only Linux offers")
 
     def __enter__(self) -> Background:
-        import psutil
-
         context = get_context("spawn")
         cores = sorted(os.sched_getaffinity(0))
         ready = context.Barrier(len(cores) + 1)
@@ -55,9 +56,7 @@ class Background:
         self.utilisation = round(spent / (time.perf_counter() - begun) / len(cores), 3)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         for worker in self._workers:
             worker.terminate()
         for worker in self._workers:
@@ -66,9 +65,6 @@ class Background:
 
 def work(core: int, share: float, ready: object, parent: int) -> None:
     """What a worker does until it is terminated, or its parent is gone."""
-    import numpy as np
-    from threadpoolctl import threadpool_limits
-
     os.sched_setaffinity(0, {core})
     rng = np.random.default_rng(core)
     matrix = rng.random((GEMM, GEMM), np.float32)

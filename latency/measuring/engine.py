@@ -49,11 +49,8 @@ def build_engine(name: str, *, precision: str = "fp32", threads: int = 1) -> Eng
         raise NotInstalledError(f"engine={name} needs {', '.join(missing)}, not installed here: {command}")
     try:
         engine: Engine = registry.build({**node, "precision": precision, "threads": threads})
-    except Exception as error:
-        cause = error.__cause__ if isinstance(error.__cause__, ValidationError) else error
-        if not isinstance(cause, ValidationError):
-            raise
-        problems = cause.errors()
+    except ValidationError as error:
+        problems = error.errors()
         reason = problems[0].get("ctx", {}).get("error")
         if isinstance(reason, NotInstalledError):  # raised while checking itself, wrapped by pydantic
             raise reason from error

@@ -26,10 +26,17 @@ VALUES: dict[Limit, tuple[str, str]] = {  # PyTorch's own kernels know no step b
 FLAGS: dict[Limit, str] = {"sse41": "sse4_1", "avx": "avx", "avx2": "avx2", "avx512": "avx512f"}
 
 
+def variables(limit: Limit) -> dict[str, str]:
+    """The environment variables of a limit; ValueError for one that we do not know."""
+    if limit not in VALUES:
+        raise registry.unknown_name("instruction set", limit, VALUES)
+    return dict(zip(VARIABLES, VALUES[limit], strict=True))
+
+
 def environment(limit: Limit | None) -> dict[str, str]:
     """The environment of this process with another limit, or without any: for a child process."""
     free = {name: value for name, value in os.environ.items() if name not in VARIABLES}
-    return free | (dict(zip(VARIABLES, VALUES[limit], strict=True)) if limit else {})
+    return free | (variables(limit) if limit else {})
 
 
 def current(environ: Mapping[str, str] = os.environ) -> Limit | None:
@@ -40,9 +47,7 @@ def current(environ: Mapping[str, str] = os.environ) -> Limit | None:
     for limit, values in VALUES.items():
         if tuple(map(str.lower, values_here)) == tuple(map(str.lower, values)):
             return limit
-    setting = ", ".join(
-        f"{name}={value}" for name, value in zip(VARIABLES, values_here, strict=True) if value
-    )
+    setting = ", ".join(f"{name}={environ[name]}" for name in VARIABLES if environ.get(name))
     raise ValueError(
         f"{setting} is no limit that latencies are kept under: unset {' and '.join(VARIABLES)}, and take "
         f"target.isa= one of {', '.join(VALUES)}"
@@ -51,14 +56,12 @@ def current(environ: Mapping[str, str] = os.environ) -> Limit | None:
 
 def check(limit: Limit, engine: str) -> None:
     """ValueError unless this process runs under the limit, this CPU has it and the engine minds it."""
-    if limit not in VALUES:
-        raise registry.unknown_name("instruction set", limit, VALUES)
+    wanted = " ".join(f"{name}={value}" for name, value in variables(limit).items())
     if not minds_limits(engine):
         raise ValueError(f"isa={limit}: {engine} takes no instruction-set limit; leave isa out")
     if FLAGS[limit] not in cpu_flags():
         raise ValueError(f"isa={limit}: this CPU has no {FLAGS[limit]}; leave isa out")
     if current() != limit:
-        wanted = " ".join(f"{name}={value}" for name, value in zip(VARIABLES, VALUES[limit], strict=True))
         raise ValueError(
             f"isa={limit}: this process runs under {current() or 'no limit'}; start it with {wanted} (make "
             "measure, make adapt and make search do that themselves)"
@@ -67,7 +70,5 @@ def check(limit: Limit, engine: str) -> None:
 
 def restart_under(limit: Limit) -> None:
     """Start this command again, in place of this process, under another limit."""
-    if limit not in VALUES:
-        raise registry.unknown_name("instruction set", limit, VALUES)
     sys.stdout.flush()
     os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment(limit))

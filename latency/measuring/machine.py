@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
 
+import psutil
+
 from supernet.device import Device
 
 if TYPE_CHECKING:
@@ -48,8 +50,6 @@ def pairs_overflow() -> bool:
 
 
 def _cpu() -> Device:
-    import psutil
-
     info = _cpu_info()
     brand = str(info.get("brand_raw") or info.get("arch_string_raw") or "unknown CPU")
     cores = psutil.cpu_count(logical=False) or psutil.cpu_count() or 1

@@ -31,19 +31,10 @@ from supernet.arrays import Floats
 if TYPE_CHECKING:
     import torch
 
-EVENTS = (  # MAPLE-Edge's list
-    "cpu-cycles",
-    "instructions",
-    "cache-references",
-    "cache-misses",
-    "L1-dcache-loads",
-    "L1-dcache-load-misses",
-    "LLC-loads",
-    "LLC-load-misses",
-    "LLC-stores",
-    "LLC-store-misses",
-    "cpu-migrations",
-)
+EVENTS = (
+    "cpu-cycles", "instructions", "cache-references", "cache-misses", "L1-dcache-loads",
+    "L1-dcache-load-misses", "LLC-loads", "LLC-load-misses", "LLC-stores", "LLC-store-misses", "cpu-migrations",
+)  # fmt: skip  # MAPLE-Edge's list
 SOFTWARE = ("cpu-migrations",)  # counted everywhere, and says nothing of the hardware
 ROUNDS = 5  # over all operators, so that a slow moment does not hit one of them alone
 MIN_RUNS, SECONDS_PER_VISIT = 3, 0.03
@@ -113,6 +104,7 @@ def primitives() -> dict[str, tuple[Callable[[], torch.nn.Module], tuple[int, ..
     def conv(cin: int, cout: int, kernel: int, groups: int = 1, stride: int = 1) -> Any:
         return lambda: nn.Conv2d(cin, cout, kernel, stride, kernel // 2, groups=groups)
 
+    gate = partial(SqueezeExcitation, 320, 80, scale_activation=nn.Hardsigmoid)
     return {
         "stem_3x3_192": (conv(3, 16, 3, stride=2), (3, 192, 192)),
         "pointwise_24_96_48": (conv(24, 96, 1), (24, 48, 48)),
@@ -122,10 +114,7 @@ def primitives() -> dict[str, tuple[Callable[[], torch.nn.Module], tuple[int, ..
         "depthwise_3_96_48": (conv(96, 96, 3, groups=96), (96, 48, 48)),
         "depthwise_5_160_24": (conv(160, 160, 5, groups=160), (160, 24, 24)),
         "depthwise_7_320_12": (conv(320, 320, 7, groups=320), (320, 12, 12)),
-        "squeeze_excite_320_12": (
-            lambda: SqueezeExcitation(320, 80, scale_activation=nn.Hardsigmoid),
-            (320, 12, 12),
-        ),
+        "squeeze_excite_320_12": (gate, (320, 12, 12)),
         "hardswish_160_24": (nn.Hardswish, (160, 24, 24)),
         "pool_960_6": (lambda: nn.AdaptiveAvgPool2d(1), (960, 6, 6)),
         "linear_1280_1000": (lambda: nn.Linear(1280, 1000), (1280,)),

@@ -76,13 +76,10 @@ def _is_done(values: Floats, rounds: Rounds) -> bool:
     long = bool(np.median(values) >= rounds.long_ms)
     if len(values) < (LONG_ROUNDS[0] if long else rounds.fewest):
         return False
-    return _standard_error(values) <= AGREEMENT or (long and len(values) >= LONG_ROUNDS[1])
-
-
-def _standard_error(values: Floats) -> float:
-    """Relative standard error of a median, from the interquartile range (that of a normal sample)."""
+    # The standard error of a median, from the interquartile range of a normal sample.
     low, middle, high = np.quantile(values, (0.25, 0.5, 0.75))
-    return float(1.2533 * (high - low) / 1.349 / np.sqrt(len(values)) / middle)
+    error = 1.2533 * (high - low) / 1.349 / np.sqrt(len(values)) / middle
+    return bool(error <= AGREEMENT) or (long and len(values) >= LONG_ROUNDS[1])
 
 
 def summarise(visits: Sequence[Visit], target: Target) -> tuple[dict[str, Floats], dict[str, float]]:
@@ -135,7 +132,6 @@ def stored_latencies(
     """All subnets measured on this target with this version of its engine, on the scale of the last sitting,
     and the anchors of that sitting. A subnet measured in several sittings has the median.
     """
-    empty = get_space(target.space).parse([])
     parts = []
     for sitting in store.sittings(target, engine_version):
         quartiles, usual = summarise(store.visits(sitting.id), target)
@@ -143,13 +139,15 @@ def stored_latencies(
         if subnets and usual:
             parts.append((latencies(target, subnets), usual))
     if not parts:
-        return LatencyData(target, empty, np.empty(0), np.empty(0)), {}
+        return latencies(target, {}), {}
     last = parts[-1][1]
     scales = [relative_scale(usual, last) for _, usual in parts]
     genomes = np.concatenate([data.genomes for data, _ in parts])
-    ms = np.concatenate([data.ms / scale for (data, _), scale in zip(parts, scales, strict=True)])
-    spread = np.concatenate([data.spread_ms / scale for (data, _), scale in zip(parts, scales, strict=True)])
+    times = np.concatenate(
+        [np.stack([data.ms, data.spread_ms]) / scale for (data, _), scale in zip(parts, scales, strict=True)],
+        axis=1,
+    )
     distinct, owner = np.unique(genomes, axis=0, return_inverse=True)
-    rows = [np.flatnonzero(owner.ravel() == i) for i in range(len(distinct))]
-    middle = np.array([np.median(ms[of]) for of in rows])
-    return LatencyData(target, distinct, middle, np.array([np.median(spread[of]) for of in rows])), last
+    rows = [owner.ravel() == i for i in range(len(distinct))]
+    ms, spread = np.array([np.median(times[:, of], axis=1) for of in rows]).T
+    return LatencyData(target, distinct, ms, spread), last

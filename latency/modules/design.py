@@ -11,13 +11,12 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import field, replace
 from functools import partial
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import ConfigDict, Field
-from pydantic.dataclasses import dataclass
+from pydantic import PositiveInt
 
 from latency.measuring import session, summary
 from latency.measuring.jobs import Job, Rounds
@@ -30,12 +29,13 @@ from latency.modules.kinds.module_kind import ModuleKind
 from latency.target import Target
 from supernet import registry
 from supernet.arrays import Floats
+from supernet.options import Fraction, options
 
 PREFIX = "module"
 ROUNDS = Rounds(fewest=5, most=8, block=256, session_bytes=1e7)
 
 
-@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+@options
 class Design:
     """What is measured of each module kind: the option `design` of `make modules`.
 
@@ -46,9 +46,9 @@ class Design:
     """
 
     kinds: tuple[str, ...] = ()  # empty: all
-    batches: tuple[Annotated[int, Field(ge=1)], ...] = (1, 1, 2, 4, 8, 16)
-    threads: tuple[Annotated[int, Field(ge=1)], ...] = (1, 1, 1, 2)
-    utilisations: tuple[Annotated[float, Field(ge=0, le=1)], ...] = (*[0.0] * 8, 0.25, 0.5, 0.75, 1.0)
+    batches: tuple[PositiveInt, ...] = (1, 1, 2, 4, 8, 16)
+    threads: tuple[PositiveInt, ...] = (1, 1, 1, 2)
+    utilisations: tuple[Fraction, ...] = (*[0.0] * 8, 0.25, 0.5, 0.75, 1.0)
     declared: Mapping[str, float] = field(default_factory=dict)
     points: int | None = None  # of each kind; None: what its file says
     seed: int = 0
@@ -201,9 +201,8 @@ def read(target: Target, store: Store) -> dict[str, ModuleData]:
             "measure=false out"
         )
     names = (*CONDITIONS, *declared)
-    return {
-        kind: ModuleData(kind, rows, conditions, names, ms, spread)
-        for kind, (rows, conditions, ms, spread) in (
-            (kind, map(np.array, zip(*lines[kind], strict=True))) for kind in sorted(lines)
-        )
-    }
+    modules = {}
+    for kind in sorted(lines):
+        rows, conditions, ms, spread = map(np.array, zip(*lines[kind], strict=True))
+        modules[kind] = ModuleData(kind, rows, conditions, names, ms, spread)
+    return modules

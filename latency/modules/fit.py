@@ -13,15 +13,14 @@ Letters: n rows, q features.
 from __future__ import annotations
 
 import time
+import timeit
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass as plain_dataclass
+from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ConfigDict, Field
-from pydantic.dataclasses import dataclass
 
 from latency.modules import fitted as forms
 from latency.modules import selection
@@ -34,12 +33,13 @@ from latency.modules.selection import Score, Scores, Selection
 from latency.target import Target
 from supernet import registry
 from supernet.arrays import Floats
+from supernet.options import AtLeastTwo, OpenFraction, options
 
 TIMED_ROWS, TIMED_REPEATS = 100, 7
 AUTO = "auto-selection"
 
 
-@plain_dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Fits:
     """The result of a fit: models, validation and test scores by kind and model, and the selection."""
 
@@ -64,13 +64,13 @@ class Fits:
         return schemes | {AUTO: selection.mean(list(self.test_scores(self.selection).values()))}
 
 
-@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+@options
 class Fitting:
     """How: the models that compete, the parts of the rows, and what a selection may cost."""
 
     models: tuple[str, ...] = ()  # of `configs/regressor`; empty: all that are installed
-    test_share: Annotated[float, Field(gt=0, lt=1)] = 0.2  # rows that only report
-    folds: Annotated[int, Field(ge=2)] = 4
+    test_share: OpenFraction = 0.2  # rows that only report
+    folds: AtLeastTwo = 4
     max_ms: float | None = None  # what 100 predictions of each kind may take in all
     max_bytes: float | None = None  # what the predictor may weigh
     seed: int = 0  # of the parts and all fits
@@ -79,7 +79,7 @@ class Fitting:
         """All models of all kinds; ValueError when a kind has too few rows to be split."""
         begun = time.perf_counter()
         splits = {name: _Split(modules, self) for name, modules in data.items()}
-        learners = {name: _learner(name) for name in self._names()}
+        learners = {name: _learner(name) for name in self.models or _installed()}
         models: dict[str, dict[str, ModuleModel]] = {name: {} for name in data}
         validation: dict[str, dict[str, Score]] = {name: {} for name in data}
         test: dict[str, dict[str, Score]] = {name: {} for name in data}
@@ -99,14 +99,6 @@ class Fitting:
         chosen = selection.choose(validation, max_ms=self.max_ms, max_bytes=self.max_bytes)
         return Fits(models, validation, test, chosen, rows, time.perf_counter() - begun)
 
-    def _names(self) -> list[str]:
-        """The models that were asked for, or all that are installed."""
-        names = registry.names("regressor")
-        for name in self.models:
-            if name not in names:
-                raise registry.unknown_name("regressor", name, names)
-        return list(self.models) or [name for name in names if not _missing(name)]
-
     def _fit_all(self, learner: Any, splits: Mapping[str, _Split], fold: int) -> Mapping[str, Fitted]:
         """Fitted regressions by kind on all folds but one; on all of them for a fold that is not there."""
         rng = np.random.default_rng((self.seed, fold))
@@ -116,20 +108,23 @@ class Fitting:
         return {name: learner.fit(x, y, rng) for name, (x, y) in rows.items()}
 
 
-def _missing(name: str) -> list[str]:
-    return [
-        package for package in registry.load("regressor", name).get("requires", ()) if not find_spec(package)
-    ]
+def _missing(node: Mapping[str, Any]) -> list[str]:
+    return [package for package in node.get("requires", ()) if not find_spec(package)]
+
+
+def _installed() -> list[str]:
+    names = registry.names("regressor")
+    return [name for name in names if not _missing(registry.load("regressor", name))]
 
 
 def _learner(name: str) -> Any:
     """The model `configs/regressor/<name>.yaml`; ValueError that says what to install when it is missing."""
-    if missing := _missing(name):
+    node = registry.load("regressor", name)
+    if missing := _missing(node):
         raise ValueError(
             f"regressor {name} needs {', '.join(missing)}, not installed here: pip install -e '.[boost]' "
             "(in a clone: .venv/bin/pip)"
         )
-    node = registry.load("regressor", name)
     return registry.build({key: value for key, value in node.items() if key != "requires"})
 
 
@@ -193,9 +188,4 @@ def _timed(fitted: Fitted, x: Floats) -> float:
     """Median ms for 100 rows, after one call."""
     rows = x[np.resize(np.arange(len(x)), TIMED_ROWS)]
     fitted(rows)
-    times = []
-    for _ in range(TIMED_REPEATS):
-        begun = time.perf_counter()
-        fitted(rows)
-        times.append(1e3 * (time.perf_counter() - begun))
-    return float(np.median(times))
+    return 1e3 * float(np.median(timeit.repeat(lambda: fitted(rows), repeat=TIMED_REPEATS, number=1)))

@@ -5,7 +5,7 @@ Letters: n rows, q features, k neighbours, t trees, s support rows.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Protocol
 
@@ -16,15 +16,23 @@ from latency.perceptron import Mlp
 from supernet.arrays import Floats
 from supernet.registry import unknown_name
 
-CHUNK = 2048  # rows at a time where memory is n times something
 Arrays = dict[str, NDArray[Any]]
 
 
 class Fitted(Protocol):
     """A fitted regression: (n, q) standardised features in, (n,) out."""
 
-    def __call__(self, x: Floats) -> Floats: ...
+    def __call__(self, x: Floats, /) -> Floats: ...
     def arrays(self) -> Arrays: ...
+
+
+def in_chunks(call: Callable[[Any, Floats], Floats]) -> Callable[[Any, Floats], Floats]:
+    """The same values of (n, q) rows, some at a time, for a regression whose memory is n times something."""
+
+    def values(regression: Any, x: Floats) -> Floats:
+        return np.concatenate([call(regression, x[i : i + 2048]) for i in range(0, max(len(x), 1), 2048)])
+
+    return values
 
 
 def line(x: Floats, y: Floats) -> Floats:
@@ -107,14 +115,12 @@ class Neighbours(Stored):
     k: int
     NUMBER = "k"
 
+    @in_chunks
     def __call__(self, x: Floats) -> Floats:
-        means = np.empty(len(x))
-        for first in range(0, len(x), CHUNK):
-            distance = squared_distance(x[first : first + CHUNK], self.x)
-            near = np.argpartition(distance, self.k - 1, axis=1)[:, : self.k]
-            weight = 1 / (np.sqrt(np.take_along_axis(distance, near, axis=1)) + 1e-6)
-            means[first : first + CHUNK] = (weight * self.y[near]).sum(axis=1) / weight.sum(axis=1)
-        return means
+        distance = squared_distance(x, self.x)
+        near = np.argpartition(distance, self.k - 1, axis=1)[:, : self.k]
+        weight = 1 / (np.sqrt(np.take_along_axis(distance, near, axis=1)) + 1e-6)
+        return (weight * self.y[near]).sum(axis=1) / weight.sum(axis=1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,17 +141,15 @@ class Trees(Stored):
         if (self.feature < 0).any() or max(self.left.max(), self.right.max()) >= len(self.left):
             raise ValueError("trees point to nodes that are not there")
 
+    @in_chunks
     def __call__(self, x: Floats) -> Floats:
-        total = on_line(self.linear, x)
-        for first in range(0, len(x), CHUNK):
-            part = np.asarray(x[first : first + CHUNK], np.float32)  # the precision of the thresholds
-            node = np.broadcast_to(self.roots, (len(part), len(self.roots))).astype(np.int32)
-            rows = np.arange(len(part))[:, None]
-            for _ in range(self.depth):
-                goes_left = part[rows, self.feature[node]] <= self.threshold[node]
-                node = np.where(goes_left, self.left[node], self.right[node])
-            total[first : first + CHUNK] += self.value[node].sum(axis=1)
-        return total
+        single = np.asarray(x, np.float32)  # the precision of the thresholds
+        node = np.broadcast_to(self.roots, (len(x), len(self.roots))).astype(np.int32)
+        rows = np.arange(len(x))[:, None]
+        for _ in range(self.depth):
+            goes_left = single[rows, self.feature[node]] <= self.threshold[node]
+            node = np.where(goes_left, self.left[node], self.right[node])
+        return on_line(self.linear, x) + self.value[node].sum(axis=1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,13 +163,11 @@ class KernelMachine(Stored):
     smooth: bool  # squared exponential, else Matern 5/2
     NUMBER = "smooth"
 
+    @in_chunks
     def __call__(self, x: Floats) -> Floats:
-        total = on_line(self.linear, x)
-        for first in range(0, len(x), CHUNK):
-            squared = squared_distance(x[first : first + CHUNK] / self.scales, self.rows)
-            kernel = np.exp(-squared / 2) if self.smooth else matern(squared)
-            total[first : first + CHUNK] += kernel @ self.weights
-        return total
+        squared = squared_distance(x / self.scales, self.rows)
+        kernel = np.exp(-squared / 2) if self.smooth else matern(squared)
+        return on_line(self.linear, x) + kernel @ self.weights
 
 
 @dataclass(frozen=True, eq=False)

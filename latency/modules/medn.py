@@ -13,33 +13,31 @@ Letters: t module kinds, n rows, q features (padded to the longest), h hidden, z
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 import torch
-from pydantic import ConfigDict, Field
-from pydantic.dataclasses import dataclass
+from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 
 from latency.modules.fitted import LineAndNetwork, line, off_line
 from latency.perceptron import Mlp, Training
 from latency.predictors.mlp import Descent, one_thread
 from supernet.arrays import Floats, Rng
+from supernet.options import options
 
-AtLeastOne = Annotated[int, Field(ge=1)]
 
-
-@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+@options
 class Medn:
     """`hidden` of encoders and decoders, `latent` shared; `batch` rows of each kind per step."""
 
-    hidden: AtLeastOne = 64
-    latent: AtLeastOne = 32
-    members: AtLeastOne = 2
-    steps: AtLeastOne = 3000
-    batch: AtLeastOne = 32
-    learning_rate: Annotated[float, Field(gt=0)] = 4e-3
-    weight_decay: Annotated[float, Field(ge=0)] = 1e-2
-    reconstruction: Annotated[float, Field(ge=0)] = 0.1
+    hidden: PositiveInt = 64
+    latent: PositiveInt = 32
+    members: PositiveInt = 2
+    steps: PositiveInt = 3000
+    batch: PositiveInt = 32
+    learning_rate: PositiveFloat = 4e-3
+    weight_decay: NonNegativeFloat = 1e-2
+    reconstruction: NonNegativeFloat = 0.1
 
     def fit_all(self, data: Mapping[str, tuple[Floats, Floats]], rng: Rng) -> dict[str, LineAndNetwork]:
         """The path of each kind through the network, from (n, q) features and (n,) log latencies by kind."""

@@ -68,10 +68,11 @@ def collect(
 def read(target: Target, store: Store) -> Networks:
     """All networks in the store that were measured on this target, in any space; the last sitting counts."""
     ms: dict[str, float] = {}
+    kinds = (CLASSIFIER, *registry.names("space"))
     for sitting in store.sittings(engine_version=session.engine_of(target).version):
         if replace(sitting.target, space=target.space).key == target.key:
             quartiles, _ = summary.summarise(store.visits(sitting.id), sitting.target)
-            ms |= {name: middle for name, (_, middle, _) in quartiles.items() if _is_network(name)}
+            ms |= {name: middle for name, (_, middle, _) in quartiles.items() if name.split(" ")[0] in kinds}
     condition = [float(target.batch), float(target.threads or 1), target.utilisation]
     return _networks(list(ms), np.tile(condition, (len(ms), 1)), np.array(list(ms.values())))
 
@@ -127,17 +128,10 @@ def modules_of(name: str) -> tuple[Module, ...]:
     )
 
 
-def _is_network(name: str) -> bool:
-    return name.split(" ")[0] in (CLASSIFIER, *registry.names("space"))
-
-
 def _jobs(target: Target, names: Sequence[str]) -> list[Job]:
     jobs: list[Job] = []
-    by_space: dict[str, list[str]] = {}
-    for name in names:
-        if " " in name:
-            by_space.setdefault(name.split(" ")[0], []).append(name)
-    for space, listed in by_space.items():
+    for space in dict.fromkeys(name.split(" ")[0] for name in names if " " in name):
+        listed = [name for name in names if name.startswith(f"{space} ")]
         jobs += subnet_jobs(replace(target, space=space), get_space(space).parse(listed))
     picked = classifiers.select([name for name in names if " " not in name], 0)
     return jobs + classifiers.jobs(picked, target.batch)

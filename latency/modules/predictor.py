@@ -15,15 +15,12 @@ Letters: n modules or networks, q features, t module kinds.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass as plain_dataclass
-from dataclasses import field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ConfigDict
-from pydantic.dataclasses import dataclass
 
 from latency.conformal import relative_std
 from latency.data import LatencyData
@@ -40,6 +37,7 @@ from supernet.arrays import Floats, Genomes
 from supernet.files import artifact
 from supernet.fits import folds, robust
 from supernet.layers import LayerTable
+from supernet.options import options
 from supernet.prediction import Prediction
 from supernet.slot_table import SlotTable
 from supernet.space import get_space
@@ -63,13 +61,11 @@ def features(kind: ModuleKind, rows: Floats, conditions: Floats, names: Sequence
     columns = kind.columns(rows)
     parts = []
     for name, values in columns.items():
-        if name in kind.categories:
-            parts += [(values == category).astype(float) for category in kind.categories[name]]
-        elif name in kind.ranges:
-            parts.append(np.log(np.maximum(values, 1)))
+        choice = kind.choices.get(name)
+        if choice and choice.categorical:
+            parts += [(values == category).astype(float) for category in choice.values]
         else:
-            choices = kind.choices[name].values
-            parts.append(values if min(choices) <= 0 else np.log(np.maximum(values, 1)))
+            parts.append(values if choice and min(choice.values) <= 0 else np.log(np.maximum(values, 1)))
     groups = columns.get("groups", np.ones(len(rows)))
     parts += [(columns[n] / groups % ALIGNED == 0).astype(float) for n in CHANNELS if n in columns]
     condition = {name: conditions[:, j] for j, name in enumerate(names)}
@@ -84,7 +80,7 @@ def features(kind: ModuleKind, rows: Floats, conditions: Floats, names: Sequence
     return np.stack(parts, axis=1)
 
 
-@plain_dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class ModuleModel:
     """The fitted regression of one module kind: log ms from standardised features."""
 
@@ -142,7 +138,7 @@ class Models(dict[str, ModuleModel]):
         return models
 
 
-@plain_dataclass(frozen=True)
+@dataclass(frozen=True)
 class Correction:
     """network ms = sum of factor x ms of each module + per_call x modules + per_element x elements passed on.
 
@@ -164,7 +160,7 @@ class Correction:
         return cls(dict(zip(names, factors, strict=True)), per_call, per_element)
 
 
-@plain_dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Networks:
     """Measured networks as their modules, each under its conditions (k, c), with ms (k,) of one batch."""
 
@@ -180,7 +176,7 @@ class Networks:
         return Networks(names, modules, self.conditions[picked], self.ms[picked])
 
 
-@plain_dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class ModulesLatency:
     """Latency of any network of measured module kinds on one engine, at any batch, threads and utilisation.
 
@@ -233,8 +229,7 @@ class ModulesLatency:
 
     def _layers_ms(self, table: LayerTable) -> Floats:
         """(n, L) ms, each module at its first layer."""
-        under = (self.target.batch, self.target.threads, self.target.utilisation)
-        values: dict[str, Any] = {**dict(zip(CONDITIONS, under, strict=True)), **self.declared}
+        values = {name: getattr(self.target, name) for name in CONDITIONS} | dict(self.declared)
         condition_names = next(iter(self.models.values())).condition_names
         condition = np.array([float(values[name]) for name in condition_names])
         ms = np.zeros(table.kind.shape)
@@ -335,7 +330,7 @@ class ModulesLatency:
         interface.save(self, path)
 
 
-@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+@options
 class Modules:
     """A saved module predictor (`base`, of `make modules`) brought to today's conditions by a few subnets."""
 

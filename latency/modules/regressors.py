@@ -15,8 +15,7 @@ from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import ConfigDict, Field
-from pydantic.dataclasses import dataclass
+from pydantic import Field, PositiveFloat, PositiveInt
 
 from latency.modules import fitted
 from latency.modules.fitted import (
@@ -32,11 +31,7 @@ from latency.perceptron import Mlp, Training
 from latency.predictors.mlp import Rows, train
 from supernet.arrays import Floats, Rng
 from supernet.fits import folds, gaussian
-
-CONFIG = ConfigDict(extra="forbid")
-AtLeastOne = Annotated[int, Field(ge=1)]
-Rate = Annotated[float, Field(gt=0)]
-Share = Annotated[float, Field(gt=0, le=1)]
+from supernet.options import AtLeastTwo, PositiveFraction, options
 
 
 def unit_residual(x: Floats, y: Floats) -> tuple[Floats, Floats, float]:
@@ -47,7 +42,7 @@ def unit_residual(x: Floats, y: Floats) -> tuple[Floats, Floats, float]:
     return linear, residual / unit, unit
 
 
-@dataclass(frozen=True, config=CONFIG)
+@options
 class Ridge:
     """Least squares on the products of up to `degree` of the features; strength by leave-one-out."""
 
@@ -61,23 +56,23 @@ class Ridge:
         return Polynomial(float(ridge.intercept_), np.asarray(ridge.coef_, np.float64), self.degree)
 
 
-@dataclass(frozen=True, config=CONFIG)
+@options
 class KNearest:
     """The mean of the `k` nearest rows."""
 
-    k: AtLeastOne = 5
+    k: PositiveInt = 5
 
     def fit(self, x: Floats, y: Floats, rng: Rng) -> Neighbours:
         return Neighbours(x, y, min(self.k, len(y)))
 
 
-@dataclass(frozen=True, config=CONFIG)
+@options
 class Forest:
     """Random forest (Breiman, 2001) of scikit-learn."""
 
-    trees: AtLeastOne = 100
+    trees: PositiveInt = 100
     features: float = 0.5  # share of the features tried at a split
-    min_leaf: AtLeastOne = 1
+    min_leaf: PositiveInt = 1
 
     def fit(self, x: Floats, y: Floats, rng: Rng) -> Trees:
         from sklearn.ensemble import RandomForestRegressor
@@ -89,14 +84,14 @@ class Forest:
         return _side_by_side([_nodes(each.tree_, 1 / self.trees) for each in forest.estimators_], linear)
 
 
-@dataclass(frozen=True, config=CONFIG)
+@options
 class Boosting:
     """Gradient boosting (Friedman, 2001) of scikit-learn."""
 
-    trees: AtLeastOne = 400
-    depth: AtLeastOne = 4
-    learning_rate: Rate = 0.05
-    subsample: Share = 0.7
+    trees: PositiveInt = 400
+    depth: PositiveInt = 4
+    learning_rate: PositiveFloat = 0.05
+    subsample: PositiveFraction = 0.7
     features: float = 0.5
 
     def fit(self, x: Floats, y: Floats, rng: Rng) -> Trees:
@@ -133,15 +128,15 @@ def _side_by_side(trees: list[tuple[Floats, int]], linear: Floats) -> Trees:
     return Trees(feature.astype(np.int16), threshold, left, right, value, roots, linear, depth)
 
 
-@dataclass(frozen=True, config=CONFIG)
+@options
 class LightGbm:
     """LightGBM (Ke et al., 2017); an extra (`pip install -e '.[boost]'`)."""
 
-    trees: AtLeastOne = 400
-    leaves: Annotated[int, Field(ge=2)] = 15
-    learning_rate: Rate = 0.05
-    min_leaf: AtLeastOne = 5
-    features: Share = 0.6
+    trees: PositiveInt = 400
+    leaves: AtLeastTwo = 15
+    learning_rate: PositiveFloat = 0.05
+    min_leaf: PositiveInt = 5
+    features: PositiveFraction = 0.6
 
     def fit(self, x: Floats, y: Floats, rng: Rng) -> Trees:
         import lightgbm
@@ -182,7 +177,7 @@ def _grow(node: Mapping[str, Any], nodes: list[tuple[float, ...]]) -> int:
     return 1 + max(first, second)
 
 
-@dataclass(frozen=True, config=CONFIG)
+@options
 class SupportVectors:
     """Support vector regression with a squared exponential kernel; `costs` and `widths` by validation on a
     fifth."""
@@ -208,12 +203,12 @@ class SupportVectors:
         return KernelMachine(machine.support_vectors_, weights, np.full(x.shape[1], scale), linear, True)
 
 
-@dataclass(frozen=True, config=CONFIG)
+@options
 class GaussianProcess:
     """Gaussian process, Matern 5/2 with a scale per feature; marginal likelihood on at most `tuned` rows."""
 
     tuned: Annotated[int, Field(ge=20)] = 250
-    iterations: AtLeastOne = 40
+    iterations: PositiveInt = 40
 
     def fit(self, x: Floats, y: Floats, rng: Rng) -> KernelMachine:
         linear, residual, unit = unit_residual(x, y)
@@ -253,11 +248,11 @@ def matern_kernel(x: Floats) -> gaussian.Kernel:
     return kernel
 
 
-@dataclass(frozen=True, config=CONFIG)
+@options
 class Network:
     """A multi-layer perceptron with ReLU."""
 
-    hidden: tuple[AtLeastOne, ...] = (96, 96)
+    hidden: tuple[PositiveInt, ...] = (96, 96)
     training: Training = Training(epochs=250, batch=64, learning_rate=5e-3, weight_decay=1e-2)
 
     def fit(self, x: Floats, y: Floats, rng: Rng) -> LineAndNetwork:

@@ -59,8 +59,8 @@ def _recorded(network: torch.nn.Module, shape: Sequence[int]) -> list[Layer]:
             output = result[0] if name == "multi_head_attention_forward" else result
             if isinstance(output, torch.Tensor) and not isinstance(output, torch.nn.Parameter):
                 alive.append(output)
-                layer = _layer(name, args, kwargs or {}, output)
-                layers.extend([layer] if layer else [])
+                if layer := _layer(name, args, kwargs or {}, output):
+                    layers.append(layer)
             return result
 
     state = {**dict(network.named_parameters()), **dict(network.named_buffers())}

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import onnxruntime
-from pydantic import ConfigDict, Field
-from pydantic.dataclasses import dataclass
+from pydantic import PositiveInt
 
 from latency.measuring.machine import pairs_overflow
 from supernet.deploy.int8 import onnxruntime_int8, random_batches
 from supernet.deploy.onnx import INPUT, to_onnx
+from supernet.options import options
 
 if TYPE_CHECKING:
     import torch
@@ -18,14 +18,12 @@ if TYPE_CHECKING:
 CALIBRATION_BATCHES = 4  # random inputs: ranges matter for accuracy, not for speed
 
 
-@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+@options
 class OnnxRuntime:
     precision: Literal["fp32", "int8"] = "fp32"
-    threads: Annotated[int, Field(ge=1)] = 1
+    threads: PositiveInt = 1
 
-    @property
-    def version(self) -> str:
-        return f"onnxruntime {onnxruntime.__version__}"
+    version: ClassVar[str] = f"onnxruntime {onnxruntime.__version__}"
 
     def prepare(self, network: torch.nn.Module, images: torch.Tensor) -> tuple[Any, dict[str, Any]]:
         """An inference session and its input."""

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import openvino
-from pydantic import ConfigDict, Field
-from pydantic.dataclasses import dataclass
+from pydantic import PositiveInt
 
 from latency.measuring.engine import NotInstalledError
 from latency.measuring.machine import pairs_overflow
 from supernet.deploy.int8 import nncf_int8, random_batches
 from supernet.deploy.onnx import to_onnx
+from supernet.options import options
 
 if TYPE_CHECKING:
     import torch
@@ -20,19 +20,17 @@ CALIBRATION_BATCHES = 4
 HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}  # without a hint OpenVINO takes bf16 where it can
 
 
-@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+@options
 class OpenVino:
     precision: Literal["fp32", "bf16", "int8"] = "fp32"
-    threads: Annotated[int, Field(ge=1)] = 1
+    threads: PositiveInt = 1
 
     def __post_init__(self) -> None:
         able = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         if self.precision == "bf16" and "BF16" not in able:
             raise NotInstalledError("precision=bf16: this CPU has no bf16 arithmetic; take fp32 or int8")
 
-    @property
-    def version(self) -> str:
-        return f"openvino {openvino.__version__}"
+    version: ClassVar[str] = f"openvino {openvino.__version__}"
 
     def prepare(self, network: torch.nn.Module, images: torch.Tensor) -> tuple[Any, Any]:
         """An inference request of the compiled model and its input."""

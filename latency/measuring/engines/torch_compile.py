@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import inspect
 import shutil
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
-from pydantic import ConfigDict
-from pydantic.dataclasses import dataclass
 
 from latency.measuring.engine import NotInstalledError
 from latency.measuring.engines.torch_eager import TorchEager
+from supernet.options import options
 
 COMPILERS = ("c++", "g++", "clang++")
 
 
-@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+@options
 class TorchCompile(TorchEager):
     def __post_init__(self) -> None:
         if not any(map(shutil.which, COMPILERS)):
@@ -30,9 +29,7 @@ class TorchCompile(TorchEager):
                 f"{torch.__version__} has not: pip install -U torch"
             )
 
-    @property
-    def version(self) -> str:
-        return f"torch {torch.__version__} inductor, {torch.backends.cpu.get_cpu_capability()}"
+    version: ClassVar[str] = f"torch {torch.__version__} inductor, {torch.backends.cpu.get_cpu_capability()}"
 
     def prepare(self, network: torch.nn.Module, images: torch.Tensor) -> tuple[Any, torch.Tensor]:
         """The compiled network and its (batch, 3, side, side) input; compiles here, not in the first run."""

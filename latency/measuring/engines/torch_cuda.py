@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
-from pydantic import ConfigDict, Field
-from pydantic.dataclasses import dataclass
+from pydantic import PositiveInt
 
 from latency.measuring.engine import NotInstalledError
+from supernet.options import options
 
 
-@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+@options
 class TorchCuda:
     """`threads` is that of the host and matters little."""
 
     precision: Literal["fp32", "fp16", "amp"] = "fp32"
-    threads: Annotated[int, Field(ge=1)] = 1
+    threads: PositiveInt = 1
 
     def __post_init__(self) -> None:
         if not torch.cuda.is_available():
@@ -25,9 +25,9 @@ class TorchCuda:
                 "here. For the CPU take engine=onnxruntime or engine=torch_eager"
             )
 
-    @property
-    def version(self) -> str:
-        return f"torch {torch.__version__}, CUDA {torch.version.cuda}, cuDNN {torch.backends.cudnn.version()}"  # type: ignore[no-untyped-call]
+    version: ClassVar[str] = (
+        f"torch {torch.__version__}, CUDA {torch.version.cuda}, cuDNN {torch.backends.cudnn.version()}"  # type: ignore[no-untyped-call]
+    )
 
     def prepare(self, network: torch.nn.Module, images: torch.Tensor) -> tuple[Any, torch.Tensor, Any, Any]:
         """The network and its (batch, 3, side, side) input on the GPU, and two events."""

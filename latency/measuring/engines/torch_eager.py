@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
-from pydantic import ConfigDict, Field
-from pydantic.dataclasses import dataclass
+from pydantic import PositiveInt
+
+from supernet.options import options
 
 
-@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+@options
 class TorchEager:
     precision: Literal["fp32"] = "fp32"
-    threads: Annotated[int, Field(ge=1)] = 1
+    threads: PositiveInt = 1
 
-    @property
-    def version(self) -> str:
-        return f"torch {torch.__version__}, {torch.backends.cpu.get_cpu_capability()}"
+    version: ClassVar[str] = f"torch {torch.__version__}, {torch.backends.cpu.get_cpu_capability()}"
 
     def prepare(self, network: torch.nn.Module, images: torch.Tensor) -> tuple[Any, torch.Tensor]:
         """The network and its (batch, 3, side, side) input in channels_last; other inputs as they are."""

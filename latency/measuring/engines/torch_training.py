@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
-from pydantic import ConfigDict, Field
-from pydantic.dataclasses import dataclass
+from pydantic import PositiveInt
 
+from supernet.options import options
 from supernet.training.depthwise import SmallMaps
 
 
-@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+@options
 class TorchTraining:
     """What training cost is made of; the "latency" is that of a step on `batch` images."""
 
     precision: Literal["fp32"] = "fp32"
-    threads: Annotated[int, Field(ge=1)] = 1
+    threads: PositiveInt = 1
 
-    @property
-    def version(self) -> str:
-        return f"torch {torch.__version__} training, small maps, {torch.backends.cpu.get_cpu_capability()}"
+    version: ClassVar[str] = (
+        f"torch {torch.__version__} training, small maps, {torch.backends.cpu.get_cpu_capability()}"
+    )
 
     def prepare(self, network: torch.nn.Module, images: torch.Tensor) -> tuple[Any, ...]:
         """The network in training mode, its (batch, 3, side, side) images, labels and optimiser."""

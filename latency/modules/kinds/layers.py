@@ -42,13 +42,11 @@ class Convolution(ModuleKind):
         cin, cout, kernel, groups = self.sizes(c)
         weights = cin / groups * cout * kernel**2
         area = np.ceil(c["side"] / c["stride"]) ** 2
-        return Work(weights * area, weights + 2 * cout, cin * c["side"] ** 2, cout * area, np.zeros(len(cin)))
+        return Work(weights * area, weights + 2 * cout, cin * c["side"] ** 2, cout * area)
 
     def settle(self, c: dict[str, Floats]) -> tuple[dict[str, Floats], Any]:
         image = c.get("cin", np.full(len(c["side"]), np.inf)) < 6
-        for name in ("cin", "cout", "channels"):
-            if name in c:
-                c[name] = _channels(c[name])
+        c |= {name: _channels(c[name]) for name in ("cin", "cout", "channels") if name in c}
         if "cin" in c:
             c["cin"] = np.where(image, 3, c["cin"])
         # An image is only ever read by a first convolution, at a large side.
@@ -135,8 +133,8 @@ class Linear(ModuleKind):
     layer = LayerKind.LINEAR
 
     def cost(self, c: Columns) -> Work:
-        weights, zero = c["cin"] * c["cout"], np.zeros(len(c["cin"]))
-        return Work(weights * c["rows"], weights, c["cin"] * c["rows"], c["cout"] * c["rows"], zero)
+        weights = c["cin"] * c["cout"]
+        return Work(weights * c["rows"], weights, c["cin"] * c["rows"], c["cout"] * c["rows"])
 
     def network(self, v: Values, parts: Any) -> Any:
         return parts.nn.Linear(v["cin"], v["cout"])
@@ -155,19 +153,16 @@ class Linear(ModuleKind):
 class Pooling(ModuleKind):
     name = "pooling"
     inputs = ("channels", "kernel", "side", "stride", "mode")
-    operations: ClassVar = {
-        "max_pool2d": MAX,
-        "_max_pool2d": MAX,
-        "boolean_dispatch": MAX,
-        "avg_pool2d": AVERAGE,
+    operations = dict.fromkeys(("max_pool2d", "_max_pool2d", "boolean_dispatch"), MAX) | {
+        "avg_pool2d": AVERAGE
     }
     layer = LayerKind.POOL
 
     def cost(self, c: Columns) -> Work:
         padding = (c["kernel"] - 1) // 2
         out = np.floor((c["side"] + 2 * padding - c["kernel"]) / c["stride"]) + 1
-        zero, small = np.zeros(len(out)), c["channels"] * out**2
-        return Work(zero, zero, c["channels"] * c["side"] ** 2, small, small * c["kernel"] ** 2)
+        small = c["channels"] * out**2
+        return Work(read=c["channels"] * c["side"] ** 2, written=small, inner=small * c["kernel"] ** 2)
 
     def settle(self, c: dict[str, Floats]) -> tuple[dict[str, Floats], Any]:
         c["channels"] = even(c["channels"])
@@ -195,8 +190,7 @@ class GlobalPool(ModuleKind):
     layer = LayerKind.GLOBAL_POOL
 
     def cost(self, c: Columns) -> Work:
-        zero = np.zeros(len(c["side"]))
-        return Work(zero, zero, c["channels"] * c["side"] ** 2, c["channels"], zero)
+        return Work(read=c["channels"] * c["side"] ** 2, written=c["channels"])
 
     def network(self, v: Values, parts: Any) -> Any:
         return parts.global_mean(v["means"])
@@ -215,8 +209,8 @@ class Elements(ModuleKind):
     inputs = ("channels", "side", "mode")
 
     def cost(self, c: Columns) -> Work:
-        zero, size = np.zeros(len(c["side"])), c["channels"] * c["side"] ** 2
-        return Work(zero, zero, size, size, zero)
+        size = c["channels"] * c["side"] ** 2
+        return Work(read=size, written=size)
 
     def called(self, op: Operation) -> dict[str, float]:
         shape = op.result.shape

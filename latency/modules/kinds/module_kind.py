@@ -9,20 +9,18 @@ Letters: n modules, p inputs of a kind, L layer places.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass as plain_dataclass
-from dataclasses import field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import astuple, dataclass, field
 from functools import cache
 from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
-from pydantic import ConfigDict, TypeAdapter
-from pydantic.dataclasses import dataclass
+from pydantic import TypeAdapter
 
 from supernet import registry
 from supernet.arrays import Floats
 from supernet.layers import Column, LayerKind, LayerTable, make_divisible
+from supernet.options import options
 
 Columns = Mapping[str, Any]  # (n,) values by input
 Values = Mapping[str, int]  # the inputs of one module
@@ -30,7 +28,7 @@ MAX_MACS = 4e8  # of one run, the batch included: some 20 ms on a core
 MAX_ELEMENTS = 6e6  # of the input or output of one run: beyond the caches of every core
 
 
-@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+@options
 class Span:
     """Range of an input, drawn evenly on a logarithmic scale."""
 
@@ -46,7 +44,7 @@ class Span:
         return np.round(self.low * (self.high / self.low) ** share)
 
 
-@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+@options
 class Choice:
     """An input with few values; those of a `categorical` one have no order."""
 
@@ -58,18 +56,18 @@ class Choice:
         return np.array(self.values)[(share * len(self.values)).astype(int)]
 
 
-@plain_dataclass(frozen=True)
+@dataclass(frozen=True)
 class Work:
-    """What one image costs in a module, on paper: (n,) each."""
+    """What one image costs in a module, on paper: (n,) each, or 0."""
 
-    macs: Floats
-    params: Floats
-    read: Floats  # elements of the input
-    written: Floats  # elements of the output
-    inner: Floats  # elements written and read again within
+    macs: Floats | float = 0.0
+    params: Floats | float = 0.0
+    read: Floats | float = 0.0  # elements of the input
+    written: Floats | float = 0.0  # elements of the output
+    inner: Floats | float = 0.0  # elements written and read again within
 
 
-@plain_dataclass(frozen=True)
+@dataclass(frozen=True)
 class Module:
     """A module of a network: the name of its kind, and its inputs by name."""
 
@@ -77,7 +75,7 @@ class Module:
     inputs: Mapping[str, float]
 
 
-@plain_dataclass(frozen=True)
+@dataclass(frozen=True)
 class Operation:
     """A call of a tensor function: its name and arguments, the tensors among them, and its result."""
 
@@ -92,7 +90,7 @@ class Operation:
         return self.kwargs.get(name, self.args[place] if len(self.args) > place else default)
 
 
-@plain_dataclass
+@dataclass
 class Layer:
     """A recorded layer of a network, without batch; `sources` and `result` tell which layer feeds which."""
 
@@ -119,20 +117,18 @@ class TableLayers:
         layers = slice(at, at + len(kinds))
         if at + len(kinds) > len(self.table.slot) or len(set(self.table.slot[layers].tolist())) > 1:
             return False
-        return all(
-            bool((self._is(kind, at + i) | ~self.table.live[:, at + i]).all()) for i, kind in enumerate(kinds)
-        )
+        for place, kind in enumerate(kinds, at):
+            same = (self.table.kind[:, place] == kind.layer) & kind.covers(self.inputs(place, self._columns))
+            if not (same | ~self.table.live[:, place]).all():
+                return False
+        return True
 
-    def _is(self, kind: type[ModuleKind], at: int) -> NDArray[np.bool_]:
-        same = self.table.kind[:, at] == kind.layer
-        return same & kind.covers({name: column[:, at] for name, column in self._columns.items()})
-
-    def inputs(self, at: int, names: Sequence[str]) -> dict[str, Column]:
+    def inputs(self, at: int, names: Iterable[str]) -> dict[str, Column]:
         """(n,) values of the named inputs of the layers at `at`."""
         return {name: self._columns[name][:, at] for name in names}
 
 
-@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+@options
 class ModuleKind:
     """A kind of module with the ranges its inputs are drawn from; subclasses say what the kind is.
 
@@ -190,11 +186,6 @@ class ModuleKind:
                 f"missing {sorted(needed - declared)}, unknown {sorted(declared - needed)}"
             )
 
-    @property
-    def categories(self) -> Mapping[str, tuple[float, ...]]:
-        """The values of the inputs that have no order."""
-        return {name: choice.values for name, choice in self.choices.items() if choice.categorical}
-
     def draw(self, n: int, batches: tuple[int, ...], seed: int) -> tuple[Floats, Floats]:
         """(n, p) inputs and (n,) batches, space-filling: scrambled Sobol points, evenly on logarithmic
         scales, without those that are too large to time or that no network would have.
@@ -211,11 +202,9 @@ class ModuleKind:
                 raise ValueError(f"the ranges of module {self.name} leave {len(rows)} of {drawn} points")
             share = np.minimum(sobol.random(1024), 1 - 1e-9)
             drawn += len(share)
+            spans = {**self.ranges, **self.choices}
             columns, sensible = self.settle(
-                {
-                    name: (self.ranges.get(name) or self.choices[name]).at(share[:, j])
-                    for j, name in enumerate(self.inputs)
-                }
+                {name: spans[name].at(share[:, j]) for j, name in enumerate(self.inputs)}
             )
             batches_drawn = np.array(batches, float)[(share[:, -1] * len(batches)).astype(int)]
             work = self.cost(columns)
@@ -230,8 +219,8 @@ class ModuleKind:
         return {name: rows[:, j] for j, name in enumerate(self.inputs)}
 
     def work(self, rows: Floats) -> Work:
-        """What (n, p) modules cost on paper."""
-        return self.cost(self.columns(rows))
+        """What (n, p) modules cost on paper: (n,) each."""
+        return Work(*np.broadcast_arrays(*astuple(self.cost(self.columns(rows)))))
 
     def described(self) -> dict[str, Any]:
         """As JSON, for a file: `from_description` reads it."""
@@ -240,15 +229,16 @@ class ModuleKind:
 
 def from_description(description: Mapping[str, Any]) -> ModuleKind:
     """The module kind that `described` wrote; ValueError for a kind that is not there."""
-    options = {key: value for key, value in description.items() if key != "kind"}
-    kind = registry.load("module", description["kind"])
-    return registry.build({"_target_": kind["_target_"], **options})
+    options = dict(description)
+    kind: ModuleKind = registry.get("module", options.pop("kind"), **options)
+    return kind
 
 
 @cache
 def named(name: str) -> ModuleKind:
     """The module kind `configs/module/<name>.yaml`; ValueError with the nearest spelling otherwise."""
-    return registry.build(registry.load("module", name))
+    kind: ModuleKind = registry.get("module", name)
+    return kind
 
 
 @cache
