@@ -33,7 +33,8 @@ if TYPE_CHECKING:
 
 EVENTS = (
     "cpu-cycles", "instructions", "cache-references", "cache-misses", "L1-dcache-loads",
-    "L1-dcache-load-misses", "LLC-loads", "LLC-load-misses", "LLC-stores", "LLC-store-misses", "cpu-migrations",
+    "L1-dcache-load-misses", "LLC-loads", "LLC-load-misses", "LLC-stores", "LLC-store-misses",
+    "cpu-migrations",
 )  # fmt: skip  # MAPLE-Edge's list
 SOFTWARE = ("cpu-migrations",)  # counted everywhere, and says nothing of the hardware
 ROUNDS = 5  # over all operators, so that a slow moment does not hit one of them alone

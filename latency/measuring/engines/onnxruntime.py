@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import onnxruntime
 from pydantic import PositiveInt
@@ -22,7 +22,6 @@ CALIBRATION_BATCHES = 4  # random inputs: ranges matter for accuracy, not for sp
 class OnnxRuntime:
     precision: Literal["fp32", "int8"] = "fp32"
     threads: PositiveInt = 1
-
     version: ClassVar[str] = f"onnxruntime {onnxruntime.__version__}"
 
     def prepare(self, network: torch.nn.Module, images: torch.Tensor) -> tuple[Any, dict[str, Any]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import openvino
 from pydantic import PositiveInt
@@ -24,13 +24,12 @@ HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}  # without a hint OpenVIN
 class OpenVino:
     precision: Literal["fp32", "bf16", "int8"] = "fp32"
     threads: PositiveInt = 1
+    version: ClassVar[str] = f"openvino {openvino.__version__}"
 
     def __post_init__(self) -> None:
         able = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         if self.precision == "bf16" and "BF16" not in able:
             raise NotInstalledError("precision=bf16: this CPU has no bf16 arithmetic; take fp32 or int8")
-
-    version: ClassVar[str] = f"openvino {openvino.__version__}"
 
     def prepare(self, network: torch.nn.Module, images: torch.Tensor) -> tuple[Any, Any]:
         """An inference request of the compiled model and its input."""

@@ -17,6 +17,9 @@ class TorchCuda:
 
     precision: Literal["fp32", "fp16", "amp"] = "fp32"
     threads: PositiveInt = 1
+    version: ClassVar[str] = (
+        f"torch {torch.__version__}, CUDA {torch.version.cuda}, cuDNN {torch.backends.cudnn.version()}"  # type: ignore[no-untyped-call]
+    )
 
     def __post_init__(self) -> None:
         if not torch.cuda.is_available():
@@ -24,10 +27,6 @@ class TorchCuda:
                 "engine=torch_cuda needs a CUDA GPU that PyTorch sees; torch.cuda.is_available() is False "
                 "here. For the CPU take engine=onnxruntime or engine=torch_eager"
             )
-
-    version: ClassVar[str] = (
-        f"torch {torch.__version__}, CUDA {torch.version.cuda}, cuDNN {torch.backends.cudnn.version()}"  # type: ignore[no-untyped-call]
-    )
 
     def prepare(self, network: torch.nn.Module, images: torch.Tensor) -> tuple[Any, torch.Tensor, Any, Any]:
         """The network and its (batch, 3, side, side) input on the GPU, and two events."""

@@ -14,7 +14,6 @@ from supernet.options import options
 class TorchEager:
     precision: Literal["fp32"] = "fp32"
     threads: PositiveInt = 1
-
     version: ClassVar[str] = f"torch {torch.__version__}, {torch.backends.cpu.get_cpu_capability()}"
 
     def prepare(self, network: torch.nn.Module, images: torch.Tensor) -> tuple[Any, torch.Tensor]:

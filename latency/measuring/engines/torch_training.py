@@ -17,7 +17,6 @@ class TorchTraining:
 
     precision: Literal["fp32"] = "fp32"
     threads: PositiveInt = 1
-
     version: ClassVar[str] = (
         f"torch {torch.__version__} training, small maps, {torch.backends.cpu.get_cpu_capability()}"
     )
