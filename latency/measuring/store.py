@@ -15,13 +15,12 @@ import sqlite3
 import tempfile
 import time
 import uuid
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
-from functools import cache
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, TypeVar
 
-from pydantic import TypeAdapter
+from pydantic.dataclasses import dataclass
 
 from latency.target import Target
 from supernet.files import append_only, artifact
@@ -40,29 +39,21 @@ TABLES = {
         "cpu_ms TEXT NOT NULL, others REAL, error TEXT, PRIMARY KEY (sitting, unix_time, architecture)"
     ),
 }
-
+T = TypeVar("T")
 JSON = ("target", "facts", "wall_ms", "cpu_ms")  # columns that hold it
 
 
-@cache
-def reader(cls: type[Any]) -> TypeAdapter[Any]:
-    return TypeAdapter(cls)
-
-
 class Row:
-    """A dataclass as the database, or a CSV file, holds it."""
+    """A dataclass as the database, or a CSV file, holds it: `from_row` reads it."""
 
     def row(self: Any) -> dict[str, Any]:
         return {k: json.dumps(v) if k in JSON else v for k, v in asdict(self).items()}
 
-    @classmethod
-    def from_row(cls, row: Mapping[str, Any]) -> Self:
-        """ValueError for another row. A CSV file has empty text where nothing is."""
-        values = {k: v for k, v in dict(row).items() if v not in (None, "")}
-        value: Self = reader(cls).validate_python(
-            values | {name: json.loads(values[name]) for name in JSON if name in values}
-        )
-        return value
+
+def from_row(cls: Callable[..., T], row: Mapping[str, Any]) -> T:
+    """A sitting or a visit; ValueError for another row. A CSV file has empty text where nothing is."""
+    values = {k: v for k, v in dict(row).items() if v not in (None, "")}
+    return cls(**values | {name: json.loads(values[name]) for name in JSON if name in values})
 
 
 @dataclass(frozen=True)
@@ -157,7 +148,7 @@ class Store:
         rows = self._database.execute("SELECT * FROM sittings ORDER BY unix_time, id")
         return [
             sitting
-            for sitting in map(Sitting.from_row, rows)
+            for sitting in (from_row(Sitting, row) for row in rows)
             if (target is None or sitting.target.key == target.key)
             and engine_version in (None, sitting.engine_version)
         ]
@@ -165,7 +156,7 @@ class Store:
     def visits(self, sitting: str) -> list[Visit]:
         """The visits of a sitting in the order they were made."""
         rows = self._database.execute("SELECT * FROM visits WHERE sitting = ? ORDER BY unix_time", (sitting,))
-        return [Visit.from_row(row) for row in rows]
+        return [from_row(Visit, row) for row in rows]
 
     def export_csv(self, path: str | Path) -> int:
         """Write every visit with its sitting to a CSV file; returns the number of visits."""
@@ -184,8 +175,8 @@ class Store:
             with path.open(newline="") as file, self._database:
                 self._database.execute("BEGIN")
                 for line in csv.DictReader(file):
-                    sitting = Sitting.from_row({name: line[f"sitting_{name}"] for name in SITTING})
-                    visit = Visit.from_row({name: line[name] for name in VISIT})
+                    sitting = from_row(Sitting, {name: line[f"sitting_{name}"] for name in SITTING})
+                    visit = from_row(Visit, {name: line[name] for name in VISIT})
                     append_only.insert(self._database, "sittings", sitting.row())
                     count += append_only.insert(self._database, "visits", visit.row())
         except (KeyError, TypeError, ValueError, sqlite3.Error) as error:

@@ -203,6 +203,6 @@ def read(target: Target, store: Store) -> dict[str, ModuleData]:
     names = (*CONDITIONS, *declared)
     modules = {}
     for kind in sorted(lines):
-        rows, conditions, ms, spread = map(np.array, zip(*lines[kind], strict=True))
-        modules[kind] = ModuleData(kind, rows, conditions, names, ms, spread)
+        rows, under, ms, spread = map(np.array, zip(*lines[kind], strict=True))
+        modules[kind] = ModuleData(kind, rows, under, names, ms, spread)
     return modules

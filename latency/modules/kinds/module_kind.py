@@ -202,7 +202,7 @@ class ModuleKind:
                 raise ValueError(f"the ranges of module {self.name} leave {len(rows)} of {drawn} points")
             share = np.minimum(sobol.random(1024), 1 - 1e-9)
             drawn += len(share)
-            spans = {**self.ranges, **self.choices}
+            spans: dict[str, Span | Choice] = {**self.ranges, **self.choices}
             columns, sensible = self.settle(
                 {name: spans[name].at(share[:, j]) for j, name in enumerate(self.inputs)}
             )
