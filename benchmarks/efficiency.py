@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import combinations
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 from scipy.stats import t
@@ -51,8 +51,7 @@ class Options:
 
 
 def timm() -> Table:
-    table: Table = registry.build({**registry.load("table", "timm"), "data_dir": None})
-    return table
+    return cast(Table, registry.get("table", "timm", data_dir=None))
 
 
 def four(**noise: Any) -> Comparison:
@@ -262,13 +261,7 @@ def _volumes(
     return np.array(volumes) / float(np.prod(worst - best))
 
 
-PARTS: dict[str, Callable[[Options], None]] = {
-    "speed": speed,
-    "findings": findings,
-    "spreads": spreads,
-    "residuals": residuals,
-    "selection": selection,
-}
+PARTS = {part.__name__: part for part in (speed, findings, spreads, residuals, selection)}
 
 
 def main() -> None:

@@ -23,12 +23,12 @@ from supernet.files import artifact
 from supernet.files.tables import Table, data_dir
 
 PROTOCOLS: dict[str, Callable[[Setting], Iterator[Row]]] = {
-    **s1.PROTOCOLS,
-    **help_ofa.PROTOCOLS,
+    "s1": s1.run,
+    "help_ofa": help_ofa.run,
     **help_ranks.PROTOCOLS,
-    **gpu_loo.PROTOCOLS,
-    **nas_note10.PROTOCOLS,
-    **maplex.PROTOCOLS,
+    "gpu_loo": gpu_loo.run,
+    "nas_note10": nas_note10.run,
+    maplex.NAME: maplex.run,
 }
 SHOWN = {
     "mae": "MAE ms",

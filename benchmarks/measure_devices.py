@@ -21,7 +21,7 @@ from latency.measuring.here import here
 from latency.measuring.jobs import Rounds
 from latency.measuring.store import Store
 from latency.predictors import sampling
-from latency.target import Limit, Target
+from latency.target import Limit
 from latency.zoo import devices
 from supernet.arrays import Genomes
 from supernet.space import get_space
@@ -30,28 +30,17 @@ SPACE = "ofa_mbv3_w1.0"
 MANY, FEW = 72, 60  # subnets; few where preparing (int8) or running (batch 8) one takes long
 ROUNDS = Rounds(fewest=8, most=12, long_ms=40.0)  # fewer than usual: 14 devices in half an hour of one core
 LOW_SHARE = 0.2  # of the subnets, below 160 pixels
-DEVICES: dict[str, tuple[str, str, Limit | None, int, int]] = {
-    "ort_fp32_b1": ("onnxruntime", "fp32", None, 1, MANY),
-    "ov_fp32_b1": ("openvino", "fp32", None, 1, MANY),
-    "ov_fp32_avx_b1": ("openvino", "fp32", "avx", 1, MANY),
-    "ov_fp32_sse41_b1": ("openvino", "fp32", "sse41", 1, MANY),
-    "eager_fp32_b1": ("torch_eager", "fp32", None, 1, MANY),
-    "eager_fp32_sse41_b1": ("torch_eager", "fp32", "sse41", 1, MANY),
-    "ort_int8_b1": ("onnxruntime", "int8", None, 1, FEW),
-    "ov_int8_b1": ("openvino", "int8", None, 1, FEW),
-    "ov_fp32_sse41_b8": ("openvino", "fp32", "sse41", 8, FEW),
-    "eager_fp32_sse41_b8": ("torch_eager", "fp32", "sse41", 8, FEW),
-    "ort_fp32_b8": ("onnxruntime", "fp32", None, 8, FEW),
-    "ov_fp32_b8": ("openvino", "fp32", None, 8, FEW),
-    "eager_fp32_b8": ("torch_eager", "fp32", None, 8, FEW),
-    "ov_int8_sse41_b1": ("openvino", "int8", "sse41", 1, FEW),
-}
+ENGINES = {"ort": "onnxruntime", "ov": "openvino", "eager": "torch_eager"}
+DEVICES = (  # engine, precision, limit if there is one, batch size
+    *("ort_fp32_b1", "ov_fp32_b1", "ov_fp32_avx_b1", "ov_fp32_sse41_b1", "eager_fp32_b1"),
+    *("eager_fp32_sse41_b1", "ort_int8_b1", "ov_int8_b1", "ov_fp32_sse41_b8", "eager_fp32_sse41_b8"),
+    *("ort_fp32_b8", "ov_fp32_b8", "eager_fp32_b8", "ov_int8_sse41_b1"),
+)
 
 
-def target(name: str) -> Target:
-    """The device `name`, in a process that runs under its limit."""
-    engine, precision, isa, batch, _ = DEVICES[name]
-    return here(SPACE, engine=engine, precision=precision, batch=batch, isa=isa, name=name)
+def limit(name: str) -> Limit | None:
+    """The instruction-set limit of the device, under which its process has to run."""
+    return next((isa for isa in instruction_sets.VALUES if isa in name.split("_")), None)
 
 
 def subnets() -> Genomes:
@@ -68,10 +57,13 @@ def subnets() -> Genomes:
 
 def one(name: str, store: Path) -> None:
     """Measure what is missing of one device in this process: its subnets, then its operators."""
-    this, csv = target(name), devices.FOLDER / f"{name}.csv.gz"
+    engine, precision, *_, size = name.split("_")
+    batch, csv = int(size[1:]), devices.FOLDER / f"{name}.csv.gz"
+    this = here(SPACE, engine=ENGINES[engine], precision=precision, batch=batch, isa=limit(name), name=name)
+    count = FEW if precision == "int8" or batch > 1 else MANY
     if not csv.is_file():
         with Store(store) as opened:
-            measured = session.measure(this, subnets()[: DEVICES[name][-1]], store=opened, rounds=ROUNDS)
+            measured = session.measure(this, subnets()[:count], store=opened, rounds=ROUNDS)
         write_csv(csv, measured.data)
         spread = float(np.median(measured.data.spread_ms / measured.data.ms))
         took = f"{len(measured.data)} subnets, {measured.seconds:.0f} s"
@@ -86,10 +78,10 @@ def main() -> None:
         one(sys.argv[1], Path(sys.argv[2]))
         return
     store = sys.argv[1] if len(sys.argv) > 1 else "runs/devices.sqlite"
-    for name, (_, _, limit, _, _) in DEVICES.items():
+    for name in DEVICES:
         if not (devices.FOLDER / f"{name}.json").is_file():
             command = [sys.executable, "-m", "benchmarks.measure_devices", name, store]
-            subprocess.run(command, check=True, env=instruction_sets.environment(limit))
+            subprocess.run(command, check=True, env=instruction_sets.environment(limit(name)))
 
 
 if __name__ == "__main__":

@@ -17,6 +17,8 @@ from functools import partial
 import numpy as np
 
 from benchmarks.protocols.protocol import (
+    HELP_OFA,
+    S1_OFA,
     Fit,
     Row,
     Setting,
@@ -24,6 +26,7 @@ from benchmarks.protocols.protocol import (
     compare,
     fitting,
     gpu,
+    help_rows,
     names_of,
     read,
     source,
@@ -37,26 +40,19 @@ from latency.predictors.neural import Neural, NeuralLatency
 from latency.predictors.transfer import Transfer
 from latency.target import Target
 from supernet.arrays import Floats, Genomes
-from supernet.prediction import Prediction
 
-HELP, S1 = "ofa_mbv3_gpu_latency.csv.gz", "s1_ofa_latency.csv.gz"
 FITTED, NETWORK_ROWS = 3000, 300
 ANCHORS = (1, 3, 10)
 RAW = Training(
-    epochs=60,
-    batch=32,
-    learning_rate=1e-5,
-    loss="rmse",
-    optimiser="sgd",
-    schedule="constant",
-    weight_decay=0.0,
-)
+    epochs=60, batch=32, learning_rate=1e-5, weight_decay=0.0,
+    loss="rmse", optimiser="sgd", schedule="constant",
+)  # fmt: skip
 
 
 def tables(setting: Setting) -> list[tuple[Table, slice]]:
     """The tables of GPUs of the OFA spaces and their rows to fit on; each a study of its own."""
     studies = []
-    for file, space, rows in ((HELP, "ofa_mbv3_w1.2", FITTED), (S1, "ofa_mbv3_w1.0", 7000)):
+    for (file, space), rows in ((HELP_OFA, FITTED), (S1_OFA, 7000)):
         table = read(setting.data, file, space)
         targets = {name: replace(target, source=file) for name, target in table.targets.items()}
         studies.append((replace(table, targets=targets), slice(0, rows)))
@@ -92,12 +88,12 @@ NETWORKS: dict[str, tuple[Neural, Callable[[Target], Floats]]] = {
 
 def run(setting: Setting) -> Iterator[Row]:
     (table, rows), _ = tables(setting)
-    first = 3000 if setting.validation else 3500
+    test = help_rows(setting)
     rotations: dict[str, list[str]] = {}
     for name in names_of(setting, table):
         rotations.setdefault(gpu(name), []).append(name)
     for names in rotations.values():
-        left_out = split(setting, table, names[0], rows, slice(first, first + 500), 0).test.target
+        left_out = split(setting, table, names[0], rows, test, 0).test.target
         if left_out.spec.bandwidth_gbs is None:
             continue  # a further device without data sheet
         gpus = known_gpus(setting, left_out.spec.name)
@@ -111,32 +107,26 @@ def run(setting: Setting) -> Iterator[Row]:
                 how = replace(how, seed=seed, training=setting.epochs(how.training))
                 trained[method] = how.fit_many(some, [facts(data.target) for data in some]), facts
             for name in names:
-                parts = split(setting, table, name, rows, slice(first, first + 500), seed)
+                parts = split(setting, table, name, rows, test, seed)
                 target, row = parts.test.target, Row("gpu_loo", "", name, 0, seed, "all", {})
-                sheet = model.predictor(target, study(table.targets[name]) if name in table.targets else "")
+                own_study = study(table.targets[name]) if name in table.targets else ""
                 ways: dict[str, Fit] = {
                     method: partial(_network, net, facts, target) for method, (net, facts) in trained.items()
                 }
                 if seed == 0:
-                    nearest = Transfer().specification_from(sources, target)
                     ways |= {
-                        "data sheet (ours)": partial(_same, sheet.predict, target),
-                        "nearest GPU x bandwidth": partial(_same, nearest.predict, target),
+                        "data sheet (ours)": fitting(model.predictor, target, own_study),
+                        "nearest GPU x bandwidth": fitting(Transfer().specification_from, sources, target),
                         "constant (mean of the others)": partial(_constant, help_only, target),
                     }
                 yield from compare(row, ways, parts.test)
                 for n in setting.some(ANCHORS):
                     samples = parts.draw(n, rng)
+                    sheet = model.predictor(target, own_study)
                     few = {"data sheet and anchors (ours)": fitting(sheet.adapt, samples)}
                     if n >= 3:
-                        few["transfer"] = fitting(partial(Transfer().fit_from, sources), samples)
+                        few["transfer"] = fitting(Transfer().fit_from, sources, samples)
                     yield from compare(replace(row, n=n), few, parts.test)
-
-
-def _same(
-    predict: Callable[[Genomes, Target], Prediction], target: Target
-) -> Callable[[Genomes], Prediction]:
-    return lambda genomes: predict(genomes, target)
 
 
 def _network(
@@ -148,6 +138,3 @@ def _network(
 def _constant(known: Sequence[LatencyData], target: Target) -> Callable[[Genomes], Floats]:
     ms = np.concatenate([data.ms for data in known if data.target.batch == target.batch])
     return lambda genomes: np.full(len(genomes), ms.mean())
-
-
-PROTOCOLS = {"gpu_loo": run}

@@ -14,12 +14,14 @@ from functools import cache, partial
 import numpy as np
 
 from benchmarks.protocols.protocol import (
+    HELP_OFA,
     PARTS,
     Row,
     Setting,
     compare,
     fitting,
     gpu,
+    help_rows,
     names_of,
     read,
     simple,
@@ -36,7 +38,6 @@ from latency.predictors.transfer import Transfer
 from supernet.arrays import Floats, Genomes
 from supernet.space import get_space
 
-FILE, SPACE = "ofa_mbv3_gpu_latency.csv.gz", "ofa_mbv3_w1.2"
 FITTED, POOL = 3000, 600
 COUNTS = (3, 5, 10, 20, 50)
 PUBLISHED = {  # HELP's checkpoints with 10 samples and 10 references of the target
@@ -52,19 +53,18 @@ PUBLISHED = {  # HELP's checkpoints with 10 samples and 10 references of the tar
 def _chosen(pool: LatencyData, sources: list[Source], n: int, rng: np.random.Generator) -> LatencyData:
     """n samples among a random part of the pool, by the rule of `sampling.choose`."""
     some = rng.choice(len(pool), min(POOL, len(pool)), replace=False)
-    kernel = sampling.kernel(get_space(SPACE), pool.genomes[some], sources)
+    kernel = sampling.kernel(get_space(pool.target.space), pool.genomes[some], sources)
     return pool.take(some[sampling.greedy(kernel, n)])
 
 
 def run(setting: Setting) -> Iterator[Row]:
-    table = read(setting.data, FILE, SPACE)
-    first = 3000 if setting.validation else 3500
+    table, space = read(setting.data, *HELP_OFA), get_space(HELP_OFA[1])
     method = "HELP, 10 samples + 10 references"
     for (part, target), scores in PUBLISHED.items():
         yield Row("help_ofa", method, target, 20, None, part, scores, published=True)
     how, rows = Additive(validation=(2500, FITTED)), slice(0, FITTED)
     fitted = {name: source(how, table.data(name, rows)) for name in setting.few(table.columns)}
-    zoo = sources_of(get_space(SPACE), without=["note10_lut"])
+    zoo = sources_of(space, without=["note10_lut"])
     further = [s for s in zoo if s.target is None or s.target.spec.kind != "gpu"]
 
     @cache
@@ -76,18 +76,18 @@ def run(setting: Setting) -> Iterator[Row]:
         gpus = [of for other, of in fitted.items() if gpu(other) != gpu(name)]
         sources = gpus + further
         for seed, rng in setting.draws():
-            parts = split(setting, table, name, rows, slice(first, first + 500), seed)
+            parts = split(setting, table, name, rows, help_rows(setting), seed)
             for n in (10,) if setting.small else COUNTS:
                 samples = parts.draw(n, rng)
                 chosen = _chosen(parts.pool, sources, n, np.random.default_rng(seed))
                 ways = {
-                    "transfer, random samples": fitting(partial(Transfer().fit_from, sources), samples),
-                    "transfer, chosen samples": fitting(partial(Transfer().fit_from, sources), chosen),
+                    "transfer, random samples": fitting(Transfer().fit_from, sources, samples),
+                    "transfer, chosen samples": fitting(Transfer().fit_from, sources, chosen),
                 }
                 if n in (10, 50):
                     near = network(baselines.closest(gpus, samples).name)  # sums of tables have none
                     tune = FineTune(training=setting.epochs(FineTune().training)).tune
-                    ways["closest device's network, fine-tuned"] = fitting(partial(tune, near), samples)
+                    ways["closest device's network, fine-tuned"] = fitting(tune, near, samples)
                     ways |= simple(sources, samples)
                     ways["from scratch (additive ridge)"] = partial(_scratch, samples)
                 row = Row("help_ofa", "", name, n, seed, "all", {})
@@ -96,7 +96,4 @@ def run(setting: Setting) -> Iterator[Row]:
 
 def _scratch(samples: LatencyData) -> Callable[[Genomes], Floats]:
     """An additive fit of the samples alone, beyond the resolutions they have too."""
-    return partial(Additive(ridge=0.1).fit(samples).table.evaluate, get_space(SPACE))
-
-
-PROTOCOLS = {"help_ofa": run}
+    return partial(Additive(ridge=0.1).fit(samples).table.evaluate, get_space(samples.target.space))

@@ -20,13 +20,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 import numpy as np
 
-from benchmarks.protocols.protocol import Fit, Row, Setting, Table, compare, fitting, middle, read
+from benchmarks.protocols.protocol import PARTS, Fit, Row, Setting, compare, fitting, middle, read
 from latency.data import LatencyData
 from latency.predictors.ensemble import Ensemble, denoised
 from latency.predictors.sources import Source
@@ -58,124 +56,79 @@ HELP_BY_NASFLAT = {"ND": 0.948, "FD": 0.910}
 Predict = Callable[[Genomes], Floats]
 
 
-@dataclass(frozen=True)
-class Task:
-    """A protocol on one space: what is known, what is asked."""
-
-    protocol: str
-    space: str
-    train: Sequence[str]
-    targets: Sequence[str]
-    pool: int  # first rows, where sources are fitted and samples drawn
-    query: int | None  # rows after the pool that are scored; None: all of them
-    counts: Sequence[int]
-    parts: Sequence[str]
-    further: bool  # whether columns that only `test_rows` has are targets too
-
-
-def help_protocol(space: str, counts: Sequence[int], setting: Setting) -> Iterator[Row]:
-    """HELP's split of a space, all rows and the middle 80%."""
-    split = _splits(setting)["help"][space]
-    targets = split["test"] if space == "nasbench201" else [*split["test"], *FBNET_TARGETS]
-    task = Task(
-        f"help_{'nb201' if space == 'nasbench201' else space}",
-        space,
-        split["train"],
-        split["valid"] if setting.validation else targets,
-        split["train_pool"],
-        split["query"],
-        counts,
-        ("all", "middle 80%"),
-        further=True,
-    )
-    if not setting.validation:
-        note = "10 samples and the latencies of 10 reference architectures"
-        for target, value in HELP_MIDDLE[space].items():
-            yield _published(task.protocol, "HELP", target, "middle 80%", value, note)
-    yield from _run(task, setting)
-
-
-def nasflat(space: str, name: str, setting: Setting) -> Iterator[Row]:
-    """One of NASFLAT's device sets, 20 samples, all rows."""
-    splits = _splits(setting)
-    split = splits["nasflat"][space][name]
-    task = Task(
-        f"nasflat_{name}",
-        space,
-        split["train"],
-        split["train"] if setting.validation else split["test"],
-        splits["help"][space]["train_pool"],
-        None,
-        (20,),
-        ("all",),
-        further=False,
-    )
-    if not setting.validation:
-        note = "mean over all test devices of the set; scored on all rows, samples included"
-        yield _published(task.protocol, "NASFLAT", "mean", "all", NASFLAT[space][name], note)
-        if name in HELP_BY_NASFLAT:
-            yield _published(task.protocol, "HELP", "mean", "all", HELP_BY_NASFLAT[name], "as NASFLAT ran it")
-    yield from _run(task, setting)
+def run(name: str, space: str, counts: Sequence[int], setting: Setting) -> Iterator[Row]:
+    """HELP's protocol `help_...` on a space, or a device set of NASFLAT's."""
+    splits = json.loads((setting.data / "latency_splits.json").read_text())
+    helps = splits["help"][space]
+    is_help, chosen = name.startswith("help"), setting.validation
+    sets = helps if is_help else splits["nasflat"][space][name.removeprefix("nasflat_")]
+    asked = sets["test"] + [*FBNET_TARGETS] * (name == "help_fbnet")
+    if chosen:
+        asked = sets["valid" if is_help else "train"]
+    else:
+        yield from _published(name, space)
+    table = read(setting.data, FILES[space], space)
+    scored = table if setting.test_rows is None else read(setting.data, setting.test_rows, space)
+    targets = [target for target in asked if target in scored.columns]
+    if is_help and not chosen:
+        targets += [new for new in scored.columns if new not in table.columns and new not in targets]
+    missing = {
+        "sources": [device for device in sets["train"] if device not in table.columns],
+        "targets": [target for target in asked if target not in scored.columns],
+    }
+    note = "; ".join(f"without the {what} {', '.join(which)}" for what, which in missing.items() if which)
+    pool = helps["train_pool"]
+    past = pool + helps["query"] if is_help else len(table)
+    devices = [device for device in sets["train"] if device in table.columns]
+    sources = {device: denoised(table.data(device, slice(0, pool))) for device in devices}
+    for target in setting.some(targets):
+        others = [source for device, source in sources.items() if device != target]
+        drawn_from = table if target in table.columns else scored
+        for part in PARTS if is_help else PARTS[:1]:
+            drawn = np.arange(pool if drawn_from is table else len(scored))
+            rows = np.arange(pool, past) if scored is table else np.arange(len(scored))
+            if part == "middle 80%":
+                drawn = drawn[middle(drawn_from.columns[target][drawn])]
+                rows = rows[middle(scored.columns[target][rows])]
+            test = scored.data(target, rows)
+            for seed, rng in setting.draws():
+                some = drawn_from.data(target, rng.choice(drawn, min(DRAWN, len(drawn)), replace=False))
+                for n in setting.some(counts):
+                    row = Row(name, "", target, n, seed, part, {}, note=note)
+                    yield from _compare(row, others, some, test)
 
 
 PROTOCOLS: dict[str, Callable[[Setting], Iterator[Row]]] = {
-    "help_nb201": partial(help_protocol, "nasbench201", (10, 20)),
-    "help_fbnet": partial(help_protocol, "fbnet", (10, 20, 50)),
-    **{f"nasflat_{name}": partial(nasflat, space, name) for space, sets in NASFLAT.items() for name in sets},
+    "help_nb201": partial(run, "help_nb201", "nasbench201", (10, 20)),
+    "help_fbnet": partial(run, "help_fbnet", "fbnet", (10, 20, 50)),
+    **{
+        f"nasflat_{name}": partial(run, f"nasflat_{name}", space, (20,))
+        for space, sets in NASFLAT.items()
+        for name in sets
+    },
 }
 
 
-def _splits(setting: Setting) -> dict[str, Any]:
-    return json.loads((setting.data / "latency_splits.json").read_text())
+def _published(name: str, space: str) -> Iterator[Row]:
+    if name.startswith("help"):
+        part, note = "middle 80%", "10 samples and the latencies of 10 reference architectures"
+        values = [("HELP", target, value, note) for target, value in HELP_MIDDLE[space].items()]
+    else:
+        part, key = "all", name.removeprefix("nasflat_")
+        note = "mean over all test devices of the set; scored on all rows, samples included"
+        values = [("NASFLAT", "mean", NASFLAT[space][key], note)]
+        if key in HELP_BY_NASFLAT:
+            values.append(("HELP", "mean", HELP_BY_NASFLAT[key], "as NASFLAT ran it"))
+    for method, target, value, note in values:
+        yield Row(name, method, target, 20, None, part, {"spearman": value}, published=True, note=note)
 
 
-def _published(protocol: str, method: str, target: str, rows: str, value: float, note: str) -> Row:
-    return Row(protocol, method, target, 20, None, rows, {"spearman": value}, published=True, note=note)
-
-
-def _run(task: Task, setting: Setting) -> Iterator[Row]:
-    table = read(setting.data, FILES[task.space], task.space)
-    asked = table if setting.test_rows is None else read(setting.data, setting.test_rows, task.space)
-    new = [name for name in asked.columns if name not in table.columns]
-    targets = [name for name in task.targets if name in asked.columns]
-    targets += [name for name in new if task.further and not setting.validation and name not in targets]
-    missing = [name for name in task.train if name not in table.columns]
-    absent = [name for name in task.targets if name not in asked.columns]
-    notes = [f"without the sources {', '.join(missing)}"] if missing else []
-    notes += [f"without the targets {', '.join(absent)}"] if absent else []
-    pool = slice(0, task.pool)
-    known = {name: denoised(table.data(name, pool)) for name in task.train if name in table.columns}
-    for target in setting.some(targets):
-        others = [source for name, source in known.items() if name != target]
-        for part in task.parts:
-            for seed, rng in setting.draws():
-                parts = _rows(task, table, asked, target, part, rng)
-                row = Row(task.protocol, "", target, 0, seed, part, {}, note="; ".join(notes))
-                for n in setting.some(task.counts):
-                    yield from _compare(replace(row, n=n), others, *parts)
-
-
-def _rows(
-    task: Task, table: Table, asked: Table, target: str, part: str, rng: np.random.Generator
-) -> tuple[LatencyData, LatencyData]:
-    """What samples are chosen from, and what is scored, samples included if they come from there."""
-    drawn_from = table if target in table.columns else asked
-    pool = np.arange(task.pool if drawn_from is table else len(asked))
-    past = len(table) if task.query is None else task.pool + task.query
-    scored = np.arange(task.pool, past) if asked is table else np.arange(len(asked))
-    if part != "all":
-        pool = pool[middle(drawn_from.columns[target][pool])]
-        scored = scored[middle(asked.columns[target][scored])]
-    drawn = rng.choice(pool, min(DRAWN, len(pool)), replace=False)
-    return drawn_from.data(target, drawn), asked.data(target, scored)
-
-
-def _compare(row: Row, known: Sequence[Source], drawn: LatencyData, scored: LatencyData) -> Iterator[Row]:
+def _compare(row: Row, sources: Sequence[Source], drawn: LatencyData, scored: LatencyData) -> Iterator[Row]:
     """Ours and the baselines."""
     ensemble, first = Ensemble(), drawn.take(slice(0, row.n))
-    chosen = drawn.take(ensemble.choose(get_space(scored.target.space), known, drawn.genomes, row.n))
-    yield from compare(row, _methods(known, chosen), _without(scored, chosen))
-    plain = {"ensemble, random samples": fitting(partial(ensemble.fit_from, known), first)}
+    chosen = drawn.take(ensemble.choose(get_space(scored.target.space), sources, drawn.genomes, row.n))
+    yield from compare(row, _methods(sources, chosen), _without(scored, chosen))
+    plain = {"ensemble, random samples": fitting(ensemble.fit_from, sources, first)}
     yield from compare(row, plain, _without(scored, first))
 
 
@@ -184,11 +137,11 @@ def _without(data: LatencyData, samples: LatencyData) -> LatencyData:
     return data.take(np.flatnonzero([genome.tobytes() not in taken for genome in data.genomes]))
 
 
-def _methods(known: Sequence[Source], samples: LatencyData) -> Mapping[str, Fit]:
+def _methods(sources: Sequence[Source], samples: LatencyData) -> Mapping[str, Fit]:
     space = get_space(samples.target.space)
 
     def source_ms(genomes: Genomes) -> Floats:
-        return np.stack([source.table.evaluate(space, genomes) for source in known], axis=1)
+        return np.stack([source.table.evaluate(space, genomes) for source in sources], axis=1)
 
     def mix() -> Predict:
         from scipy.optimize import nnls
@@ -208,7 +161,7 @@ def _methods(known: Sequence[Source], samples: LatencyData) -> Mapping[str, Fit]
         return lambda genomes: level + slope * footprint.compute(space, genomes, "macs")
 
     return {
-        "ensemble": fitting(partial(Ensemble().fit_from, known), samples),
+        "ensemble": fitting(Ensemble().fit_from, sources, samples),
         "non-negative mix": mix,
         "closest device x factor": closest,
         "MACs line": line,

@@ -15,21 +15,22 @@ count in N.
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from functools import cache, partial
+from functools import cache
 
 import numpy as np
 from scipy.stats import spearmanr
 
 from benchmarks.protocols.protocol import (
+    HELP_OFA,
     Fit,
     Row,
     Setting,
     compare,
     fitting,
     gpu,
+    help_rows,
     names_of,
     read,
     simple,
@@ -40,12 +41,11 @@ from latency.data import LatencyData
 from latency.descriptors import KnownDevice, specification
 from latency.predictors.additive import Additive
 from latency.predictors.ensemble import Ensemble, denoised
-from latency.predictors.maple import Maple, MaplePredictor, Strengths, likeliest
+from latency.predictors.maple import Maple, Strengths, likeliest
 from latency.predictors.sources import Source, sources_of
 from latency.predictors.transfer import Transfer
 from latency.zoo import devices
 from supernet import footprint
-from supernet.arrays import Floats
 from supernet.files import tables
 from supernet.prediction import Prediction
 from supernet.space import get_space
@@ -55,8 +55,8 @@ VALIDATION = ("ort_fp32_b1", "ov_fp32_avx_b1", "ov_int8_b1", "eager_fp32_b8")
 OWN_COUNTS, NETWORK_COUNT, NETWORK_SEEDS = (3, 10, 30), 10, 1
 NETWORKS = ("MAPLE", "MAPLE-X (both)")
 SEEDS = {"own": 3, "ofa": 2, "cells": 2}  # at most: the whole protocol takes about four minutes
-OFA, OFA_COUNTS, OFA_FITTED = ("ofa_mbv3_gpu_latency.csv.gz", "ofa_mbv3_w1.2"), (3, 10, 100), 3000
-CELLS, CELLS_COUNTS, CELLS_FITTED = ("nasbench201_latency.csv.gz", "nasbench201"), (10, 100), 900
+OFA_COUNTS, OFA_FITTED = (3, 10, 100), 3000
+CELLS, CELLS_COUNTS = ("nasbench201_latency.csv.gz", "nasbench201"), (10, 100)
 LEARNED = 75  # rows of each known device of (b)
 RIDGE = 0.01  # of the sources of `transfer` in (b), on every second row: a quarter of the time
 COST = (
@@ -72,22 +72,18 @@ PARTS = {
 
 
 def run(setting: Setting) -> Iterator[Row]:
-    if setting.test_rows is None:
+    """(a), unless there are `test_rows`, and (b) of the spaces that have their columns."""
+    columns = None if setting.test_rows is None else tables.read_columns(setting.test_rows)
+    if columns is None:
         yield from _own(setting)
-    if setting.test_rows is None or _has(setting, "ks0"):
+    if columns is None or "ks0" in columns:
         yield from _ofa(setting)
-    if setting.test_rows is None or _has(setting, "op01"):
+    if columns is None or "op01" in columns:
         yield from _cells(setting)
 
 
-def _has(setting: Setting, column: str) -> bool:
-    """Whether the table of `test_rows` is of the space that has this column."""
-    assert setting.test_rows is not None
-    return column in tables.read_columns(setting.test_rows)
-
-
-# ---------------------------------------------------------------------- (a)
 def _own(setting: Setting) -> Iterator[Row]:
+    """(a)"""
     measured = {name: devices.load(name) for name in setting.few(devices.names())}
     known = {name: KnownDevice(data, operators.vector()) for name, (data, operators) in measured.items()}
     space = get_space(next(iter(measured.values()))[0].target.space)
@@ -107,51 +103,42 @@ def _own(setting: Setting) -> Iterator[Row]:
             order = rng.permutation(len(data))
             for n in setting.some(OWN_COUNTS):
                 samples, test = data.take(order[:n]), data.take(order[n:])
+                vector = operators.vector()
                 ways = {
-                    label: fitting(_maple(learner, others, operators.vector(), strengths), samples)
+                    label: fitting(learner.fit_from, others, samples, vector, strengths)
                     for label, learner in PARTS.items()
                 }
                 if n == NETWORK_COUNT and seed < NETWORK_SEEDS:
                     for label in NETWORKS:
                         network = replace(PARTS[label], form="network")
-                        fit = _maple(network, others, operators.vector())
-                        ways[f"{label}, network"] = fitting(fit, samples)
-                ways["transfer"] = fitting(partial(transfer.fit_from, sources), samples)
+                        ways[f"{label}, network"] = fitting(network.fit_from, others, samples, vector)
+                ways["transfer"] = fitting(transfer.fit_from, sources, samples)
                 ways |= simple(sources, samples)
                 row = Row(NAME, "", name, n, seed, "all", {}, note=COST)
                 for method, fit_one in ways.items():
                     yield _unexplained(replace(row, method=method), fit_one, data, test)
 
 
-def _maple(
-    learner: Maple, known: Sequence[KnownDevice], descriptor: Floats, strengths: Strengths | None = None
-) -> Callable[[LatencyData], MaplePredictor]:
-    return lambda samples: learner.fit_from(known, samples, descriptor, strengths)
-
-
 def _unexplained(row: Row, fit: Fit, data: LatencyData, test: LatencyData) -> Row:
     """The scored row, with the scores of what a log-log line in MACs leaves of the device's rows."""
     space = get_space(data.target.space)
     line = np.poly1d(np.polyfit(np.log(footprint.compute(space, data.genomes, "macs")), np.log(data.ms), 1))
-    begun = time.perf_counter()
-    predict = fit()
-    fitted = round(time.perf_counter() - begun, 4)
-    (scored,) = compare(row, {row.method: lambda: predict}, test)
+    fit = cache(fit)
+    (scored,) = compare(row, {row.method: fit}, test)
     explained = line(np.log(footprint.compute(space, test.genomes, "macs")))
-    answer = predict(test.genomes)
+    answer = fit()(test.genomes)
     ms = np.maximum(answer.mean if isinstance(answer, Prediction) else answer, 1e-9)
     true, guess = np.log(test.ms) - explained, np.log(ms) - explained
     more = {
         "residual_r2": float(1 - ((true - guess) ** 2).sum() / ((true - true.mean()) ** 2).sum()),
         "residual_spearman": float(spearmanr(true, guess).statistic),
     }
-    return replace(scored, scores={**scored.scores, **more}, fit_seconds=fitted)
+    return replace(scored, scores={**scored.scores, **more})
 
 
-# ---------------------------------------------------------------------- (b)
 def _ofa(setting: Setting) -> Iterator[Row]:
-    table = read(setting.data, *OFA)
-    first = 3000 if setting.validation else 3500
+    """(b), of HELP's GPUs"""
+    table = read(setting.data, *HELP_OFA)
     few = setting.few(table.columns)
     how, every_second = Additive(ridge=RIDGE), slice(0, OFA_FITTED, 2)
     fitted = {name: source(how, table.data(name, every_second)) for name in few}
@@ -160,16 +147,17 @@ def _ofa(setting: Setting) -> Iterator[Row]:
         others = [of for other, of in known.items() if gpu(other) != gpu(name)]
         sources = [of for other, of in fitted.items() if gpu(other) != gpu(name)]
         for seed, rng in setting.draws(SEEDS["ofa"]):
-            parts = split(setting, table, name, slice(0, OFA_FITTED), slice(first, first + 500), seed)
+            parts = split(setting, table, name, slice(0, OFA_FITTED), help_rows(setting), seed)
             for n in setting.some(OFA_COUNTS):
                 samples = parts.draw(n, rng)
                 ways = _ablation(others, samples)
-                ways["transfer"] = fitting(partial(Transfer().fit_from, sources), samples)
+                ways["transfer"] = fitting(Transfer().fit_from, sources, samples)
                 ways |= simple(sources, samples)
                 yield from compare(Row(NAME, "", name, n, seed, "all", {}), ways, parts.test)
 
 
 def _cells(setting: Setting) -> Iterator[Row]:
+    """(b), of NAS-Bench-201"""
     table = read(setting.data, *CELLS)
     devices_of = json.loads((setting.data / "latency_splits.json").read_text())["help"]["nasbench201"]
     asked = devices_of["valid" if setting.validation else "test"]
@@ -183,7 +171,7 @@ def _cells(setting: Setting) -> Iterator[Row]:
             for n in setting.some(CELLS_COUNTS):
                 samples = parts.draw(n, rng)
                 ways = _ablation(known, samples)
-                ways["transfer (ensemble)"] = fitting(partial(Ensemble().fit_from, sources), samples)
+                ways["transfer (ensemble)"] = fitting(Ensemble().fit_from, sources, samples)
                 ways |= simple(sources, samples)
                 row = Row(NAME, "", name, n, seed, "all", {})
                 yield from compare(row, ways, parts.test, ("all", "middle 80%"))
@@ -198,7 +186,7 @@ def _ablation(known: Sequence[KnownDevice], samples: LatencyData) -> dict[str, F
     strengths, descriptor = _strengths(tuple(known)), _known(samples).descriptor
     smooth = {label: replace(learner, smooth=True, rows=LEARNED) for label, learner in PARTS.items()}
     return {
-        label: fitting(_maple(learner, known, descriptor, strengths), samples)
+        label: fitting(learner.fit_from, known, samples, descriptor, strengths)
         for label, learner in smooth.items()
     }
 
@@ -206,6 +194,3 @@ def _ablation(known: Sequence[KnownDevice], samples: LatencyData) -> dict[str, F
 @cache
 def _strengths(known: tuple[KnownDevice, ...]) -> Strengths:
     return likeliest(known, smooth=True)
-
-
-PROTOCOLS = {NAME: run}

@@ -19,8 +19,8 @@ from functools import partial
 import numpy as np
 
 from benchmarks.ofa_search import evaluator, released_accuracy, search, subspace
-from benchmarks.protocols.protocol import Row, Setting, read, source
-from benchmarks.protocols.s1 import FILE, SPACE, learner
+from benchmarks.protocols.protocol import S1_OFA, Row, Setting, read, source
+from benchmarks.protocols.s1 import learner
 from latency.predictors.additive import Additive
 from latency.predictors.interface import LatencyPredictor
 from latency.predictors.neural import FineTune
@@ -42,12 +42,11 @@ def run(setting: Setting) -> Iterator[Row]:
     space, whole = subspace(), get_space("ofa_mbv3_w1.2")
     released = released_accuracy(setting.data)
     table = catalogue.predictor("note10_lut").table
-    measured = read(setting.data, FILE, SPACE)
-    fit = slice(0, 7000)
-    near = source(Additive(ridge=1e-3), measured.data("rtx2080ti_64", fit))
-    footprints = [of for of in sources_of(get_space(SPACE)) if of.target is None]
-    neural = learner(setting, "neural", validation=(5950, 7000))
-    base = neural.fit(measured.data("rtx2080ti_64", fit))
+    measured = read(setting.data, *S1_OFA)
+    gpu = measured.data("rtx2080ti_64", slice(0, 7000))
+    near = source(Additive(ridge=1e-3), gpu)
+    footprints = [of for of in sources_of(get_space(measured.space)) if of.target is None]
+    base = learner(setting, "neural", validation=(5950, 7000)).fit(gpu)
     tuning = FineTune(training=setting.epochs(FineTune().training))
 
     def true(genomes: Genomes) -> Floats:
@@ -87,11 +86,9 @@ def _said(predictor: LatencyPredictor, space: SearchSpace, whole: SearchSpace, g
 
 def as_whole(space: SearchSpace, whole: SearchSpace, genomes: Genomes) -> Genomes:
     """The same networks in the space of all resolutions."""
-    moved = genomes.copy()
-    place = {value: level for level, value in enumerate(whole.axis("r").values, 1)}
-    levels = np.array([0, *(place[value] for value in space.axis("r").values)], np.int8)
-    gene = space.index["r"]
-    moved[:, gene] = levels[genomes[:, gene]]
+    moved, gene = genomes.copy(), space.index["r"]
+    levels = 1 + np.searchsorted(whole.axis("r").values, space.axis("r").values)
+    moved[:, gene] = levels[genomes[:, gene] - 1]
     return moved
 
 
@@ -111,6 +108,3 @@ def _scores(
         if best is not None:
             scores[f"lost_{limit:.0f}"] = best[name] - scores[name]
     return scores
-
-
-PROTOCOLS = {"nas_note10": run}

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -37,12 +37,9 @@ MIDDLE = (0.1, 0.9)  # HELP drops the fastest and the slowest tenth of each devi
 PARTS = ("all", "middle 80%")
 Fit = Callable[[], Callable[[Genomes], Prediction | Floats]]
 TIMED = 10_000  # architectures that prediction speed is taken on
-TEXTS = {"name": "device_id", "title": "name", "kind": "kind", "source": "source"}  # of hardware.csv
-SAME_NAME = (
-    *("year", "cores", "ram_gb", "fp32_tflops", "tdp_w", "sm", "base_mhz", "boost_mhz", "l2_mb"),
-    "tensor_cores",
-)
-NUMBERS = {"bandwidth_gbs": "mem_bw_gbs", **{name: name for name in SAME_NAME}}
+COLUMNS = {"name": "device_id", "title": "name", "bandwidth_gbs": "mem_bw_gbs"}  # of hardware.csv, else alike
+HELP_OFA = ("ofa_mbv3_gpu_latency.csv.gz", "ofa_mbv3_w1.2")  # HELP's table of GPUs, and its space
+S1_OFA = ("s1_ofa_latency.csv.gz", "ofa_mbv3_w1.0")
 Item = TypeVar("Item")
 
 
@@ -146,11 +143,12 @@ def _device(data: Path, name: str) -> Device:
     at = np.flatnonzero(listed["device_id"] == name) if name in listed["device_id"] else near
     if not len(at):
         return Device(name, name, "embedded", "not listed")
-    row = {column: values[at[0]] for column, values in listed.items()}
-    facts: dict[str, Any] = {ours: str(row[column]) for ours, column in TEXTS.items()}
-    facts |= {ours: float(row[column]) for ours, column in NUMBERS.items() if np.isfinite(row[column])}
-    facts["generation"] = next(iter(str(row["microarch"]).split()), None)
-    return TypeAdapter(Device).validate_python(facts)
+    row = {column: values[at[0]].item() for column, values in listed.items()}
+    row["generation"] = next(iter(row["microarch"].split()), None)
+    facts = {field.name: row[COLUMNS.get(field.name, field.name)] for field in fields(Device)}
+    return TypeAdapter(Device).validate_python(
+        {name: v for name, v in facts.items() if v == v}
+    )  # NaN: not known
 
 
 def middle(ms: Floats) -> NDArray[np.bool_]:
@@ -185,21 +183,21 @@ def compare(
             yield replace(row, method=method, rows=part, scores=of, fit_seconds=fitted, per_second=speed)
 
 
-def fitting(how: Callable[[LatencyData], LatencyPredictor], data: LatencyData) -> Fit:
-    """What `judged` takes: `how(data)` gives the predictor of the data's target."""
+def fitting(how: Callable[..., LatencyPredictor], *arguments: Any) -> Fit:
+    """What `compare` takes: `how(*arguments)` gives the predictor of a target."""
 
     def fit() -> Callable[[Genomes], Prediction]:
-        fitted = how(data)
+        fitted = how(*arguments)
         return lambda genomes: fitted.predict(genomes, fitted.target)
 
     return fit
 
 
-def simple(known: Sequence[Source], samples: LatencyData) -> dict[str, Fit]:
+def simple(sources: Sequence[Source], samples: LatencyData) -> dict[str, Fit]:
     """What every method has to beat."""
 
     def fit(name: str) -> Callable[[Genomes], Prediction]:
-        return lambda genomes: baselines.from_samples(known, samples, genomes)[name]
+        return lambda genomes: baselines.from_samples(sources, samples, genomes)[name]
 
     return {name: partial(fit, name) for name in ("MACs line", "closest device x factor")}
 
@@ -208,6 +206,11 @@ def source(how: Additive, data: LatencyData) -> Source:
     """What is known of a device: the additive predictor of its rows."""
     fitted = how.fit(data)
     return Source(data.target.name, fitted.table, fitted.resolutions, data.target)
+
+
+def help_rows(setting: Setting) -> slice:
+    """HELP's rows that are reported; with `validation` those before them, where choices are made."""
+    return slice(3000, 3500) if setting.validation else slice(3500, 4000)
 
 
 def gpu(name: str) -> str:

@@ -12,7 +12,17 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from benchmarks.protocols.protocol import Row, Setting, compare, fitting, names_of, read, source, split
+from benchmarks.protocols.protocol import (
+    S1_OFA,
+    Row,
+    Setting,
+    compare,
+    fitting,
+    names_of,
+    read,
+    source,
+    split,
+)
 from latency.data import LatencyData
 from latency.perceptron import Training
 from latency.predictors.additive import Additive
@@ -23,19 +33,13 @@ from latency.predictors.transfer import Transfer
 from supernet import registry
 from supernet.space import get_space
 
-FILE, SPACE, BASE = "s1_ofa_latency.csv.gz", "ofa_mbv3_w1.0", "note10_lut"
+BASE = "note10_lut"
 COUNTS = (10, 20, 50, 100, 200, 700)
 MIXED = 200  # samples; a mix of more takes half a minute
 HEAD = Training(  # momentum chosen on rows 6000-6999: without it ten samples leave the new head at its start
-    epochs=100,
-    batch=32,
-    learning_rate=1e-3,
-    weight_decay=0.0,
-    momentum=0.9,
-    loss="rmse",
-    optimiser="sgd",
-    schedule="constant",
-)
+    epochs=100, batch=32, learning_rate=1e-3, weight_decay=0.0, momentum=0.9,
+    loss="rmse", optimiser="sgd", schedule="constant",
+)  # fmt: skip
 NEW_HEAD = "S1, new head from Note10"
 PUBLISHED = {  # their released models on these rows; what they print as RMSE is MAE
     ("S1's MLP", "rtx2080ti_64", 7000): dict(mae=0.386, rmse=0.482, mape=2.43, within_10=99.9, kendall=0.960),
@@ -48,19 +52,19 @@ PUBLISHED = {  # their released models on these rows; what they print as RMSE is
 
 def learner(setting: Setting, name: str, **options: Any) -> Any:
     """The learner `configs/learner/<name>.yaml` with some options changed."""
-    how = registry.build(registry.load("learner", name) | options)
+    how = registry.get("learner", name, **options)
     return replace(how, training=setting.epochs(how.training)) if hasattr(how, "training") else how
 
 
 def run(setting: Setting) -> Iterator[Row]:
-    table = read(setting.data, FILE, SPACE)
+    table = read(setting.data, *S1_OFA)
     fitted = 700 if setting.small else 6000 if setting.validation else 7000
     fit, test = slice(0, fitted), slice(6000, 7000) if setting.validation else slice(7000, 8500)
     last = (int(0.85 * fitted), fitted)
     for (method, target, n), scores in PUBLISHED.items():
         yield Row("s1", method, target, n, None, "all", scores, published=True)
     others = {name: source(Additive(ridge=1e-3), table.data(name, fit)) for name in table.columns}
-    shipped = sources_of(get_space(SPACE))
+    shipped = sources_of(get_space(table.space))
     footprints = [of for of in shipped if of.target is None]
     cpus = [of for of in shipped if of.target is not None and of.target.spec.kind == "cpu"]
     bases: dict[str, NeuralLatency] = {
@@ -85,16 +89,14 @@ def run(setting: Setting) -> Iterator[Row]:
             yield from compare(row, ways, parts.test)
             if target == BASE:
                 continue
-            order = rng.permutation(len(parts.pool))
+            order, cheap = rng.permutation(len(parts.pool)), _few_shot(setting, bases, seed)
             for n in setting.some(COUNTS):
                 samples = parts.pool.take(order[:n])
-                few = {
-                    method: fitting(way, samples) for method, way in _few_shot(setting, bases, seed).items()
-                }
+                few = {method: fitting(way, samples) for method, way in cheap.items()}
                 if n <= MIXED:
                     near = [others[BASE], *footprints]
-                    few["transfer, Note10"] = fitting(partial(Transfer().fit_from, near), samples)
-                    few["transfer, all known"] = fitting(partial(Transfer().fit_from, candidates), samples)
+                    few["transfer, Note10"] = fitting(Transfer().fit_from, near, samples)
+                    few["transfer, all known"] = fitting(Transfer().fit_from, candidates, samples)
                 yield from compare(replace(row, n=n), few, parts.test)
 
 
@@ -110,6 +112,3 @@ def _few_shot(
         "operator table (ProxylessNAS)": learner(setting, "operator_table").fit,
         "constant": learner(setting, "constant").fit,
     }
-
-
-PROTOCOLS = {"s1": run}
