@@ -1,9 +1,10 @@
-"""The command lines of the benchmarks."""
+"""What the benchmarks share: their command lines, and timing."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
 from dataclasses import fields
 from typing import TypeVar
 
@@ -12,6 +13,13 @@ from pydantic import TypeAdapter, ValidationError
 from supernet.registry import unknown_name
 
 Options = TypeVar("Options")
+Result = TypeVar("Result")
+
+
+def timed(function: Callable[[], Result]) -> tuple[Result, float]:
+    """What the function returns, and the seconds it takes."""
+    begun = time.perf_counter()
+    return function(), time.perf_counter() - begun
 
 
 def words(options: type[Options], parts: Iterable[str] | None = None) -> tuple[list[str], Options]:

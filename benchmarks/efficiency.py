@@ -8,7 +8,6 @@ chosen: other rows, other seeds. Needs the public tables.
 from __future__ import annotations
 
 import resource
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -19,6 +18,7 @@ import numpy as np
 from scipy.stats import t
 
 from benchmarks import command
+from benchmarks.command import timed
 from benchmarks.ofa_search import search
 from latency.data import read_csv
 from latency.zoo import catalogue
@@ -76,18 +76,13 @@ def naive_depth(costs: Floats) -> Ints:
 
 def speed(options: Options) -> None:
     """Seconds of the whole thing, of its sorting, and of 10,000 models."""
-    models = four()
-    begun = time.perf_counter()
-    first = efficiency(models, draws=options.draws, tolerance=0)
-    seconds = time.perf_counter() - begun
-    print(f"{len(models)} models, {len(models.axes)} axes, {first.draws:,} draws: {seconds:.1f} s")
-    few = [efficiency(models, draws=options.draws // 10, tolerance=0).members for _ in range(2)]
-    print(f"the same again for the same seed: {(few[0] == few[1]).all()}")
+    models, draws = four(), options.draws
+    _, seconds = timed(lambda: efficiency(models, draws=draws, tolerance=0))
+    print(f"{len(models)} models, {len(models.axes)} axes, {draws:,} draws: {seconds:.1f} s")
     drawn = models.draw(0, 0, 50)
     for name, sort in (("moocore", pareto.ranks), ("all pairs, vectorised", naive_depth)):
-        begun = time.perf_counter()
-        depths = [sort(costs) for costs in drawn]
-        ms = 1000 * (time.perf_counter() - begun) / len(drawn)
+        depths, seconds = timed(lambda sort=sort: [sort(costs) for costs in drawn])  # type: ignore[misc]
+        ms = 1000 * seconds / len(drawn)
         print(f"dominance depth of a draw, {name}: {ms:.2f} ms\n  mean depth {np.mean(depths):.4f}")
     rng, count = np.random.default_rng(0), 10_000
     picked = rng.choice(len(models), count)
@@ -96,17 +91,18 @@ def speed(options: Options) -> None:
         NoisyAxis(axis.name, False, "linear", axis.costs[picked] + 0.05 * rng.standard_normal(count), noise)
         for axis in models.axes
     ]
-    begun, draws = time.perf_counter(), options.draws // 50
-    efficiency(Comparison(tuple(map(str, range(count))), tuple(axes)), draws=draws, tolerance=0)
-    ms = 1000 * (time.perf_counter() - begun) / draws
+    many = Comparison(tuple(map(str, range(count))), tuple(axes))
+    _, seconds = timed(lambda: efficiency(many, draws=draws // 50, tolerance=0))
     used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-    print(f"10,000 models, 4 axes: {ms:.1f} ms a draw; {used:.2f} GB at most")
+    print(f"10,000 models, 4 axes: {1000 * seconds / (draws // 50):.1f} ms a draw; {used:.2f} GB at most")
 
 
-def fallen(models: Comparison, scores: Efficiency) -> str:
-    """Who is on the frontier of the means but not likely to be on it."""
+def standing(models: Comparison, scores: Efficiency) -> str:
+    """How many are probably and possibly on the frontier, and who is only on that of the means."""
+    likely, possible = ((scores.probability > level).sum() for level in (LIKELY, 0.05))
     rows = np.flatnonzero(scores.on_front & (scores.probability <= LIKELY))
-    return ", ".join(f"{models.names[row]} {scores.probability[row]:.2f}" for row in rows) or "none"
+    fallen = ", ".join(f"{models.names[row]} {scores.probability[row]:.2f}" for row in rows) or "none"
+    return f"{likely} with P > .5, {possible} with P > .05; fall out: {fallen}"
 
 
 def findings(options: Options) -> None:
@@ -115,13 +111,9 @@ def findings(options: Options) -> None:
     ranking = rank(models, draws=options.draws)
     print("\n".join(ranking.findings()))
     for name, view in ranking.views.items():
-        print(
-            f"{name}: {int(view.on_front.sum())} on the frontier without noise, "
-            f"{int((view.probability > LIKELY).sum())} with P > .5, "
-            f"{int((view.probability > 0.05).sum())} with P > .05; fall out: {fallen(models, view)}"
-        )
+        print(f"{name}: {view.on_front.sum()} on the frontier without noise, {standing(models, view)}")
     for (name, view), (other, second) in combinations(ranking.views.items(), 2):
-        shared = len(set(view.order[:50].tolist()) & set(second.order[:50].tolist()))
+        shared = len(np.intersect1d(view.order[:50], second.order[:50]))
         print(f"{name} and {other}: Kendall tau {tau(view, second):.3f}, {shared} of the first 50 shared")
     assert ranking.devices is not None
     print("devices:", ", ".join(ranking.devices.of))
@@ -138,29 +130,26 @@ def findings(options: Options) -> None:
 
 def spreads(options: Options) -> None:
     """How much the answer depends on what is assumed of the noise."""
-    fitted = four()
     for axis in timm().models().axes:
         own = axis.noise[0]
         if isinstance(own, Normal):
             print(f"{axis.name}: own spread {np.median(own.spread):.3f} on the {axis.scale} scale (median)")
-    assumed = {
-        "fitted to the repeats": fitted,
-        "set-ups drawn": four(repeats="setups"),
-        "a repeat each": four(repeats="each"),
+    assumed: dict[str, dict[str, Any]] = {
+        "fitted to the repeats": {},
+        "set-ups drawn": {"repeats": "setups"},
+        "a repeat each": {"repeats": "each"},
+        **{f"{spread}% on every speed": {"spread": spread / 100} for spread in (0, 1, 2, 5, 10, 20)},
+        "5%, each model for itself": {"spread": 0.05, "error_of": None},
     }
-    for spread in (0.0, 0.01, 0.02, 0.05, 0.1, 0.2):
-        assumed[f"{spread:.0%} on every speed"] = four(spread=spread)
-    assumed["5%, each model for itself"] = four(spread=0.05, error_of=None)
     draws = int(0.4 * options.draws)
-    first = efficiency(fitted, draws=draws, tolerance=0)
-    for name, models in assumed.items():
+    fitted = efficiency(four(), draws=draws, tolerance=0)
+    for name, noise in assumed.items():
+        models = four(**noise)
         scores = efficiency(models, draws=draws, tolerance=0)
-        likely = scores.probability > LIKELY
-        both = int((likely & (first.probability > LIKELY)).sum())
+        both = ((scores.probability > LIKELY) & (fitted.probability > LIKELY)).sum()
         print(
-            f"{name}: P > .5 for {int(likely.sum())} ({both} of them as fitted), P > .05 for "
-            f"{int((scores.probability > 0.05).sum())}; Kendall tau with fitted {tau(first, scores):.3f}; "
-            f"fall out: {fallen(models, scores)}"
+            f"{name}: {standing(models, scores)}; {both} with P > .5 here and as fitted, "
+            f"Kendall tau with fitted {tau(fitted, scores):.3f}"
         )
 
 

@@ -3,7 +3,7 @@
 modules    every regression model and MEDN by module type, schemes, selections: from the measured modules that
            ship (latency/zoo/measured/modules), rows split as `make modules` splits them
 networks   50 OFA subnets and 15 classifiers of torchvision at batch 1 and 8, never used for fitting, with and
-           without the correction: as we measured them, or `measure=1`: measured here into `store=`
+           without the correction, as we measured them
 load       modules and 20 subnets beside a background load of 50%: a predictor that knows the utilisation, and
            one that was fitted without it
 speed      subnets per second through the predictor, with and without its table
@@ -13,18 +13,16 @@ All parts without a name; `rows` uses fewer modules of each type. `out=` is a fo
 
 from __future__ import annotations
 
-import time
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
 from benchmarks import command
-from latency.measuring.here import here
-from latency.measuring.store import Store
+from benchmarks.command import timed
 from latency.modules import data as module_data
 from latency.modules import fit, selection
 from latency.modules import networks as module_networks
@@ -38,20 +36,14 @@ from supernet.files import artifact
 from supernet.prediction import Prediction
 from supernet.space import get_space
 
-TEST_CLASSIFIERS = (
-    *("mobilenet_v2", "mobilenet_v3_large", "efficientnet_b0", "mnasnet1_0", "shufflenet_v2_x1_0"),
-    *("regnet_y_400mf", "regnet_x_800mf", "resnet18", "resnet50", "resnext50_32x4d", "densenet121"),
-    *("squeezenet1_1", "googlenet", "convnext_tiny", "vit_b_32"),
-)
-SPACE, SUBNETS, TEST_SEED, LOADED = "ofa_mbv3_w1.0", 50, 1, 20
+SPACE, TEST_SEED, LOADED = "ofa_mbv3_w1.0", 1, 20
 HALF = 0.5  # utilisation of the load part
+Measured = TypeVar("Measured", ModuleData, Networks)
 
 
 @dataclass(frozen=True)
 class Options:
     engine: str = ""  # both without a name
-    measure: bool = False
-    store: Path = Path("runs/measurements.sqlite")
     seeds: int = 1
     rows: int = 0  # measured modules of a type that are used; 0: all
     models: str = ""  # regression models with commas; all without a name
@@ -105,51 +97,43 @@ def against_single(fits: Fits) -> str:
 def networks(engine: str, options: Options) -> dict[str, Any]:
     """Unseen networks at batch 1 and 8."""
     predictor = catalogue.module_predictor(engine)
-    names = [*module_networks.subnets(SPACE, SUBNETS, TEST_SEED), *TEST_CLASSIFIERS]
-    parts = [_measured(engine, names, options, batch=batch) for batch in module_networks.BATCHES]
-    errors = {}
-    for batch, part in zip(module_networks.BATCHES, parts, strict=True):
-        subnets = np.array([not _is_classifier(name) for name in part.names])
-        for what, rows in (("OFA subnets", subnets), ("torchvision", ~subnets)):
-            for how, of in (("sum of modules", _bare(predictor)), ("corrected", predictor)):
-                errors[f"{what}, batch {batch}, {how}"] = _scores(of, part.take(np.flatnonzero(rows)))
-    print(markdown(errors, "networks"))
-    for batch, part in zip(module_networks.BATCHES, parts, strict=True):
+    ways = {"sum of modules": replace(predictor, correction=Correction()), "corrected": predictor}
+    errors: dict[str, dict[str, float]] = {}
+    lines = []
+    for batch in module_networks.BATCHES:
+        part = _measured(engine, batch=batch)
+        classifier = np.array([name.startswith(module_networks.CLASSIFIER) for name in part.names])
+        for what, rows in (("OFA subnets", ~classifier), ("torchvision", classifier)):
+            for how, way in ways.items():
+                errors[f"{what}, batch {batch}, {how}"] = _scores(way, part.take(np.flatnonzero(rows)))
         off = 100 * (predictor.network_ms(part.modules, part.conditions) / part.ms - 1)
-        for name, percent, ms in zip(part.names, off, part.ms, strict=True):
-            if _is_classifier(name):
-                print(f"{name:40} batch {batch}  {ms:8.2f} ms  {percent:+6.1f}%")
+        for row in np.flatnonzero(classifier):
+            lines.append(f"{part.names[row]:40} batch {batch}  {part.ms[row]:8.2f} ms  {off[row]:+6.1f}%")
+    print(markdown(errors, "networks"), *lines, sep="\n")
     return errors
 
 
 def load(engine: str, options: Options) -> dict[str, Any]:
     """Beside a load of one half: the utilisation known, and not known to fit and prediction."""
-    data = data_of(engine, options)
-    blind = {name: _without_utilisation(of) for name, of in data.items()}
-    fitting = Fitting(models=("svr", "polynomial"))
-    knows, ignores = fitting.fit(data), fitting.fit(blind)
+    data, fitting = data_of(engine, options), Fitting(models=("svr", "polynomial"))
+    subnets = _measured(engine, utilisation=HALF)
+    tested = np.isin(subnets.names, module_networks.subnets(SPACE, LOADED, TEST_SEED))
+    subnets, predictor = subnets.take(np.flatnonzero(tested)), catalogue.module_predictor(engine)
     accuracies: dict[str, dict[str, float]] = {}
-    for name, of in data.items():
-        rows = fit.test_rows(of, fitting)
-        rows = rows[np.abs(of.conditions[rows, 2] - HALF) < 0.15]
-        part = of.take(rows)
-        for how, fits in (("knows", knows), ("does not", ignores)):
-            visible = part if how == "knows" else _without_utilisation(part)
-            said = fits.models[name][fits.selection.models[name]].ms(visible.rows, visible.conditions)
-            accuracies.setdefault(f"modules, {how}", {})[name] = fit.accuracy(said, part.ms)
-    for how, by_type in accuracies.items():
-        print(f"{how}: mean accuracy {np.mean(list(by_type.values())):.2f}% of {len(by_type)} module types")
-    names = module_networks.subnets(SPACE, LOADED, TEST_SEED)
-    measured = _measured(engine, names, options, utilisation=HALF)
-    predictor = catalogue.module_predictor(engine)
-    idle = measured.conditions.copy()
-    idle[:, 2] = 0.0
-    table = {
-        "subnets, knows": _scores(predictor, measured),
-        "subnets, does not": _scores(predictor, replace(measured, conditions=idle)),
-    }
-    print(markdown(table, f"{LOADED} subnets beside a load of {HALF:.0%}"))
-    return accuracies | table
+    errors = {}
+    for how, known in (("knows", True), ("does not", False)):
+        fits, by_type = fitting.fit({name: _visible(modules, known) for name, modules in data.items()}), {}
+        for name, modules in data.items():
+            rows = fit.test_rows(modules, fitting)
+            rows = rows[np.abs(modules.conditions[rows, 2] - HALF) < 0.15]
+            part = _visible(modules.take(rows), known)
+            said = fits.models[name][fits.selection.models[name]].ms(part.rows, part.conditions)
+            by_type[name] = fit.accuracy(said, part.ms)
+        print(f"modules, {how}: mean accuracy {np.mean(list(by_type.values())):.2f}% of {len(by_type)} types")
+        accuracies[f"modules, {how}"] = by_type
+        errors[f"subnets, {how}"] = _scores(predictor, _visible(subnets, known))
+    print(markdown(errors, f"{LOADED} subnets beside a load of {HALF:.0%}"))
+    return accuracies | errors
 
 
 def speed(engine: str, options: Options) -> dict[str, Any]:
@@ -160,34 +144,19 @@ def speed(engine: str, options: Options) -> dict[str, Any]:
     for again in range(3):
         fresh, rates[str(again)] = replace(shipped), {}
         for call in ("first", "later"):
-            begun = time.perf_counter()
-            fresh.predict(genomes, fresh.target)
-            rates[str(again)][call] = options.subnets / (time.perf_counter() - begun)
+            _, seconds = timed(partial(fresh.predict, genomes, fresh.target))
+            rates[str(again)][call] = options.subnets / seconds
     for call in ("first", "later"):
         print(f"{call} call: {np.median([of[call] for of in rates.values()]):,.0f} subnets/s")
     return rates
 
 
-def _measured(
-    engine: str, names: Sequence[str], options: Options, *, batch: int = 1, utilisation: float = 0.0
-) -> Networks:
-    """The test networks under these conditions: those that ship, or measured now."""
-    path = catalogue.FOLDER / "measured" / "modules" / f"test_networks_{engine}.csv"
-    if not options.measure:
-        kept = module_networks.read_csv(path)
-        asked = [(name.split(" ")[1] if _is_classifier(name) else name) in names for name in kept.names]
-        return kept.take(np.flatnonzero(asked & (kept.conditions == [batch, 1, utilisation]).all(axis=1)))
-    with Store(options.store) as store:
-        at = here(engine=engine, batch=batch, utilisation=utilisation)
-        return module_networks.collect(at, names, store=store)
-
-
-def _is_classifier(name: str) -> bool:
-    return name.startswith(module_networks.CLASSIFIER)
-
-
-def _bare(predictor: ModulesLatency) -> ModulesLatency:
-    return replace(predictor, correction=Correction())
+def _measured(engine: str, *, batch: int = 1, utilisation: float = 0.0) -> Networks:
+    """The test networks that ship, under these conditions."""
+    networks = module_networks.read_csv(
+        catalogue.FOLDER / "measured" / "modules" / f"test_networks_{engine}.csv"
+    )
+    return networks.take(np.flatnonzero((networks.conditions == [batch, 1, utilisation]).all(axis=1)))
 
 
 def _scores(predictor: ModulesLatency, part: Networks) -> dict[str, float]:
@@ -195,13 +164,12 @@ def _scores(predictor: ModulesLatency, part: Networks) -> dict[str, float]:
     return scores(Prediction(said, predictor.relative_std * said), part.ms)
 
 
-def _without_utilisation(data: ModuleData) -> ModuleData:
-    conditions = data.conditions.copy()
-    conditions[:, 2] = 0.0
-    return replace(data, conditions=conditions)
+def _visible(measured: Measured, utilisation: bool) -> Measured:
+    """What is known of the measurements; without the utilisation it is 0."""
+    return replace(measured, conditions=measured.conditions * [1, 1, utilisation])
 
 
-PARTS = {"modules": modules, "networks": networks, "load": load, "speed": speed}
+PARTS = {part.__name__: part for part in (modules, networks, load, speed)}
 
 
 def main() -> None:

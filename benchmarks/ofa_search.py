@@ -1,6 +1,6 @@
 """One search of ours against OFA's EvolutionFinder: same accuracy predictor, same latency tables.
 
-`python -m benchmarks.ofa_search [seeds=5] [only_ours=1] [budget=50000] [generations=500] [out=FILE.json]`
+`python -m benchmarks.ofa_search [seeds=5] [budget=50000] [generations=500] [out=FILE.json]`
 
 Both use the predictor that the OFA authors released and their Note10 tables (160, 176, 192, 208, 224 px).
 The finder is the one of the installed `ofa` package, as its tutorial uses it: population 100, 500
@@ -25,6 +25,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from benchmarks import command
+from benchmarks.command import timed
 from latency.predictors import lookup_table
 from latency.zoo import catalogue
 from search.archive import Archive
@@ -49,7 +50,6 @@ OURS = {
 @dataclass(frozen=True)
 class Options:
     seeds: int = 5
-    only_ours: bool = False
     budget: int = 50_000  # evaluations of one of our runs
     generations: int = 500  # of OFA's finder
     out: Path = Path("runs/bench-ofa-search.json")
@@ -98,48 +98,50 @@ def search(
     return archive, seconds
 
 
-class Peer:
-    """OFA's finder with its released predictor and the local copies of its tables."""
+def ofa_finder(folder: Path, generations: int) -> Callable[[float, int], float]:
+    """(limit, seed) -> accuracy by OFA's finder, with its released predictor and copies of its tables."""
+    import torch
+    import yaml
 
-    def __init__(self, folder: Path, generations: int) -> None:
-        import torch
-        import yaml
+    load = yaml.load  # ofa calls yaml.load(file) without a Loader, as PyYAML below 6 allowed
+    yaml.load = partial(load, Loader=yaml.CSafeLoader)
+    from ofa.tutorial import AccuracyPredictor, EvolutionFinder, LatencyTable
+    from ofa.tutorial.latency_table import LatencyEstimator
 
-        load = yaml.load  # ofa calls yaml.load(file) without a Loader, as PyYAML below 6 allowed
+    torch.set_num_threads(1)
+    latency = object.__new__(LatencyTable)  # its constructor downloads
+    latency.latency_tables = {
+        r: LatencyEstimator(url=str(folder / f"note10_w1.2_{r}_lookup_table.yaml")) for r in RESOLUTIONS
+    }
+    predictor = AccuracyPredictor(pretrained=False, device="cpu")
+    state = torch.load(folder / "ofa_mbv3_w1.2_acc_predictor.pth", map_location="cpu", weights_only=True)
+    predictor.model.load_state_dict(state)
+    yaml.load = load
 
-        def safe_load(file: Any, Loader: Any = yaml.CSafeLoader) -> Any:
-            return load(file, Loader=Loader)
-
-        yaml.load = safe_load  # type: ignore[assignment]  # the package needs the old signature
-        from ofa.tutorial import AccuracyPredictor, EvolutionFinder, LatencyTable
-        from ofa.tutorial.latency_table import LatencyEstimator
-
-        torch.set_num_threads(1)
-        latency = object.__new__(LatencyTable)  # its constructor downloads
-        latency.latency_tables = {
-            r: LatencyEstimator(url=str(folder / f"note10_w1.2_{r}_lookup_table.yaml")) for r in RESOLUTIONS
-        }
-        accuracy = AccuracyPredictor(pretrained=False, device="cpu")
-        state = torch.load(folder / "ofa_mbv3_w1.2_acc_predictor.pth", map_location="cpu", weights_only=True)
-        accuracy.model.load_state_dict(state)
-        yaml.load = load
-        self._finder = partial(
-            EvolutionFinder,
-            constraint_type="note10",
-            efficiency_predictor=latency,
-            accuracy_predictor=accuracy,
-            population_size=100,
-            max_time_budget=generations,
-        )
-
-    def run(self, limit: float, seed: int) -> tuple[float, float]:
-        """(accuracy, seconds) of one run."""
+    def run(limit: float, seed: int) -> float:
         random.seed(seed)
         np.random.seed(seed)  # noqa: NPY002 the finder draws from the global generator
-        started = time.perf_counter()
+        sizes = {"population_size": 100, "max_time_budget": generations}
+        finder = EvolutionFinder("note10", limit, latency, predictor, **sizes)
         with contextlib.redirect_stderr(io.StringIO()):
-            _, (accuracy, _, _) = self._finder(efficiency_constraint=limit).run_evolution_search()
-        return float(accuracy), time.perf_counter() - started
+            _, (accuracy, _, _) = finder.run_evolution_search()
+        return float(accuracy)
+
+    return run
+
+
+def our_best(
+    space: SearchSpace, evaluate: Evaluator, searcher: NSGA2, runs: int, budget: int, seed: int
+) -> dict[float, float]:
+    """{limit: the best accuracy within it} over some runs."""
+    best = dict.fromkeys(LIMITS, 0.0)
+    for run in range(runs):
+        rng = np.random.default_rng([seed, run])
+        archive, _ = search(space, evaluate, replace(searcher), budget, rng, (0.0, 100.0))
+        accuracy, ms = -archive.costs[:, 0], archive.costs[:, 1]
+        for limit in LIMITS:
+            best[limit] = max(best[limit], float(accuracy[ms <= limit].max(initial=0)))
+    return best
 
 
 def main() -> None:
@@ -149,25 +151,18 @@ def main() -> None:
     official = lookup_table.read(sorted((folder / "ofa_official").glob("note10_w1.2_*_lookup_table.yaml")))
     table = official.predictor(catalogue.target("note10_lut"), space).table
     asked = evaluator(lambda g: released.predict(g, space).mean, lambda g: table.evaluate(space, g))
-    peer = None if options.only_ours else Peer(folder / "ofa_official", options.generations)
+    finder = ofa_finder(folder / "ofa_official", options.generations)
     rows: list[dict[str, Any]] = []
     for seed in range(options.seeds):
         row: dict[str, Any] = {"seed": seed}
         for name, (searcher, runs) in OURS.items():
-            started = time.perf_counter()
-            best = dict.fromkeys(LIMITS, 0.0)
             with threadpool_limits(1):
-                for run in range(runs):
-                    rng = np.random.default_rng([seed, run])
-                    archive, _ = search(space, asked, replace(searcher), options.budget, rng, (0.0, 100.0))
-                    accuracy, ms = -archive.costs[:, 0], archive.costs[:, 1]
-                    for limit in LIMITS:
-                        best[limit] = max(best[limit], float(accuracy[ms <= limit].max(initial=0)))
-            row[name] = {"accuracy": best, "seconds": time.perf_counter() - started}
-        if peer is not None:
-            peers = {limit: peer.run(limit, seed) for limit in LIMITS}
-            seconds = float(np.median([run[1] for run in peers.values()]))
-            row["ofa"] = {"accuracy": {limit: run[0] for limit, run in peers.items()}, "seconds": seconds}
+                best, seconds = timed(partial(our_best, space, asked, searcher, runs, options.budget, seed))
+            row[name] = {"accuracy": best, "seconds": seconds}
+        peer = {limit: timed(partial(finder, limit, seed)) for limit in LIMITS}
+        accuracies = {limit: accuracy for limit, (accuracy, _) in peer.items()}
+        median = float(np.median([took for _, took in peer.values()]))
+        row["ofa"] = {"accuracy": accuracies, "seconds": median}
         rows.append(row)
         print(json.dumps(row), flush=True)
     report(rows)
@@ -185,7 +180,7 @@ def report(rows: Sequence[dict[str, Any]]) -> None:
     lines.append(["seconds", *(f"{value:.2f}" for value in seconds.values())])
     print("\n" + Table.from_rows(["Note10 limit", *who], lines).markdown())
     print(f"\nmedians of {len(rows)} seeds; ours: seconds for all limits, ofa: for one limit")
-    for name in OURS if "ofa" in seconds else ():
+    for name in OURS:
         ratio = seconds["ofa"] / seconds[name]
         print(f"{name}: all five limits in 1/{ratio:.1f} of the time OFA needs for one")
 

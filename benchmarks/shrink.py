@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -49,16 +49,13 @@ WAYS: Mapping[str, dict[str, Any]] = {
 }
 FAMILIES = ("ofa_mbv3_w1.0", "ofa_proxyless_w1.3", "ofa_resnet50")
 CHANGES = (-0.4, -0.8, -1.2)  # points that int8 costs: the declared mean, and a standard deviation either way
-
-
-Rows = list[dict[str, Any]]
+Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Options:
     supernet: Path = Path("runs/net")
     seeds: int = 3
-    first: int = 0  # seed of the table
     nets: int = 20  # of each family
     members: int = 5  # of the front
     candidates: int = 40  # that the front is drawn from
@@ -68,32 +65,28 @@ class Options:
     out: Path = Path("runs/shrink")
 
 
-def peak(options: Options) -> Rows:
+def peak(options: Options) -> Iterator[Row]:
     """Ratios of the storages alive in a real forward pass to the analytic peak."""
-    rows: Rows = []
     for name in FAMILIES:
         space = get_space(name)
         supernet, genomes = network.supernet(space), space.sample(options.nets, np.random.default_rng(2))
-        analytic = space.layers(genomes).peak_bytes()
-        ratios = np.empty((2, len(genomes)))
+        real = []
         for i in range(len(genomes)):
             subnet = network.extract(supernet, space, genomes[i : i + 1])
             side = network.resolution(space, genomes[i : i + 1])
             image = torch.zeros(1, 3, side, side)
-            ratios[:, i] = [live_peak_bytes(how, image) / analytic[i] for how in (executor(subnet), subnet)]
-        row = {"family": name, "within_10_percent": float(np.mean(np.abs(ratios[0] - 1) <= 0.1))}
-        for how, values in zip(("engine", "eager"), ratios, strict=True):
-            row[how] = f"{values.min():.3f}-{values.max():.3f}"
-        rows.append(row)
-    return rows
+            real.append([live_peak_bytes(how, image) for how in (executor(subnet), subnet)])
+        ratios = np.array(real) / space.layers(genomes).peak_bytes()[:, None]
+        engine, eager = (f"{column.min():.3f}-{column.max():.3f}" for column in ratios.T)
+        within = float(np.mean(np.abs(ratios[:, 0] - 1) <= 0.1))
+        yield {"family": name, "within_10_percent": within, "engine": engine, "eager": eager}
 
 
-def int8(options: Options) -> Rows:
+def int8(options: Options) -> Iterator[Row]:
     """Test accuracy, file and latency of front members in both precisions, and what `int8_accuracy=` reads.
 
     Per seed another front is drawn from other candidates. Latency is measured here, at batch 1.
     """
-    rows: Rows = []
     ways: dict[str, tuple[str, shrink.Step]] = {engine: (engine, shrink.Int8()) for engine in model.ENGINES}
     if options.aware:
         ways["onnxruntime, aware"] = ("onnxruntime", shrink.Int8Aware(epochs=options.aware))
@@ -107,10 +100,7 @@ def int8(options: Options) -> Rows:
                 row |= {"fp32_ece": before["ece"], "int8_ece": after["ece"]}
                 for key in ("file_bytes", "weight_bytes", "latency_ms"):
                     row[f"{key}_ratio"] = after[key] / before[key]
-                rows.append(row)
-                print(row, file=sys.stderr, flush=True)
-    _print_means(rows, "way")
-    return rows
+                yield row
 
 
 def _both(names: list[str], step: shrink.Step, bench: shrink.Bench) -> dict[str, list[dict[str, Any]]]:
@@ -126,10 +116,9 @@ def _both(names: list[str], step: shrink.Step, bench: shrink.Bench) -> dict[str,
     return {name: [cards[f"{k} {name}"] for k in range(2)] for name in names}
 
 
-def table(options: Options) -> Rows:
+def table(options: Options) -> Iterator[Row]:
     """Sizes trained from scratch in three ways, deployed in two precisions."""
-    rows: Rows = []
-    for seed in range(options.first, options.seeds):
+    for seed in range(options.seeds):
         bench = _bench(options.supernet, seed)
         space = bench.trained.space.restrict("r", *[bench.trained.resolution[1]] * 2)
         low, high = space.allowed.T
@@ -144,12 +133,10 @@ def table(options: Options) -> Rows:
                 for stage in stages[1:]:
                     shown = ("precision", "top1", "ece", "file_bytes", "macs")
                     row = {"size": size, "way": way, "seed": seed, "architecture": name}
-                    rows.append(row | {key: stage.card[key] for key in shown})
-                    print(rows[-1], file=sys.stderr, flush=True)
-    return rows
+                    yield row | {key: stage.card[key] for key in shown}
 
 
-def joint(options: Options) -> Rows:
+def joint(options: Options) -> Iterator[Row]:
     """Hypervolume over (accuracy, latency, weight bytes) of searches with and without the gene.
 
     Latency from the networks timed on one machine in both precisions that ship (`latency/zoo/measured`);
@@ -159,7 +146,6 @@ def joint(options: Options) -> Rows:
     fp32, eight = (fits.fit(devices.load(name)[0]) for name in ("ort_fp32_b1", "ort_int8_b1"))
     space = get_space("ofa_mbv3_w1.0_int8")
     parts = {"joint": space, "fp32 only": space.restrict("precision", 32, 32)}
-    rows: Rows = []
     for points in CHANGES:
         for seed in range(options.seeds):
             for name, part in parts.items():
@@ -175,9 +161,7 @@ def joint(options: Options) -> Rows:
                 costs, _ = asked.evaluator(genomes)
                 row = {"points": points, "seed": seed, "search": name}
                 row["hypervolume"] = hypervolume((costs - best) / (worst - best), np.ones(3))
-                rows.append(row | {"in_int8": float(asked.models.in_int8(genomes).mean())})
-                print(rows[-1], file=sys.stderr, flush=True)
-    return rows
+                yield row | {"in_int8": float(asked.models.in_int8(genomes).mean())}
 
 
 def _bench(folder: Path, seed: int) -> shrink.Bench:
@@ -187,29 +171,34 @@ def _bench(folder: Path, seed: int) -> shrink.Bench:
     return shrink.Bench(trained, images, alone, narrow=pairs_overflow(), seed=seed)
 
 
-def _print_means(rows: Rows, by: str) -> None:
-    for kind in dict.fromkeys(row[by] for row in rows):
-        mine = [row for row in rows if row[by] == kind]
+def _print_means(rows: Sequence[Row]) -> None:
+    for way in dict.fromkeys(row["way"] for row in rows):
+        mine = [row for row in rows if row["way"] == way]
         change = np.array([100 * (row["int8"] - row["fp32"]) for row in mine])
         seeds = np.array([row["seed"] for row in mine])
         per_seed = [change[seeds == seed].mean() for seed in set(seeds)]
         size = np.array([row["file_bytes_ratio"] for row in mine])
         faster = 1 / np.array([row["latency_ms_ratio"] for row in mine])
         print(
-            f"{kind}: {change.mean():+.2f} points mean (seeds {min(per_seed):+.2f} to {max(per_seed):+.2f}, "
+            f"{way}: {change.mean():+.2f} points mean (seeds {min(per_seed):+.2f} to {max(per_seed):+.2f}, "
             f"networks {change.min():+.2f} to {change.max():+.2f}), file {size.mean():.3f} of fp32 "
             f"({size.min():.3f} to {size.max():.3f}), {np.median(faster):.2f} times as fast "
             f"({faster.min():.2f} to {faster.max():.2f}), {len(mine)} networks"
         )
 
 
-PARTS: Mapping[str, Callable[[Options], Rows]] = {"peak": peak, "int8": int8, "table": table, "joint": joint}
+PARTS = {part.__name__: part for part in (peak, int8, table, joint)}
 
 
 def main() -> None:
     parts, options = command.words(Options, PARTS)
     for part in parts:
-        rows = PARTS[part](options)
+        rows = []
+        for row in PARTS[part](options):
+            rows.append(row)
+            print(row, file=sys.stderr, flush=True)
+        if part == "int8":
+            _print_means(rows)
         artifact.write_json(options.out / f"{part}.json", rows)
         print(Table.from_rows(list(rows[0]), (row.values() for row in rows)).markdown())
 

@@ -11,7 +11,6 @@ import io
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -22,6 +21,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from benchmarks import command
+from benchmarks.command import timed
 from search import problem
 from search.run import Search
 from search.searchers.nsga2 import NSGA2
@@ -39,13 +39,7 @@ class Options:
 
 def median_seconds(function: Callable[[], object], repetitions: int) -> float:
     """Of some repetitions, after one that does not count."""
-    function()
-    seconds = []
-    for _ in range(repetitions):
-        started = time.perf_counter()
-        function()
-        seconds.append(time.perf_counter() - started)
-    return float(np.median(seconds))
+    return float(np.median([timed(function)[1] for _ in range(repetitions + 1)][1:]))
 
 
 def ours(options: Options) -> dict[str, float]:

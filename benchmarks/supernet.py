@@ -33,13 +33,12 @@ from supernet.training.recipes import Phase, ProgressiveShrinking, Recipe, Sandw
 from supernet.training.step import Optimisation, draw, processes
 from supernet.weights import network
 from supernet.weights import subnet as subnets
-from supernet.weights.images import Images, ImageSet
+from supernet.weights.images import ImageSet
 from supernet.weights.network import Trained
 
 SPACE = "ofa_small"
 SUBNETS = 30  # for spread and split-half reliability
 JUDGE = Optimisation(epochs=90, batch=128, forward_batch=128, rate=0.1, weight_decay=3e-4)
-ADAPTED_ON = 3
 
 
 @dataclass(frozen=True)
@@ -81,18 +80,13 @@ def random_subnets(count: int, side: int, seed: int = 7) -> Genomes:
 
 def split_half(accuracy: SupernetAccuracy, genomes: Genomes) -> float:
     """Spearman correlation of the subnets' accuracies on the two halves of the test images."""
-    data = accuracy.data
-    rows = data.parts["test"]
-    halves = []
+    data, model = accuracy.data, accuracy.trained
+    halves: list[list[float]] = []
     for k in range(2):
-        half = replace(data, parts={**data.parts, "test": rows[k::2]})
-        halves.append([_top1(accuracy, half, genomes[i : i + 1]) for i in range(len(genomes))])
-    return float(spearmanr(halves[0], halves[1]).statistic)
-
-
-def _top1(accuracy: SupernetAccuracy, images: Images, genome: Genomes) -> float:
-    name = accuracy.trained.space.format(genome)[0]
-    return subnets.judge(subnets.from_supernet(accuracy.trained, images, name), images, "test").top1
+        half = replace(data, parts={**data.parts, "test": data.parts["test"][k::2]})
+        chosen = [subnets.from_supernet(model, half, name) for name in model.space.format(genomes)]
+        halves.append([subnets.judge(subnet, half, "test").top1 for subnet in chosen])
+    return float(spearmanr(*halves).statistic)
 
 
 def digits(options: Options) -> None:
@@ -134,10 +128,10 @@ def judge(options: Options) -> None:
     )
 
 
-def work(recipe: Recipe, epochs: int, side: int = 32) -> float:
+def work(recipe: Recipe, epochs: int) -> float:
     """Multiply-accumulates of a training per training image: three times the forward pass of each subnet, and
     once that of a teacher."""
-    space = get_space(SPACE).restrict("r", side, side)
+    space = get_space(SPACE).restrict("r", 32, 32)
     phases, total = recipe.phases(space), 0.0
     for phase, count in zip(phases, epochs_of(phases, epochs), strict=True):
         total += count * _work_of_epoch(phase, space)
@@ -156,9 +150,7 @@ def _work_of_epoch(phase: Phase, space: SearchSpace) -> float:
 RECIPES: dict[str, Recipe] = {
     "sandwich rule, in-place distillation": Sandwich(distil=True),
     "sandwich rule, no distillation": Sandwich(),
-    "sandwich rule, distillation, no largest-first part": Sandwich(largest_first=0, distil=True),
     "progressive shrinking, distillation": ProgressiveShrinking(),
-    "progressive shrinking, no distillation": ProgressiveShrinking(distil=False),
 }
 
 
@@ -264,14 +256,7 @@ def depthwise(options: Options) -> None:
         )
 
 
-PARTS = {
-    "digits": digits,
-    "judge": judge,
-    "recipes": recipes,
-    "stand_alone": stand_alone,
-    "cost": cost,
-    "depthwise": depthwise,
-}
+PARTS = {part.__name__: part for part in (digits, judge, recipes, stand_alone, cost, depthwise)}
 
 
 def main() -> None:

@@ -8,7 +8,6 @@ validation part instead, which is where choices are made.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial
@@ -19,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
+from benchmarks.command import timed
 from latency.data import LatencyData
 from latency.perceptron import Training
 from latency.predictors import baselines
@@ -167,20 +167,17 @@ def compare(
     """
     many = np.tile(test.genomes, (-(-TIMED // len(test)), 1))[:TIMED]
     for method, fit in ways.items():
-        begun = time.perf_counter()
-        predict = fit()
-        fitted = round(time.perf_counter() - begun, 4)
+        predict, fit_seconds = timed(fit)
         answer = predict(test.genomes)
-        begun = time.perf_counter()
-        predict(many)
-        speed = round(TIMED / (time.perf_counter() - begun))
+        _, seconds = timed(partial(predict, many))
         predicted = answer if isinstance(answer, Prediction) else exact(np.asarray(answer))
         for part in parts or (row.rows,):
             kept = middle(test.ms) if parts and part == "middle 80%" else np.ones(len(test), bool)
-            of = scores(Prediction(predicted.mean[kept], predicted.std[kept]), test.ms[kept])
+            errors = scores(Prediction(predicted.mean[kept], predicted.std[kept]), test.ms[kept])
             if predicted is not answer:
-                of["coverage_90"] = float("nan")
-            yield replace(row, method=method, rows=part, scores=of, fit_seconds=fitted, per_second=speed)
+                errors["coverage_90"] = float("nan")
+            result = replace(row, method=method, rows=part, scores=errors)
+            yield replace(result, fit_seconds=round(fit_seconds, 4), per_second=round(TIMED / seconds))
 
 
 def fitting(how: Callable[..., LatencyPredictor], *arguments: Any) -> Fit:
