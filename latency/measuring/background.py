@@ -14,9 +14,7 @@ import psutil
 from threadpoolctl import threadpool_limits
 
 PERIOD_SECONDS = 0.004  # short against a visit, long against the operating system's clock
-SETTLE_SECONDS, WATCH_SECONDS = 0.3, 1.0
-START_PATIENCE_SECONDS = 60.0
-GEMM, BUFFER_BYTES = 128, 1 << 20
+WATCH_SECONDS = 1.0
 
 
 @dataclass
@@ -47,8 +45,8 @@ class Background:
         ]
         for worker in self._workers:
             worker.start()
-        ready.wait(START_PATIENCE_SECONDS)
-        time.sleep(SETTLE_SECONDS)
+        ready.wait(60.0)
+        time.sleep(0.3)  # for the workers to settle
         watched = [psutil.Process(worker.pid) for worker in self._workers]
         begun, before = time.perf_counter(), sum(sum(each.cpu_times()[:2]) for each in watched)
         time.sleep(WATCH_SECONDS)
@@ -67,8 +65,8 @@ def work(core: int, share: float, ready: object, parent: int) -> None:
     """What a worker does until it is terminated, or its parent is gone."""
     os.sched_setaffinity(0, {core})
     rng = np.random.default_rng(core)
-    matrix = rng.random((GEMM, GEMM), np.float32)
-    buffer, copy = np.zeros(BUFFER_BYTES, np.uint8), np.zeros(BUFFER_BYTES, np.uint8)
+    matrix = rng.random((128, 128), np.float32)
+    buffer, copy = np.zeros((2, 1 << 20), np.uint8)
     ready.wait()  # type: ignore[attr-defined]  # a barrier of another process
     with threadpool_limits(1):
         while os.getppid() == parent:

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -93,14 +92,6 @@ def _slug(title: str) -> str:
     return re.sub(r"[^a-z0-9]+", "_", title.lower()).strip("_")
 
 
-@dataclass(frozen=True)
-class Descriptor:
-    """Rates of one machine; GF are 1e9 multiply-accumulates per second, GB 1e9 bytes."""
-
-    rates: Mapping[str, float]
-    seconds: float
-
-
 @contextmanager
 def torch_threads(threads: int) -> Iterator[None]:
     """PyTorch runs on this many threads within the block."""
@@ -114,11 +105,13 @@ def torch_threads(threads: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def micro_benchmark(seconds_per_probe: float = SECONDS_PER_PROBE) -> Descriptor:
-    """The descriptor of this machine's CPU, one thread, in about 5 s; the best of all runs of each probe."""
+def micro_benchmark(seconds_per_probe: float = SECONDS_PER_PROBE) -> dict[str, float]:
+    """Rates of this machine's CPU, one thread, in about 5 s; the best of all runs of each probe.
+
+    In 1e9 multiply-accumulates or bytes per second, and launches per microsecond.
+    """
     import torch
 
-    begun = time.perf_counter()
     with torch_threads(1), torch.inference_mode():
         probes = _probes()
         best = dict.fromkeys(probes, float("inf"))
@@ -133,8 +126,7 @@ def micro_benchmark(seconds_per_probe: float = SECONDS_PER_PROBE) -> Descriptor:
                     best[name] = min(best[name], max(time.thread_time_ns() - start, 1) / 1e9)
     rates = {name: amount / best[name] / 1e9 for name, (_, amount) in probes.items()}
     rates["launches_per_us"] *= 1e3
-    rounded = {name: float(f"{rate:.4g}") for name, rate in rates.items()}
-    return Descriptor(rounded, time.perf_counter() - begun)
+    return {name: float(f"{rate:.4g}") for name, rate in rates.items()}
 
 
 def _probes() -> dict[str, tuple[Callable[[], object], float]]:

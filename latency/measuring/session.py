@@ -38,6 +38,7 @@ PREPARING_SHARE = 0.5  # of what is left of a time budget
 LOADED_SECONDS = 0.012  # a visit under a background load: three of its periods
 
 Watcher = Callable[[int, int, str], None]  # (subnets done, subnets asked for, what happens now)
+Burst = tuple[tuple[float, ...], tuple[float, ...]]  # wall and CPU time of each run of a visit, ms
 
 
 @dataclass(frozen=True, eq=False)
@@ -181,16 +182,12 @@ class _Run:
 
     def _fail(self, name: str, role: str, error: Exception) -> None:
         self.failed[name] = f"{type(error).__name__}: {error}"
-        self._record(name, role, (), (), self.failed[name])
+        self._record(name, role, ((), ()), self.failed[name])
 
-    def _record(
-        self, name: str, role: str, wall: tuple[float, ...], cpu: tuple[float, ...], error: str | None = None
-    ) -> Visit:
+    def _record(self, name: str, role: str, wall_cpu: Burst, error: str | None = None) -> None:
         place = (self.sitting.id, time.time(), name, role, self.block, self.round)
-        visit = Visit(*place, wall, cpu, self.load.others(), error)
-        self.visits.append(visit)
-        self.store.add(self.sitting, visit)
-        return visit
+        self.visits.append(Visit(*place, *wall_cpu, self.load.others(), error))
+        self.store.add(self.sitting, self.visits[-1])
 
     def take_turns(self, jobs: Sequence[Job], deadline: float) -> None:
         """Prepare these jobs and take rounds until each is done."""
@@ -205,19 +202,18 @@ class _Run:
             everyone = {**self.anchors, **waiting}
             names = [*waiting, *self.anchors, *self.anchors]  # anchors twice: all blocks hang on them
             self.watch(self.finished, self.asked, f"round {self.round}, {len(waiting)} subnets")
-            for index in self.rng.permutation(len(names)):
-                name = names[index]
+            for name in self.rng.permutation(names).tolist():
                 if name not in everyone:
                     continue  # failed earlier in this round
                 role = "anchor" if name in self.anchors else "candidate"
                 try:
-                    wall, cpu = self._burst(everyone[name])
+                    burst = self._burst(everyone[name])
                 except Exception as error:  # the same boundary as in _prepare
                     self._fail(name, role, error)
                     for sessions in (self.anchors, waiting, everyone):
                         sessions.pop(name, None)
                     continue
-                self._record(name, role, wall, cpu)
+                self._record(name, role, burst)
             if time.perf_counter() > deadline and taken + 1 >= MIN_VISITS:
                 break
             done = agreed(self.visits[first:], list(waiting), self.target, self.rounds)
@@ -226,7 +222,7 @@ class _Run:
                 del waiting[name]
         self.finished += len(waiting)
 
-    def _burst(self, session: Any) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    def _burst(self, session: Any) -> Burst:
         run = self.engine.run
         begun = time.perf_counter()
         run(session)
@@ -244,7 +240,7 @@ class _Run:
             cpu.append((end_cpu - start_cpu) / 1e6)
         return tuple(round(ms, 5) for ms in wall), tuple(round(ms, 5) for ms in cpu)
 
-    def _mean_run(self, session: Any) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    def _mean_run(self, session: Any) -> Burst:
         """Mean wall and CPU time of the runs in three periods of the background load, at least 3."""
         runs, start, start_cpu = 0, time.perf_counter(), time.process_time()
         while runs < BURST or time.perf_counter() - start < LOADED_SECONDS:

@@ -143,14 +143,13 @@ class Store:
         )
 
     def sittings(self, target: Target | None = None, engine_version: str | None = None) -> list[Sitting]:
-        """The sittings on this target (by key, oldest first) or on all, of one version of the engine or of
-        all."""
+        """The sittings, oldest first: on this target (by key) or all, of one version of the engine or all."""
         rows = self._database.execute("SELECT * FROM sittings ORDER BY unix_time, id")
         return [
             sitting
             for sitting in (from_row(Sitting, row) for row in rows)
-            if (target is None or sitting.target.key == target.key)
-            and engine_version in (None, sitting.engine_version)
+            if target is None or sitting.target.key == target.key
+            if engine_version in (None, sitting.engine_version)
         ]
 
     def visits(self, sitting: str) -> list[Visit]:
@@ -160,9 +159,7 @@ class Store:
 
     def export_csv(self, path: str | Path) -> int:
         """Write every visit with its sitting to a CSV file; returns the number of visits."""
-        rows = [
-            _line(sitting, visit).values() for sitting in self.sittings() for visit in self.visits(sitting.id)
-        ]
+        rows = [_line(s, visit).values() for s in self.sittings() for visit in self.visits(s.id)]
         artifact.write_text(Path(path), Table.from_rows(COLUMNS, rows).csv())
         return len(rows)
 

@@ -88,29 +88,24 @@ def summarise(visits: Sequence[Visit], target: Target) -> tuple[dict[str, Floats
     Blocks are brought to the common scale of their anchors. What broke down once, or was visited fewer than
     MIN_VISITS times (a sitting that was cut short), is left out.
     """
-    blocks: dict[int, list[Visit]] = {}
     broken = {visit.architecture for visit in visits if visit.error}
-    anchor = {visit.architecture for visit in visits if visit.role == "anchor"} - broken
+    blocks: dict[int, list[Visit]] = {}
     for visit in visits:
         blocks.setdefault(visit.block, []).append(visit)
     polished = [
-        {name: values for name, values in _polished(of_block, target).items() if len(values) >= MIN_VISITS}
-        for of_block in blocks.values()
+        {n: ms for n, ms in _polished(block, target).items() if len(ms) >= MIN_VISITS and n not in broken}
+        for block in blocks.values()
     ]
-    of_anchor: dict[str, list[Floats]] = {}
-    for block in polished:
-        for name in anchor & block.keys():
-            of_anchor.setdefault(name, []).append(block[name])
-    usual = {name: float(np.median([np.median(v) for v in values])) for name, values in of_anchor.items()}
+    usual = {}
+    for name in sorted({visit.architecture for visit in visits if visit.role == "anchor"}):
+        if medians := [np.median(block[name]) for block in polished if name in block]:
+            usual[name] = float(np.median(medians))
     scaled: dict[str, list[Floats]] = {}
     for block in polished:
-        ratios = [float(np.median(block[name])) / ms for name, ms in usual.items() if name in block]
-        scale = float(np.median(ratios)) if ratios else 1.0
-        for name, values in block.items():
-            if name not in broken:
-                scaled.setdefault(name, []).append(values / scale)
-    quartiles = {n: np.quantile(np.concatenate(values), (0.25, 0.5, 0.75)) for n, values in scaled.items()}
-    return quartiles, dict(sorted(usual.items()))
+        scale = relative_scale({name: float(np.median(ms)) for name, ms in block.items()}, usual)
+        for name, ms in block.items():
+            scaled.setdefault(name, []).append(ms / scale)
+    return {name: np.quantile(np.concatenate(ms), (0.25, 0.5, 0.75)) for name, ms in scaled.items()}, usual
 
 
 def latencies(target: Target, quartiles_ms: Mapping[str, Floats]) -> LatencyData:

@@ -41,8 +41,7 @@ class ModuleData:
 
     def take(self, rows: NDArray[Any]) -> ModuleData:
         """The measurements of some rows."""
-        taken: dict[str, Any] = {column: getattr(self, column)[rows] for column in COLUMNS}
-        return replace(self, **taken)
+        return replace(self, **{column: getattr(self, column)[rows] for column in COLUMNS})
 
 
 def save(path: Path, target: Target, data: Mapping[str, ModuleData]) -> None:

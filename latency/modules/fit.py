@@ -35,7 +35,6 @@ from supernet import registry
 from supernet.arrays import Floats
 from supernet.options import AtLeastTwo, OpenFraction, options
 
-TIMED_ROWS, TIMED_REPEATS = 100, 7
 AUTO = "auto-selection"
 
 
@@ -186,6 +185,6 @@ def score(predicted: Floats, measured: Floats, ms: float, size: int) -> Score:
 
 def _timed(fitted: Fitted, x: Floats) -> float:
     """Median ms for 100 rows, after one call."""
-    rows = x[np.resize(np.arange(len(x)), TIMED_ROWS)]
+    rows = x[np.resize(np.arange(len(x)), 100)]
     fitted(rows)
-    return 1e3 * float(np.median(timeit.repeat(lambda: fitted(rows), repeat=TIMED_REPEATS, number=1)))
+    return 1e3 * float(np.median(timeit.repeat(lambda: fitted(rows), repeat=7, number=1)))

@@ -77,11 +77,9 @@ class Forest:
     def fit(self, x: Floats, y: Floats, rng: Rng) -> Trees:
         from sklearn.ensemble import RandomForestRegressor
 
-        linear, seed = line(x, y), int(rng.integers(2**31))
-        forest = RandomForestRegressor(
-            self.trees, max_features=self.features, min_samples_leaf=self.min_leaf, random_state=seed
-        ).fit(x, off_line(linear, x, y))
-        return _side_by_side([_nodes(each.tree_, 1 / self.trees) for each in forest.estimators_], linear)
+        sizes = dict(n_estimators=self.trees, max_features=self.features, min_samples_leaf=self.min_leaf)
+        forest = RandomForestRegressor(**sizes, random_state=int(rng.integers(2**31)))
+        return _fitted(forest, x, y, 1 / self.trees)
 
 
 @options
@@ -97,7 +95,6 @@ class Boosting:
     def fit(self, x: Floats, y: Floats, rng: Rng) -> Trees:
         from sklearn.ensemble import GradientBoostingRegressor
 
-        linear, seed = line(x, y), int(rng.integers(2**31))
         boosted = GradientBoostingRegressor(
             n_estimators=self.trees,
             max_depth=self.depth,
@@ -105,10 +102,16 @@ class Boosting:
             subsample=self.subsample,
             max_features=self.features,
             init="zero",
-            random_state=seed,
-        ).fit(x, off_line(linear, x, y))
-        trees = boosted.estimators_[:, 0]
-        return _side_by_side([_nodes(each.tree_, self.learning_rate) for each in trees], linear)
+            random_state=int(rng.integers(2**31)),
+        )
+        return _fitted(boosted, x, y, self.learning_rate)
+
+
+def _fitted(model: Any, x: Floats, y: Floats, factor: float) -> Trees:
+    """The trees of a model of scikit-learn, each times a factor, on the residual of a line."""
+    linear = line(x, y)
+    trees = np.ravel(model.fit(x, off_line(linear, x, y)).estimators_)
+    return _side_by_side([_nodes(each.tree_, factor) for each in trees], linear)
 
 
 def _nodes(tree: Any, factor: float) -> tuple[Floats, int]:

@@ -53,8 +53,7 @@ def save(adapted: Adapted, out: Path) -> None:
     artifact.write_json(out / "scores.json", report)
     if adapted.samples.target.engine == TRAINING:
         training_cost.save_step(out / "training_step.json", adaptation.step_time(adapted.samples))
-    rates = machine.micro_benchmark().rates
-    device = {"device": asdict(adapted.predictor.target.spec), "rates": dict(rates)}
+    device = {"device": asdict(adapted.predictor.target.spec), "rates": machine.micro_benchmark()}
     artifact.write_json(out / "device.json", device)
     adapted.predictor.save(out / "predictor.npz")
 

@@ -15,8 +15,6 @@ from supernet.options import options
 if TYPE_CHECKING:
     import torch
 
-CALIBRATION_BATCHES = 4  # random inputs: ranges matter for accuracy, not for speed
-
 
 @options
 class OnnxRuntime:
@@ -28,8 +26,8 @@ class OnnxRuntime:
         """An inference session and its input."""
         model = to_onnx(network, images)
         if self.precision == "int8":
-            noise = random_batches(images, CALIBRATION_BATCHES)
-            model = onnxruntime_int8(model, noise, narrow=pairs_overflow())
+            # random inputs: ranges matter for accuracy, not for speed
+            model = onnxruntime_int8(model, random_batches(images, 4), narrow=pairs_overflow())
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads, options.inter_op_num_threads = self.threads, 1
         options.log_severity_level = 3

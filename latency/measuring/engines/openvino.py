@@ -16,9 +16,6 @@ from supernet.options import options
 if TYPE_CHECKING:
     import torch
 
-CALIBRATION_BATCHES = 4
-HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}  # without a hint OpenVINO takes bf16 where it can
-
 
 @options
 class OpenVino:
@@ -36,10 +33,9 @@ class OpenVino:
         core = openvino.Core()
         model = core.read_model(to_onnx(network, images))
         if self.precision == "int8":
-            noise = random_batches(images, CALIBRATION_BATCHES)
-            model = nncf_int8(model, noise, narrow=pairs_overflow())
-        options = {
-            "INFERENCE_PRECISION_HINT": HINTS[self.precision],
+            model = nncf_int8(model, random_batches(images, 4), narrow=pairs_overflow())
+        options = {  # without a hint of the precision OpenVINO takes bf16 where it can
+            "INFERENCE_PRECISION_HINT": "bf16" if self.precision == "bf16" else "f32",
             "INFERENCE_NUM_THREADS": self.threads,
             "NUM_STREAMS": 1,
             "PERFORMANCE_HINT": "LATENCY",

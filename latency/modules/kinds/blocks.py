@@ -46,6 +46,12 @@ def _areas(c: Columns) -> tuple[Any, Any]:
     return c["side"] ** 2, np.ceil(c["side"] / c["stride"]) ** 2
 
 
+def _settle_ends(c: dict[str, Floats], same: Any) -> None:
+    """Channels that exist; as many out as in, and no stride, where the input is added to the output."""
+    c |= {name: even(c[name]) for name in ("cin", "mid", "cout")}
+    c["cout"], c["stride"] = np.where(same, c["cin"], c["cout"]), np.where(same, 1, c["stride"])
+
+
 def _block_fits(c: dict[str, Floats]) -> Any:
     ratio = c["cout"] / c["cin"]
     return (ratio >= 0.25) & (ratio <= 8) & (c["side"] >= c["stride"])
@@ -70,11 +76,8 @@ class MbConv(ModuleKind):
         return Work(macs, weights + gate, c["cin"] * area, c["cout"] * small, inner)
 
     def settle(self, c: dict[str, Floats]) -> tuple[dict[str, Floats], Any]:
-        c["cin"], c["cout"] = even(c["cin"]), even(c["cout"])
-        sensible = c["mid"] >= c["cin"]
-        c["mid"] = even(c["mid"])
-        c["cout"] = np.where(c["skip"] > 0, c["cin"], c["cout"])
-        c["stride"] = np.where(c["skip"] > 0, 1, c["stride"])
+        sensible = c["mid"] >= even(c["cin"])
+        _settle_ends(c, same=c["skip"] > 0)
         sensible &= c["mid"] <= 8 * c["cin"]
         if "squeeze" in c:
             c["squeeze"] = even(c["squeeze"])
@@ -149,11 +152,8 @@ class Bottleneck(ModuleKind):
         return Work(macs, weights, c["cin"] * area, c["cout"] * small, inner)
 
     def settle(self, c: dict[str, Floats]) -> tuple[dict[str, Floats], Any]:
-        c["cin"], c["cout"] = even(c["cin"]), even(c["cout"])
-        sensible = c["mid"] <= c["cout"]
-        c["mid"] = even(c["mid"])
-        c["cout"] = np.where(c["shortcut"] == IDENTITY, c["cin"], c["cout"])
-        c["stride"] = np.where(c["shortcut"] == IDENTITY, 1, c["stride"])
+        sensible = c["mid"] <= even(c["cout"])
+        _settle_ends(c, same=c["shortcut"] == IDENTITY)
         return c, sensible & (8 * c["mid"] >= c["cout"]) & _block_fits(c)
 
     def network(self, v: Values, parts: Any) -> Any:
