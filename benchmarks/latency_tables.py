@@ -10,8 +10,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from threadpoolctl import threadpool_limits
@@ -20,7 +18,7 @@ from benchmarks import command
 from benchmarks.protocols import gpu_loo, help_ofa, help_ranks, maplex, nas_note10, s1
 from benchmarks.protocols.protocol import Row, Setting
 from supernet.files import artifact
-from supernet.files.tables import Table, data_dir
+from supernet.files.tables import Table
 
 PROTOCOLS: dict[str, Callable[[Setting], Iterator[Row]]] = {
     "s1": s1.run,
@@ -39,15 +37,6 @@ SHOWN = {
     "kendall": "Kendall",
     "coverage_90": "90% covers",
 }
-
-
-@dataclass(frozen=True)
-class Options:
-    seeds: int = 5
-    test_rows: Path | None = None
-    validation: bool = False
-    small: bool = False
-    out: Path = Path("runs/latency-tables")
 
 
 def markdown(rows: Sequence[Row]) -> str:
@@ -82,15 +71,14 @@ def _middle(values: Sequence[float | None]) -> str:
 
 
 def main() -> None:
-    asked, options = command.words(Options, PROTOCOLS)
-    setting = Setting(data_dir(), options.seeds, options.test_rows, options.validation, options.small)
+    asked, setting = command.words(Setting, PROTOCOLS)
     with threadpool_limits(1):
         for name in asked:
             rows = []
             for row in PROTOCOLS[name](setting):  # each result is kept at once: some protocols take long
                 rows.append(row)
-                artifact.write_json(options.out / f"{name}.json", [row.plain() for row in rows])
-            artifact.write_text(options.out / f"{name}.md", markdown(rows))
+                artifact.write_json(setting.out / f"{name}.json", [row.plain() for row in rows])
+            artifact.write_text(setting.out / f"{name}.md", markdown(rows))
             print(f"## {name}\n\n{markdown(rows)}", flush=True)
 
 

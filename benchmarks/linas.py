@@ -1,18 +1,16 @@
 """Small budgets: LINAS against NSGA-II and random search at equal numbers of evaluations.
 
-`python -m benchmarks.linas imagenet [seeds=5] [validation=1] [budget=500]`
+`python -m benchmarks.linas imagenet [seeds=5] [budget=500]`
 `python -m benchmarks.linas run RUN_FOLDER [seeds=5] [part=test]`
 
 imagenet: OFA-MobileNetV3 w1.0 at 224 px, top-1 against MACs. The truth stands for the evaluation on
 ImageNet: a support vector regression fitted to all 1,513 measured networks, plus a deviation per network,
 always the same, as large as the regression's error on held-out networks. Hypervolume as share of the box
-that DyNAS-T's released runs span; its own figures are published in that box. `validation=1` is where
-options were chosen: OFA's released predictor of w1.2 in a box of its own, other seeds.
+that DyNAS-T's released runs span; its own figures are published in that box.
 
 run: the supernet that `make train` left in RUN_FOLDER, evaluated for real; accuracy against MACs. The box
 is spanned by the 95% intervals of the smallest and the largest network. All searches share one store of
-evaluations, so a benchmark that was stopped goes on. LINAS makes 200 evaluations, NSGA-II 500, with a
-population of 20, the better one of `validation=1`.
+evaluations, so a benchmark that was stopped goes on. LINAS makes 200 evaluations, NSGA-II 500.
 """
 
 from __future__ import annotations
@@ -27,7 +25,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from benchmarks import command
-from benchmarks.ofa_search import released_accuracy, search
+from benchmarks.ofa_search import search
 from search import models, pareto, problem
 from search.objective import Evaluator, Objective
 from search.searchers.linas import LINAS
@@ -53,14 +51,12 @@ PUBLISHED = {  # DyNAS-T's released files, one run each
 }
 DYNAS_BOX = np.array([[-0.70998, 506.5e6], [-0.77466, 123.0e6]])  # worst and best costs
 REAL = {"linas": 200, "nsga2, population 20": 500}  # evaluations of `run`, by searcher
-REPEATS = 0.0003  # sd of evaluations of one network (data/README.md), a fraction
 FOLDS = 5
 
 
 @dataclass(frozen=True)
 class Options:
     seeds: int = 5
-    validation: bool = False
     part: Literal["val", "test"] = "val"  # the images that count, for `run`
     budget: int = MARKS[-1]  # evaluations of a search; of `run` at most
     out: Path = Path("runs/bench-linas.json")
@@ -79,10 +75,6 @@ class Task:
         return pareto.hypervolume(costs, worst) / float(np.prod(worst - best))
 
 
-def at_224(name: str) -> SearchSpace:
-    return get_space(name).restrict("r", 224, 224).restrict("finetune_epochs", 0, 0)
-
-
 def deviation(genomes: Genomes, sd: float) -> Floats:
     """(n,) a normal deviate per genome: its own, whoever asks, whenever."""
     seeds = [blake2b(row.tobytes(), digest_size=8).digest() for row in np.ascontiguousarray(genomes)]
@@ -90,17 +82,10 @@ def deviation(genomes: Genomes, sd: float) -> Floats:
     return sd * np.array(draws)
 
 
-def task(space: SearchSpace, top1: Callable[[Genomes], Floats], box: Floats) -> Task:
-    """Top-1 counts as measured, MACs are known."""
-    accuracy = Objective("accuracy", "top-1", lambda g: exact(top1(g)), maximize=True, measured="the truth")
-    macs = Objective("macs", "MACs", lambda g: exact(footprint.compute(space, g, "macs")))
-    return Task(space, Evaluator((accuracy, macs)), box)
-
-
 def imagenet() -> Task:
     from sklearn.svm import SVR
 
-    space = at_224("ofa_mbv3_w1.0")
+    space = get_space("ofa_mbv3_w1.0").restrict("r", 224, 224).restrict("finetune_epochs", 0, 0)
     rows = read_columns(data_dir() / "ofa_mbv3_accuracy.csv.gz")
     x, y = space.one_hot(space.encode(rows)), rows["top1"]
     centre, scale = y.mean(), y.std()
@@ -119,18 +104,9 @@ def imagenet() -> Task:
         smooth = centre + scale * model.predict(space.one_hot(genomes))
         return (smooth + deviation(genomes, sd)) / 100
 
-    return task(space, top1, DYNAS_BOX)
-
-
-def validation() -> Task:
-    space, released = at_224("ofa_mbv3_w1.2"), released_accuracy(data_dir())
-
-    def top1(genomes: Genomes) -> Floats:
-        return released.predict(genomes, space).mean + deviation(genomes, REPEATS)
-
-    costs, _ = task(space, top1, np.empty(0)).evaluator(space.extremes())
-    best = costs.min(axis=0) - [0.002, 0]  # the largest network is not quite the most accurate one
-    return task(space, top1, np.stack([costs.max(axis=0), best]))
+    accuracy = Objective("accuracy", "top-1", lambda g: exact(top1(g)), maximize=True, measured="the truth")
+    macs = Objective("macs", "MACs", lambda g: exact(footprint.compute(space, g, "macs")))
+    return Task(space, Evaluator((accuracy, macs)), DYNAS_BOX)
 
 
 def supernet(folder: Path, part: Literal["val", "test"]) -> Task:
@@ -142,16 +118,16 @@ def supernet(folder: Path, part: Literal["val", "test"]) -> Task:
 
 
 def compare(
-    task: Task, seeds: range, budgets: Mapping[str, int]
+    task: Task, seeds: int, budgets: Mapping[str, int]
 ) -> tuple[dict[str, list[list[float]]], dict[str, float]]:
     """{searcher: [shares of the box at MARKS, of each seed]} and {searcher: mean seconds of its own}."""
     shares: dict[str, list[list[float]]] = {name: [] for name in budgets}
     seconds = dict.fromkeys(budgets, 0.0)
-    for seed in seeds:
+    for seed in range(seeds):
         for name, budget in budgets.items():
             rng = np.random.default_rng(seed)
             archive, took = search(task.space, task.evaluator, SEARCHERS[name](), budget, rng, task.box[0])
-            seconds[name] += took / len(seeds)
+            seconds[name] += took / seeds
             shares[name].append([task.share(archive.costs[:mark]) for mark in MARKS if mark <= budget])
             print(f"seed {seed}, {name}:", *(f"{share:.3f}" for share in shares[name][-1]), flush=True)
     return shares, seconds
@@ -182,17 +158,13 @@ def main() -> None:
     if words[:1] not in (["imagenet"], ["run"]) or len(words) != (2 if words[0] == "run" else 1):
         raise SystemExit("error: please say imagenet, or run FOLDER with a folder of make train")
     real = words[0] == "run"
-    seeds = range(100, 100 + options.seeds) if options.validation else range(options.seeds)
     budgets = REAL if real else dict.fromkeys(SEARCHERS, MARKS[-1])
     budgets = {name: min(budget, options.budget) for name, budget in budgets.items()}
     with threadpool_limits(1):
-        if real:
-            asked = supernet(Path(words[1]), options.part)
-        else:
-            asked = validation() if options.validation else imagenet()
-        shares, seconds = compare(asked, seeds, budgets)
-    print(f"\n{table(shares, seconds, not real and not options.validation)}")
-    print(f"\nmean +- sd of {len(seeds)} seeds; in brackets the time of the searcher itself")
+        asked = supernet(Path(words[1]), options.part) if real else imagenet()
+        shares, seconds = compare(asked, options.seeds, budgets)
+    print(f"\n{table(shares, seconds, published=not real)}")
+    print(f"\nmean +- sd of {options.seeds} seeds; in brackets the time of the searcher itself")
     print(verdict(shares))
     artifact.write_json(options.out, {"marks": MARKS, "shares": shares})
 

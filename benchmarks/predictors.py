@@ -14,16 +14,14 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks import command
-from latency.data import LatencyData, read_csv
+from latency.data import read_csv
+from latency.predictors import baselines
 from latency.predictors.additive import Additive
 from latency.scores import scores
 from latency.zoo import catalogue
-from supernet import footprint
-from supernet.arrays import Floats
 from supernet.files import artifact
 from supernet.files.tables import Table, data_dir
 from supernet.prediction import exact
-from supernet.space import get_space
 
 PUBLISHED_MAE = {"2080ti_b64_w1.0": 0.386, "p40_b64_w1.0": 1.18}  # the released MLP on the same rows
 SHOWN = {
@@ -45,17 +43,6 @@ class Options:
     out: Path = Path("runs/bench-predictors.json")
 
 
-def macs_line(train: LatencyData, test: LatencyData) -> Floats:
-    """a + b MACs, least squares of the relative error."""
-    space = get_space(train.target.space)
-
-    def design(data: LatencyData) -> Floats:
-        return np.stack([np.ones(len(data)), footprint.compute(space, data.genomes, "macs") / 1e8], axis=1)
-
-    weights, *_ = np.linalg.lstsq(design(train) / train.ms[:, None], np.ones(len(train)), rcond=None)
-    return np.asarray(design(test) @ weights)
-
-
 def main() -> None:
     _, options = command.words(Options, ())
     results = {}
@@ -68,13 +55,13 @@ def main() -> None:
         first, past = target.test
         train, test = data.take(slice(0, first)), data.take(slice(first, past))
         fitted = Additive(validation=target.validation).fit(train)
-        mean = np.full(len(test), train.ms.mean())
-        line, flat = (scores(exact(ms), test.ms)["mape"] for ms in (macs_line(train, test), mean))
+        mean = exact(np.full(len(test), train.ms.mean()))
+        line = baselines.from_samples([], train, test.genomes)["MACs line"]
         results[name] = {
             **scores(fitted.predict(test.genomes, target), test.ms),
             "ridge": fitted.facts["ridge"],
-            "macs_line_mape": line,
-            "mean_mape": flat,
+            "macs_line_mape": scores(line, test.ms)["mape"],
+            "mean_mape": scores(mean, test.ms)["mape"],
             "published": PUBLISHED_MAE.get(name, ""),
         }
     lines = [[name, *(row[key] for key in SHOWN)] for name, row in results.items()]

@@ -9,7 +9,7 @@ rows 3000-3499, where everything was chosen. A further GPU of `test_rows` has al
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from functools import cache, partial
+from functools import partial
 
 import numpy as np
 
@@ -29,10 +29,8 @@ from benchmarks.protocols.protocol import (
     split,
 )
 from latency.data import LatencyData
-from latency.perceptron import Training
-from latency.predictors import baselines, sampling
+from latency.predictors import sampling
 from latency.predictors.additive import Additive
-from latency.predictors.neural import FineTune, Neural, NeuralLatency
 from latency.predictors.sources import Source, sources_of
 from latency.predictors.transfer import Transfer
 from supernet.arrays import Floats, Genomes
@@ -66,15 +64,8 @@ def run(setting: Setting) -> Iterator[Row]:
     fitted = {name: source(how, table.data(name, rows)) for name in setting.few(table.columns)}
     zoo = sources_of(space, without=["note10_lut"])
     further = [s for s in zoo if s.target is None or s.target.spec.kind != "gpu"]
-
-    @cache
-    def network(name: str) -> NeuralLatency:
-        """The network of a source, for fine-tuning."""
-        return Neural(training=setting.epochs(Training(epochs=40))).fit(table.data(name, rows))
-
     for name in names_of(setting, table):
-        gpus = [of for other, of in fitted.items() if gpu(other) != gpu(name)]
-        sources = gpus + further
+        sources = [of for other, of in fitted.items() if gpu(other) != gpu(name)] + further
         for seed, rng in setting.draws():
             parts = split(setting, table, name, rows, help_rows(setting), seed)
             for n in (10,) if setting.small else COUNTS:
@@ -85,9 +76,6 @@ def run(setting: Setting) -> Iterator[Row]:
                     "transfer, chosen samples": fitting(Transfer().fit_from, sources, chosen),
                 }
                 if n in (10, 50):
-                    near = network(baselines.closest(gpus, samples).name)  # sums of tables have none
-                    tune = FineTune(training=setting.epochs(FineTune().training)).tune
-                    ways["closest device's network, fine-tuned"] = fitting(tune, near, samples)
                     ways |= simple(sources, samples)
                     ways["from scratch (additive ridge)"] = partial(_scratch, samples)
                 row = Row("help_ofa", "", name, n, seed, "all", {})

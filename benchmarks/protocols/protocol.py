@@ -9,7 +9,7 @@ validation part instead, which is where choices are made.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -47,11 +47,13 @@ Item = TypeVar("Item")
 class Setting:
     """What is asked of a protocol."""
 
-    data: Path
+    data: Path = field(default_factory=tables.data_dir)
     seeds: int = 5
     test_rows: Path | None = None  # report on this table in place of the protocol's own test part
     validation: bool = False  # report on the validation part, where choices are made
     small: bool = False  # shows in seconds that a protocol runs: its first target and count, short trainings
+
+    out: Path = Path("runs/latency-tables")
 
     def some(self, items: Sequence[Item]) -> Sequence[Item]:
         """The targets, counts or parts to run."""
@@ -145,7 +147,7 @@ def _device(data: Path, name: str) -> Device:
         return Device(name, name, "embedded", "not listed")
     row = {column: values[at[0]].item() for column, values in listed.items()}
     row["generation"] = next(iter(row["microarch"].split()), None)
-    facts = {field.name: row[COLUMNS.get(field.name, field.name)] for field in fields(Device)}
+    facts = {fact.name: row[COLUMNS.get(fact.name, fact.name)] for fact in fields(Device)}
     return TypeAdapter(Device).validate_python(
         {name: v for name, v in facts.items() if v == v}
     )  # NaN: not known
