@@ -10,7 +10,6 @@ from __future__ import annotations
 import resource
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import combinations
 from typing import Any, Literal, cast
 
@@ -34,7 +33,6 @@ from supernet.arrays import Floats, Genomes, Ints
 from supernet.files.tables import data_dir, read_columns
 from supernet.space import SearchSpace, get_space
 from supernet.surrogates import accuracy, accuracy_fit
-from supernet.surrogates.accuracy import AccuracySurrogate
 
 FOUR = ("top1", "rtx3090", "i9", "training")
 SELECTION = ("2080ti_b1", "2080ti_b32", "titan_xp_b1", "v100_b32")  # the noisy targets of HELP's data
@@ -187,40 +185,38 @@ def selection(options: Options) -> None:
         f"{POPULATION}"
     )
     for name in SELECTION:
-        target, predictor = catalogue.target(name), catalogue.predictor(name)
-        data = read_csv(data_dir() / target.rows, target, target.column, slice(first, first + 500))
-        errors = data.ms / predictor.predict(data.genomes, target).mean
-        size = float(np.median(np.abs(np.log(errors))) / 0.6745)
-        print(
-            f"{name}: error of a measurement {size:.1%} (robust sd), "
-            f"{np.mean(np.abs(errors - 1) > 0.1):.0%} off by more than 10%"
-        )
-        true = partial(_true_costs, space, accuracy.load("ofa_mbv3_w1.2"), name)
-        searchers = {"NSGA-II": NSGA2(population=POPULATION)}
-        for denoise in (False, True):
-            for select in SELECT:
-                searchers[f"{select}{', denoised' if denoise else ''}"] = NoisyNSGA2(
-                    population=POPULATION, spread=(0.0004, size), select=select, denoise=denoise
-                )
-        volumes = {
-            label: np.array([_volumes(how, space, true, errors, seed, options.budget) for seed in seeds])
-            for label, how in searchers.items()
-        }
-        for label, volume in volumes.items():
-            gain = volume - volumes["NSGA-II"]
-            half = t.ppf(0.975, max(len(seeds) - 1, 1)) * gain.std(axis=0) / np.sqrt(max(len(seeds) - 1, 1))
-            print(
-                f"  {label:24s} evaluated {volume[:, 0].mean():.4f} ({gain[:, 0].mean():+.4f} "
-                f"+-{half[0]:.4f}); front chosen {volume[:, 1].mean():.4f} ({gain[:, 1].mean():+.4f} "
-                f"+-{half[1]:.4f})"
-            )
+        _select_on(name, space, slice(first, first + 500), seeds, options.budget)
 
 
-def _true_costs(space: SearchSpace, surrogate: AccuracySurrogate, name: str, genomes: Genomes) -> Floats:
-    """(n, 2) accuracy, negated, by our surrogate, and latency by the shipped predictor."""
+def _select_on(name: str, space: SearchSpace, rows: slice, seeds: range, budget: int) -> None:
     target, predictor = catalogue.target(name), catalogue.predictor(name)
-    ms = predictor.predict(space.embed(genomes, target.space), target).mean
-    return np.stack([-surrogate.predict(genomes, space).mean, ms], axis=1)
+    surrogate = accuracy.load("ofa_mbv3_w1.2")
+    data = read_csv(data_dir() / target.rows, target, target.column, rows)
+    errors = data.ms / predictor.predict(data.genomes, target).mean
+    size, outliers = float(np.median(np.abs(np.log(errors))) / 0.6745), np.mean(np.abs(errors - 1) > 0.1)
+    print(f"{name}: error of a measurement {size:.1%} (robust sd), {outliers:.0%} off by more than 10%")
+
+    def true(genomes: Genomes) -> Floats:
+        """(n, 2) accuracy, negated, by our surrogate, and latency by the shipped predictor."""
+        ms = predictor.predict(space.embed(genomes, target.space), target).mean
+        return np.stack([-surrogate.predict(genomes, space).mean, ms], axis=1)
+
+    searchers = {"NSGA-II": NSGA2(population=POPULATION)}
+    for denoise in (False, True):
+        for select in SELECT:
+            searchers[f"{select}{', denoised' if denoise else ''}"] = NoisyNSGA2(
+                population=POPULATION, spread=(0.0004, size), select=select, denoise=denoise
+            )
+    volumes = {
+        label: np.array([_volumes(how, space, true, errors, seed, budget) for seed in seeds])
+        for label, how in searchers.items()
+    }
+    for label, volume in volumes.items():
+        gain = volume - volumes["NSGA-II"]
+        half = t.ppf(0.975, max(len(seeds) - 1, 1)) * gain.std(axis=0) / np.sqrt(max(len(seeds) - 1, 1))
+        columns = zip(volume.mean(axis=0), gain.mean(axis=0), half, strict=True)
+        evaluated, chosen = (f"{mean:.4f} ({more:+.4f} +-{spread:.4f})" for mean, more, spread in columns)
+        print(f"  {label:24s} evaluated {evaluated}; front chosen {chosen}")
 
 
 def _volumes(

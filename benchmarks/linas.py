@@ -36,6 +36,7 @@ from supernet import footprint
 from supernet.arrays import Floats, Genomes
 from supernet.files import artifact
 from supernet.files.tables import Table, data_dir, read_columns
+from supernet.fits import folds
 from supernet.prediction import exact
 from supernet.space import SearchSpace, get_space
 
@@ -51,7 +52,6 @@ PUBLISHED = {  # DyNAS-T's released files, one run each
 }
 DYNAS_BOX = np.array([[-0.70998, 506.5e6], [-0.77466, 123.0e6]])  # worst and best costs
 REAL = {"linas": 200, "nsga2, population 20": 500}  # evaluations of `run`, by searcher
-FOLDS = 5
 
 
 @dataclass(frozen=True)
@@ -93,11 +93,8 @@ def imagenet() -> Task:
     def fitted(inside: Any) -> Any:
         return SVR(C=10, gamma=0.01, epsilon=0.02).fit(x[inside], (y[inside] - centre) / scale)
 
-    fold = np.random.default_rng(0).permutation(len(y)) % FOLDS
-    error = np.concatenate(
-        [centre + scale * fitted(fold != k).predict(x[fold == k]) - y[fold == k] for k in range(FOLDS)]
-    )
-    model, sd = fitted(slice(None)), float(np.sqrt(np.mean(error**2)))
+    said = folds.left_out(folds.random_folds(len(y), 5), lambda kept, out: fitted(kept).predict(x[out]))
+    model, sd = fitted(slice(None)), float(np.sqrt(np.mean((centre + scale * said - y) ** 2)))
     print(f"the truth: regression on {len(y)} networks, {sd:.3f} points off on held-out ones")
 
     def top1(genomes: Genomes) -> Floats:

@@ -59,6 +59,9 @@ def run(setting: Setting) -> Iterator[Row]:
         archive, _ = search(space, evaluator(accuracy, latency), NSGA2(), budget, rng, REFERENCE)
         return archive.genomes[archive.front()]
 
+    def said(predictor: LatencyPredictor, genomes: Genomes) -> Floats:
+        return predictor.predict(as_whole(space, whole, genomes), predictor.target).mean
+
     for seed, rng in setting.draws():
         best = front(true, seed)
         volume = _volume(accuracy(best), true(best))
@@ -73,13 +76,9 @@ def run(setting: Setting) -> Iterator[Row]:
                 "transfer from the 2080 Ti": Transfer().fit_from([near, *footprints], samples),
             }
             for method, predictor in predictors.items():
-                genomes = front(partial(_said, predictor, space, whole), seed)
+                genomes = front(partial(said, predictor), seed)
                 scores = _scores(accuracy(genomes), true(genomes), volume, limits)
                 yield replace(row, method=method, n=n, scores=scores)
-
-
-def _said(predictor: LatencyPredictor, space: SearchSpace, whole: SearchSpace, genomes: Genomes) -> Floats:
-    return predictor.predict(as_whole(space, whole, genomes), predictor.target).mean
 
 
 def as_whole(space: SearchSpace, whole: SearchSpace, genomes: Genomes) -> Genomes:

@@ -7,9 +7,8 @@ table sums of the Note10 are the base device, as in the paper.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 from benchmarks.protocols.protocol import (
@@ -23,10 +22,10 @@ from benchmarks.protocols.protocol import (
     source,
     split,
 )
-from latency.data import LatencyData
 from latency.perceptron import Training
 from latency.predictors.additive import Additive
-from latency.predictors.interface import LatencyPredictor, Learner
+from latency.predictors.baselines import Constant, OperatorTable
+from latency.predictors.interface import Learner
 from latency.predictors.neural import FineTune, NeuralLatency
 from latency.predictors.sources import sources_of
 from latency.predictors.transfer import Transfer
@@ -40,6 +39,7 @@ HEAD = Training(  # momentum chosen on rows 6000-6999: without it ten samples le
     epochs=100, batch=32, learning_rate=1e-3, weight_decay=0.0, momentum=0.9,
     loss="rmse", optimiser="sgd", schedule="constant",
 )  # fmt: skip
+PLAIN: dict[str, Learner] = {"operator table (ProxylessNAS)": OperatorTable(), "constant": Constant()}
 NEW_HEAD = "S1, new head from Note10"
 PUBLISHED = {  # their released models on these rows; what they print as RMSE is MAE
     ("S1's MLP", "rtx2080ti_64", 7000): dict(mae=0.386, rmse=0.482, mape=2.43, within_10=99.9, kendall=0.960),
@@ -51,9 +51,9 @@ PUBLISHED = {  # their released models on these rows; what they print as RMSE is
 
 
 def learner(setting: Setting, name: str, **options: Any) -> Any:
-    """The learner `configs/learner/<name>.yaml` with some options changed."""
+    """The learner `configs/learner/<name>.yaml` of networks with some options changed."""
     how = registry.get("learner", name, **options)
-    return replace(how, training=setting.epochs(how.training)) if hasattr(how, "training") else how
+    return replace(how, training=setting.epochs(how.training))
 
 
 def run(setting: Setting) -> Iterator[Row]:
@@ -70,6 +70,8 @@ def run(setting: Setting) -> Iterator[Row]:
     bases: dict[str, NeuralLatency] = {
         name: learner(setting, name, validation=last).fit(table.data(BASE, fit)) for name in ("s1", "neural")
     }
+    head = FineTune(layers="head", training=setting.epochs(HEAD))
+    whole = FineTune(training=setting.epochs(FineTune().training))
     for target in names_of(setting, table):
         candidates = [*(of for name, of in others.items() if name != target), *footprints, *cpus]
         for seed, rng in setting.draws(1 if target == BASE else None):  # the base device is no target
@@ -79,36 +81,24 @@ def run(setting: Setting) -> Iterator[Row]:
                 "neural (default)": learner(setting, "neural", validation=last, seed=seed),
             }
             if seed == 0:  # nothing random in these
-                own |= {
-                    "additive": Additive(validation=last),
-                    "operator table (ProxylessNAS)": learner(setting, "operator_table"),
-                    "constant": learner(setting, "constant"),
-                }
+                own |= {"additive": Additive(validation=last), **PLAIN}
             row = Row("s1", "", target, len(parts.pool), seed, "all", {})
             ways = {method: fitting(how.fit, parts.pool) for method, how in own.items()}
             yield from compare(row, ways, parts.test)
             if target == BASE:
                 continue
-            order, cheap = rng.permutation(len(parts.pool)), _few_shot(setting, bases, seed)
+            order = rng.permutation(len(parts.pool))
             for n in setting.some(COUNTS):
                 samples = parts.pool.take(order[:n])
-                few = {method: fitting(way, samples) for method, way in cheap.items()}
+                few = {
+                    f"{NEW_HEAD}, our run": fitting(replace(head, seed=seed).tune, bases["s1"], samples),
+                    "fine-tuned from Note10, all layers": fitting(
+                        replace(whole, seed=seed).tune, bases["neural"], samples
+                    ),
+                    **{method: fitting(how.fit, samples) for method, how in PLAIN.items()},
+                }
                 if n <= MIXED:
                     near = [others[BASE], *footprints]
                     few["transfer, Note10"] = fitting(Transfer().fit_from, near, samples)
                     few["transfer, all known"] = fitting(Transfer().fit_from, candidates, samples)
                 yield from compare(replace(row, n=n), few, parts.test)
-
-
-def _few_shot(
-    setting: Setting, bases: Mapping[str, NeuralLatency], seed: int
-) -> dict[str, Callable[[LatencyData], LatencyPredictor]]:
-    """What a few samples are fitted with, besides transfer."""
-    head, whole = FineTune(layers="head", training=HEAD, seed=seed), FineTune(seed=seed)
-    head, whole = (replace(how, training=setting.epochs(how.training)) for how in (head, whole))
-    return {
-        f"{NEW_HEAD}, our run": partial(head.tune, bases["s1"]),
-        "fine-tuned from Note10, all layers": partial(whole.tune, bases["neural"]),
-        "operator table (ProxylessNAS)": learner(setting, "operator_table").fit,
-        "constant": learner(setting, "constant").fit,
-    }
