@@ -41,6 +41,16 @@ Watcher = Callable[[int, int, str], None]  # (subnets done, subnets asked for, w
 Burst = tuple[tuple[float, ...], tuple[float, ...]]  # wall and CPU time of each run of a visit, ms
 
 
+@dataclass(frozen=True)
+class Measuring:
+    """How a sitting goes: where its visits are kept, its time budget, who watches, and its rounds."""
+
+    store: Store
+    seconds: float | None = None
+    watch: Watcher | None = None
+    rounds: Rounds = USUAL
+
+
 @dataclass(frozen=True, eq=False)
 class Timed:
     """The result of a sitting: quartiles (3,) in ms by name, and the reason of each failure in `failed`."""
@@ -78,18 +88,11 @@ def measure(
     bare = space.network(genomes)
     _, first = np.unique(bare, axis=0, return_index=True)
     jobs = subnet_jobs(target, bare[np.sort(first)])
-    return time_jobs(target, jobs, store=store, seconds=seconds, watch=watch, rounds=rounds)
+    return time_jobs(target, jobs, Measuring(store, seconds, watch, rounds))
 
 
 def time_jobs(
-    target: Target,
-    jobs: Sequence[Job],
-    *,
-    store: Store,
-    seconds: float | None = None,
-    watch: Watcher | None = None,
-    rounds: Rounds = USUAL,
-    facts: Mapping[str, Any] | None = None,
+    target: Target, jobs: Sequence[Job], how: Measuring, facts: Mapping[str, Any] | None = None
 ) -> Timed:
     """Time anything that runs on the target's engine, with the anchors of its space; errors as `measure`.
 
@@ -102,13 +105,12 @@ def time_jobs(
     if engine.threads > 1 and not target.utilisation:
         load.wait_until_idle()
     begun = time.perf_counter()
-    deadline = begun + seconds if seconds is not None else np.inf
+    deadline = begun + (np.inf if how.seconds is None else how.seconds)
     with conditions.during(target.utilisation, engine.threads) as during:
         sitting = Sitting.begin(target, engine.version, {**conditions.at_start(), **during, **(facts or {})})
-        watch = watch or (lambda done, of, now: None)
-        run = _Run(engine, target, store, sitting, load, watch, len(jobs), rounds)
+        run = _Run(engine, target, how, sitting, load, len(jobs))
         run.prepare_anchors(subnet_jobs(target, anchor_subnets(get_space(target.space))))
-        for part in _parts(jobs, _block_size(target, rounds)):
+        for part in _parts(jobs, _block_size(target, how.rounds)):
             if time.perf_counter() > deadline:
                 break
             run.take_turns(part, deadline)
@@ -148,12 +150,10 @@ class _Run:
 
     engine: Engine
     target: Target
-    store: Store
+    how: Measuring
     sitting: Sitting
     load: conditions.Load
-    watch: Watcher
     asked: int
-    rounds: Rounds
     rng: np.random.Generator = field(default_factory=lambda: np.random.default_rng(0))
     visits: list[Visit] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
@@ -173,12 +173,16 @@ class _Run:
         for job in jobs:
             if time.perf_counter() > deadline:
                 break
-            self.watch(self.finished, self.asked, f"preparing {job.name}")
+            self._say(f"preparing {job.name}")
             try:
                 sessions[job.name] = self.engine.prepare(*job.build())
             except Exception as error:  # whatever an engine raises: the others go on
                 self._fail(job.name, role, error)
         return sessions
+
+    def _say(self, now: str) -> None:
+        if self.how.watch:
+            self.how.watch(self.finished, self.asked, now)
 
     def _fail(self, name: str, role: str, error: Exception) -> None:
         self.failed[name] = f"{type(error).__name__}: {error}"
@@ -187,7 +191,7 @@ class _Run:
     def _record(self, name: str, role: str, wall_cpu: Burst, error: str | None = None) -> None:
         place = (self.sitting.id, time.time(), name, role, self.block, self.round)
         self.visits.append(Visit(*place, *wall_cpu, self.load.others(), error))
-        self.store.add(self.sitting, self.visits[-1])
+        self.how.store.add(self.sitting, self.visits[-1])
 
     def take_turns(self, jobs: Sequence[Job], deadline: float) -> None:
         """Prepare these jobs and take rounds until each is done."""
@@ -195,13 +199,13 @@ class _Run:
         first, now = len(self.visits), time.perf_counter()
         jobs = [job for job in jobs if job.name not in self.anchors]  # those are measured anyway
         waiting = self._prepare(jobs, "candidate", now + PREPARING_SHARE * (deadline - now))
-        for taken in range(self.rounds.most if waiting else self.rounds.fewest):
-            if not waiting and (jobs or taken >= self.rounds.fewest):
+        for taken in range(self.how.rounds.most if waiting else self.how.rounds.fewest):
+            if not waiting and (jobs or taken >= self.how.rounds.fewest):
                 break
             self.round += 1
             everyone = {**self.anchors, **waiting}
             names = [*waiting, *self.anchors, *self.anchors]  # anchors twice: all blocks hang on them
-            self.watch(self.finished, self.asked, f"round {self.round}, {len(waiting)} subnets")
+            self._say(f"round {self.round}, {len(waiting)} subnets")
             for name in self.rng.permutation(names).tolist():
                 if name not in everyone:
                     continue  # failed earlier in this round
@@ -216,7 +220,7 @@ class _Run:
                 self._record(name, role, burst)
             if time.perf_counter() > deadline and taken + 1 >= MIN_VISITS:
                 break
-            done = agreed(self.visits[first:], list(waiting), self.target, self.rounds)
+            done = agreed(self.visits[first:], list(waiting), self.target, self.how.rounds)
             self.finished += len(done)
             for name in done:
                 del waiting[name]
@@ -226,7 +230,7 @@ class _Run:
         run = self.engine.run
         begun = time.perf_counter()
         run(session)
-        long = time.perf_counter() - begun > self.rounds.long_ms / 1000
+        long = time.perf_counter() - begun > self.how.rounds.long_ms / 1000
         for _ in range(0 if long else WARM_UPS - 1):
             run(session)
         if self.target.utilisation:

@@ -15,8 +15,7 @@ from torchvision import models
 from latency.measuring import session
 from latency.measuring.here import here
 from latency.measuring.jobs import Job
-from latency.measuring.session import Watcher
-from latency.measuring.store import Store
+from latency.measuring.session import Measuring
 from supernet.arrays import Floats
 from supernet.registry import unknown_name
 
@@ -60,17 +59,11 @@ def select(names: Sequence[str] | None, max_gmacs: float) -> list[Classifier]:
 
 
 def times(
-    classifiers: Sequence[Classifier],
-    *,
-    engine: str,
-    batch: int,
-    store: Store,
-    seconds: float | None = None,
-    watch: Watcher | None = None,
+    classifiers: Sequence[Classifier], how: Measuring, *, engine: str, batch: int
 ) -> Mapping[str, Floats]:
     """Quartiles (3,) of ms per batch by model, on one thread; without those that the engine cannot run."""
     timed, target = jobs(classifiers, batch), here(engine=engine, batch=batch)
-    quartiles = session.time_jobs(target, timed, store=store, seconds=seconds, watch=watch).quartiles_ms
+    quartiles = session.time_jobs(target, timed, how).quartiles_ms
     names = [each.name for each in classifiers]
     return {n: quartiles[job.name] for n, job in zip(names, timed, strict=True) if job.name in quartiles}
 

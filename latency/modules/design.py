@@ -20,7 +20,7 @@ from pydantic import PositiveInt
 
 from latency.measuring import session, summary
 from latency.measuring.jobs import Job, Rounds
-from latency.measuring.session import Watcher
+from latency.measuring.session import Measuring
 from latency.measuring.store import Sitting, Store
 from latency.modules import torch_parts
 from latency.modules.data import CONDITIONS, ModuleData
@@ -113,33 +113,25 @@ def parse(name: str) -> tuple[str, Floats]:
 
 
 def collect(
-    target: Target,
-    design: Design,
-    *,
-    store: Store,
-    seconds: float | None = None,
-    watch: Watcher | None = None,
-    say: Callable[[str], None] = lambda text: None,
+    target: Target, design: Design, how: Measuring, say: Callable[[str], None] = lambda text: None
 ) -> None:
     """Measure what of the design is not in the store yet; every visit is stored at once.
 
-    One sitting per number of threads and utilisation, each with its share of the `seconds` that are left.
+    One sitting per number of threads and utilisation, each with its share of the seconds that are left.
     `target` gives engine and precision.
     """
-    jobs = design.jobs(_measured(target, store, design))
-    deadline = time.perf_counter() + (np.inf if seconds is None else seconds)
+    jobs = design.jobs(_measured(target, how.store, design))
+    deadline = time.perf_counter() + (np.inf if how.seconds is None else how.seconds)
     waiting = sum(map(len, jobs))
     for (threads, utilisation, _), missing in zip(design.sittings(), jobs, strict=True):
         left = deadline - time.perf_counter()
         if not missing or left <= 0:
             continue
-        share = left * len(missing) / waiting if seconds is not None else None
+        share = left * len(missing) / waiting if how.seconds is not None else None
         waiting -= len(missing)
         at = replace(target, threads=threads, utilisation=utilisation)
         facts = {"declared": dict(design.declared)}
-        timed = session.time_jobs(
-            at, missing, store=store, seconds=share, watch=watch, rounds=ROUNDS, facts=facts
-        )
+        timed = session.time_jobs(at, missing, replace(how, seconds=share, rounds=ROUNDS), facts)
         say(
             f"{threads} thread(s), utilisation {timed.facts.get('utilisation', 0.0):.0%}: "
             f"{len(timed.quartiles_ms)} of {len(missing)} modules in {timed.seconds:.0f} s, "

@@ -14,7 +14,7 @@ import numpy as np
 
 from latency.measuring import session, summary
 from latency.measuring.jobs import Job, Rounds, subnet_jobs
-from latency.measuring.session import Watcher
+from latency.measuring.session import Measuring
 from latency.measuring.store import Store
 from latency.modules import classifiers, tracing
 from latency.modules import places as module_rows
@@ -45,22 +45,15 @@ def subnets(space: str, count: int, seed: int) -> list[str]:
     return ofa.format(ofa.network(ofa.sample(count, np.random.default_rng(seed))))
 
 
-def collect(
-    target: Target,
-    names: Sequence[str],
-    *,
-    store: Store,
-    seconds: float | None = None,
-    watch: Watcher | None = None,
-) -> Networks:
+def collect(target: Target, names: Sequence[str], how: Measuring) -> Networks:
     """Networks with their latencies on a target, by one-line names of subnets or names of torchvision.
 
-    What the store holds is not measured again; with a budget of `seconds` some may be missing.
+    What the store holds is not measured again; with a budget of seconds some may be missing.
     """
-    stored, jobs = read(target, store), _jobs(target, names)
+    stored, jobs = read(target, how.store), _jobs(target, names)
     if missing := [job for job in jobs if job.name not in stored.names]:
-        session.time_jobs(target, missing, store=store, seconds=seconds, watch=watch, rounds=ROUNDS)
-        stored = read(target, store)
+        session.time_jobs(target, missing, replace(how, rounds=ROUNDS))
+        stored = read(target, how.store)
     asked = {job.name for job in jobs}
     return stored.take(np.array([name in asked for name in stored.names], bool))
 
@@ -77,24 +70,13 @@ def read(target: Target, store: Store) -> Networks:
     return _networks(list(ms), np.tile(condition, (len(ms), 1)), np.array(list(ms.values())))
 
 
-def for_correction(
-    target: Target,
-    count: int,
-    models: Sequence[str],
-    *,
-    store: Store,
-    seconds: float | None = None,
-    watch: Watcher | None = None,
-) -> Networks:
+def for_correction(target: Target, count: int, models: Sequence[str], how: Measuring) -> Networks:
     """About `count` subnets of the OFA spaces, half of them of the first, and the classifiers `models`, at
     all BATCHES."""
     shares = (-(-count // 2), *[-(-count // 6)] * (len(SPACES) - 1))
     names = [name for space, n in zip(SPACES, shares, strict=True) for name in subnets(space, n, SEED)]
-    left = None if seconds is None else seconds / len(BATCHES)
-    parts = [
-        collect(replace(target, batch=batch), [*names, *models], store=store, seconds=left, watch=watch)
-        for batch in BATCHES
-    ]
+    share = replace(how, seconds=None if how.seconds is None else how.seconds / len(BATCHES))
+    parts = [collect(replace(target, batch=batch), [*names, *models], share) for batch in BATCHES]
     conditions, ms = (np.concatenate([getattr(part, key) for part in parts]) for key in ("conditions", "ms"))
     return _networks([name for part in parts for name in part.names], conditions, ms)
 

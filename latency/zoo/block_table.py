@@ -147,7 +147,7 @@ def build(
             f"resolutions={unknown}: {space.name} has {', '.join(map(str, space.axis('r').values))}"
         )
     needed = {block.name: block for block in blocks(space, resolutions)}
-    timed = session.time_jobs(target, _jobs(target, needed.values()), store=store, watch=watch)
+    timed = session.time_jobs(target, _jobs(target, needed.values()), session.Measuring(store, watch=watch))
     if timed.failed:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in timed.failed.items())
         raise ValueError(

@@ -10,7 +10,7 @@ from typing import Any
 
 from latency.measuring.here import is_here
 from latency.measuring.jobs import Job
-from latency.measuring.session import Watcher, time_jobs
+from latency.measuring.session import Measuring, Watcher, time_jobs
 from latency.measuring.store import Store
 from latency.target import Target
 from latency.zoo import catalogue
@@ -33,7 +33,7 @@ def latency(
         if store is None:
             raise ValueError("store= must name the file that keeps what is measured")
         jobs = [Job(name, partial(_job, network, target.batch)) for name, network in networks.items()]
-        timed = time_jobs(target, jobs, store=store, watch=watch)
+        timed = time_jobs(target, jobs, Measuring(store, watch=watch))
         if timed.failed:
             raise ValueError("; ".join(f"{name}: {why}" for name, why in timed.failed.items()))
         values = {name: (float(q[1]), float(q[2] - q[0])) for name, q in timed.quartiles_ms.items()}

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
+from latency.measuring.session import Measuring
 from latency.measuring.store import Store
 from latency.modules import data as module_data
 from latency.modules import design as module_design
@@ -95,18 +96,18 @@ def task(options: Options, config: dict[str, Any]) -> None:
 def _measured(options: Options, target: Target) -> tuple[Target, dict[str, ModuleData], Networks | None]:
     """The modules and their target, measured now or earlier, and the networks that correct their sum."""
     with Store(options.store) as store, Console().status("starting") as status:
-        watch, seconds = command.watcher(status), options.seconds
+        watch = command.watcher(status)
         if options.measured is not None:
             target, data = module_data.load(options.measured)
         else:
             design = options.design
             if options.measure:
-                module_design.collect(target, design, store=store, seconds=seconds, watch=watch, say=print)
+                module_design.collect(target, design, Measuring(store, options.seconds, watch), say=print)
             data = module_design.read(target, store)
         if not options.networks:
             return target, data, None
-        count, models, seconds = options.networks, options.classifiers, options.network_seconds
-        measured = networks.for_correction(target, count, models, store=store, seconds=seconds, watch=watch)
+        how = Measuring(store, options.network_seconds, watch)
+        measured = networks.for_correction(target, options.networks, options.classifiers, how)
         return target, data, measured
 
 

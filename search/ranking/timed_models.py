@@ -11,7 +11,7 @@ import numpy as np
 import yaml
 from pydantic import Field, PositiveInt
 
-from latency.measuring.session import Watcher
+from latency.measuring.session import Measuring, Watcher
 from latency.measuring.store import Store
 from latency.modules import classifiers
 from search import objective
@@ -60,14 +60,8 @@ class Torchvision:
         end = time.perf_counter() + (np.inf if seconds is None else seconds)
         for name, timing in self.timings.items():
             share = (end - time.perf_counter()) / (len(self.timings) - len(quartiles))
-            quartiles[name] = classifiers.times(
-                picked,
-                engine=timing.engine,
-                batch=timing.batch,
-                store=store,
-                seconds=max(share, 0),
-                watch=watch,
-            )
+            how = Measuring(store, max(share, 0), watch)
+            quartiles[name] = classifiers.times(picked, how, engine=timing.engine, batch=timing.batch)
         kept = [one for one in picked if all(one.name in found for found in quartiles.values())]
         if len(kept) < 2:
             raise ValueError(f"only {len(kept)} of {len(picked)} classifiers could be timed on every engine")

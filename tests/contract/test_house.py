@@ -60,7 +60,6 @@ STARTER_LINES = 5  # a file of `scripts` starts a command, and is no code
 ALLOWED: dict[str, set[str]] = {
     "many_parameters": {
         "latency.measuring.here:here",
-        "latency.measuring.session:time_jobs",
         "latency.target:modules",
         "supernet.layers:LayerBuilder.add",
     },

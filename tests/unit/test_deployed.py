@@ -33,7 +33,7 @@ def test_each_network_is_timed_once_in_its_precision(monkeypatch):
     """Weights do not matter for time, precision and pruning do."""
     sittings = []
 
-    def time_jobs(target, jobs, **options):
+    def time_jobs(target, jobs, how):
         sittings.append((target.precision, [job.name for job in jobs]))
         quartiles = {job.name: np.array([1.0, 2.0, 3.0]) * len(job.name) for job in jobs}
         return SimpleNamespace(failed={}, quartiles_ms=quartiles)

@@ -87,8 +87,8 @@ def test_a_sitting_that_was_killed_at_once_is_not_known(tmp_path, rng):
 
 def test_anchors_can_be_asked_for_too(tmp_path, stub):
     with Store(tmp_path / "s.sqlite") as store:
-        both = measure.time_jobs(CPU, jobs({"a1": 7.0, "x": 2.0}), store=store)
-        alone = measure.time_jobs(CPU, jobs({"a1": 7.0}), store=store)
+        both = measure.time_jobs(CPU, jobs({"a1": 7.0, "x": 2.0}), measure.Measuring(store))
+        alone = measure.time_jobs(CPU, jobs({"a1": 7.0}), measure.Measuring(store))
     assert list(both.quartiles_ms) == ["a1", "x"]
     assert list(alone.quartiles_ms) == ["a1"]
 
@@ -157,7 +157,7 @@ def test_failures_are_recorded_and_the_others_go_on(tmp_path, stub):
     target = replace(CPU, device="v100")  # the engine's own clock counts
     with Store(tmp_path / "s.sqlite") as store:
         timed = measure.time_jobs(
-            target, jobs({"x": 2.0, "broken": "bad", "y": 3.0, "late": "late"}), store=store
+            target, jobs({"x": 2.0, "broken": "bad", "y": 3.0, "late": "late"}), measure.Measuring(store)
         )
         stored = store.visits(store.sittings(target)[0].id)
     assert {name: q[1] for name, q in timed.quartiles_ms.items()} == pytest.approx({"x": 2.0, "y": 3.0})
@@ -170,9 +170,9 @@ def test_failures_are_recorded_and_the_others_go_on(tmp_path, stub):
 
 def test_nothing_measured_is_an_error(tmp_path, stub):
     with Store(tmp_path / "s.sqlite") as store, pytest.raises(ValueError, match="no such operator"):
-        measure.time_jobs(CPU, jobs({"broken": "bad"}), store=store)
+        measure.time_jobs(CPU, jobs({"broken": "bad"}), measure.Measuring(store))
     with Store(tmp_path / "s.sqlite") as store, pytest.raises(ValueError, match="no time"):
-        measure.time_jobs(CPU, jobs({"x": 1.0}), store=store, seconds=-1.0)
+        measure.time_jobs(CPU, jobs({"x": 1.0}), measure.Measuring(store, -1.0))
 
 
 def test_a_time_budget_gives_fewer(tmp_path, stub):
@@ -182,7 +182,7 @@ def test_a_time_budget_gives_fewer(tmp_path, stub):
 
     many = [Job(f"c{i}", lambda i=i: slow(float(i + 1))) for i in range(20)]
     with Store(tmp_path / "s.sqlite") as store:
-        timed = measure.time_jobs(CPU, many, store=store, seconds=0.7)
+        timed = measure.time_jobs(CPU, many, measure.Measuring(store, 0.7))
     assert 1 <= len(timed.quartiles_ms) < 20
 
 

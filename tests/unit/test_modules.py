@@ -193,10 +193,10 @@ def test_modules_are_measured_once_and_read_back(tmp_path, monkeypatch):
     design = Design(kinds=("activation", "linear"), points=6, threads=(1,), utilisations=(0.0, 0.5))
     target = here(space="ofa_small", engine="torch_eager")
     with Store(tmp_path / "store.sqlite") as store:
-        module_design.collect(target, design, store=store)
+        module_design.collect(target, design, session.Measuring(store))
         data = module_design.read(target, store)
         visits = sum(len(store.visits(sitting.id)) for sitting in store.sittings())
-        module_design.collect(target, design, store=store)  # nothing is left to do
+        module_design.collect(target, design, session.Measuring(store))  # nothing is left to do
         assert sum(len(store.visits(sitting.id)) for sitting in store.sittings()) == visits
     assert {name: len(of) for name, of in data.items()} == {"activation": 6, "linear": 6}
     for of in data.values():
