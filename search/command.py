@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import field
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar, dataclass_transform
 
@@ -34,6 +35,7 @@ from latency.measuring.session import Watcher
 from supernet import registry
 from supernet.files.run_folder import FinishedRun
 
+Task = Callable[[Any, dict[str, Any]], None]
 Sides = int | tuple[int, int] | None  # the option resolution: one input side, or [lowest,highest]
 EXIT_INTERRUPTED = 130
 T = TypeVar("T")
@@ -84,13 +86,17 @@ def compose(name: str, words: list[str]) -> dict[str, Any]:
         raise ValueError(explain(error)) from error
 
 
-def run(name: str, task: Callable[[Any, dict[str, Any]], None]) -> None:
-    """Compose `configs/<name>.yaml` with the command line and call `task(options, config)`, once per job of a
-    multirun.
+def named(name: str) -> Callable[[Task], Callable[[], None]]:
+    """Decorator of the task of a command, which becomes the `main` that runs it.
 
-    `options` are the command's own, an instance of the class that the YAML names; `config` holds the same as
-    plain values, for the run folder.
+    It composes `configs/<name>.yaml` with the command line and calls `task(options, config)`, once per job of
+    a multirun. `options` are the command's own, an instance of the class that the YAML names; `config` holds
+    the same as plain values, for the run folder.
     """
+    return lambda task: partial(_run, name, task)
+
+
+def _run(name: str, task: Task) -> None:
     failed: list[str] = []
     tracebacks = os.environ.get(FULL_ERROR) == "1"
 

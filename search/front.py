@@ -46,6 +46,14 @@ class FrontTable(Table):
             picks.add(int(np.argmin(np.abs(axis - value))))
         return sorted(picks, key=lambda row: float(axis[row]))
 
+    def limit_lines(self) -> list[str]:
+        """How many members hold each limit."""
+        return [
+            f"{name} limit {limit['limit']:g} {limit['unit']}: holds for {limit['holds']} of {limit['of']} "
+            f"at {limit['confidence']:.0%} confidence ({'lower' if limit['at_least'] else 'upper'} bound)"
+            for name, limit in self.limits.items()
+        ]
+
 
 def table(archive: Archive, evaluator: Evaluator) -> FrontTable:
     """The front of an archive with means, standard deviations, limits and footprint of its members."""

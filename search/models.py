@@ -69,11 +69,13 @@ class Models:
         measured = self.accuracy.measured if name == "accuracy" and self.accuracy is not None else None
         objective = Objective(
             name,
-            of=partial(QUANTITIES[name], self),
+            MEASURES[name].unit,
+            partial(QUANTITIES[name], self),
+            MEASURES[name].maximize,
             limit=limit,
             confidence=confidence,
             measured=measured,
-            **named_facts(name),
+            common_error=name in COMMON_ERROR,
         )
         probe = self.space.sample(1, np.random.default_rng(0))
         objective.of(probe if measured is None else probe[:0])  # fail now, not in the middle of a run
@@ -148,12 +150,6 @@ QUANTITIES: Mapping[str, Callable[[Models, Genomes], Prediction]] = {  # what ob
     "activation_bytes": lambda models, genomes: models.bytes_of(genomes, "activations"),
     "peak_bytes": lambda models, genomes: models.bytes_of(genomes, "peak_bytes"),
 }
-
-
-def named_facts(name: str) -> dict[str, Any]:
-    """`Objective.facts` of a named objective."""
-    measure = MEASURES[name]
-    return {"unit": measure.unit, "maximize": measure.maximize, "common_error": name in COMMON_ERROR}
 
 
 def choose(

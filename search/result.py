@@ -28,11 +28,9 @@ class Result:
         """A line on the front and one per limit, for the terminal."""
         seconds = self.summary["loop_seconds"]
         lines = [f"{len(self.front)} architectures on the front, {seconds:.1f} s: {out / 'report.html'}"]
-        for name, limit in self.front.limits.items():
-            holds = f"{limit['holds']} of {limit['of']} at {limit['confidence']:.0%} confidence"
-            lines.append(f"{name} limit {limit['limit']:g} {limit['unit']}: holds for {holds}")
+        lines += self.front.limit_lines()
         if self.verified is not None:
-            lines.append(self.verified.describe())
+            lines += self.verified.lines()
         if "verification_failed" in self.summary:
             lines.append(f"the front could not be measured: {self.summary['verification_failed']}")
         return "\n".join(lines)

@@ -28,7 +28,6 @@ from supernet.arrays import Floats, Genomes, Ints
 from supernet.prediction import Prediction
 from supernet.space import get_space
 
-NOTABLE_DRIFT = 0.02  # between sittings
 CONFIDENCE = 0.90  # of the intervals that are compared with the measurements
 
 
@@ -42,29 +41,24 @@ class Verification:
     front: FrontTable
     summary: Mapping[str, Any]
 
-    def describe(self) -> str:
-        """Lines for the terminal."""
+    def lines(self) -> list[str]:
+        """What measuring showed, for the terminal and the report."""
         s = self.summary
         lines = [
             f"measured {s['networks']} networks of the front in {s['seconds']:.0f} s: predictions were off "
-            f"by {s['mape']:.1f}% with the machine's drift removed, {s['mape_raw']:.1f}% with it "
-            f"({s['covered']} of {s['networks']} inside their {CONFIDENCE:.0%} interval)"
+            f"by {s['mape']:.1f}% with the machine's drift removed (bias {s['bias']:+.1f}%), "
+            f"{s['mape_raw']:.1f}% with it ({s['covered']} of {s['networks']} inside their {CONFIDENCE:.0%} "
+            "interval)",
+            f"the machine was {abs(s['drift'] - 1):.1%} {'slower' if s['drift'] > 1 else 'faster'} than when "
+            "the predictor was adapted (by the anchor subnets); limits are judged by what was measured now",
         ]
-        if abs(s["drift"] - 1) > NOTABLE_DRIFT:
-            way = "slower" if s["drift"] > 1 else "faster"
-            lines.append(
-                f"the machine was {abs(s['drift'] - 1):.1%} {way} than when the predictor was adapted (by "
-                "the anchor subnets); limits are judged by what was measured now"
-            )
         if s["engine"] != s["adapted_with"]:
             lines.append(f"adapted with {s['adapted_with']}, measured with {s['engine']}: adapt again")
         if "limit" in s:
-            lines.append(
-                f"the limit of {s['limit']:g} ms holds for {s['holds']} of the {s['networks']} when measured"
-            )
+            holds = f"{s['holds']} of the {s['networks']}"
+            lines.append(f"the limit of {s['limit']:g} ms holds for {holds} when measured")
         lines.append(f"{s['verified_front']} members form the verified front: verified_front.csv")
-        lines += [f"failed: {name}: {reason}" for name, reason in s["failed"].items()]
-        return "\n".join(lines)
+        return lines + [f"failed: {name}: {reason}" for name, reason in s["failed"].items()]
 
 
 Verifier = Callable[[Problem, Archive, FrontTable], Verification]

@@ -34,7 +34,8 @@ class Options:
     threads: int = 1
 
 
-def task(options: Options, config: dict[str, Any]) -> None:
+@command.named("accuracy_data")
+def main(options: Options, config: dict[str, Any]) -> None:
     import torch
 
     torch.set_num_threads(options.threads)
@@ -64,7 +65,3 @@ def task(options: Options, config: dict[str, Any]) -> None:
     )
     print(f"{measured_accuracy.write_csv(path, accuracy)} subnets of this supernet are in {path}")
     print(f'next: make fit ARGS="what=accuracy space={space.name} rows={path} column=top1 curve=[50,100]"')
-
-
-def main() -> None:
-    command.run("accuracy_data", task)

@@ -94,7 +94,8 @@ def describe(adapted: Adapted, options: Options, out: Path) -> str:
     return "\n".join(lines)
 
 
-def task(options: Options, config: dict[str, Any]) -> None:
+@command.named("adapt")
+def main(options: Options, config: dict[str, Any]) -> None:
     target = registry.build(options.target)
     out = command.run_folder(options.out, f"adapt-{target.name}")
     if target.engine == TRAINING and options.samples < adaptation.MIN_STEPS:
@@ -116,7 +117,3 @@ def task(options: Options, config: dict[str, Any]) -> None:
         status.update("measuring the rates of the machine")
         save(adapted, out)
     print(describe(adapted, options, out))
-
-
-def main() -> None:
-    command.run("adapt", task)

@@ -31,7 +31,8 @@ class Options:
     store: Path = Path("runs/measurements.sqlite")
 
 
-def task(options: Options, config: dict[str, Any]) -> None:
+@command.named("export")
+def main(options: Options, config: dict[str, Any]) -> None:
     import torch
 
     torch.set_num_threads(1)
@@ -49,7 +50,3 @@ def task(options: Options, config: dict[str, Any]) -> None:
     for name, one in written.items():
         size = f"{one.file_bytes / 1e6:.2f} MB"
         print(f"{name:13} {size:>9}  logits within {one.difference:.0e} of the network's: {one.path}")
-
-
-def main() -> None:
-    command.run("export", task)

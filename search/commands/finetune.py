@@ -34,7 +34,8 @@ class Options(FineTuning):
     out: Path | None = None  # None: subnet/ in the run folder
 
 
-def task(options: Options, config: dict[str, Any]) -> None:
+@command.named("finetune")
+def main(options: Options, config: dict[str, Any]) -> None:
     import torch
 
     torch.set_num_threads(options.threads)
@@ -85,7 +86,3 @@ def predicted(
         return {}
     cost = TrainingCost(step_file=options.step_file, images=images, batch=recipe.batch)
     return {"predicted_hours": float(cost.hours_of(space, genome, epochs=recipe.epochs)[0])}
-
-
-def main() -> None:
-    command.run("finetune", task)

@@ -109,7 +109,8 @@ def curve_table(curve: dict[int, tuple[Prediction, Floats]]) -> list[str]:
     return lines
 
 
-def task(options: Options, config: dict[str, Any]) -> None:
+@command.named("fit")
+def main(options: Options, config: dict[str, Any]) -> None:
     what = options.what
     if what not in ("latency", "accuracy"):
         raise registry.unknown_name("what", what, ("latency", "accuracy"))
@@ -130,7 +131,3 @@ class Ranking(Callback):
         jobs = [json.loads(path.read_text()) for path in folder.glob(f"*/{FOUND}")]
         for job in sorted(jobs, key=lambda job: job["error"])[:LISTED]:
             print(f"{job['error']:8.4g}  {' '.join(job['options'])}")
-
-
-def main() -> None:
-    command.run("fit", task)

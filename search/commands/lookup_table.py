@@ -56,7 +56,8 @@ def compare(built: BuiltTable, adapted: Adapted) -> str:
     )
 
 
-def task(options: Options, config: dict[str, Any]) -> None:
+@command.named("lookup_table")
+def main(options: Options, config: dict[str, Any]) -> None:
     target = registry.build(options.target)
     out = command.run_folder(options.out, f"lookup-table-{target.name}")
     sides = sorted(options.resolutions)
@@ -86,7 +87,3 @@ def task(options: Options, config: dict[str, Any]) -> None:
     if comparison:
         print(comparison)
     print(f'next: make search ARGS="predictor=run:{out}"')
-
-
-def main() -> None:
-    command.run("lookup_table", task)

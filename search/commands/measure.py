@@ -88,7 +88,8 @@ def descriptors(times: int) -> str:
     return "\n".join(lines)
 
 
-def task(options: Options, config: dict[str, Any]) -> None:
+@command.named("measure")
+def main(options: Options, config: dict[str, Any]) -> None:
     if options.descriptor:
         print(descriptors(options.descriptor))
         return
@@ -121,7 +122,3 @@ def task(options: Options, config: dict[str, Any]) -> None:
     if options.csv:
         write_csv(options.csv, last)
         print(f"written to {options.csv}")
-
-
-def main() -> None:
-    command.run("measure", task)

@@ -77,7 +77,8 @@ def front(fits: Fits, cost: str, most: int = 8) -> str:
     )
 
 
-def task(options: Options, config: dict[str, Any]) -> None:
+@command.named("modules")
+def main(options: Options, config: dict[str, Any]) -> None:
     target = registry.build(options.target)
     out = command.run_folder(options.out, f"modules-{target.name}")
     with RunFolder(out, "predictor.npz").hold(config):
@@ -120,7 +121,3 @@ def _report(out: Path, predictor: ModulesLatency, fits: Fits) -> None:
         print(f"\n{facts['networks']} networks corrected it: {facts['left_out_mape']:.2f}% off when left out")
     words = f"target=here target.engine={predictor.target.engine} target.batch=8 target.utilisation=0.5"
     print(f'\nsearch with it: make search ARGS="predictor={out}/predictor.npz"; for other conditions {words}')
-
-
-def main() -> None:
-    command.run("modules", task)

@@ -57,7 +57,8 @@ def declaration(options: Options) -> dict[str, Any]:
     return {"_target_": OWN, "title": options.csv.name, **node, "file": str(options.csv)}
 
 
-def task(options: Options, config: dict[str, Any]) -> None:
+@command.named("rank")
+def main(options: Options, config: dict[str, Any]) -> None:
     table = registry.build(declaration(options))
     name = options.csv.stem if options.csv else HydraConfig.get().runtime.choices["table"]
     out = command.run_folder(options.out, f"rank-{name}")
@@ -80,7 +81,3 @@ def task(options: Options, config: dict[str, Any]) -> None:
         artifact.write_text(out / "ranking.csv", ranked.table().csv())
     ranked.show()
     print("\n".join([*ranked.findings(), f"written to {out}: report.html, frontier.png, ranking.csv"]))
-
-
-def main() -> None:
-    command.run("rank", task)

@@ -56,7 +56,8 @@ def _kind(path: Path) -> str:
     return str(artifact.load(path, accuracy.KIND, *KINDS)[1]["kind"])
 
 
-def task(options: Options, config: dict[str, Any]) -> None:
+@command.named("score")
+def main(options: Options, config: dict[str, Any]) -> None:
     name, column = options.predictor, options.column
     row = score(name, options.rows, column, options.first, options.past)
     print(markdown({name: row}))
@@ -66,7 +67,3 @@ def task(options: Options, config: dict[str, Any]) -> None:
     clean = {key: value if np.isfinite(value) else None for key, value in row.items()}
     artifact.write_json(out, {**config, "out": str(out), **clean})
     print(f"written to {out}")
-
-
-def main() -> None:
-    command.run("score", task)

@@ -44,7 +44,7 @@ class Options:
     # of any objective, searched or not: limits.params=6e6 limits.accuracy=0.78 (a lower limit)
     limits: dict[str, float | None] = field(default_factory=lambda: dict.fromkeys(QUANTITIES))
     confidence: float = 0.9  # limits are tested on the bound that holds with this probability
-    resolution: int | tuple[int, int] | None = None  # one input side, or [lowest,highest]; all that is known
+    resolution: command.Sides = None  # one input side, or [lowest,highest]; all that is known
     budget: int | None = None  # evaluations; 50000, or 200 where accuracy is measured
     seed: int = 0
     out: Path | None = None  # run folder; runs/<target>-<time>. An unfinished one is resumed
@@ -68,11 +68,6 @@ class Options:
             return self.budget
         return BUDGET if self.evaluator is None else MEASURED_BUDGET
 
-    @property
-    def automatic(self) -> bool:
-        """Whether the predictor follows from what is known of the target."""
-        return self.predictor == "auto"
-
     def all_limits(self) -> dict[str, float]:
         """The limits that are set, by objective."""
         limits = {name: limit for name, limit in self.limits.items() if limit is not None}
@@ -85,17 +80,17 @@ class Options:
             limits["latency_ms"] = self.latency_limit_ms
         return limits
 
-    def resolution_range(self) -> tuple[int, int] | None:
-        return (self.resolution, self.resolution) if isinstance(self.resolution, int) else self.resolution
 
-
-def task(options: Options, config: dict[str, Any]) -> None:
+@command.named("search")
+def main(options: Options, config: dict[str, Any]) -> None:
     target = registry.build(options.target)
-    predictor = None if options.automatic else catalogue.find(options.predictor)
+    predictor = None if options.predictor == "auto" else catalogue.find(options.predictor)
     space = registry.build(options.space)
     eight = catalogue.find(options.int8_predictor) if options.int8_predictor else None
-    out = _folder(options, target, predictor)
-    with Store(options.store) if _measures(options, target, predictor) else nullcontext() as store:
+    where = target if predictor is None else predictor.target
+    name = where.name if where else (options.space or {}).get("name", models.DEFAULT_TARGET)
+    out = command.run_folder(options.out, name)
+    with Store(options.store) if _measures(options, where, predictor) else nullcontext() as store:
         if store is not None and predictor is None and target is not None and target.method == "measured":
             run.folder(out).check(config)  # before a minute of measuring, and before anything is written
             joint = eight is None and space is not None and "precision" in space.index
@@ -121,7 +116,7 @@ def task(options: Options, config: dict[str, Any]) -> None:
             chosen,
             limits=options.all_limits(),
             confidence=options.confidence,
-            resolution=options.resolution_range(),
+            resolution=command.resolution_range(options.resolution),
         )
         if asked.evaluator.measures:
             print(f"accuracy is measured: {options.evaluations} evaluations, kept and never repeated")
@@ -159,10 +154,7 @@ def search(
 
 
 def _by_precision(
-    space: SearchSpace | None,
-    target: Target | None,
-    fp32: LatencyPredictor | None,
-    int8: LatencyPredictor,
+    space: SearchSpace | None, target: Target | None, fp32: LatencyPredictor | None, int8: LatencyPredictor
 ) -> ByPrecision:
     latency = models.latency_for(space, target, fp32)
     if latency is None:
@@ -179,20 +171,9 @@ def _adapted(target: Target, kept: Path, options: Options, store: Store) -> Late
     return predictor
 
 
-def _measures(options: Options, target: Target | None, predictor: LatencyPredictor | None) -> bool:
+def _measures(options: Options, where: Target | None, predictor: LatencyPredictor | None) -> bool:
     """Whether this run times networks: to adapt to this machine, or to verify a front that is for it."""
-    where = predictor.target if predictor is not None else target
     if where is None or "latency_ms" not in (*options.objectives, *options.all_limits()):
         return False
     wanted = options.verify > 0 or (predictor is None and where.method == "measured")
     return wanted and is_here(where)
-
-
-def _folder(options: Options, target: Target | None, predictor: LatencyPredictor | None) -> Path:
-    where = predictor.target if predictor is not None else target
-    name = where.name if where is not None else (options.space or {}).get("name", models.DEFAULT_TARGET)
-    return command.run_folder(options.out, name)
-
-
-def main() -> None:
-    command.run("search", task)

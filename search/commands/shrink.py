@@ -43,7 +43,8 @@ class Options:
     out: Path | None = None  # run folder, goes on where it stopped; None: shrink-<recipe>/ in the supernet's
 
 
-def task(options: Options, config: dict[str, Any]) -> None:
+@command.named("shrink")
+def main(options: Options, config: dict[str, Any]) -> None:
     import torch
 
     torch.set_num_threads(1)
@@ -109,7 +110,3 @@ def _engine(asked: str | None, target: Target | None, recipe: shrink.Recipe) -> 
             f"target.engine= one of them (it is {target.engine}), or leave target= out and give int8_engine="
         )
     return target.engine
-
-
-def main() -> None:
-    command.run("shrink", task)

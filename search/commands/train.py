@@ -38,7 +38,8 @@ class Options(Optimisation):
     out: Path | None = None  # the run folder: an unfinished run goes on; None: runs/train-<time>
 
 
-def task(options: Options, config: dict[str, Any]) -> None:
+@command.named("train")
+def main(options: Options, config: dict[str, Any]) -> None:
     import torch
 
     optimisation = Optimisation(**{f.name: getattr(options, f.name) for f in fields(Optimisation)})
@@ -68,7 +69,3 @@ def _folder(given: Path | None) -> Path:
     if given is None and int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ValueError("several processes need one run folder: give out=runs/NAME")
     return command.run_folder(given, "train")
-
-
-def main() -> None:
-    command.run("train", task)

@@ -8,14 +8,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-import yaml
 from pydantic import Field, PositiveInt
 
 from latency.measuring.session import Measuring, Watcher
 from latency.measuring.store import Store
 from latency.modules import classifiers
 from search import objective
-from search.models import named_facts
 from search.noisy_axis import NoisyAxis, Normal
 from search.ranking.efficiency import Comparison
 from supernet.arrays import Floats
@@ -72,11 +70,8 @@ class Torchvision:
         axes = [NoisyAxis("top1", True, "logit", top1, (counted,), "fraction")]
         for name, timing in self.timings.items():
             low, middle, high = np.array([quartiles[name][one.name] for one in kept]).T / timing.batch
-            axes.append(
-                NoisyAxis(
-                    name, False, "log", middle, (Normal(np.log(high / low) / IQR, itself),), "ms per image"
-                )
-            )
+            visit = Normal(np.log(high / low) / IQR, itself)
+            axes.append(NoisyAxis(name, False, "log", middle, (visit,), "ms per image"))
         return Comparison(tuple(one.name for one in kept), tuple(axes), self.views, self.devices)
 
 
@@ -93,28 +88,18 @@ class SearchRun:
 
     def models(self) -> Comparison:
         """The members of front.csv; ValueError when the folder holds no finished search."""
-        table, kept = self.folder / "front.csv", self.folder / "config.yaml"
-        if not table.is_file() or not kept.is_file():
-            raise ValueError(
-                f"{self.folder} holds no finished search: there is no front.csv with a config.yaml"
-            )
+        table, described = self.folder / "front.csv", self.folder / "objectives.json"
+        if not table.is_file() or not described.is_file():
+            raise ValueError(f"{self.folder} holds no finished search: no front.csv with its objectives.json")
         columns = tables.read_columns(table)
         names = [str(name) for name in columns["architecture"]]
         space = get_space(names[0].split()[0])
         owner = objective.networks(space, space.parse(names))
-        described = self.folder / "objectives.json"
-        if described.is_file():
-            facts = json.loads(described.read_text())
-        else:  # the folder of a version that knew named objectives only
-            facts = {name: named_facts(name) for name in yaml.safe_load(kept.read_text())["objectives"]}
         axes = []
-        for name, about in facts.items():
+        for name, about in json.loads(described.read_text()).items():
             predicted = Prediction(columns[name], columns[f"{name}_std"])
             if name == "latency_ms" and "latency_ms_measured" in columns:
-                predicted = _measured(predicted, columns["latency_ms_measured"], columns["latency_ms_iqr"])
+                ms, iqr = columns["latency_ms_measured"], columns["latency_ms_iqr"]
+                predicted = where(np.isfinite(ms), Prediction(ms, iqr / IQR), predicted)
             axes.append(objective.axis(name, predicted, owner, **about))
         return Comparison(tuple(names), tuple(axes), self.views, self.devices)
-
-
-def _measured(predicted: Prediction, ms: Floats, iqr: Floats) -> Prediction:
-    return where(np.isfinite(ms), Prediction(ms, iqr / IQR), predicted)

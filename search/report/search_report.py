@@ -38,8 +38,8 @@ def render(result: Result, config: Mapping[str, Any], environment: Mapping[str, 
         "TITLE": html.escape(f"{models.space.name} on {where.name}" if where else models.space.name),
         "SUBTITLE": html.escape(str(where) if where else "no target: no latency was asked for"),
         "CARDS": _cards(summary, table),
-        "LIMITS": _limits(table),
-        "VERIFICATION": _verification(summary),
+        "LIMITS": page.items(table.limit_lines()) if table.limits else "<p>No limits were set.</p>",
+        "VERIFICATION": _verification(result),
         "MODELS": _models(models),
         "FACTS": page.definitions({**config, **environment}),
         "REFERENCE": html.escape(", ".join(reference)),
@@ -91,39 +91,13 @@ def _cards(summary: Mapping[str, Any], table: FrontTable) -> str:
     return f"{page.cards(figures)}<div class='card wide'>{knee}</div>"
 
 
-def _limits(table: FrontTable) -> str:
-    if not table.limits:
-        return "<p>No limits were set.</p>"
-    lines = []
-    for name, limit in table.limits.items():
-        sign, bound = ("\u2265", "lower") if limit["at_least"] else ("\u2264", "upper")
-        held = f"holds for {limit['holds']} of {limit['of']} on the front"
-        tested = f"tested on the {bound} bound at {limit['confidence']:.0%} confidence of the predictor"
-        lines.append(f"{name} {sign} {limit['limit']:g} {limit['unit']}: {held}, {tested}")
-    return page.items(lines)
-
-
-def _verification(summary: Mapping[str, Any]) -> str:
+def _verification(result: Result) -> str:
     """What measuring the front showed; the plot is drawn by the page."""
-    if "verification_failed" in summary:
-        return f"<p>The front could not be measured: {html.escape(summary['verification_failed'])}</p>"
-    verified = summary.get("verification")
-    if verified is None:
-        return "<p>Not measured: latencies in this report, if any, are predictions.</p>"
-    count = verified["networks"]
-    lines = [
-        f"{count} networks of the front were measured on the target in {verified['seconds']:.0f} s; "
-        f"predictions were off by {verified['mape']:.1f}% on average (bias {verified['bias']:+.1f}%)",
-        f"{verified['covered']} of {count} measurements lie inside the 90% interval of their prediction",
-        f"{verified['verified_front']} members form the verified front (column on_verified_front)",
-        "drift of the machine against the sitting that the predictor was adapted in, removed by the "
-        f"anchors: {100 * (verified['drift'] - 1):+.1f}%",
-    ]
-    if "limit" in verified:
-        held = f"the limit of {verified['limit']:g} ms holds for {verified['holds']} of {count} when measured"
-        lines.insert(1, held)
-    lines += [f"failed: {name}: {reason}" for name, reason in verified["failed"].items()]
-    return f"{page.items(lines)}<div class='plot' id='verified'></div>"
+    if result.verified is not None:
+        return f"{page.items(result.verified.lines())}<div class='plot' id='verified'></div>"
+    if "verification_failed" in result.summary:
+        return f"<p>The front could not be measured: {html.escape(result.summary['verification_failed'])}</p>"
+    return "<p>Not measured: latencies in this report, if any, are predictions.</p>"
 
 
 def _models(models: Models) -> str:

@@ -82,7 +82,7 @@ def test_slow_members_leave_the_front_and_break_the_limit(asked, rng, monkeypatc
     assert found.summary["holds"] < 8
     assert set(found.front.columns["architecture"]) == kept
     assert found.summary["covered"] == 0
-    assert "holds for" in found.describe()
+    assert "holds for" in "\n".join(found.lines())
 
 
 def test_dominated_members_leave_the_verified_front(asked, rng, monkeypatch):
@@ -101,7 +101,7 @@ def test_failed_members_are_left_out_and_named(asked, rng, monkeypatch):
     archive = searched(asked, rng)
     found = verify.verifier(None, 6)(asked, archive, front.table(archive, asked.evaluator))
     assert found.summary["networks"] == 4
-    assert found.describe().count("failed: ofa_mbv3_w1.2") == 2
+    assert "\n".join(found.lines()).count("failed: ofa_mbv3_w1.2") == 2
 
 
 def test_drift_of_the_machine_is_no_error_of_the_prediction(rng, monkeypatch):
@@ -114,7 +114,7 @@ def test_drift_of_the_machine_is_no_error_of_the_prediction(rng, monkeypatch):
     found = verify.verifier(None, 5)(asked, archive, front.table(archive, asked.evaluator))
     assert found.summary["drift"] == pytest.approx(1.2)
     assert found.summary["mape_raw"] == pytest.approx(100 * (1 - 1 / 1.2))
-    assert "20.0% slower" in found.describe()
+    assert "20.0% slower" in "\n".join(found.lines())
     assert found.summary["mape"] == pytest.approx(0, abs=1e-6)
 
 
