@@ -130,7 +130,6 @@ class Archive:
         genomes = self.genomes[np.concatenate([rows, rivals])]
         return evaluator.efficiency(self.space, genomes, draws=draws, seed=seed)[: len(rows)]
 
-    # ------------------------------------------------------------------ files
     def arrays(self) -> dict[str, NDArray[Any]]:
         return {
             "genomes": self.genomes,

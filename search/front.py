@@ -6,15 +6,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from search.archive import Archive
 from search.objective import Evaluator
 from supernet import footprint
 from supernet.arrays import Ints
-from supernet.files.tables import Table
+from supernet.files.tables import Table, rounded
 
 SHOWN = 12  # rows in the terminal
+DIGITS = 7  # more than any measurement has
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,8 +64,8 @@ def table(archive: Archive, evaluator: Evaluator) -> FrontTable:
     limits: dict[str, dict[str, Any]] = {}
     for objective in evaluator.asked:
         predicted = objective.of(genomes)
-        columns[objective.name] = _plain(predicted.mean)
-        columns[f"{objective.name}_std"] = _plain(predicted.std)
+        columns[objective.name] = rounded(predicted.mean, DIGITS)
+        columns[f"{objective.name}_std"] = rounded(predicted.std, DIGITS)
         if objective.limit is not None:
             holds = objective.violation(predicted) <= 0
             columns[f"{objective.name}_limit_holds"] = holds.tolist()
@@ -77,14 +77,9 @@ def table(archive: Archive, evaluator: Evaluator) -> FrontTable:
                 "holds": int(holds.sum()),
                 "of": len(holds),
             }
-    columns["p_efficient"] = _plain(archive.efficiency(evaluator)) if len(rows) else []
+    columns["p_efficient"] = rounded(archive.efficiency(evaluator), DIGITS) if len(rows) else []
     for metric in ("macs", "params"):
         if metric not in columns:
             columns[metric] = [int(v) for v in footprint.compute(space, genomes, metric)]
     row_of_knee = int(np.flatnonzero(rows == archive.knee())[0]) if len(rows) else 0
     return FrontTable(columns, archive.objectives, row_of_knee, limits)
-
-
-def _plain(values: NDArray[np.float64]) -> list[float]:
-    """Seven significant digits: more than any measurement has, and short to read."""
-    return [float(f"{value:.7g}") for value in values]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, Protocol
+from typing import Literal
 from zlib import crc32
 
 import numpy as np
@@ -33,14 +33,6 @@ def off_scale(scaled: Floats, scale: Scale) -> Floats:
     return 1 / (1 + np.exp(-scaled)) if scale == "logit" else scaled
 
 
-class Noise(Protocol):
-    """Errors of one axis, on its scale."""
-
-    def draw(self, rng: Rng, count: int) -> Floats:
-        """(count, n)"""
-        ...
-
-
 @dataclass(frozen=True, eq=False)
 class Normal:
     """Normal errors. Models of one `owner` (0, 1, ..) share the error: the same standard normal number."""
@@ -55,6 +47,7 @@ class Normal:
             raise ValueError(f"the spread {self.spread[row]} of model {row} must be 0 (exact) or more")
 
     def draw(self, rng: Rng, count: int) -> Floats:
+        """(count, n)"""
         return self.spread * rng.standard_normal((count, int(self.owner.max()) + 1))[:, self.owner]
 
 
@@ -82,7 +75,7 @@ class NoisyAxis:
     maximize: bool
     scale: Scale
     values: Floats  # (n,) in `unit`; fractions for logit
-    noise: tuple[Noise, ...] = ()  # errors add up
+    noise: tuple[Normal | Repeats, ...] = ()  # errors on the scale, which add up
     unit: str = ""
     source: str = ""
 

@@ -25,6 +25,7 @@ from search.archive import Archive
 from search.front import FrontTable
 from search.problem import Problem
 from supernet.arrays import Floats, Genomes, Ints
+from supernet.files.tables import rounded
 from supernet.prediction import Prediction
 from supernet.space import get_space
 
@@ -83,13 +84,15 @@ def verifier(store: Store, count: int, watch: Watcher | None = None) -> Verifier
         on_front = measured & (ms <= (np.inf if limit is None else limit))
         if on_front.any():
             on_front[np.flatnonzero(on_front)[~pareto.is_front(costs[on_front])]] = False
-        columns = {
-            **table.columns,
-            "latency_ms_measured": _column(ms),
-            "latency_ms_iqr": _column(iqr),
-            "on_verified_front": [
-                bool(on) if seen else None for on, seen in zip(on_front, measured, strict=True)
-            ],
+        new = {
+            "latency_ms_measured": rounded(ms),
+            "latency_ms_iqr": rounded(iqr),
+            "on_verified_front": on_front.tolist(),
+        }
+        # Cells of networks that were not measured stay empty.
+        columns = table.columns | {
+            name: [value if seen else None for value, seen in zip(values, measured, strict=True)]
+            for name, values in new.items()
         }
         figures = _summary(parts, failed) | {"verified_front": int(on_front.sum())}
         if limit is not None:
@@ -208,7 +211,3 @@ def _summary(parts: Sequence[_Part], failed: Mapping[str, str]) -> dict[str, Any
         "failed": dict(failed),
         "sittings": [part.timed.facts["sitting"] for part in parts],
     }
-
-
-def _column(values: Floats) -> list[float | None]:
-    return [float(f"{value:.5g}") if np.isfinite(value) else None for value in values]

@@ -13,7 +13,7 @@ from search import command
 from supernet.files import artifact
 from supernet.files.run_folder import RunFolder
 from supernet.surrogates.training_cost import TrainingCost
-from supernet.training.finetune import FineTuned, FineTuning, energy_kwh, fine_tune
+from supernet.training.finetune import FineTuning, energy_kwh, fine_tune
 from supernet.training.step import processes
 from supernet.weights import network
 from supernet.weights import subnet as subnets
@@ -61,8 +61,11 @@ def main(options: Options, config: dict[str, Any]) -> None:
             "device_hours": tuned.hours,
             "energy_kwh_model": energy_kwh(tuned.hours, options.watts),
             "watts_assumed": options.watts,
-            **predicted(options, tuned, len(images.parts["train"]), space, genome, recipe),
         }
+        if options.step_file is not None and recipe.epochs:
+            count = len(images.parts["train"])
+            model = TrainingCost(step_file=options.step_file, images=count, batch=recipe.batch)
+            cost["predicted_hours"] = float(model.hours_of(space, genome, epochs=recipe.epochs)[0])
         facts = {"cost": cost, "top1_before": tuned.before.top1, "epochs": recipe.epochs}
         artifact.write_json(out / "cost.json", cost)
         tuned.subnet.with_facts(**facts).save(out / subnets.FILE)
@@ -76,13 +79,3 @@ def main(options: Options, config: dict[str, Any]) -> None:
         print(f"predicted {cost['predicted_hours']:.4f} device-hours: off by {off:+.0f}%")
     else:
         print("no prediction: step_file= names a training step of this machine, of make adapt")
-
-
-def predicted(
-    options: Options, tuned: FineTuned, images: int, space: Any, genome: Any, recipe: FineTuning
-) -> dict[str, float]:
-    """Device-hours that `training_cost` says for this machine (`step_file`); nothing without one."""
-    if options.step_file is None or not recipe.epochs:
-        return {}
-    cost = TrainingCost(step_file=options.step_file, images=images, batch=recipe.batch)
-    return {"predicted_hours": float(cost.hours_of(space, genome, epochs=recipe.epochs)[0])}

@@ -3,7 +3,6 @@ column=lat_ms"`."""
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -39,21 +38,18 @@ def score(name: str, rows: Path, column: str, first: int, past: int | None) -> d
     """
     part = slice(first, past)
     is_file = name.endswith(".npz")
-    if name in registry.names("accuracy") or (is_file and _kind(Path(name)) == accuracy.KIND):
+    kind = artifact.load(Path(name), accuracy.KIND, *KINDS)[1]["kind"] if is_file else None
+    if kind == accuracy.KIND or name in registry.names("accuracy"):
         surrogate = accuracy.load(name)
         columns = tables.select(tables.read_columns(rows), part)
         if column not in columns:
             raise registry.unknown_name(f"column of {rows}", column, list(columns))
         points = tables.percent(columns[column])
         predicted = surrogate.predict(get_space(surrogate.space).encode(columns))
-        return scores(replace(predicted, mean=100 * predicted.mean, std=100 * predicted.std), points)
+        return scores(predicted.scaled(100), points)
     predictor = catalogue.find(name)
     data = read_csv(rows, predictor.target, column, part)
     return scores(predictor.predict(data.genomes, predictor.target), data.ms)
-
-
-def _kind(path: Path) -> str:
-    return str(artifact.load(path, accuracy.KIND, *KINDS)[1]["kind"])
 
 
 @command.named("score")
@@ -61,9 +57,8 @@ def main(options: Options, config: dict[str, Any]) -> None:
     name, column = options.predictor, options.column
     row = score(name, options.rows, column, options.first, options.past)
     print(markdown({name: row}))
-    out = Path(
-        options.out or f"runs/score-{Path(name).stem if name.endswith('.npz') else name}-{column}.json"
-    )
+    title = Path(name).stem if name.endswith(".npz") else name
+    out = options.out or Path(f"runs/score-{title}-{column}.json")
     clean = {key: value if np.isfinite(value) else None for key, value in row.items()}
     artifact.write_json(out, {**config, "out": str(out), **clean})
     print(f"written to {out}")

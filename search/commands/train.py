@@ -43,7 +43,9 @@ def main(options: Options, config: dict[str, Any]) -> None:
     import torch
 
     optimisation = Optimisation(**{f.name: getattr(options, f.name) for f in fields(Optimisation)})
-    out = _folder(options.out)
+    if options.out is None and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ValueError("several processes need one run folder: give out=runs/NAME")
+    out = command.run_folder(options.out, "train")
     if options.data.get("root") is not None:  # the run folder's config must hold from anywhere
         options.data["root"] = str(Path(options.data["root"]).resolve())
         config = config | {"data": options.data}
@@ -63,9 +65,3 @@ def main(options: Options, config: dict[str, Any]) -> None:
             command.stop("train", out)
         if group.rank == 0:
             print(measured_accuracy.describe(trained, out))
-
-
-def _folder(given: Path | None) -> Path:
-    if given is None and int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise ValueError("several processes need one run folder: give out=runs/NAME")
-    return command.run_folder(given, "train")

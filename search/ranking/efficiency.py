@@ -106,13 +106,6 @@ class Efficiency:
         """(n,) models from best to worst: by probability, then expected depth, then expected distance."""
         return np.lexsort((self.nominal_distance, self.distance, self.depth, -self.probability))
 
-    @cached_property
-    def place(self) -> Ints:
-        """(n,) 1 for the best model of `order`, and so on."""
-        place = np.empty(len(self.order), np.int64)
-        place[self.order] = np.arange(1, len(self.order) + 1)
-        return place
-
 
 def efficiency(
     models: Comparison,

@@ -5,9 +5,10 @@ Letters: n models, r repeats.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import count
 from typing import Literal
 
 import numpy as np
@@ -160,10 +161,8 @@ class Table:
         elif axis.spread_column is not None:
             spread = _spreads(columns, axis, self.file) / (100 if in_percent else 1)
         elif axis.spread is not None:
-            unit_of_spread = (
-                middle if axis.scale == "log" else np.full(len(values), 0.01 if in_percent else 1.0)
-            )
-            spread = axis.spread * unit_of_spread
+            of_one = np.full(len(values), 0.01 if in_percent else 1.0)
+            spread = axis.spread * (middle if axis.scale == "log" else of_one)
         else:
             return _with_repeats(about, values, owner, axis.repeats)
         slope = {"log": middle, "logit": middle * (1 - middle), "linear": 1}[axis.scale]
@@ -234,12 +233,8 @@ def _keys(columns: Columns, names: Sequence[str], file: str) -> list[tuple[objec
 
 def _numbered(keys: Sequence[tuple[object, ...]]) -> list[tuple[object, ...]]:
     """How many equal keys come before each."""
-    seen: Counter[tuple[object, ...]] = Counter()
-    numbers: list[tuple[object, ...]] = []
-    for key in keys:
-        numbers.append((seen[key],))
-        seen[key] += 1
-    return numbers
+    numbers: dict[tuple[object, ...], Iterator[int]] = defaultdict(count)
+    return [(next(numbers[key]),) for key in keys]
 
 
 def _matching(columns: Columns, where: Mapping[str, str | float], file: str) -> NDArray[np.bool_]:

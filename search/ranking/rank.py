@@ -105,7 +105,7 @@ class Ranking:
         main = self.main
         best = main.order[:count]
         columns: dict[str, list[object]] = {
-            "": main.place[best].tolist(),
+            "": list(range(1, len(best) + 1)),
             "model": [self.models.names[row] for row in best],
             "P(efficient)": [f"{p:.3f}" for p in main.probability[best]],
             "+-": [f"{error:.3f}" for error in main.probability_error[best]],

@@ -12,8 +12,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from supernet.arrays import Floats
-
 FOLDER = Path(__file__).parent
 
 
@@ -72,8 +70,3 @@ def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         elif value not in ("", None):
             leaves[f"{prefix}{key}"] = f"{value:.4g}" if isinstance(value, float) else value
     return leaves
-
-
-def short(values: Floats | Sequence[float], digits: int = 5) -> list[float]:
-    """The values with as many digits as a plot can show."""
-    return [float(f"{value:.{digits}g}") for value in values]

@@ -13,6 +13,7 @@ from search.noisy_axis import NoisyAxis
 from search.ranking.rank import LEVELS, LIKELY, Band, Ranking, tau
 from search.report import page
 from supernet.arrays import Floats, Ints
+from supernet.files.tables import rounded
 
 CORNERS = 300  # drawn of a level
 RANKED = 40  # models in the plot of ranks
@@ -31,16 +32,16 @@ def render(ranking: Ranking, title: str, note: str, config: Mapping[str, Any]) -
         "file": "ranking",
         "ranks": {
             "model": [names[row] for row in top],
-            "rank": page.short(main.rank[top]),
+            "rank": rounded(main.rank[top]),
             "low": main.rank_low[top].tolist(),
             "high": main.rank_high[top].tolist(),
-            "p": page.short(main.probability[top]),
+            "p": rounded(main.probability[top]),
         },
         "bands": [_band(band, painted) for band in ranking.bands],
         "names": [names[row] for row in painted],
-        "p": page.short(main.probability[painted]),
+        "p": rounded(main.probability[painted]),
         "views": {
-            name: {"axes": ", ".join(view.axes), "p": page.short(view.probability[painted])}
+            name: {"axes": ", ".join(view.axes), "p": rounded(view.probability[painted])}
             for name, view in list(ranking.views.items())[1:]
         },
         "mainview": ", ".join(main.axes),
@@ -75,9 +76,9 @@ def _band(band: Band, order: Ints) -> dict[str, Any]:
         "x": label(x),
         "y": label(y),
         "log": [x.scale == "log", y.scale == "log"],
-        "points": [page.short(x.values[order]), page.short(y.values[order])],
-        "lines": {name: [page.short(c[:, 1]), page.short(c[:, 0])] for name, c in lines.items()},
-        "expected": [page.short(c) for c in _thinned(band.expected)[:, ::-1].T],
+        "points": [rounded(x.values[order]), rounded(y.values[order])],
+        "lines": {name: [rounded(c[:, 1]), rounded(c[:, 0])] for name, c in lines.items()},
+        "expected": [rounded(c) for c in _thinned(band.expected)[:, ::-1].T],
         "note": f"Vorob'ev deviation {band.deviation:.1%}",
     }
 

@@ -15,6 +15,7 @@ from search.front import FrontTable
 from search.models import Models
 from search.report import page
 from search.result import Result
+from supernet.files.tables import rounded
 
 CLOUD = 3000  # evaluated architectures drawn behind the front
 POINTS = 500  # of the curve of progress
@@ -67,7 +68,7 @@ def _plots(result: Result) -> list[dict[str, Any]]:
                 "xlabel": objectives[x].label,
                 "ylabel": objectives[y].label,
                 "clabel": objectives[colour].label,
-                "cloud": {axis: page.short(values) for axis, values in cloud.items()},
+                "cloud": {axis: rounded(values) for axis, values in cloud.items()},
                 "limits": {axis: limits[name]["limit"] for axis, name in axes.items() if name in limits},
             }
         )
@@ -77,7 +78,7 @@ def _plots(result: Result) -> list[dict[str, Any]]:
 def _history(history: Sequence[Mapping[str, float]]) -> dict[str, list[float]]:
     step = max(1, len(history) // POINTS)
     kept = [*history[:-1:step], history[-1]] if history else []
-    return {key: page.short([row[key] for row in kept], 6) for key in ("evaluations", "hypervolume")}
+    return {key: rounded([row[key] for row in kept], 6) for key in ("evaluations", "hypervolume")}
 
 
 def _cards(summary: Mapping[str, Any], table: FrontTable) -> str:

@@ -72,6 +72,11 @@ def percent(values: NDArray[Any]) -> NDArray[np.float64]:
     return np.asarray(values * (100 if values.max() <= 1 else 1), np.float64)
 
 
+def rounded(values: NDArray[np.float64] | Sequence[float], digits: int = 5) -> list[float]:
+    """The values with so many significant digits, short to read."""
+    return [float(f"{value:.{digits}g}") for value in values]
+
+
 @dataclass(frozen=True, eq=False)
 class Table:
     """Columns of equal length under their heads; one table for the terminal, for CSV and for Markdown.
