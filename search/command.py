@@ -12,7 +12,7 @@ import re
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import field
+from dataclasses import field, fields
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar, dataclass_transform
@@ -200,6 +200,13 @@ def resolution_range(given: Sides) -> tuple[int, int] | None:
     if low > high:
         raise ValueError(f"resolution=[{low},{high}] must be one input side or [lowest,highest]")
     return low, high
+
+
+def take(cls: type[T], options: Any, **others: Any) -> T:
+    """A `cls` of the `options` that are named as its fields, and of the others, which go before."""
+    wanted: Any = cls
+    names = {one.name for one in fields(wanted)} & {one.name for one in fields(options)} - set(others)
+    return cls(**{name: getattr(options, name) for name in names}, **others)
 
 
 def watcher(status: Status) -> Watcher:

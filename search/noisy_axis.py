@@ -6,12 +6,14 @@ Letters: n models, k axes, B draws, r repeats.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 from zlib import crc32
 
 import numpy as np
+from scipy.special import expit, logit
 
 from search import pareto
 from supernet.arrays import Floats, Ints, Rng
@@ -19,18 +21,22 @@ from supernet.arrays import Floats, Ints, Rng
 Scale = Literal["linear", "log", "logit"]
 
 
+# The open interval of the values on each scale, in words, and the functions to the scale and back.
+SCALES: dict[Scale, tuple[float, float, str, Callable[[Floats], Floats], Callable[[Floats], Floats]]] = {
+    "linear": (-np.inf, np.inf, "finite numbers", np.asarray, np.asarray),
+    "log": (0, np.inf, "positive numbers", np.log, np.exp),
+    "logit": (0, 1, "between 0 and 1", logit, expit),
+}
+
+
 def on_scale(values: Floats, scale: Scale) -> Floats:
     """Values on the scale that errors are added on."""
-    if scale == "log":
-        return np.log(values)
-    return np.log(values / (1 - values)) if scale == "logit" else values
+    return SCALES[scale][3](values)
 
 
 def off_scale(scaled: Floats, scale: Scale) -> Floats:
     """The inverse of `on_scale`."""
-    if scale == "log":
-        return np.exp(scaled)
-    return 1 / (1 + np.exp(-scaled)) if scale == "logit" else scaled
+    return SCALES[scale][4](scaled)
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,17 +86,13 @@ class NoisyAxis:
     source: str = ""
 
     def __post_init__(self) -> None:
-        bad = ~np.isfinite(self.values)
-        if self.scale == "log":
-            bad |= ~(self.values > 0)
-        if self.scale == "logit":
-            bad |= ~((self.values > 0) & (self.values < 1))
-        if bad.any():
-            allowed = {"linear": "finite numbers", "log": "positive numbers", "logit": "between 0 and 1"}
-            row = int(np.argmax(bad))
+        low, high, allowed, *_ = SCALES[self.scale]
+        good = (low < self.values) & (self.values < high)
+        if not good.all():
+            row = int(np.argmin(good))
             raise ValueError(
                 f"axis {self.name}: the value {self.values[row]} of model {row} is not allowed on the "
-                f"{self.scale} scale, which takes {allowed[self.scale]}"
+                f"{self.scale} scale, which takes {allowed}"
             )
 
     @cached_property

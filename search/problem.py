@@ -42,7 +42,13 @@ def build(
     if not names or len(set(names)) < len(names):
         raise ValueError(f"objectives={names} must name each objective once, at least one")
     asked = {*names, *limits} - set(own)
-    models = _asked_for(models or choose(), asked)
+    models = models or choose()
+    models = replace(
+        models,
+        accuracy=models.accuracy if "accuracy" in asked else None,
+        latency=models.latency if "latency_ms" in asked else None,
+        training=models.training if asked & COMMON_ERROR else None,
+    )
     space = _one_recipe(_restrict(models, resolution), models, asked, free=bool(own))
     models = replace(models, space=space)
 
@@ -53,16 +59,6 @@ def build(
 
     constraints = tuple(build_one(name) for name in limits if name not in names)
     return Problem(models.space, models, Evaluator(tuple(build_one(name) for name in names), constraints))
-
-
-def _asked_for(models: Models, asked: set[str]) -> Models:
-    """The models without those that nothing is asked of."""
-    return replace(
-        models,
-        accuracy=models.accuracy if "accuracy" in asked else None,
-        latency=models.latency if "latency_ms" in asked else None,
-        training=models.training if asked & COMMON_ERROR else None,
-    )
 
 
 def _one_recipe(space: SearchSpace, models: Models, asked: set[str], free: bool) -> SearchSpace:

@@ -40,13 +40,7 @@ def main(options: Options, config: dict[str, Any]) -> None:
 
     torch.set_num_threads(options.threads)
     folder = options.supernet
-    accuracy = SupernetAccuracy(
-        folder=folder,
-        part=options.part,
-        images=options.images,
-        store=options.store,
-        workers=options.workers,
-    )
+    accuracy = command.take(SupernetAccuracy, options, folder=folder)
     low, high = command.resolution_range(options.resolution) or accuracy.resolutions
     space = accuracy.trained.space.restrict("r", low, high)
     genomes = measured_accuracy.sample(space, options.subnets, options.seed)

@@ -100,15 +100,8 @@ def main(options: Options, config: dict[str, Any]) -> None:
     out = command.run_folder(options.out, f"adapt-{target.name}")
     if target.engine == TRAINING and options.samples < adaptation.MIN_STEPS:
         raise ValueError(f"samples={options.samples}: training steps need at least {adaptation.MIN_STEPS}")
-    how = Adaptation(
-        samples=options.samples,
-        tests=options.tests,
-        seed=options.seed,
-        chosen=options.chosen,
-        seconds=options.seconds,
-        resolution=command.resolution_range(options.resolution),
-        learner=registry.build(options.learner),
-    )
+    sides, learner = command.resolution_range(options.resolution), registry.build(options.learner)
+    how = command.take(Adaptation, options, resolution=sides, learner=learner)
     print(f"{target.name}: {target}")
     console = Console()
     folder = RunFolder(out, "predictor.npz")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -44,10 +43,7 @@ def main(options: Options, config: dict[str, Any]) -> None:
     space = trained.space
     genome = space.parse([options.architecture])
     named = int(space.column(genome, "finetune_epochs")[0])
-    recipe = FineTuning(
-        **{f.name: getattr(options, f.name) for f in fields(FineTuning)}
-        | {"epochs": named if options.epochs is None else options.epochs}
-    )
+    recipe = command.take(FineTuning, options, epochs=named if options.epochs is None else options.epochs)
     space.check_resolutions(genome, trained.resolution, f"the supernet in {folder}")
     out = command.run_folder(options.out or folder / "subnet", "finetune")
     with RunFolder(out, subnets.FILE).hold(config):

@@ -54,17 +54,8 @@ class Options:
 
 
 def fit_latency(options: Options, out: Path) -> tuple[str, float]:
-    target = Target(
-        name=options.name,
-        device=options.device["name"],
-        space=options.space["name"],
-        batch=options.batch,
-        engine=options.engine,
-        precision=options.precision,
-        threads=options.threads,
-        rows=str(options.rows),
-        column=options.column,
-    )
+    device, space = options.device["name"], options.space["name"]
+    target = command.take(Target, options, device=device, space=space, rows=str(options.rows))
     data = read_csv(options.rows, target, options.column, slice(options.first, options.past))
     fitted = registry.build(options.learner).fit(data)
     path = out if options.out else out.with_suffix(interface.suffix(fitted))

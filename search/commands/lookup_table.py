@@ -71,13 +71,8 @@ def main(options: Options, config: dict[str, Any]) -> None:
         files = built.save(out)
         comparison = ""
         if options.tests:
-            how = Adaptation(
-                samples=options.samples,
-                tests=options.tests,
-                seed=options.seed,
-                resolution=(sides[0], sides[-1]),
-                learner=registry.build(options.learner),
-            )
+            learner = registry.build(options.learner)
+            how = command.take(Adaptation, options, resolution=(sides[0], sides[-1]), learner=learner)
             adapted = adaptation.adapt(target, how, store=store, watch=watch)
             comparison = compare(built, adapted)
             artifact.write_text(out / "comparison.md", comparison + "\n")

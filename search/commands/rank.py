@@ -19,8 +19,6 @@ from supernet import registry
 from supernet.files import artifact
 from supernet.files.run_folder import RunFolder
 
-OWN = "search.ranking.model_table.Table"
-
 
 @command.options
 class Options:
@@ -54,7 +52,8 @@ def declaration(options: Options) -> dict[str, Any]:
     node = yaml.safe_load(path.read_text())
     if not isinstance(node, dict):
         raise ValueError(f"{path} must be a mapping with the keys model and axes")
-    return {"_target_": OWN, "title": options.csv.name, **node, "file": str(options.csv)}
+    table = "search.ranking.model_table.Table"
+    return {"_target_": table, "title": options.csv.name, **node, "file": str(options.csv)}
 
 
 @command.named("rank")

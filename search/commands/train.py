@@ -6,7 +6,6 @@ Distributed: `torchrun --nproc-per-node=2 -m scripts.train_supernet data=digits 
 from __future__ import annotations
 
 import os
-from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -42,7 +41,7 @@ class Options(Optimisation):
 def main(options: Options, config: dict[str, Any]) -> None:
     import torch
 
-    optimisation = Optimisation(**{f.name: getattr(options, f.name) for f in fields(Optimisation)})
+    optimisation = command.take(Optimisation, options)
     if options.out is None and int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ValueError("several processes need one run folder: give out=runs/NAME")
     out = command.run_folder(options.out, "train")

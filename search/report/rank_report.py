@@ -138,36 +138,20 @@ def draw(ranking: Ranking, title: str, path: Path) -> None:
         return
     wide = min(3, len(bands))
     tall = -(-len(bands) // wide)
-    figure, grid = plt.subplots(
-        tall, wide, figsize=(4.6 * wide, 3.8 * tall), layout="constrained", squeeze=False
-    )
+    size = (4.6 * wide, 3.8 * tall)
+    figure, grid = plt.subplots(tall, wide, figsize=size, layout="constrained", squeeze=False)
     order = np.argsort(ranking.main.probability)
     points = None
     for place, band in zip(grid.flat, bands, strict=False):
         y, x = band.axes
-        for level in LEVELS:
-            corners = band.levels[level]
-            place.step(
-                corners[:, 1],
-                corners[:, 0],
-                where="pre",
-                color="#0b6e8f",
-                linewidth=1.4 if level == LEVELS[1] else 0.7,
-                linestyle="-" if level == LEVELS[1] else "--",
-                label=f"reached in {level:g}% of draws",
-            )
-        points = place.scatter(
-            x.values[order],
-            y.values[order],
-            c=ranking.main.probability[order],
-            s=9,
-            cmap="viridis",
-            vmin=0,
-            vmax=1,
-        )
-        place.set(xlabel=label(x), ylabel=label(y))
-        place.set_xscale("log" if x.scale == "log" else "linear")
-        place.set_yscale("log" if y.scale == "log" else "linear")
+        for level, corners in band.levels.items():
+            style = {"linewidth": 1.4} if level == LEVELS[1] else {"linewidth": 0.7, "linestyle": "--"}
+            reached = f"reached in {level:g}% of draws"
+            place.step(corners[:, 1], corners[:, 0], where="pre", color="#0b6e8f", label=reached, **style)
+        colours = {"c": ranking.main.probability[order], "cmap": "viridis", "vmin": 0, "vmax": 1}
+        points = place.scatter(x.values[order], y.values[order], s=9, **colours)
+        scales = ["log" if axis.scale == "log" else "linear" for axis in (x, y)]
+        place.set(xlabel=label(x), ylabel=label(y), xscale=scales[0], yscale=scales[1])
         place.grid(alpha=0.25)
     for place in list(grid.flat)[len(bands) :]:
         place.remove()

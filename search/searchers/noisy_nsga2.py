@@ -24,7 +24,6 @@ HISTORY = 5000  # latest evaluations that the additive model is fitted on
 RIDGE = 1.0
 ROUNDS = 3  # of Cauchy weights
 EXACT = 1e-9  # misfit of a cost that the genes explain without rest
-Spread = NonNegativeFloat
 
 
 @dataclass(config=ConfigDict(extra="forbid"))
@@ -39,7 +38,7 @@ class NoisyNSGA2(NSGA2):
     """
 
     # relative standard deviation of an observed cost, one for all or one per objective
-    spread: Spread | tuple[Spread, ...] = 0.03
+    spread: NonNegativeFloat | tuple[NonNegativeFloat, ...] = 0.03
     # expected dominance depth, then crowding; probability: of being efficient, in place of crowding
     select: Literal["depth", "probability"] = "depth"
     denoise: bool = True  # pull costs to an additive model of the genes, as far as the noise asks for it
