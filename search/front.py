@@ -49,8 +49,8 @@ class FrontTable(Table):
     def limit_lines(self) -> list[str]:
         """How many members hold each limit."""
         return [
-            f"{name} limit {limit['limit']:g} {limit['unit']}: holds for {limit['holds']} of {limit['of']} "
-            f"at {limit['confidence']:.0%} confidence ({'lower' if limit['at_least'] else 'upper'} bound)"
+            f"{name} {'>=' if limit['at_least'] else '<='} {limit['limit']:g} {limit['unit']}: holds for "
+            f"{limit['holds']} of {limit['of']} at {limit['confidence']:.0%} confidence of the predictor"
             for name, limit in self.limits.items()
         ]
 

@@ -10,9 +10,7 @@ costs on paper says most of what there is to learn from 50 of them. a, s, b and 
 marginal likelihood times a prior that matters below some 100 rows.
 
 On OFA's released accuracy predictor (w1.2, 224 px, networks of all sizes) the RMSE in points of top-1
-after 50, 100, 200, 400 networks is .24, .21, .19, .16; without MACs and parameters .29, .24, .20, .17;
-with a group per letter and stage .25, .22, .19, .17; the kernel of `surrogates.accuracy`, made for 1,000
-rows, has .36, .24, .21, .19. Ordinal features beside the one-hot change nothing.
+after 50, 100, 200, 400 networks is .24, .21, .19, .16; without MACs and parameters .29, .24, .20, .17.
 """
 
 from __future__ import annotations

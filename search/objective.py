@@ -102,12 +102,11 @@ class Evaluator:
         """Costs (n, m) and total violation (n,) of canonical genomes."""
         costs = np.empty((len(genomes), len(self.objectives)))
         violation = np.zeros(len(genomes))
-        for j, objective in enumerate(self.objectives):
+        for j, objective in enumerate(self.asked):
             predicted = objective.of(genomes)
-            costs[:, j] = objective.cost(predicted.mean)
             violation += objective.violation(predicted)
-        for constraint in self.constraints:
-            violation += constraint.violation(constraint.of(genomes))
+            if j < len(self.objectives):
+                costs[:, j] = objective.cost(predicted.mean)
         return costs, violation
 
     def efficiency(self, space: SearchSpace, genomes: Genomes, *, draws: int, seed: int) -> Floats:
@@ -125,12 +124,10 @@ class Evaluator:
         """SHA-256 that identifies the models; a resumed run must match it. It covers the names, what is
         measured, and the predicted costs and violations of 64 fixed subnets."""
         costs, violation = self.predicted(space.sample(64, np.random.default_rng(0)))
-        digest = sha256(",".join(objective.name for objective in self.asked).encode())
-        for objective in self.asked:
-            if objective.measured is not None:
-                digest.update(f"{objective.measured} {objective.limit} {objective.confidence}".encode())
-        digest.update(costs.tobytes() + violation.tobytes())
-        return digest.hexdigest()
+        words = ",".join(one.name for one in self.asked) + "".join(
+            f"{one.measured} {one.limit} {one.confidence}" for one in self.asked if one.measured is not None
+        )
+        return sha256(words.encode() + costs.tobytes() + violation.tobytes()).hexdigest()
 
     @property
     def asked(self) -> tuple[Objective, ...]:
@@ -140,10 +137,8 @@ class Evaluator:
     @property
     def predicted(self) -> Evaluator:
         """Without what is measured: may be asked at will."""
-        return Evaluator(
-            tuple(objective for objective in self.objectives if objective.measured is None),
-            tuple(constraint for constraint in self.constraints if constraint.measured is None),
-        )
+        groups = (self.objectives, self.constraints)
+        return Evaluator(*(tuple(one for one in group if one.measured is None) for group in groups))
 
     @property
     def measures(self) -> bool:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -88,12 +88,8 @@ class Search:
             self._prepare()
             sinks = [Jsonl(self.out / EVENTS, "generation"), *self.sinks]
             try:
-                facts = {
-                    "objectives": list(self._archive.objectives),
-                    "budget": self.budget,
-                    "seed": self.seed,
-                    "environment": environment,
-                }
+                facts = {"objectives": list(self._archive.objectives), "budget": self.budget}
+                facts |= {"seed": self.seed, "environment": environment}
                 for sink in sinks:
                     sink.start(facts, self._history)
                 self._loop(sinks)
@@ -253,11 +249,8 @@ def _stop_requests() -> Iterator[list[int]]:
         received.append(number)
         signal.signal(number, before[number])
 
-    try:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            before[int(number)] = signal.signal(number, handle)
-    except ValueError:  # not in the main thread: no signals to handle
-        before.clear()
+    with suppress(ValueError):  # not in the main thread: no signals to handle
+        before.update({number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)})
     try:
         yield received
     finally:

@@ -11,7 +11,6 @@ import numpy as np
 
 from latency.predictors.by_precision import ByPrecision
 from latency.predictors.interface import LatencyModel
-from search.front import FrontTable
 from search.models import Models
 from search.report import page
 from search.result import Result
@@ -33,12 +32,19 @@ def render(result: Result, config: Mapping[str, Any], environment: Mapping[str, 
         "plots": _plots(result),
         "history": _history(result.history),
     }
+    figures = {
+        "architectures on the front": f"{len(table):,}",
+        "evaluated": f"{summary['evaluations']:,}",
+        "hypervolume": f"{summary['hypervolume']:.4f}",
+        "seconds of search": f"{summary['loop_seconds']:.1f}",
+    }
+    knee = f"<code>{html.escape(str(summary['knee']))}</code><span>the knee of the front</span>"
     where = models.latency.target if models.latency is not None else None
     reference = (f"{name} {value:.4g}" for name, value in summary["hypervolume_reference"].items())
     parts = {
         "TITLE": html.escape(f"{models.space.name} on {where.name}" if where else models.space.name),
         "SUBTITLE": html.escape(str(where) if where else "no target: no latency was asked for"),
-        "CARDS": _cards(summary, table),
+        "CARDS": f"{page.cards(figures)}<div class='card wide'>{knee}</div>",
         "LIMITS": page.items(table.limit_lines()) if table.limits else "<p>No limits were set.</p>",
         "VERIFICATION": _verification(result),
         "MODELS": _models(models),
@@ -81,17 +87,6 @@ def _history(history: Sequence[Mapping[str, float]]) -> dict[str, list[float]]:
     return {key: rounded([row[key] for row in kept], 6) for key in ("evaluations", "hypervolume")}
 
 
-def _cards(summary: Mapping[str, Any], table: FrontTable) -> str:
-    figures = {
-        "architectures on the front": f"{len(table):,}",
-        "evaluated": f"{summary['evaluations']:,}",
-        "hypervolume": f"{summary['hypervolume']:.4f}",
-        "seconds of search": f"{summary['loop_seconds']:.1f}",
-    }
-    knee = f"<code>{html.escape(str(summary['knee']))}</code><span>the knee of the front</span>"
-    return f"{page.cards(figures)}<div class='card wide'>{knee}</div>"
-
-
 def _verification(result: Result) -> str:
     """What measuring the front showed; the plot is drawn by the page."""
     if result.verified is not None:
@@ -103,7 +98,11 @@ def _verification(result: Result) -> str:
 
 def _models(models: Models) -> str:
     """Which predictors were used, where they are from, and how good they are."""
-    sections = {title: _latency_facts(latency) for title, latency in _latencies(models.latency)}
+    latency: Any = models.latency
+    parts = {"Latency": latency} if latency is not None else {}
+    if isinstance(latency, ByPrecision):
+        parts = {"Latency in fp32": latency.fp32, "Latency in int8": latency.int8}
+    sections = {title: _latency_facts(part) for title, part in parts.items()}
     if models.accuracy is not None:
         how = "fitted for" if models.accuracy.measured is None else "measured in the supernet"
         sections["Accuracy"] = {how: models.accuracy.space, **models.accuracy.facts}
@@ -123,13 +122,6 @@ def _models(models: Models) -> str:
         }
     shown = (f"<h3>{title}</h3>{page.definitions(facts)}" for title, facts in sections.items())
     return "".join(shown) or "<p>None.</p>"
-
-
-def _latencies(latency: LatencyModel | None) -> list[tuple[str, LatencyModel]]:
-    """Titles and predictors of the sections on latency."""
-    if isinstance(latency, ByPrecision):
-        return [("Latency in fp32", latency.fp32), ("Latency in int8", latency.int8)]
-    return [] if latency is None else [("Latency", latency)]
 
 
 def _latency_facts(latency: LatencyModel) -> dict[str, Any]:

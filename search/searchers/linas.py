@@ -47,9 +47,7 @@ class LINAS(Stateless):
     which, or none is measured).
 
     Hypervolume after 50 and 200 evaluations (benchmarks/linas.py --validation, 6 seeds): .763, .869 (NSGA-II
-    has .617, .695, and .748 after 500); with a random first batch .726, .849; with MACs predicted too .754,
-    .851; choosing by expected costs in place of draws .759, .840; in batches of 5 or 50 .765, .853 or .705,
-    .832; with 20 generations .752, .845, with 100 .754, .855. Their standard errors are .004 to .011.
+    has .617, .695), with standard errors of .004 to .011. Other batches and generations end lower.
     """
 
     batch: PositiveInt = 10  # proposed between two fits of the predictors

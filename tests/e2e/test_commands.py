@@ -31,7 +31,7 @@ def test_search_prints_a_front_and_writes_a_report(tmp_path):
     names = re.findall(r"ofa_mbv3_w1\.2 r\d+ d\S+ k\S+ e\S+ ft\d+", out)
     assert len(names) >= 10
     assert get_space("ofa_mbv3_w1.2").is_canonical(get_space("ofa_mbv3_w1.2").parse(names))
-    assert re.search(r"latency_ms limit 25 ms: holds for (\d+) of \1 at 90% confidence", out)
+    assert re.search(r"latency_ms <= 25 ms: holds for (\d+) of \1 at 90% confidence", out)
     files = {path.name for path in (tmp_path / "run").iterdir()}
     assert {
         "front.csv",

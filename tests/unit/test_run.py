@@ -251,7 +251,7 @@ def test_objectives_of_your_own_go_through_a_whole_run(tmp_path):
     assert {row["steps_limit_holds"] for row in rows} == {"True"}
     report = (tmp_path / "a" / "report.html").read_text()
     assert "steps (layers)" in report
-    assert "steps \u2265 12 layers" in report
+    assert "steps &gt;= 12 layers" in report
     ranked = SearchRun(folder=tmp_path / "a").models()
     assert [(axis.name, axis.unit, axis.maximize) for axis in ranked.axes] == [
         ("steps", "layers", True),
