@@ -71,11 +71,10 @@ def fit_latency(options: Options, out: Path) -> tuple[str, float]:
 
 
 def fit_accuracy(options: Options, out: Path) -> tuple[str, float]:
-    space, column = get_space(options.space["name"]), options.column
+    space = get_space(options.space["name"])
     columns = tables.select(tables.read_columns(options.rows), slice(options.first, options.past))
-    if column not in columns:
-        raise registry.unknown_name(f"column of {options.rows}", column, list(columns))
-    genomes, top1 = space.encode(columns), tables.percent(columns[column]) / 100
+    top1 = tables.percent(tables.column(columns, options.column, options.rows)) / 100
+    genomes = space.encode(columns)
     curve = accuracy_fit.sample_curve(space, genomes, top1, options.curve, seeds=options.curve_seeds)
     fitted = accuracy_fit.fit(space, genomes, top1)
     # What fine-tuning gains is published for ImageNet only; elsewhere its epochs get no effect.

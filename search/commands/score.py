@@ -42,9 +42,7 @@ def score(name: str, rows: Path, column: str, first: int, past: int | None) -> d
     if kind == accuracy.KIND or name in registry.names("accuracy"):
         surrogate = accuracy.load(name)
         columns = tables.select(tables.read_columns(rows), part)
-        if column not in columns:
-            raise registry.unknown_name(f"column of {rows}", column, list(columns))
-        points = tables.percent(columns[column])
+        points = tables.percent(tables.column(columns, column, rows))
         predicted = surrogate.predict(get_space(surrogate.space).encode(columns))
         return scores(predicted.scaled(100), points)
     predictor = catalogue.find(name)

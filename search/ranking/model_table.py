@@ -19,9 +19,8 @@ from search.noisy_axis import NoisyAxis, Normal, Repeats, Scale, off_scale, on_s
 from search.ranking.efficiency import Comparison
 from supernet.arrays import Floats, Ints
 from supernet.files import tables
-from supernet.files.tables import Columns
+from supernet.files.tables import Columns, column
 from supernet.options import options
-from supernet.registry import unknown_name
 
 PRIOR_REPEATS = 4  # a model's own spread is pulled towards that of all models as if these were its repeats
 
@@ -111,9 +110,9 @@ class Table:
         columns = self._read(self.file)
         columns = tables.select(columns, _matching(columns, self.where, self.file))
         if self.equal:
-            first, second = (_column(columns, name, self.file) for name in self.equal)
+            first, second = (column(columns, name, self.file) for name in self.equal)
             columns = tables.select(columns, first == second)
-        names = [str(name) for name in _column(columns, self.model, self.file)]
+        names = [str(name) for name in column(columns, self.model, self.file)]
         if not names:
             raise ValueError(f"{self.file} has no rows with where={self.where}, equal={self.equal}")
         runs = self._read(self.runs) if self.runs else {}
@@ -152,7 +151,7 @@ class Table:
         values = values / 100 if in_percent else values
         owner = np.arange(len(values))
         if axis.error_of is not None:
-            owner = np.unique(_column(columns, axis.error_of, self.file), return_inverse=True)[1].ravel()
+            owner = np.unique(column(columns, axis.error_of, self.file), return_inverse=True)[1].ravel()
         unit = "fraction" if in_percent else axis.unit
         middle = np.nanmedian(values, axis=1)
         about = NoisyAxis(axis.name, axis.better == "higher", axis.scale, middle, (), unit, axis.source)
@@ -228,7 +227,7 @@ def _joined(runs: Runs, columns: Columns, table: Columns, join: Sequence[str], f
 
 
 def _keys(columns: Columns, names: Sequence[str], file: str) -> list[tuple[object, ...]]:
-    return list(zip(*(_column(columns, name, file).tolist() for name in names), strict=True))
+    return list(zip(*(column(columns, name, file).tolist() for name in names), strict=True))
 
 
 def _numbered(keys: Sequence[tuple[object, ...]]) -> list[tuple[object, ...]]:
@@ -240,19 +239,13 @@ def _numbered(keys: Sequence[tuple[object, ...]]) -> list[tuple[object, ...]]:
 def _matching(columns: Columns, where: Mapping[str, str | float], file: str) -> NDArray[np.bool_]:
     keep = np.ones(len(next(iter(columns.values()))), bool)
     for name, value in where.items():
-        keep &= _column(columns, name, file) == value
+        keep &= column(columns, name, file) == value
     return keep
-
-
-def _column(columns: Columns, name: str, file: str) -> NDArray[np.generic]:
-    if name not in columns:
-        raise unknown_name(f"column of {file}", name, columns)
-    return columns[name]
 
 
 def _numbers(columns: Columns, name: str, file: str) -> Floats:
     """(n,) numbers, NaN for empty cells."""
-    values = _column(columns, name, file)
+    values = column(columns, name, file)
     if values.dtype.kind != "f":
         raise ValueError(f"column {name} of {file} holds text, not numbers")
     if np.isinf(values).any():

@@ -17,6 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from supernet.registry import unknown_name
+
 Columns = dict[str, NDArray[Any]]
 
 
@@ -50,6 +52,13 @@ def _typed(cells: tuple[str, ...]) -> NDArray[Any]:
 
 def select(columns: Columns, keep: NDArray[Any] | slice) -> Columns:
     return {name: values[keep] for name, values in columns.items()}
+
+
+def column(columns: Columns, name: str, file: str | Path) -> NDArray[Any]:
+    """The column of that name; ValueError with the nearest name of the file where there is none."""
+    if name not in columns:
+        raise unknown_name(f"column of {file}", name, columns)
+    return columns[name]
 
 
 def data_dir(path: str | None = None) -> Path:
