@@ -28,7 +28,6 @@ from supernet.prediction import Prediction
 from supernet.space import SearchSpace
 
 MOST_FITTED = 200  # rows that hyper-parameters are fitted on; all rows are known to the predictions
-ITERATIONS = 30
 SIZES = ("macs", "params")
 BOUND = 6.0  # hyper-parameters stay within these logarithms of the prior's middle
 
@@ -124,14 +123,8 @@ def fit(space: SearchSpace, genomes: Genomes, values: Floats) -> GaussianProcess
     rows, group = inputs(genomes), inputs.groups()
     some = np.unique(np.linspace(0, len(rows) - 1, min(len(rows), MOST_FITTED)).round().astype(np.int64))
     kernel, prior = grouped_kernel(rows[some], group)
-    theta = gaussian.most_likely(
-        kernel,
-        target[some],
-        prior[0],
-        bounds=[(value - BOUND, value + BOUND) for value in prior[0]],
-        iterations=ITERATIONS,
-        prior=prior,
-    )
+    bounds = [(value - BOUND, value + BOUND) for value in prior[0]]
+    theta = gaussian.most_likely(kernel, target[some], prior[0], bounds=bounds, iterations=30, prior=prior)
     log_a, log_s = np.split(theta[:-2], 2)
     pull, reach = np.exp(log_a)[group], np.exp(log_s / 2)[group]
     bend, noise = (float(np.exp(2 * value)) for value in theta[-2:])
@@ -164,10 +157,8 @@ def grouped_kernel(x: Floats, group: Ints) -> tuple[Kernel, tuple[Floats, Floats
     squares = np.einsum("gii->gi", grams)
     apart = np.maximum(squares[:, :, None] + squares[:, None, :] - 2 * grams, 0)
     typical = np.array([np.median(one[one > 1e-9]) if (one > 1e-9).any() else 1.0 for one in apart])
-    middle = np.concatenate(
-        [np.full(groups, np.log(0.2)), np.log(0.3 / typical / groups), [np.log(0.7), np.log(0.1)]]
-    )
-    spread = np.concatenate([np.full(groups, 1.0), np.full(groups, 1.5), [1.0, 1.0]])
+    middle = np.log(np.concatenate([np.full(groups, 0.2), 0.3 / typical / groups, [0.7, 0.1]]))
+    spread = np.repeat([1.0, 1.5, 1.0], [groups, groups, 2])
 
     def kernel(theta: Floats) -> tuple[Floats, Callable[[Floats], Floats]]:
         a2, s = np.exp(2 * theta[:groups]), np.exp(theta[groups:-1])

@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 
 from latency.measuring import session, summary
-from latency.measuring.session import Watcher
 from latency.measuring.store import Store
 from latency.predictors.by_precision import ByPrecision
 from latency.predictors.interface import LatencyModel
@@ -65,14 +64,14 @@ class Verification:
 Verifier = Callable[[Problem, Archive, FrontTable], Verification]
 
 
-def verifier(store: Store, count: int, watch: Watcher | None = None) -> Verifier:
+def verifier(store: Store, count: int) -> Verifier:
     """Measures about `count` networks of a front, at even ranks of latency, extremes and knee included."""
     if count < 1:
         raise ValueError(f"verify={count} must be at least 1 network; verify=0 turns it off")
 
     def verify(problem: Problem, archive: Archive, table: FrontTable) -> Verification:
         rows = archive.front()
-        parts, failed = _parts(problem, archive.genomes[rows], table.knee, count, store, watch)
+        parts, failed = _parts(problem, archive.genomes[rows], table.knee, count, store)
         ms, iqr = np.full((2, len(rows)), np.nan)
         for part in parts:
             ms[part.rows], iqr[part.rows] = part.ms, part.iqr
@@ -136,7 +135,7 @@ class _Part:
 
 
 def _parts(
-    problem: Problem, genomes: Genomes, knee: int, count: int, store: Store, watch: Watcher | None
+    problem: Problem, genomes: Genomes, knee: int, count: int, store: Store
 ) -> tuple[list[_Part], dict[str, str]]:
     """Measure about `count` networks of the front, at least one of each precision on it, which has its own
     sitting. Returns what was measured and, by sitting or network, why the others failed.
@@ -161,7 +160,7 @@ def _parts(
         must = int(owner[rows.searchsorted(knee)]) if mine[knee] else None
         picked = _spread(expected.mean, share, must=must)
         try:
-            timed = session.measure(target, networks[picked], store=store, watch=watch)
+            timed = session.measure(target, networks[picked], store=store)
         except ValueError as error:
             failed[f"all of {target.precision}"] = str(error)
             continue

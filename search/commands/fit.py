@@ -27,7 +27,6 @@ from supernet.space import get_space
 from supernet.surrogates import accuracy, accuracy_fit
 
 IMAGENET_CLASSES = 1000
-LISTED = 10  # jobs of a multirun
 FOUND = "fit.json"
 
 
@@ -58,11 +57,10 @@ def fit_latency(options: Options, out: Path) -> tuple[str, float]:
     target = command.take(Target, options, device=device, space=space, rows=str(options.rows))
     data = read_csv(options.rows, target, options.column, slice(options.first, options.past))
     fitted = registry.build(options.learner).fit(data)
-    path = out if options.out else out.with_suffix(interface.suffix(fitted))
-    if path.suffix != interface.suffix(fitted):
-        raise ValueError(
-            f"out={path}: a {fitted.facts['method']} predictor is a {interface.suffix(fitted)} file"
-        )
+    suffix = interface.suffix(fitted)
+    path = out if options.out else out.with_suffix(suffix)
+    if path.suffix != suffix:
+        raise ValueError(f"out={path}: a {fitted.facts['method']} predictor is a {suffix} file")
     fitted.save(path)
     error = fitted.facts.get("left_out_mape", 100 * fitted.relative_std)
     what = "left-out MAPE" if "left_out_mape" in fitted.facts else "standard deviation"
@@ -119,5 +117,5 @@ class Ranking(Callback):
     def on_multirun_end(self, config: Any, **_: Any) -> None:
         folder = Path(config.hydra.sweep.dir)
         jobs = [json.loads(path.read_text()) for path in folder.glob(f"*/{FOUND}")]
-        for job in sorted(jobs, key=lambda job: job["error"])[:LISTED]:
+        for job in sorted(jobs, key=lambda job: job["error"])[:10]:
             print(f"{job['error']:8.4g}  {' '.join(job['options'])}")

@@ -105,17 +105,15 @@ def main(options: Options, config: dict[str, Any]) -> None:
         print(f"{target.name}: {target}")
         for _ in range(options.sittings):
             with Console().status("starting") as status:
-                sitting = session.measure(
-                    target, genomes, store=store, seconds=options.seconds, watch=command.watcher(status)
-                )
+                watch, seconds = command.watcher(status), options.seconds
+                sitting = session.measure(target, genomes, store=store, seconds=seconds, watch=watch)
             sittings.append(sitting)
             print(f"{len(sitting.data)} subnets in {sitting.seconds:.0f} s, {len(sitting.failed)} failed")
             for name, reason in sitting.failed.items():
                 print(f"failed: {name}: {reason}")
     last = sittings[-1].data
-    for name, ms, spread in zip(
-        get_space(target.space).format(last.genomes), last.ms, last.spread_ms, strict=True
-    ):
+    names = get_space(target.space).format(last.genomes)
+    for name, ms, spread in zip(names, last.ms, last.spread_ms, strict=True):
         print(f"{ms:9.3f} ms  (iqr {spread:.3f})  {name}")
     if len(sittings) > 1:
         print(repeatability(sittings[0], sittings[-1]))

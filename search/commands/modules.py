@@ -50,9 +50,8 @@ def by_scheme(fits: Fits) -> Table:
     """Test scores of each model used everywhere and of the selection."""
     heads = ("scheme", "accuracy %", "R2", "MAPE %", "ms / 100 of each kind", "KB")
     schemes = sorted(fits.schemes().items(), key=lambda item: item[0] == AUTO)
-    return Table.from_rows(
-        heads, ((name, s.accuracy, s.r2, s.mape, s.ms, round(s.bytes / 1e3)) for name, s in schemes)
-    )
+    rows = ((name, s.accuracy, s.r2, s.mape, s.ms, round(s.bytes / 1e3)) for name, s in schemes)
+    return Table.from_rows(heads, rows)
 
 
 def by_module(fits: Fits, chosen: Selection) -> Table:

@@ -23,16 +23,15 @@ from numpy.typing import NDArray
 
 from search import pareto
 from search.noisy_axis import NoisyAxis
+from search.pareto import Mask
 from supernet.arrays import Floats, Ints
 from supernet.registry import unknown_name
 
 DRAWS = 10_000
 TOLERANCE = 0.005  # of the standard error of a relative efficiency, at which drawing stops
 CHECKED_EVERY = 1000  # draws
-INTERVAL = (0.05, 0.95)  # of the rank
 INTERVAL_DRAWS = 1000  # that the interval is taken from, so that memory stays O(n)
 BLOCK = 500_000  # values of one axis drawn at a time, and pairs compared at a time
-Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, eq=False)
@@ -176,7 +175,7 @@ class _Tally:
         probability = _counts(packed, len(models)) / draws
         relative, relative_error = _relative(packed, len(models))
         smoothed = (probability * draws + 1) / (draws + 2)
-        low, high = np.quantile(np.array(self.ranks), INTERVAL, axis=0, method="nearest")
+        low, high = np.quantile(np.array(self.ranks), (0.05, 0.95), axis=0, method="nearest")
         mean = self.depth / draws
         nominal = pareto.ranks(models.costs)
         return Efficiency(

@@ -129,10 +129,8 @@ class Ranking:
             ("off the frontier without noise, but probably on it", np.flatnonzero(~main.on_front & likely)),
         ):
             if len(rows):
-                shown = ", ".join(
-                    f"{self.models.names[row]} ({main.probability[row]:.2f})" for row in rows[:8]
-                )
-                lines.append(f"{len(rows)} {what}: {shown}{', ..' if len(rows) > 8 else ''}")
+                names = [f"{self.models.names[row]} ({main.probability[row]:.2f})" for row in rows[:8]]
+                lines.append(f"{len(rows)} {what}: {', '.join(names)}{', ..' if len(rows) > 8 else ''}")
         for name, view in list(self.views.items())[1:]:
             lines.append(f"{name} ({', '.join(view.axes)}): {compare(main, view)} as the main ranking")
         if self.devices is not None and len(self.devices.of) > 1:

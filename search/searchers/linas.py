@@ -162,14 +162,9 @@ def choose(draws: Floats, costs: Floats, reference: Floats) -> Ints:
         there = np.concatenate([front, drawn[picked]])
         ahead = pareto.is_front(np.concatenate([there, drawn]))[len(there) :]  # no other one adds more
         ahead[picked] = False
-        gains = [
-            pareto.hypervolume(np.concatenate([there, drawn[[i]]]), reference) for i in np.flatnonzero(ahead)
-        ]
-        left = (
-            np.flatnonzero(ahead)[np.argmax(gains)]
-            if gains
-            else np.setdiff1d(np.arange(len(drawn)), picked)[0]
-        )
+        rows = np.flatnonzero(ahead)
+        gains = [pareto.hypervolume(np.concatenate([there, drawn[[i]]]), reference) for i in rows]
+        left = rows[np.argmax(gains)] if gains else np.setdiff1d(np.arange(len(drawn)), picked)[0]
         picked.append(int(left))
     return np.array(picked, np.int64)
 
