@@ -42,7 +42,7 @@ from latency.descriptors import KnownDevice, specification
 from latency.predictors.additive import Additive
 from latency.predictors.ensemble import Ensemble, denoised
 from latency.predictors.maple import Maple, Strengths, likeliest
-from latency.predictors.sources import Source, sources_of
+from latency.predictors.sources import Source
 from latency.predictors.transfer import Transfer
 from latency.zoo import devices
 from supernet import footprint
@@ -89,7 +89,7 @@ def _own(setting: Setting) -> Iterator[Row]:
     space = get_space(next(iter(measured.values()))[0].target.space)
     sides = space.column(np.concatenate([data.genomes for data, _ in measured.values()]), "r")
     transfer = Transfer(resolutions=(int(sides.min()), int(sides.max())))
-    shipped = sources_of(space)
+    shipped = transfer.sources(space)
     fitted = {}
     for name, (data, _) in measured.items():
         predictor = transfer.fit_from(shipped, data)
