@@ -8,15 +8,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from pydantic import ConfigDict, Field
-from pydantic import dataclasses as pydantic
+from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 
 from supernet.arrays import Floats, Rng
 from supernet.files.artifact import Arrays
+from supernet.options import FractionBelowOne, options
 
 Singles = NDArray[np.float32]
 CHUNK = 4096  # rows at a time: their activations stay in the cache
@@ -96,7 +96,7 @@ class Mlp:
         return cls(layers)
 
 
-@pydantic.dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+@options
 class Training:
     """How a network is trained.
 
@@ -104,12 +104,12 @@ class Training:
     validation loss end the training; without validation rows all `epochs` are run.
     """
 
-    epochs: Annotated[int, Field(ge=1)] = 60
-    batch: Annotated[int, Field(ge=1)] = 64
-    learning_rate: Annotated[float, Field(gt=0)] = 4e-3
-    weight_decay: Annotated[float, Field(ge=0)] = 1e-2
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0  # of SGD
+    epochs: PositiveInt = 60
+    batch: PositiveInt = 64
+    learning_rate: PositiveFloat = 4e-3
+    weight_decay: NonNegativeFloat = 1e-2
+    momentum: FractionBelowOne = 0.0  # of SGD
     loss: Literal["rmse", "mse", "l1"] = "l1"
     optimiser: Literal["sgd", "adamw"] = "adamw"
     schedule: Literal["constant", "cosine"] = "cosine"
-    patience: Annotated[int, Field(ge=1)] | None = None
+    patience: PositiveInt | None = None

@@ -11,19 +11,6 @@ from supernet.arrays import Floats
 from supernet.files.tables import Table
 from supernet.prediction import Prediction
 
-KEYS = (
-    "n",
-    "mae",
-    "rmse",
-    "mape",
-    "median_ape",
-    "within_5",
-    "within_10",
-    "spearman",
-    "kendall",
-    "coverage_90",
-)
-
 
 def scores(predicted: Prediction, measured: Floats) -> dict[str, float]:
     """Errors in the unit of `measured`; mape, median_ape, within_* and coverage_90 in percent; ranks in [-1,
@@ -58,5 +45,5 @@ def scores(predicted: Prediction, measured: Floats) -> dict[str, float]:
 def markdown(rows: Mapping[str, Mapping[str, float]], first: str = "predictor") -> str:
     """A Markdown table, one line per named score."""
     columns: dict[str, list[Any]] = {first: list(rows)}
-    columns |= {key: [row[key] for row in rows.values()] for key in KEYS}
+    columns |= {key: [row[key] for row in rows.values()] for key in next(iter(rows.values()))}
     return Table(columns | {"n": [round(n) for n in columns["n"]]}).markdown()

@@ -3,21 +3,21 @@ machine."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import ConfigDict, Field
-from pydantic.dataclasses import dataclass
+from pydantic import PositiveInt
 
 from supernet import device
 from supernet.device import Device
 from supernet.device import get as data_sheet
+from supernet.options import Fraction, options
 from supernet.registry import names
 from supernet.space import get_space
 
 Limit = Literal["sse41", "avx", "avx2", "avx512"]  # instruction sets that an engine may be held to
 
 
-@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+@options
 class Target:
     """Device x engine x precision x batch x threads, and the search space whose networks were timed on it.
 
@@ -31,10 +31,10 @@ class Target:
     name: str
     device: str | Device
     space: str
-    batch: Annotated[int, Field(ge=1)] = 1
+    batch: PositiveInt = 1
     engine: str = "not stated"
     precision: str = "fp32"
-    threads: Annotated[int, Field(ge=1)] | None = None
+    threads: PositiveInt | None = None
     method: str = "additive"
     rows: str = ""
     column: str = ""
@@ -44,7 +44,7 @@ class Target:
     licence: str = ""
     note: str = ""
     isa: Limit | None = None
-    utilisation: Annotated[float, Field(ge=0, le=1)] = 0.0
+    utilisation: Fraction = 0.0
 
     def __post_init__(self) -> None:
         if isinstance(self.device, str):

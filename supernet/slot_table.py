@@ -82,6 +82,13 @@ def shape_of(space: SearchSpace) -> tuple[int, int, int]:
     return resolution_count(space), len(space.slots), space.slot_radix[1]
 
 
+def gene_levels(space: SearchSpace, slot: int) -> Ints:
+    """(genes of the slot, C) the level of each of its genes in each slot code; 0 where it is absent."""
+    radix = space.levels[list(space.slots[slot])] + 1
+    step = np.cumprod([1, *radix[:-1]])
+    return np.asarray(np.arange(space.slot_radix[1]) // step[:, None] % radix[:, None])
+
+
 def combine(tables: Iterable[tuple[float, SlotTable]]) -> SlotTable:
     """The table of a weighted sum of costs."""
     weighted = list(tables)

@@ -13,12 +13,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ConfigDict, Field
-from pydantic.dataclasses import dataclass
+from pydantic import PositiveFloat, PositiveInt
 
 from latency.conformal import mape
 from latency.data import LatencyData, held_out
@@ -26,6 +24,7 @@ from latency.predictors.slots import SlotLatency
 from supernet import slot_table
 from supernet.arrays import Floats, Ints
 from supernet.fits import folds, robust
+from supernet.options import options
 from supernet.slot_table import SlotTable
 from supernet.space import SearchSpace, get_space
 
@@ -33,15 +32,15 @@ RIDGES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 FOLDS = 5
 
 
-@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+@options
 class Additive:
     """With `ridge` None the best of RIDGES on the `validation` rows (first, past the last) is taken.
 
     Without `validation` every fifth row judges.
     """
 
-    ridge: Annotated[float, Field(gt=0)] | None = None
-    rounds: Annotated[int, Field(ge=1)] = 8  # of re-weighting; the weights settle after 5
+    ridge: PositiveFloat | None = None
+    rounds: PositiveInt = 8  # of re-weighting; the weights settle after 5
     validation: tuple[int, int] | None = None
 
     def fit(self, data: LatencyData) -> SlotLatency:

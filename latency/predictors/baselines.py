@@ -6,11 +6,9 @@ Letters: n measurements, R resolutions, S slots, C slot codes.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated
 
 import numpy as np
-from pydantic import ConfigDict, Field
-from pydantic.dataclasses import dataclass
+from pydantic import PositiveFloat
 
 from latency.conformal import mape, relative_std
 from latency.data import LatencyData
@@ -19,6 +17,7 @@ from latency.predictors.sources import Source
 from supernet import footprint, slot_table
 from supernet.arrays import Floats, Genomes, Ints
 from supernet.fits import folds
+from supernet.options import options
 from supernet.prediction import Prediction
 from supernet.slot_table import SlotTable
 from supernet.space import SearchSpace, get_space
@@ -26,7 +25,7 @@ from supernet.space import SearchSpace, get_space
 FOLDS = 5
 
 
-@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+@options
 class Constant:
     """The mean of the measurements, whatever the network."""
 
@@ -39,7 +38,7 @@ class Constant:
         return _predictor("constant", data, table, left_out)
 
 
-@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+@options
 class OperatorTable:
     """The latency predictor of ProxylessNAS (arXiv 1812.00332), S1's comparison: a time per operator, summed.
 
@@ -49,7 +48,7 @@ class OperatorTable:
     latency, because a hundred networks do not determine a hundred times.
     """
 
-    ridge: Annotated[float, Field(gt=0)] = 1e-3
+    ridge: PositiveFloat = 1e-3
 
     def fit(self, data: LatencyData) -> SlotLatency:
         """The table of the target; ValueError for fewer than 5 networks."""

@@ -17,28 +17,25 @@ Letters: n samples, o others, d sources, F families of features, J features of a
 3. Their average, weighted by the inverse fourth power of the root mean square of left-out residuals.
 
 In milliseconds because the latency of a network is a sum. Chosen on the validation devices of HELP's splits
-and on its training devices left out in turn (13 per space, N=10): on NAS-Bench-201 logarithms cost .007 of
-Spearman and an RBF kernel over the sources .001 to .003 (on FBNet logarithms change nothing); the process
-alone loses up to .003 there and .01 on FBNet, the mix alone .01 to .03 on both. Everything is a slot table,
-so the average is one as well. Known devices are *denoised* first: `denoised` fits their measurements with
-slots and genes.
+and on its training devices left out in turn (13 per space, N=10): there the process alone loses up to .01 of
+Spearman, the mix alone .01 to .03. Everything is a slot table, so the average is one as well. Known devices
+are *denoised* first: `denoised` fits their measurements with slots and genes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass as plain_dataclass
+from dataclasses import dataclass
 from itertools import product
 from typing import Annotated
 
 import numpy as np
-from pydantic import ConfigDict, Field
-from pydantic.dataclasses import dataclass
+from pydantic import Field, NonNegativeFloat, NonNegativeInt
 
 from latency import conformal
 from latency.data import LatencyData
 from latency.predictors import sampling
-from latency.predictors.interface import space_of
+from latency.predictors.interface import check_samples, space_of
 from latency.predictors.slots import SlotLatency
 from latency.predictors.sources import Source, common_resolutions, sources_of
 from latency.predictors.transfer import FOLDS
@@ -46,6 +43,7 @@ from latency.target import Target
 from supernet import footprint, slot_table
 from supernet.arrays import Floats, Genomes, Ints
 from supernet.fits import folds, robust
+from supernet.options import options
 from supernet.prediction import Prediction
 from supernet.slot_table import SlotTable
 from supernet.space import SearchSpace, get_space
@@ -63,7 +61,7 @@ DENOISING = (1e-4, 3e-4, 1e-3, 3e-3, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)  # no
 ROBUST_ROUNDS = 3
 
 
-@plain_dataclass(frozen=True, eq=False, kw_only=True)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class EnsembleLatency(SlotLatency):
     """A slot table whose deviation is the same for all networks: `relative_std` times the mean sample.
 
@@ -81,30 +79,22 @@ class EnsembleLatency(SlotLatency):
 
     def adapt(self, data: LatencyData) -> EnsembleLatency:
         """The predictor of another device of the same space: its samples, and this one as the only source."""
-        if data.target.space != self.target.space:
-            raise ValueError(
-                f"samples of {data.target.space} cannot adapt a predictor of {self.target.space}"
-            )
+        check_samples(data, self.target, MIN_SAMPLES)
         itself = Source(self.target.name, self.table, self.resolutions, self.target)
         return Ensemble().fit_from([itself], data)
 
 
-Strengths = Annotated[tuple[Annotated[float, Field(ge=0)], ...], Field(min_length=1)]
+Strengths = Annotated[tuple[NonNegativeFloat, ...], Field(min_length=1)]
 
 
-@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+@options
 class Ensemble:
-    """`counts`, `footprints` and `parts` are the strengths averaged over, in units of that of the known
-    devices.
+    """The learner. Strengths are those that the fit averages over, in units of that of the known devices."""
 
-    `rounds` of re-weighting; `resolutions` leaves out sources that do not cover them, `without` by name.
-    """
-
-    # strengths averaged over, in units of that of the known devices
     counts: Strengths = (0.01, 0.03, 0.1, 0.3)
     footprints: Strengths = (0.01, 0.1, 1.0)
     parts: Strengths = (0.03,)
-    rounds: Annotated[int, Field(ge=0)] = 1  # of re-weighting samples
+    rounds: NonNegativeInt = 1  # of re-weighting samples
     # [lowest,highest]: leave out sources that do not cover these input sides
     resolutions: tuple[int, int] | None = None
     without: tuple[str, ...] = ()  # sources to leave out, by name
@@ -168,8 +158,7 @@ class Ensemble:
     def choose(self, space: SearchSpace, known: Sequence[Source], genomes: Genomes, n: int) -> Ints:
         """(n,) rows of a pool of genomes: those whose measurement tells most about all others.
 
-        Greedy variance reduction under the prior of the fit. With the sources' RBF kernel of
-        `sampling.choose` the fit is .002 to .007 Spearman worse on NAS-Bench-201, on FBNet .05.
+        Greedy variance reduction under the prior of the fit, better here than that of `sampling.choose`.
         """
         if not 1 <= n <= len(genomes):
             raise ValueError(
@@ -217,7 +206,7 @@ def _mix(seen: Floats, ms: Floats) -> Floats:
     return np.asarray(weights)
 
 
-@plain_dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Values:
     """Features of n networks: (n, J) of each family of tables, and the (n, S) slot codes."""
 
@@ -232,7 +221,7 @@ class Values:
         return np.stack([*inner, shared])
 
 
-@plain_dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Features:
     """The standardised features of a space and some sources; see the module's list of families."""
 
@@ -271,9 +260,7 @@ class Features:
         resolutions, (_, codes) = slot_table.resolution_count(self.space), self.space.slot_radix
         slots = len(self.space.slots)
         cells = np.zeros((slots, codes))
-        np.add.at(
-            cells, (np.arange(slots), values.codes), np.repeat(pulls[-1][:, None] / slots, slots, axis=1)
-        )
+        np.add.at(cells, (np.arange(slots), values.codes), pulls[-1][:, None] / slots)
         cells[:, 0] = 0
         terms = [(1.0, SlotTable(np.repeat(cells[None], resolutions, axis=0), np.full(resolutions, level)))]
         for tables, seen, pull in zip(self.families, values.families, pulls[:-1], strict=True):
@@ -298,40 +285,28 @@ def _counts(space: SearchSpace) -> list[SlotTable]:
     """How often each level of each kind of gene occurs in the slots."""
     resolutions = slot_table.resolution_count(space)
     kinds: dict[tuple[str, int], Floats] = {}
-    for (gene, level), cells in zip(_slot_levels(space), _gene_cells(space), strict=True):
+    for (gene, level), cells in _gene_cells(space).items():
         kind = space.axes[gene].letter, level
         kinds[kind] = kinds.get(kind, 0) + cells
     return [SlotTable(np.repeat(c[None], resolutions, axis=0), np.zeros(resolutions)) for c in kinds.values()]
 
 
-def _slot_levels(space: SearchSpace) -> list[tuple[int, int]]:
-    """(gene, level) of all genes that belong to slots."""
-    genes = sorted({gene for genes in space.slots for gene in genes})
-    return [(gene, level) for gene in genes for level in range(1, int(space.levels[gene]) + 1)]
-
-
-def _gene_cells(space: SearchSpace) -> Floats:
-    """(levels of all genes in slots, S, C) the slot table of each level's indicator, shared by its slots."""
-    row = {pair: i for i, pair in enumerate(_slot_levels(space))}
-    cells = np.zeros((len(row), len(space.slots), space.slot_radix[1]))
+def _gene_cells(space: SearchSpace) -> dict[tuple[int, int], Floats]:
+    """(S, C) the slot table of the indicator of each (gene, level), shared by the slots of the gene."""
+    cells: dict[tuple[int, int], Floats] = {}
     for slot, genes in enumerate(space.slots):
-        rest = np.arange(space.slot_radix[1])
-        for gene in genes:
-            radix = int(space.levels[gene]) + 1  # mixed radix, as in `slot_codes`
-            for level in range(1, radix):
-                cells[row[gene, level], slot] = rest % radix == level
-            rest = rest // radix
-    slots_of = (cells > 0).any(axis=2).sum(axis=1)
-    return cells / slots_of[:, None, None]
+        for gene, levels in zip(genes, slot_table.gene_levels(space, slot), strict=True):
+            for level in range(1, int(space.levels[gene]) + 1):
+                blank = np.zeros((len(space.slots), space.slot_radix[1]))
+                cells.setdefault((gene, level), blank)[slot] = levels == level
+    return {key: cells[key] / cells[key].any(axis=1).sum() for key in sorted(cells)}
 
 
 def denoised(data: LatencyData) -> Source:
     """A known device without its measurement noise, in spaces without resolution, from some hundred rows.
 
     A Gaussian process in ms, linear in the variants of the slots and in the genes (NAS-Bench-201: pairs of
-    edges, and edges), the noise by evidence, Cauchy weights beyond 3 robust deviations. Without these weights
-    .002 and .006 of Spearman are lost on the query rows of HELP's training and validation devices (mean over
-    13 devices of NAS-Bench-201, of FBNet).
+    edges, and edges), the noise by evidence, Cauchy weights beyond 3 robust deviations.
     """
     space = get_space(data.target.space)
     if "r" in space.index:
@@ -341,9 +316,8 @@ def denoised(data: LatencyData) -> Source:
     codes = space.slot_radix[1]
     variants = space.slot_codes(data.genomes)[:, :, None] == np.arange(1, codes)
     seen = np.flatnonzero(variants.any(axis=0).ravel())
-    cells_of = _gene_cells(space)
-    shared = ((cells_of > 0).any(axis=2).sum(axis=1) > 1).nonzero()[0]  # the others are slots themselves
-    genes = cells_of[shared, :, 1:].reshape(len(shared), len(space.slots) * (codes - 1))[:, seen]
+    shared = [c[:, 1:].ravel() for c in _gene_cells(space).values() if c.any(axis=1).sum() > 1]
+    genes = np.array(shared).reshape(len(shared), -1)[:, seen]  # the others are slots themselves
     slots = variants.reshape(len(data), -1)[:, seen].astype(np.float64)
     design = np.concatenate([slots, slots @ genes.T], axis=1)
     middle = design.mean(axis=0)
@@ -371,9 +345,8 @@ def _robust_fit(design: Floats, ms: Floats) -> tuple[Floats, float]:
         noise = np.array(DENOISING)[:, None]
         total = np.maximum(size, 0) + noise
         quadratic = (y @ y - (along**2 / total).sum(axis=1)) / noise[:, 0]
-        evidence = -0.5 * n * np.log(quadratic) - 0.5 * (
-            np.log(total / noise).sum(axis=1) + n * np.log(noise[:, 0])
-        )
+        spreads = np.log(total / noise).sum(axis=1) + n * np.log(noise[:, 0])
+        evidence = -0.5 * (n * np.log(quadratic) + spreads)
         weights = vectors @ (along / total[int(np.argmax(evidence))])
         residual = ms - level - design @ weights
         trust = robust.cauchy_weights(residual, robust.spread(residual, 1e-9 * level), OUTLIER)

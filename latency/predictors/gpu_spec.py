@@ -19,10 +19,8 @@ prior; the fit is the robust maximum a posteriori. How far off an unseen GPU is 
 known one out: the spreads of its device and host factors are the uncertainty of a prediction, and the prior
 by which a few measured subnets (`adapt`) move them.
 
-The form was chosen on other networks, the GPU columns of FBNet and NAS-Bench-201 with whole GPUs left out:
-adding memory and compute time beat their 2-norm and maximum (NAS-Bench-201 at batch 256 17.9% off, not 20.5;
-FBNet the same), R = 4 ranks better than 8. The families, the norm's bytes and the prior of `f` make no
-difference there and were settled on OFA's GPUs, rows that are not reported.
+The form was chosen on the GPU columns of FBNet and NAS-Bench-201, whole GPUs left out; the families, the
+norm's bytes and the prior of `f` on rows of OFA's GPUs that are not reported.
 """
 
 from __future__ import annotations
@@ -30,16 +28,13 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass as plain_dataclass
-from dataclasses import field as plain_field
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ConfigDict, Field
-from pydantic.dataclasses import dataclass
+from pydantic import Field, PositiveInt, TypeAdapter
 
 from latency.conformal import relative_std
 from latency.data import LatencyData
@@ -50,9 +45,9 @@ from supernet import footprint, slot_table
 from supernet.arrays import Floats, Genomes
 from supernet.device import Device
 from supernet.files import artifact
-from supernet.files.artifact import Arrays
 from supernet.fits import robust
 from supernet.layers import BYTES_FP32, LayerKind, LayerTable
+from supernet.options import options
 from supernet.prediction import Prediction
 from supernet.space import get_space
 
@@ -78,7 +73,7 @@ ROWS = 120  # of each target in a fit; more do not change it
 AGREEING = 30  # rows of one target agree: they count like so many
 
 
-@plain_dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Work:
     """What the layers of some networks do, at one batch size."""
 
@@ -94,7 +89,7 @@ def work(table: LayerTable, batch: int) -> Work:
     depthwise = (table.groups > 1) & (table.groups == table.cin) & (table.kind == LayerKind.CONV)
     pointwise = (table.kernel == 1) & (table.kind == LayerKind.CONV) & ~depthwise
     vector = (table.kind == LayerKind.LINEAR) | ((table.kind == LayerKind.CONV) & (table.size == 1))
-    pool = (table.kind == LayerKind.POOL) | (table.kind == LayerKind.GLOBAL_POOL)
+    pool = np.isin(table.kind, (LayerKind.POOL, LayerKind.GLOBAL_POOL))
     kind = np.select([pool, vector, depthwise, pointwise], [4, 3, 2, 1], 0)
     side, out = table.size.astype(float), table.out_size.astype(float)
     outputs = batch * table.cout * out**2
@@ -109,40 +104,31 @@ def work(table: LayerTable, batch: int) -> Work:
     )
 
 
-@plain_dataclass(frozen=True)
-class Parameters:
-    """Logarithms; names as in the formula of this module."""
+Parameters = Mapping[str, float]  # their logarithms; names as in the formula of this module
 
-    values: Mapping[str, float]
 
-    def value(self, name: str) -> float:
-        """The value (not its logarithm), 1 for what was never seen: an unknown generation, study or host."""
-        return math.exp(self.values.get(name, 0.0))
+def _value(parameters: Parameters, name: str) -> float:
+    """The value (not its logarithm), 1 for what was never seen: an unknown generation, study or host."""
+    return math.exp(parameters.get(name, 0.0))
 
-    def stored(self) -> tuple[Arrays, dict[str, float]]:
-        """For a file."""
-        return {}, dict(self.values)
 
-    @classmethod
-    def restored(cls, _: Arrays, values: Mapping[str, float]) -> Parameters:
-        """From `stored()`."""
-        return cls({str(name): float(value) for name, value in values.items()})
+def layer_ms(parameters: Parameters, work: Work, spec: Device, study: str) -> Floats:
+    """(n, L) ms of each layer on the GPU itself."""
+    share, rate = (
+        np.array([_value(parameters, f"{what}.{kind}") for kind in KINDS]) for what in ("bandwidth", "rate")
+    )
+    bandwidth, peak, multiprocessors = sheet(spec)
+    memory = work.bytes / (bandwidth * 1e6 * share[work.kind])
+    fill = work.outputs / (work.outputs + _value(parameters, "occupancy") * multiprocessors)
+    compute = work.macs / (peak * 0.5e9 * rate[work.kind] * fill)
+    groups = family(spec), f"generation.{spec.generation}", f"study.{study}"
+    factor = math.prod(_value(parameters, group) for group in groups)
+    return np.where(work.live, factor * (memory + compute), 0)
 
-    def device(self, work: Work, spec: Device, study: str) -> Floats:
-        """(n, L) ms of each layer on the GPU itself."""
-        share, rate = (
-            np.array([self.value(f"{what}.{kind}") for kind in KINDS]) for what in ("bandwidth", "rate")
-        )
-        bandwidth, peak, multiprocessors = sheet(spec)
-        memory = work.bytes / (bandwidth * 1e6 * share[work.kind])
-        fill = work.outputs / (work.outputs + self.value("occupancy") * multiprocessors)
-        compute = work.macs / (peak * 0.5e9 * rate[work.kind] * fill)
-        groups = family(spec), f"generation.{spec.generation}", f"study.{study}"
-        return np.where(work.live, math.prod(map(self.value, groups)) * (memory + compute), 0)
 
-    def launch_ms(self, host: str) -> float:
-        """Milliseconds of the host per layer."""
-        return self.value("launch") * self.value(f"host.{host}")
+def launch_ms(parameters: Parameters, host: str) -> float:
+    """Milliseconds of the host per layer."""
+    return _value(parameters, "launch") * _value(parameters, f"host.{host}")
 
 
 def sheet(spec: Device) -> tuple[float, float, float]:
@@ -172,7 +158,7 @@ def _seen(device: Floats, host: Floats) -> Floats:
     return (device**R + host**R) ** (1 / R)
 
 
-@plain_dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class GpuSpecLatency:
     """Milliseconds of one batch on one target: two slot tables, a million subnets/s on one core.
 
@@ -187,7 +173,7 @@ class GpuSpecLatency:
     resolutions: tuple[int, int]
     factors: tuple[float, float] = (1.0, 1.0)
     study: str = ""  # "": software as the data sheet's mean
-    facts: Mapping[str, Any] = plain_field(default_factory=dict)
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def relative_std(self) -> float:
@@ -196,7 +182,7 @@ class GpuSpecLatency:
 
     def parts(self, genomes: Genomes) -> tuple[Floats, Floats]:
         """(n,), (n,) ms of the GPU and of its host, without the factors."""
-        space, launch = get_space(self.target.space), self.parameters.launch_ms(host_of(self.target))
+        space, launch = get_space(self.target.space), launch_ms(self.parameters, host_of(self.target))
         device, layers = slot_table.tabulate(space, self._device), footprint.table(space, "layers")
         if device is not None and layers is not None:
             return device.evaluate(space, genomes), launch * layers.evaluate(space, genomes)
@@ -205,7 +191,7 @@ class GpuSpecLatency:
 
     def _device(self, table: LayerTable) -> Floats:
         """(n, L) ms of the layers on the GPU."""
-        return self.parameters.device(work(table, self.target.batch), self.target.spec, self.study)
+        return layer_ms(self.parameters, work(table, self.target.batch), self.target.spec, self.study)
 
     def predict(self, genomes: Genomes, target: Target) -> Prediction:
         """(n,) ms of canonical genomes of `target.space`; ValueError for another target or resolutions."""
@@ -263,7 +249,7 @@ def host_of(target: Target) -> str:
     return f"{target.spec.name}@{study(target)}"
 
 
-@plain_dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class GpuModel:
     """What all known GPUs say; `predictor` applies it to one of its own choice or an unseen one."""
 
@@ -271,7 +257,7 @@ class GpuModel:
     spreads: tuple[float, float]  # log; of the factors of device and host of a GPU left out
     noise: float
     resolutions: Mapping[str, tuple[int, int]]  # by space
-    facts: Mapping[str, Any] = plain_field(default_factory=dict)
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
     def predictor(self, target: Target, study: str = "") -> GpuSpecLatency:
         """The predictor of a GPU target from its data sheet alone.
@@ -296,9 +282,7 @@ class GpuModel:
 
     def save(self, path: Path) -> None:
         """JSON, a few KB."""
-        content = {key: value for key, value in vars(self).items() if key != "parameters"}
-        content |= {"kind": MODEL_KIND, "parameters": dict(self.parameters.values)}
-        artifact.write_json(path, content)
+        artifact.write_json(path, vars(self) | {"kind": MODEL_KIND})
 
 
 def load_model(path: Path) -> GpuModel:
@@ -306,18 +290,15 @@ def load_model(path: Path) -> GpuModel:
     content = json.loads(path.read_text())
     if content.pop("kind", None) != MODEL_KIND:
         raise ValueError(f"{path} holds no {MODEL_KIND}; left as it is")
-    device, host = content["spreads"]
-    resolutions = {space: (low, high) for space, (low, high) in content["resolutions"].items()}
-    parameters = Parameters(content["parameters"])
-    return GpuModel(parameters, (device, host), content["noise"], resolutions, content["facts"])
+    return TypeAdapter(GpuModel).validate_python(content)
 
 
-@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+@options
 class GpuSpec:
     """Fits the parameters on all known GPUs at once, and the spreads on each GPU left out."""
 
     rows: Annotated[int, Field(ge=10)] = ROWS  # of each target that are used, evenly spaced
-    iterations: Annotated[int, Field(ge=1)] = 60
+    iterations: PositiveInt = 60
 
     def fit(self, sets: Sequence[LatencyData]) -> GpuModel:
         """From measurements of several GPU targets, of any spaces; ValueError for none or other devices."""
@@ -358,11 +339,11 @@ class GpuSpec:
         middle, width = (np.array([prior[name][i] for name in names]) for i in (0, 1))
 
         def residuals(logs: Floats) -> Floats:
-            p = Parameters(dict(zip(names, logs, strict=True)))
+            tried = dict(zip(names, logs, strict=True))
             off = []
             for work, launches, data in parts:
-                device = p.device(work, data.target.spec, study(data.target)).sum(axis=1)
-                seen = _seen(device, p.launch_ms(host_of(data.target)) * launches)
+                device = layer_ms(tried, work, data.target.spec, study(data.target)).sum(axis=1)
+                seen = _seen(device, launch_ms(tried, host_of(data.target)) * launches)
                 off.append(np.log(seen / data.ms) / NOISE / np.sqrt(max(len(data) / AGREEING, 1)))
             return np.concatenate([*off, (logs - middle) / width])
 
@@ -372,7 +353,7 @@ class GpuSpec:
         )
         values = {name: float(f"{value:.5g}") for name, value in zip(names, best.x, strict=True)}
         facts = {"gpus": list(dict.fromkeys(data.target.name for data in used))}
-        return GpuModel(Parameters(values), UNSEEN, NOISE, _resolutions(sets), facts)
+        return GpuModel(values, UNSEEN, NOISE, _resolutions(sets), facts)
 
 
 def _resolutions(sets: Sequence[LatencyData]) -> dict[str, tuple[int, int]]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import MISSING, Field, fields, replace
-from functools import cache
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any, Protocol, TypeVar, get_type_hints, runtime_checkable
@@ -77,6 +76,14 @@ def space_of(predictor: LatencyPredictor, genomes: Genomes, target: Target) -> S
     space = get_space(mine.space)
     space.check_resolutions(genomes, predictor.resolutions, f"the latency of {mine.name}")
     return space
+
+
+def check_samples(data: LatencyData, own: Target, least: int) -> None:
+    """ValueError for fewer samples than `least`, or for another space than a predictor's own target has."""
+    if data.target.space != own.space:
+        raise ValueError(f"samples of {data.target.space} cannot adapt a predictor of {own.space}")
+    if len(data) < least:
+        raise ValueError(f"{len(data)} sample(s) are too few to adapt: measure at least {least} subnets")
 
 
 KINDS = {  # what a file says that it holds, and the class it is loaded as
@@ -166,12 +173,7 @@ def _restored(hint: Any, field: Field[Any], arrays: Arrays, facts: Mapping[str, 
     if field.name in arrays:
         return arrays[field.name]
     if field.name in facts:
-        return _reader(hint).validate_python(facts[field.name])
+        return TypeAdapter(hint).validate_python(facts[field.name])
     if field.default is MISSING and field.default_factory is MISSING:
         raise KeyError(f"{field.name} is missing")
     return MISSING
-
-
-@cache
-def _reader(hint: Any) -> TypeAdapter[Any]:
-    return TypeAdapter(hint)

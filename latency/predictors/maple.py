@@ -26,13 +26,11 @@ Letters: D known devices, n architectures, p architecture features, q numbers of
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, astuple, field, replace
-from dataclasses import dataclass as plain_dataclass
+from dataclasses import asdict, astuple, dataclass, field, replace
 from typing import Annotated, Any, Literal, Protocol
 
 import numpy as np
-from pydantic import ConfigDict, Field
-from pydantic.dataclasses import dataclass
+from pydantic import Field, PositiveFloat, PositiveInt
 
 from latency.conformal import mape, relative_std
 from latency.data import LatencyData
@@ -46,6 +44,7 @@ from supernet import registry
 from supernet.arrays import Floats, Genomes, Ints
 from supernet.files.artifact import Arrays
 from supernet.fits import gaussian, robust
+from supernet.options import options
 from supernet.prediction import Prediction
 from supernet.space import SearchSpace, get_space
 
@@ -57,7 +56,7 @@ TRUST_ROUNDS = 3
 CHUNK = 8192  # architectures at a time
 
 
-@plain_dataclass(frozen=True)
+@dataclass(frozen=True)
 class Strengths:
     """Standard deviations of the parts of the covariance, in units of log latency, and of the noise."""
 
@@ -102,8 +101,7 @@ def virtual_examples(
     return pool[near.ravel()], owner, np.sqrt(apart[owner, near.ravel()])
 
 
-# ---------------------------------------------------------------------- the learner
-@plain_dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class _Rows:
     """All rows of the known devices, then the samples, then virtual examples; device D is the target."""
 
@@ -115,7 +113,7 @@ class _Rows:
     importance: Floats  # (rows,)
 
 
-@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+@options
 class Maple:
     """`virtual` and `importance` are what MAPLE-X adds; without both it is MAPLE.
 
@@ -129,8 +127,8 @@ class Maple:
     importance: bool = True
     references: bool = True
     smooth: bool = False
-    neighbours: Annotated[int, Field(ge=1)] = 1
-    width: Annotated[float, Field(gt=0)] = 1.0
+    neighbours: PositiveInt = 1
+    width: PositiveFloat = 1.0
     rows: Annotated[int, Field(ge=10)] = 150
     hidden: tuple[int, ...] = (128, 128)
     training: Training = field(default_factory=lambda: Training(epochs=60, batch=64, learning_rate=3e-3))
@@ -246,7 +244,6 @@ def _without_lines(space: SearchSpace, parts: Sequence[LatencyData]) -> tuple[Fl
     return np.concatenate(x), np.concatenate(y), lines
 
 
-# ---------------------------------------------------------------------- the Gaussian process
 def _covariance(x: Floats, device: Ints, similarity: Floats, s: Strengths) -> Floats:
     mix = s.common**2 + s.similar**2 * similarity + s.own**2 * np.eye(len(similarity))
     across = np.ix_(device, device)
@@ -325,7 +322,6 @@ def likeliest(
     return best
 
 
-# ---------------------------------------------------------------------- what is fitted
 class Regression(Protocol):
     """What is left of log latencies by scaled features (n, p)."""
 
@@ -343,13 +339,10 @@ class Regression(Protocol):
         """The one that arrays of a file hold."""
         if "of" in arrays:
             return KernelSum(arrays["of"], arrays["weights"], arrays["constants"])
-        network = Mlp.restored(arrays)
-        if "descriptor" not in arrays:
-            return network
-        return network.fixed(arrays["descriptor"]).scaled(float(arrays["unit"][0]))  # as version 0.1 wrote it
+        return Mlp.restored(arrays)
 
 
-@plain_dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class KernelSum(Regression):
     """K(x, rows) @ weights + level; the linear part of K as one weight per feature."""
 
@@ -374,7 +367,7 @@ class KernelSum(Regression):
         return {"of": self.rows, "weights": self.weights, "constants": self.constants}, None
 
 
-@plain_dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class MaplePredictor:
     """Milliseconds of one batch on one target; `function` of scaled features is what the line leaves."""
 

@@ -15,26 +15,24 @@ Letters: n measurements, p inputs, c context inputs (what is known of the device
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass as plain_dataclass
-from dataclasses import field as plain_field
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ConfigDict, Field
-from pydantic.dataclasses import dataclass
+from pydantic import PositiveInt
 
 from latency.conformal import mape, relative_std
 from latency.data import LatencyData, held_out
 from latency.perceptron import Mlp, Training
 from latency.predictors import interface, mlp
-from latency.predictors.interface import space_of
+from latency.predictors.interface import check_samples, space_of
 from latency.predictors.mlp import Rows
 from latency.target import Target
 from supernet.arrays import Floats, Genomes, Ints, Rng
 from supernet.fits import folds, robust
+from supernet.options import options
 from supernet.prediction import Prediction
 from supernet.space import SearchSpace, get_space
 
@@ -77,7 +75,7 @@ def encode(space: SearchSpace, genomes: Genomes, encoding: Encoding) -> NDArray[
     return np.concatenate(parts, axis=1, dtype=np.float32)
 
 
-@plain_dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class NeuralLatency:
     """Milliseconds of one batch on one target, about 50,000 subnets/s on one core.
 
@@ -93,8 +91,8 @@ class NeuralLatency:
     offset: float
     relative_std: float  # of a single new measurement, from rows left out of the fit
     resolutions: tuple[int, int]
-    context: Floats = plain_field(default_factory=lambda: np.empty(0))
-    facts: Mapping[str, Any] = plain_field(default_factory=dict)
+    context: Floats = field(default_factory=lambda: np.empty(0))
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
     def predict(self, genomes: Genomes, target: Target) -> Prediction:
         """(n,) ms of canonical genomes; ValueError for another target or unknown resolutions."""
@@ -136,7 +134,7 @@ class NeuralLatency:
     save = interface.save
 
 
-@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+@options
 class Neural:
     """The learner: `fit` on a few hundred measurements or more of one target.
 
@@ -144,7 +142,7 @@ class Neural:
     """
 
     encoding: Encoding = "one_hot"
-    hidden: tuple[Annotated[int, Field(ge=1)], ...] = (400, 400, 400)
+    hidden: tuple[PositiveInt, ...] = (400, 400, 400)
     log: bool = True  # learn the logarithm of the latency
     standardise: bool = True
     training: Training = Training()
@@ -211,7 +209,7 @@ class Neural:
         return rng.permutation(n)[: max(int(VALIDATION_SHARE * n), 2)]
 
 
-@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+@options
 class FineTune:
     """A trained network moved to another device of the same space.
 
@@ -236,10 +234,7 @@ class FineTune:
 
     def tune(self, base: NeuralLatency, data: LatencyData) -> NeuralLatency:
         """`base` moved to the target of `data`; ValueError for another space or fewer than 3 samples."""
-        if data.target.space != base.target.space:
-            raise ValueError(f"samples of {data.target.space} cannot tune a network of {base.target.space}")
-        if len(data) < 3:
-            raise ValueError(f"{len(data)} sample(s) are too few to tune: measure at least 3 subnets")
+        check_samples(data, base.target, 3)
         rng = np.random.default_rng(self.seed)
         name, base = base.target.name, replace(base, target=data.target, relative_std=0.0)
         head = self.layers == "head"

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from latency.features import squared_distance
 from latency.predictors.sources import Source
 from supernet.arrays import Floats, Genomes, Ints, Rng
 from supernet.space import SearchSpace
@@ -43,9 +44,7 @@ def kernel(space: SearchSpace, genomes: Genomes, sources: Sequence[Source]) -> F
     logs = np.log(np.stack([source.table.evaluate(space, genomes) for source in sources], axis=1))
     left, size, _ = np.linalg.svd(logs - logs.mean(axis=0), full_matrices=False)
     place = left * size / max(float((left[:, 0] * size[0]).std()), 1e-12)
-    squared = (place**2).sum(axis=1)
-    distance = squared[:, None] + squared - 2 * place @ place.T
-    return np.exp(-0.5 * np.maximum(distance, 0))
+    return np.exp(-0.5 * place.shape[1] * squared_distance(place, place))
 
 
 def greedy(prior: Floats, n: int) -> Ints:

@@ -13,7 +13,7 @@ import numpy as np
 
 from latency.data import LatencyData
 from latency.predictors import interface
-from latency.predictors.interface import space_of
+from latency.predictors.interface import check_samples, space_of
 from latency.target import Target
 from supernet.arrays import Genomes
 from supernet.prediction import Prediction
@@ -43,12 +43,7 @@ class SlotLatency:
         The simplest transfer there is (ours): the baseline that better ones have to beat. The spread of the
         ratios becomes the new relative deviation.
         """
-        if data.target.space != self.target.space:
-            raise ValueError(
-                f"samples of {data.target.space} cannot adapt a predictor of {self.target.space}"
-            )
-        if len(data) < 2:
-            raise ValueError(f"{len(data)} sample(s) are too few to adapt: measure at least 2 subnets")
+        check_samples(data, self.target, 2)
         ratio = data.ms / self.predict(data.genomes, self.target).mean
         scale = float(np.median(ratio))
         spread = float(np.sqrt(np.mean((ratio / scale - 1) ** 2) * len(data) / (len(data) - 1)))

@@ -18,21 +18,22 @@ Sources and parts are slot tables, so the result is one too and predicts more th
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated
+from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ConfigDict, Field
-from pydantic.dataclasses import dataclass
+from pydantic import PositiveFloat, PositiveInt
 
 from latency.conformal import mape, relative_std
 from latency.data import LatencyData
+from latency.predictors.interface import check_samples
 from latency.predictors.slots import SlotLatency
 from latency.predictors.sources import Source, common_resolutions, sources_of
 from latency.target import Target
 from supernet import slot_table
 from supernet.arrays import Floats, Ints
 from supernet.fits import folds, robust
+from supernet.options import options
 from supernet.slot_table import SlotTable
 from supernet.space import SearchSpace, get_space
 
@@ -46,12 +47,12 @@ UNMEASURED_STD = 0.40  # relative, of a prediction from specifications alone (28
 OTHER_ENGINE_STD = 1.0  # the same if the known device ran another engine: eager PyTorch takes 2.5 times ORT
 
 
-@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+@options
 class Transfer:
     """`resolutions` leaves out sources that do not cover them; `without` leaves out sources by name."""
 
-    tau: Annotated[float, Field(gt=0)] = 1.0  # how freely the weights leave their prior
-    rounds: Annotated[int, Field(ge=1)] = 8  # of robust re-weighting
+    tau: PositiveFloat = 1.0  # how freely the weights leave their prior
+    rounds: PositiveInt = 8  # of robust re-weighting
     correct: bool = True  # let parts of the mix be off by a factor, where the samples say so
     # [lowest,highest]: leave out sources that do not cover these input sides
     resolutions: tuple[int, int] | None = None
@@ -67,8 +68,7 @@ class Transfer:
 
     def fit_from(self, known: Sequence[Source], data: LatencyData) -> SlotLatency:
         """The same with other sources; their resolutions in common are those of the result."""
-        if len(data) < 2:
-            raise ValueError(f"{len(data)} sample(s) are too few to adapt: measure at least 2 subnets")
+        check_samples(data, data.target, 2)
         space = get_space(data.target.space)
         low, high = common_resolutions(known)
         space.check_resolutions(data.genomes, (low, high), "the mix of " + ", ".join(s.name for s in known))
@@ -99,11 +99,9 @@ class Transfer:
         self, space: SearchSpace, known: Sequence[Source], seen: Floats, data: LatencyData
     ) -> tuple[SlotTable, Floats]:
         """The table and the (d,) weights, from (n, d) values of the sources on the samples."""
-        weights, trust, spread = _weights(
-            seen, data.ms, _prior_group(known, data.target), self.tau, self.rounds
-        )
-        pairs = zip(weights, known, strict=True)
-        table = slot_table.combine((w, source.table) for w, source in pairs)
+        group = _prior_group(known, data.target)
+        weights, trust, spread = _weights(seen, data.ms, group, self.tau, self.rounds)
+        table = slot_table.combine(zip(weights, (source.table for source in known), strict=True))
         if not self.correct:
             return table, weights
         families = _families(space, table)
@@ -113,13 +111,8 @@ class Transfer:
             for parts in families
         ]
         deltas = _correction(shares, data.ms / mixed - 1, trust, spread)
-        corrections = [
-            (float(delta), part)
-            for parts, of_family in zip(families, deltas, strict=True)
-            for part, delta in zip(parts, of_family, strict=True)
-            if delta
-        ]
-        return slot_table.combine([(1.0, table), *corrections]), weights
+        corrections = zip(chain(*deltas), chain(*families), strict=True)
+        return slot_table.combine([(1.0, table), *(pair for pair in corrections if pair[0])]), weights
 
     def from_specification(self, target: Target) -> SlotLatency:
         """A prediction without any sample: the most similar device of the zoo, scaled by data sheets.
@@ -131,35 +124,28 @@ class Transfer:
 
     def specification_from(self, known: Sequence[Source], target: Target) -> SlotLatency:
         """The same with other sources."""
-        candidates = [source for source in known if source.target is not None]
+        candidates = [(source, source.target) for source in known if source.target is not None]
         if not candidates:
             raise ValueError(
                 f"no device of the zoo has timed {target.space}: measure a few subnets (samples=5)"
             )
-        nearest = min(candidates, key=lambda source: _distance(source, target))
-        assert nearest.target is not None
-        scale = _bandwidth_ratio(nearest.target, target) * target.batch / nearest.target.batch
+        nearest, its = min(candidates, key=lambda candidate: _distance(candidate[1], target))
+        ours, theirs = target.spec.bandwidth_gbs, its.spec.bandwidth_gbs
+        scale = (theirs / ours if ours and theirs else 1.0) * target.batch / its.batch
         facts = {"method": "specification", "samples": 0, "mix": {nearest.name: 1.0}, "scale": scale}
-        std = UNMEASURED_STD if nearest.target.engine == target.engine else OTHER_ENGINE_STD
+        std = UNMEASURED_STD if its.engine == target.engine else OTHER_ENGINE_STD
         return SlotLatency(target, nearest.table.times(scale), std, nearest.resolutions, facts)
 
 
-def _distance(source: Source, target: Target) -> tuple[float, ...]:
-    of = source.target
-    assert of is not None
+def _distance(other: Target, target: Target) -> tuple[float, ...]:
     return (
-        of.spec.kind != target.spec.kind,
-        of.spec.name != target.spec.name,
-        of.engine != target.engine,
-        of.precision != target.precision,
-        abs(float(np.log2(of.batch / target.batch))),
-        abs((of.spec.year or 2020) - (target.spec.year or 2020)),
+        other.spec.kind != target.spec.kind,
+        other.spec.name != target.spec.name,
+        other.engine != target.engine,
+        other.precision != target.precision,
+        abs(float(np.log2(other.batch / target.batch))),
+        abs((other.spec.year or 2020) - (target.spec.year or 2020)),
     )
-
-
-def _bandwidth_ratio(source: Target, target: Target) -> float:
-    known, asked = source.spec.bandwidth_gbs, target.spec.bandwidth_gbs
-    return known / asked if known and asked else 1.0
 
 
 def _prior_group(known: Sequence[Source], target: Target) -> NDArray[np.bool_]:
@@ -201,11 +187,9 @@ def _families(space: SearchSpace, table: SlotTable) -> list[list[SlotTable]]:
     stage = slot_table.stages(space)
     stages = np.eye(int(stage.max()) + 1, dtype=bool)[:, stage, None]  # (stages, S, 1)
     each = np.eye(slots, dtype=bool)[:, :, None]
-    digits = _digits(space, codes)
-    kinds = [
-        digits[gene] == level for gene in range(len(digits)) for level in range(1, digits[gene].max() + 1)
-    ]
-    variants = [np.arange(codes) == code for code in np.flatnonzero((digits > 0).all(axis=0))]
+    genes = slot_table.gene_levels(space, 0)
+    kinds = [levels == level for levels in genes for level in range(1, levels.max() + 1)]
+    variants = [np.arange(codes) == code for code in np.flatnonzero((genes > 0).all(axis=0))]
     line = np.linspace(-1.75, 1.75, levels)  # unit variance over evenly drawn resolutions
     one = np.eye(levels)
 
@@ -226,16 +210,6 @@ def _families(space: SearchSpace, table: SlotTable) -> list[list[SlotTable]]:
     families.append([part(own & kind) for own in each for kind in (whole, *kinds)])
     families.append([part(own & variant) for own in each for variant in variants])
     return families
-
-
-def _digits(space: SearchSpace, codes: int) -> NDArray[np.int64]:
-    """(genes of a slot, C) the level of each gene in each slot code (mixed radix, as in `slot_codes`)."""
-    radix = [int(space.levels[j]) + 1 for j in space.slots[0]]
-    rest, digits = np.arange(codes), []
-    for base in radix:
-        digits.append(rest % base)
-        rest = rest // base
-    return np.array(digits)
 
 
 def _correction(shares: Sequence[Floats], residual: Floats, trust: Floats, spread: float) -> list[Floats]:

@@ -8,14 +8,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from latency.conformal import relative_std
 from latency.data import LatencyData
 from latency.measuring import session, summary
-from latency.measuring.session import Timed, Watcher
+from latency.measuring.session import Watcher
 from latency.measuring.store import Store
 from latency.predictors import baselines, sampling
 from latency.predictors.interface import load_as, with_facts
@@ -118,8 +117,9 @@ def adapt(target: Target, how: Adaptation, *, store: Store, watch: Watcher | Non
         )
     fitted = how.learner.fit_from(sources, samples) if how.samples else how.learner.from_specification(target)
     table = _table(sources, how.learner, samples, tests) if len(tests) else {}
-    predictor = with_facts(fitted, _facts(measured))
-    return Adapted(predictor, samples, tests, measured.failed, measured.seconds, table)
+    facts = {key: measured.facts[key] for key in ("engine", "sitting")}
+    facts |= {"anchors_ms": dict(measured.anchors_ms), "seconds": round(measured.seconds, 1)}
+    return Adapted(with_facts(fitted, facts), samples, tests, measured.failed, measured.seconds, table)
 
 
 def known_or_adapt(
@@ -163,15 +163,6 @@ def _inside(space: SearchSpace, data: LatencyData) -> LatencyData:
     return data.take(np.flatnonzero((data.genomes[:, gene] >= low) & (data.genomes[:, gene] <= high)))
 
 
-def _facts(timed: Timed) -> dict[str, Any]:
-    return {
-        "engine": timed.facts["engine"],
-        "sitting": timed.facts["sitting"],
-        "anchors_ms": dict(timed.anchors_ms),
-        "seconds": round(timed.seconds, 1),
-    }
-
-
 def _tests(space: SearchSpace, count: int, rng: np.random.Generator, picked: Genomes) -> Genomes:
     if not count:
         return space.parse([])
@@ -192,8 +183,7 @@ def _table(
 ) -> dict[str, dict[str, float]]:
     """Scores on the tests: ours with a growing number of samples, and simpler ways with all of them."""
     table = {}
-    counts = sorted({n for n in SAMPLE_COUNTS if n < len(samples)} | ({len(samples)} - {0}))
-    for n in counts:
+    for n in sorted({n for n in SAMPLE_COUNTS if n < len(samples)} | ({len(samples)} - {0})):
         predicted = learner.fit_from(sources, samples.take(slice(0, n))).predict(tests.genomes, tests.target)
         table[f"transfer, {n} samples"] = scores(predicted, tests.ms)
     others = [source for source in sources if source.target is None or source.target.key != tests.target.key]

@@ -7,19 +7,17 @@ from so few (README, protocol gpu_loo).
 
 from __future__ import annotations
 
-from pydantic import ConfigDict
-from pydantic.dataclasses import dataclass
-
 from latency.data import LatencyData
 from latency.predictors import additive, neural, sources, transfer
 from latency.predictors.interface import LatencyPredictor, Learner, with_facts
+from supernet.options import options
 from supernet.space import get_space
 
 FEW, MOST = 4, 800  # rows: of fewer a data sheet makes more; the process of a mix takes a minute beyond
 ADDITIVE, NETWORK = 50, 1000  # rows from which these can be better than what is known of other devices
 
 
-@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+@options
 class Automatic:
     """No options; `facts["why"]` of the result says what was compared."""
 

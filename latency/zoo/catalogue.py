@@ -12,19 +12,7 @@ from latency.predictors.sources import FOLDER, gpu_model, names, predictor, targ
 from latency.target import Target
 from supernet import registry
 
-__all__ = [
-    "FOLDER",
-    "MODULES",
-    "automatic",
-    "find",
-    "gpu_model",
-    "module_engines",
-    "module_predictor",
-    "names",
-    "predictor",
-    "target",
-    "targets_of",
-]
+__all__ = ["FOLDER", "gpu_model", "names", "predictor", "target", "targets_of"]  # of predictors.sources
 
 MODULES = "modules_"  # and the engine: names of the shipped module predictors
 

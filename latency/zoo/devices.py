@@ -12,8 +12,6 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
-from pydantic import ConfigDict
-from pydantic.dataclasses import dataclass
 
 from latency.data import LatencyData, read_csv
 from latency.descriptors import KnownDevice, specification
@@ -23,6 +21,7 @@ from latency.target import Target
 from latency.zoo import catalogue
 from supernet.arrays import Floats, Rng
 from supernet.files import artifact
+from supernet.options import options
 from supernet.space import get_space
 
 FOLDER = Path(__file__).parent / "measured" / "maple"
@@ -50,7 +49,7 @@ def load(name: str) -> tuple[LatencyData, Operators]:
     return read_csv(FOLDER / f"{name}.csv.gz", target, "lat_ms"), Operators(**facts["operators"])
 
 
-@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+@options
 class ZooMaple(Maple):
     """MAPLE that learns from the shipped predictors of the space, by reference latencies and data sheets.
 

@@ -8,7 +8,7 @@ import pytest
 from latency import target
 from latency.data import LatencyData
 from latency.predictors import gpu_spec, interface
-from latency.predictors.gpu_spec import GpuModel, GpuSpec, Parameters
+from latency.predictors.gpu_spec import GpuModel, GpuSpec
 from latency.zoo import catalogue
 from supernet import device
 from supernet.arrays import Genomes
@@ -33,9 +33,9 @@ def test_tables_equal_the_sum_over_layers():
     predictor = model.predictor(where)
     device_ms, host_ms = predictor.parts(rows)
     layers = get_space(where.space).layers(rows)
-    each = model.parameters.device(gpu_spec.work(layers, 16), where.spec, "")
+    each = gpu_spec.layer_ms(model.parameters, gpu_spec.work(layers, 16), where.spec, "")
     assert np.allclose(device_ms, each.sum(axis=1), rtol=1e-9)
-    assert np.allclose(host_ms, predictor.parameters.launch_ms("nobody") * layers.live.sum(axis=1))
+    assert np.allclose(host_ms, gpu_spec.launch_ms(model.parameters, "nobody") * layers.live.sum(axis=1))
 
 
 def test_a_memory_bound_network_follows_bandwidth_and_a_host_bound_one_nothing():
@@ -59,10 +59,10 @@ def test_the_fit_finds_what_made_the_data():
 
     The zoo's shares are further off.
     """
-    values = dict(catalogue.gpu_model().parameters.values)
+    values = dict(catalogue.gpu_model().parameters)
     values |= {"bandwidth.pointwise": np.log(0.3), "rate.depthwise": np.log(0.1), "launch": np.log(0.05)}
     values = {k: v for k, v in values.items() if not k.startswith(("study", "generation", "family"))}
-    truth = replace(catalogue.gpu_model(), parameters=Parameters(values))
+    truth = replace(catalogue.gpu_model(), parameters=values)
     rows = genomes(20)
     known = [
         made_up(truth, name, batch, rows)

@@ -17,7 +17,7 @@ from latency.measuring import instruction_sets, operators
 from latency.measuring.operators import Operators
 from latency.perceptron import Mlp, Training
 from latency.predictors import interface
-from latency.predictors.maple import Maple, Regression, Strengths, likeliest, virtual_examples
+from latency.predictors.maple import Maple, Strengths, likeliest, virtual_examples
 from latency.target import Target
 from latency.zoo import devices
 from supernet import footprint
@@ -90,17 +90,14 @@ def test_saved_predictors_are_the_same_and_broken_ones_refused(family, form, tmp
         interface.load(tmp_path / "q.npz")
 
 
-def test_a_network_saved_with_its_descriptor_apart_is_read(rng):
-    """Version 0.1 kept the target's descriptor and the unit beside the network, whose inputs were both."""
-    network = Mlp.random((5, 4, 1), rng)
-    arrays, _ = network.stored()
-    descriptor = rng.standard_normal(2)
-    read = Regression.restored({**arrays, "descriptor": descriptor, "unit": np.array([0.3])})
-    x = rng.standard_normal((6, 3))
-    expected = 0.3 * network(np.hstack([x, np.tile(descriptor, (6, 1))]))
-    assert read.inputs == 3
-    assert np.allclose(read(x), expected, atol=1e-6)
-    assert np.allclose(Regression.restored(read.stored()[0])(x), expected, atol=1e-6)
+def test_a_network_with_a_descriptor_among_its_inputs_is_refused(family, rng, tmp_path):
+    """Version 0.1 kept the target's descriptor beside the network, whose inputs were both."""
+    known, new = family
+    fitted = Maple(training=QUICK).fit_from(known, new.data.take(slice(0, 5)), new.descriptor)
+    old = Mlp.random((len(fitted.middle) + 2, 4, 1), rng)
+    replace(fitted, function=old).save(tmp_path / "p.npz")
+    with pytest.raises(ValueError, match="no usable maple predictor"):
+        interface.load(tmp_path / "p.npz")
 
 
 def test_kernel_mean_is_that_of_the_gaussian_process(family):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from latency.scores import KEYS, markdown, scores
+from latency.scores import markdown, scores
 from supernet.prediction import Prediction
 
 
@@ -12,7 +12,7 @@ def test_scores_by_hand():
     measured = np.array([10.0, 20.0, 30.0, 40.0])
     predicted = Prediction(np.array([10.4, 18.0, 33.6, 40.0]), np.array([1.0, 1.0, 1.0, 1.0]))
     row = scores(predicted, measured)
-    assert tuple(row) == KEYS
+    assert " ".join(row) == "n mae rmse mape median_ape within_5 within_10 spearman kendall coverage_90"
     assert row["n"] == 4
     assert row["mae"] == pytest.approx((0.4 + 2 + 3.6 + 0) / 4)
     assert row["rmse"] == pytest.approx(np.sqrt((0.16 + 4 + 12.96) / 4))
