@@ -70,7 +70,7 @@ def specification(device: Device) -> Floats:
 def references(devices: Sequence[KnownDevice], genomes: Genomes) -> Floats:
     """(D, n) log latencies of these architectures on known devices, each device's without its mean.
 
-    They are those of the device's own fit, which is less noisy than its rows.
+    They are those of the device's own fit, less noisy than its rows.
     """
     log_ms = np.stack([device.smooth(genomes) for device in devices])
     return log_ms - log_ms.mean(axis=1, keepdims=True)

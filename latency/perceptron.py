@@ -88,10 +88,8 @@ class Mlp:
             for i in range(count)
         )
         widths = [weights.shape for weights, _ in layers]
-        fits = all(a[1] == b[0] for a, b in zip(widths, [*widths[1:], (1, 1)], strict=True)) and all(
-            bias.shape == weights.shape[1:] for weights, bias in layers
-        )
-        if not layers or not fits:
+        following = all(a[1] == b[0] for a, b in pairwise([*widths, (1, 1)]))
+        if not layers or not following or any(bias.shape != weights.shape[1:] for weights, bias in layers):
             raise ValueError(f"layers of shapes {widths} are no network with one output")
         return cls(layers)
 

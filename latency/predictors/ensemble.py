@@ -202,8 +202,7 @@ def _mix(seen: Floats, ms: Floats) -> Floats:
     """(d,) non-negative weights of the sources, least squares in ms."""
     from scipy.optimize import nnls
 
-    weights, _ = nnls(seen, ms)
-    return np.asarray(weights)
+    return nnls(seen, ms)[0]
 
 
 @dataclass(frozen=True, eq=False)

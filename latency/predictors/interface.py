@@ -64,8 +64,7 @@ Fitted = TypeVar("Fitted", bound=LatencyPredictor)
 def with_facts(predictor: Fitted, facts: Mapping[str, Any]) -> Fitted:
     """The same predictor, any frozen dataclass, with more facts about it (scores, protocol)."""
     untyped: Any = predictor
-    more: Fitted = replace(untyped, facts={**untyped.facts, **facts})
-    return more
+    return replace(untyped, facts={**untyped.facts, **facts})
 
 
 def space_of(predictor: LatencyPredictor, genomes: Genomes, target: Target) -> SearchSpace:
@@ -141,14 +140,12 @@ def load(path: Path) -> LatencyPredictor:
 
     ValueError that names the file when it is damaged or something else.
     """
-    predictor: LatencyPredictor = _load(path, *KINDS)
-    return predictor
+    return _load(path, *KINDS)
 
 
 def load_as(cls: type[Fitted], path: Path) -> Fitted:
     """A saved predictor of this class; ValueError that names the file for any other."""
-    predictor: Fitted = _load(path, kind_of(cls))
-    return predictor
+    return _load(path, kind_of(cls))
 
 
 def _load(path: Path, *kinds: str) -> Any:

@@ -79,12 +79,6 @@ GRID: dict[str, tuple[float, ...]] = {
 }
 
 
-def _architecture_kernel(a: Floats, b: Floats, bend: float) -> Floats:
-    """(n, m) K of scaled features: about 1 on the diagonal."""
-    straight = (1 - bend) * a @ b.T / a.shape[1]
-    return straight + bend * np.exp(-0.5 * squared_distance(a, b)) if bend else straight
-
-
 def virtual_examples(
     devices: Sequence[KnownDevice], samples: Genomes, pool: Genomes, importance: Floats, neighbours: int
 ) -> tuple[Genomes, Ints, Floats]:
@@ -115,21 +109,16 @@ class _Rows:
 
 @options
 class Maple:
-    """`virtual` and `importance` are what MAPLE-X adds; without both it is MAPLE.
-
-    At most `rows` of each known device are learned from. `references` adds the samples' latencies to the
-    descriptor; `smooth` learns from the known devices' own fits in place of their rows.
-    `latency.zoo.devices.ZooMaple` knows devices to learn from.
-    """
+    """`latency.zoo.devices.ZooMaple` knows devices to learn from."""
 
     form: Literal["gp", "network"] = "gp"
-    virtual: bool = True
+    virtual: bool = True  # this and `importance` are what MAPLE-X adds; without both it is MAPLE
     importance: bool = True
-    references: bool = True
-    smooth: bool = False
+    references: bool = True  # add the samples' latencies to the descriptor
+    smooth: bool = False  # learn from the known devices' own fits in place of their rows
     neighbours: PositiveInt = 1
     width: PositiveFloat = 1.0
-    rows: Annotated[int, Field(ge=10)] = 150
+    rows: Annotated[int, Field(ge=10)] = 150  # at most, of each known device
     hidden: tuple[int, ...] = (128, 128)
     training: Training = field(default_factory=lambda: Training(epochs=60, batch=64, learning_rate=3e-3))
     seed: int = 0
@@ -163,6 +152,7 @@ class Maple:
         else:
             function, left_out = self._network(rows, scaled, len(data))
         relative = np.expm1(left_out)
+        genomes = np.concatenate([device.data.genomes for device in devices])
         return MaplePredictor(
             target=data.target,
             function=function,
@@ -170,9 +160,7 @@ class Maple:
             spread=scale.spread,
             line=np.array(astuple(line)),
             relative_std=relative_std(relative),
-            resolutions=get_space(data.target.space).resolution_range(
-                np.concatenate([device.data.genomes for device in devices])
-            ),
+            resolutions=get_space(data.target.space).resolution_range(genomes),
             facts={
                 "method": "maple-x" if self.virtual and self.importance else "maple",
                 "samples": len(data),
@@ -245,9 +233,13 @@ def _without_lines(space: SearchSpace, parts: Sequence[LatencyData]) -> tuple[Fl
 
 
 def _covariance(x: Floats, device: Ints, similarity: Floats, s: Strengths) -> Floats:
-    mix = s.common**2 + s.similar**2 * similarity + s.own**2 * np.eye(len(similarity))
-    across = np.ix_(device, device)
-    return _architecture_kernel(x, x, s.bend) * mix[across] + s.level**2 * np.eye(len(similarity))[across]
+    """(rows, rows) covariance of scaled features x (rows, p) on these devices."""
+    kernel = (1 - s.bend) * x @ x.T / x.shape[1]
+    if s.bend:
+        kernel += s.bend * np.exp(-0.5 * squared_distance(x, x))
+    same, across = np.eye(len(similarity)), np.ix_(device, device)
+    mix = s.common**2 + s.similar**2 * similarity + s.own**2 * same
+    return kernel * mix[across] + s.level**2 * same[across]
 
 
 def _similarity(scaled: Floats, reach: float) -> Floats:

@@ -180,11 +180,12 @@ class Neural:
             resolutions=(min(low for low, _ in ranges), max(high for _, high in ranges)),
             context=contexts[0],
         )
-        blanks = [
-            replace(blank, target=data.target, context=context)
-            for data, context in zip(sets, contexts, strict=True)
-        ]
-        x = np.concatenate([one.inputs(data.genomes) for one, data in zip(blanks, sets, strict=True)])
+        x = np.concatenate(
+            [
+                replace(blank, target=data.target, context=context).inputs(data.genomes)
+                for data, context in zip(sets, contexts, strict=True)
+            ]
+        )
         aims = blank.aims(ms)
         network = mlp.train(
             Mlp.random((x.shape[1], *self.hidden, 1), rng),
@@ -195,12 +196,8 @@ class Neural:
         )
         fitted = replace(blank, network=network)
         residual = fitted.milliseconds(network(x[out])) / ms[out] - 1
-        facts = {
-            "method": "neural",
-            "rows": count,
-            "encoding": self.encoding,
-            "left_out_mape": mape(residual),
-        }
+        facts = {"method": "neural", "rows": count, "encoding": self.encoding}
+        facts["left_out_mape"] = mape(residual)
         return replace(fitted, relative_std=relative_std(residual), facts=facts)
 
     def _judging(self, n: int, rng: Rng) -> slice | Ints:

@@ -25,9 +25,7 @@ FOOTPRINTS = ("macs", "layers", "activations", "params")
 @cache
 def target(name: str) -> Target:
     """The shipped target `name`; ValueError with the known names and the nearest spelling otherwise."""
-    shipped = registry.build(registry.load("target", name))
-    assert isinstance(shipped, Target)
-    return shipped
+    return registry.build(registry.load("target", name))
 
 
 @cache

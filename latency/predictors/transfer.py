@@ -169,7 +169,7 @@ def _weights(
     prior = lean / lean.sum() * np.exp(middle)
     share = seen.mean(axis=0) / ms.mean()
     relative = seen / ms[:, None]
-    weights, trust, spread = prior, np.ones(n), SPREAD_FLOOR
+    weights = prior
     for _ in range(rounds):
         residual = relative @ weights - 1
         spread = robust.spread(residual, SPREAD_FLOOR)

@@ -43,9 +43,8 @@ def _candidates(data: LatencyData) -> dict[str, Learner]:
     """The learners that can start from so many rows."""
     learners: dict[str, Learner] = {}
     space = get_space(data.target.space)
-    sides = space.column(data.genomes, "r") if "r" in space.index else None
     if len(data) <= MOST and sources.any_of(space):
-        covered = None if sides is None else (int(sides.min()), int(sides.max()))
+        covered = space.resolution_range(data.genomes) if "r" in space.index else None
         learners["transfer"] = transfer.Transfer(resolutions=covered)
     if len(data) >= ADDITIVE:
         learners["additive"] = additive.Additive()

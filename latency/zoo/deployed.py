@@ -39,8 +39,8 @@ def latency(
         values = {name: (float(q[1]), float(q[2] - q[0])) for name, q in timed.quartiles_ms.items()}
     else:
         values = {name: _predicted(name, network, target) for name, network in networks.items()}
-    about = {"target": target.name, "on": str(target), "batch": target.batch}
-    about |= {"how": "measured" if is_here(target) else "predicted"}
+    how = "measured" if is_here(target) else "predicted"
+    about = {"target": target.name, "on": str(target), "batch": target.batch, "how": how}
     return {name: {"ms": ms, "spread_ms": spread, **about} for name, (ms, spread) in values.items()}
 
 
@@ -79,12 +79,8 @@ def add_latencies(
         by_precision.setdefault(cards[title]["precision"], {})[title] = name
     for precision, names in by_precision.items():
         where = replace(target, precision=precision, name=f"{target.name}_{precision}")
-        timed = latency(
-            where, {name: networks[title] for title, name in names.items()}, store=store, watch=watch
-        )
+        different = {name: networks[title] for title, name in names.items()}
+        timed = latency(where, different, store=store, watch=watch)
         for title, name in names.items():
             ms = timed[name]["ms"]
-            cards[title] |= {
-                "latency_ms": ms,
-                "images_per_second": images_per_second(ms, target.batch),
-            }
+            cards[title] |= {"latency_ms": ms, "images_per_second": images_per_second(ms, target.batch)}
