@@ -30,9 +30,7 @@ class LatencyData:
         possible = np.isfinite(self.ms) & (self.ms > 0)
         if not possible.all():
             row = int(np.argmin(possible))
-            raise ValueError(
-                f"latencies must be positive numbers of milliseconds; row {row} has {self.ms[row]}"
-            )
+            raise ValueError(f"latencies must be positive milliseconds; row {row} has {self.ms[row]}")
 
     def __len__(self) -> int:
         return len(self.ms)

@@ -21,9 +21,7 @@ def scores(predicted: Prediction, measured: Floats) -> dict[str, float]:
     from scipy.stats import kendalltau, spearmanr  # a quarter of a second, which a search does not need
 
     if len(measured) != len(predicted.mean) or not len(measured):
-        raise ValueError(
-            f"{len(predicted.mean)} predictions for {len(measured)} measurements; need as many, at least one"
-        )
+        raise ValueError(f"{len(predicted.mean)} predictions for {len(measured)} measurements; need as many")
     error = predicted.mean - measured
     relative = 100 * np.abs(error) / np.abs(measured)
     low, high = predicted.interval(0.90)

@@ -7,7 +7,6 @@ from typing import Literal
 
 from pydantic import PositiveInt
 
-from supernet import device
 from supernet.device import Device
 from supernet.device import get as data_sheet
 from supernet.options import Fraction, options
@@ -48,14 +47,14 @@ class Target:
 
     def __post_init__(self) -> None:
         if isinstance(self.device, str):
-            device.get(self.device)
+            data_sheet(self.device)
         if self.space not in names("space"):
             get_space(self.space)
 
     @property
     def spec(self) -> Device:
         """The data sheet of the device."""
-        return device.get(self.device) if isinstance(self.device, str) else self.device
+        return data_sheet(self.device) if isinstance(self.device, str) else self.device
 
     @property
     def conditions(self) -> dict[str, str | float | None]:

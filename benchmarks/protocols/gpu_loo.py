@@ -116,7 +116,7 @@ def run(setting: Setting) -> Iterator[Row]:
                 if seed == 0:
                     ways |= {
                         "data sheet (ours)": fitting(model.predictor, target, own_study),
-                        "nearest GPU x bandwidth": fitting(Transfer().specification_from, sources, target),
+                        "nearest GPU x bandwidth": fitting(Transfer().from_specification, target, sources),
                         "constant (mean of the others)": partial(_constant, help_only, target),
                     }
                 yield from compare(row, ways, parts.test)

@@ -47,8 +47,7 @@ class Additive:
         """The fitted predictor. Its `relative_std` comes from five folds left out of the fit."""
         if len(data) < 2 * FOLDS:
             raise ValueError(
-                f"{len(data)} measurements are too few to fit; give at least {2 * FOLDS}, or adapt a "
-                "predictor"
+                f"{len(data)} measurements are too few: give {2 * FOLDS} or more, or adapt a predictor"
             )
         space = get_space(data.target.space)
         codes, level = space.slot_codes(data.genomes), slot_table.resolution_level(space, data.genomes)

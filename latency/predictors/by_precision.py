@@ -33,14 +33,9 @@ class ByPrecision:
     def __post_init__(self) -> None:
         base = self.space.parent
         if "precision" not in self.space.index or base is None:
-            raise ValueError(
-                f"{self.space.name} has no precision gene: leave int8_predictor= out or take another space="
-            )
+            raise ValueError(f"{self.space.name} has no precision gene: leave int8_predictor= out")
         if self.fp32.target.precision != "fp32":
-            raise ValueError(
-                f"the predictor is of {self.fp32.target}: beside int8_predictor it must be of fp32, as "
-                "b32 says"
-            )
+            raise ValueError(f"the predictor is of {self.fp32.target}: it must be of fp32, as b32 says")
         wanted = replace(self.fp32.target, precision="int8")
         if self.int8.target.key != wanted.key:
             raise ValueError(

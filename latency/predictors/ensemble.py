@@ -111,10 +111,8 @@ class Ensemble:
     def fit_from(self, known: Sequence[Source], data: LatencyData) -> EnsembleLatency:
         """The same with other sources; their resolutions in common are those of the result."""
         if not MIN_SAMPLES <= len(data) <= MAX_SAMPLES:
-            raise ValueError(
-                f"{len(data)} samples, but an ensemble is fitted on {MIN_SAMPLES} to {MAX_SAMPLES}: measure "
-                "more, or use learner=additive"
-            )
+            limits = f"an ensemble needs {MIN_SAMPLES} to {MAX_SAMPLES}"
+            raise ValueError(f"{len(data)} samples, but {limits}: measure more, or use learner=additive")
         features = Features.build(get_space(data.target.space), known)
         features.space.check_resolutions(
             data.genomes, features.resolutions, "the mix of " + ", ".join(source.name for source in known)
@@ -160,10 +158,6 @@ class Ensemble:
 
         Greedy variance reduction under the prior of the fit, better here than that of `sampling.choose`.
         """
-        if not 1 <= n <= len(genomes):
-            raise ValueError(
-                f"{n} networks cannot be chosen from {len(genomes)}; ask for 1 to {len(genomes)}"
-            )
         values = Features.build(space, known).evaluate(genomes)
         prior = 1.0 + np.einsum("f,fpq->pq", np.array(CHOICE), values.grams(values))
         return sampling.greedy(prior, n)
@@ -235,9 +229,7 @@ class Features:
         reference = within.sample(REFERENCE, np.random.default_rng(0))
         devices = _standardised(space, reference, [source.table for source in known])
         if not devices:
-            raise ValueError(
-                f"the sources {', '.join(s.name for s in known)} are constant: they tell nothing"
-            )
+            raise ValueError(f"the sources {', '.join(s.name for s in known)} are constant")
         mean = slot_table.combine((1 / len(devices), table) for table in devices)
         prints = [footprint.table(space, metric) for metric in FOOTPRINTS]
         families = (

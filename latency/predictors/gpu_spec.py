@@ -137,8 +137,7 @@ def sheet(spec: Device) -> tuple[float, float, float]:
     if missing or spec.kind != "gpu":
         reason = "is no GPU" if spec.kind != "gpu" else f"has no {' and no '.join(missing)}"
         raise ValueError(
-            f"{spec.name} {reason}: the data sheet of a GPU with bandwidth_gbs and fp32_tflops is needed; or "
-            "measure about ten subnets (make adapt)"
+            f"{spec.name} {reason}: its bandwidth_gbs and fp32_tflops are needed; or use make adapt"
         )
     return spec.bandwidth_gbs or 0.0, spec.fp32_tflops or 0.0, float(spec.sm or (spec.cores or 4096) / 64)
 
@@ -267,8 +266,7 @@ class GpuModel:
         sheet(target.spec)
         if target.space not in self.resolutions:
             raise ValueError(
-                f"no known GPU has timed {target.space}; there are {', '.join(self.resolutions)}: measure "
-                "about ten subnets instead (make adapt)"
+                f"no known GPU has timed {target.space}, only {', '.join(self.resolutions)}: use make adapt"
             )
         return GpuSpecLatency(
             target=target,
@@ -353,15 +351,13 @@ class GpuSpec:
         )
         values = {name: float(f"{value:.5g}") for name, value in zip(names, best.x, strict=True)}
         facts = {"gpus": list(dict.fromkeys(data.target.name for data in used))}
-        return GpuModel(values, UNSEEN, NOISE, _resolutions(sets), facts)
-
-
-def _resolutions(sets: Sequence[LatencyData]) -> dict[str, tuple[int, int]]:
-    """The lowest and the highest input side of the measurements, by space."""
-    genomes: dict[str, list[Genomes]] = {}
-    for data in sets:
-        genomes.setdefault(data.target.space, []).append(data.genomes)
-    return {name: get_space(name).resolution_range(np.concatenate(rows)) for name, rows in genomes.items()}
+        genomes: dict[str, list[Genomes]] = {}
+        for data in sets:
+            genomes.setdefault(data.target.space, []).append(data.genomes)
+        resolutions = {
+            name: get_space(name).resolution_range(np.concatenate(rows)) for name, rows in genomes.items()
+        }
+        return GpuModel(values, UNSEEN, NOISE, resolutions, facts)
 
 
 def _prior(targets: Sequence[Target]) -> dict[str, tuple[float, float]]:

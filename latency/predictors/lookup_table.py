@@ -186,8 +186,7 @@ def _read_yaml(path: Path) -> dict[Entry, float]:
         match = KEY.match(str(key))
         if match is None or match["layer"] not in ROLES or "mean" not in node:
             raise ValueError(
-                f"{path}: cannot read the entry {key!r}; expected layer-input:HxWxC-output:HxWxC[-...] with "
-                "a mean"
+                f"{path}: cannot read the entry {key!r}; expected layer-input:HxWxC-output:HxWxC[-...], mean"
             )
         shape_in = [int(x) for x in match["input"].split("x")]
         shape_out = [int(x) for x in match["output"].split("x")]

@@ -135,10 +135,8 @@ class Maple:
         `descriptor` (q,) is that of the target; without `strengths` the most likely ones are taken.
         """
         if len(devices) < 2 or len(data) < 2:
-            raise ValueError(
-                f"{len(devices)} known device(s) and {len(data)} sample(s) are too few: MAPLE learns from at "
-                "least 2 devices and adapts with at least 2 samples"
-            )
+            some = f"{len(devices)} device(s) and {len(data)} sample(s)"
+            raise ValueError(f"{some} are too few: MAPLE takes at least 2 devices and at least 2 samples")
         blocks = [np.stack([*(device.descriptor for device in devices), descriptor])]
         if self.references:
             own = np.log(data.ms)

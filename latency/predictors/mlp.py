@@ -110,9 +110,8 @@ class Descent:
             self.optimiser.step()
             self.schedule.step()
         if not torch.isfinite(loss):
-            raise ValueError(
-                f"training diverged (loss {loss.item()}): lower learning_rate={self.training.learning_rate:g}"
-            )
+            rate = self.training.learning_rate
+            raise ValueError(f"training diverged (loss {loss.item()}): lower learning_rate={rate:g}")
 
 
 def _forward(parameters: list[torch.Tensor], x: torch.Tensor) -> torch.Tensor:

@@ -63,9 +63,7 @@ def encode(space: SearchSpace, genomes: Genomes, encoding: Encoding) -> NDArray[
         widths = np.arange(offsets[space.index["e0"]], offsets[space.index["e19"] + 1])
         side = space.column(genomes, "r")[:, None] == PAPER_SIDES
         if not side.any(axis=1).all():
-            raise ValueError(
-                "encoding=s1 knows the resolutions 112, 128, ..., 224 only; take encoding=one_hot"
-            )
+            raise ValueError("encoding=s1 knows only resolutions 112, 128, ..., 224: take encoding=one_hot")
         return np.concatenate([hot[:, kernels], hot[:, widths], side], axis=1, dtype=np.float32)
     kept = [j for j, axis in enumerate(space.axes) if not axis.deploy and axis.name != "r"]
     parts = [hot[:, offsets[j] : offsets[j + 1]] for j in kept]
@@ -162,8 +160,7 @@ class Neural:
         rng = np.random.default_rng(self.seed)
         if (count := sum(map(len, sets))) < MIN_ROWS:
             raise ValueError(
-                f"{count} measurements are too few to train a network; give at least {MIN_ROWS}, or adapt a "
-                "predictor (learner=transfer)"
+                f"{count} measurements are too few: give at least {MIN_ROWS}, or take learner=transfer"
             )
         out = np.concatenate([held_out(n, self._judging(n, rng)) for n in map(len, sets)])
         ms = np.concatenate([data.ms for data in sets])

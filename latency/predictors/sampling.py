@@ -30,13 +30,14 @@ def choose(space: SearchSpace, n: int, rng: Rng, sources: Sequence[Source]) -> G
     """
     even = space.network(space.sample(POOL // 2, rng))
     pool = _different(np.concatenate([even, tilted(space, POOL - POOL // 2, rng)]))
-    return pool[greedy(kernel(space, pool, sources), _checked(n, len(pool)))]
+    return pool[greedy(kernel(space, pool, sources), n)]
 
 
 def draw(space: SearchSpace, n: int, rng: Rng) -> Genomes:
     """(n, d) different random subnets of the space (as restricted): the baseline."""
     pool = _different(space.network(space.sample(max(POOL, 2 * n), rng)))
-    return pool[: _checked(n, len(pool))]
+    _check(n, len(pool))
+    return pool[:n]
 
 
 def kernel(space: SearchSpace, genomes: Genomes, sources: Sequence[Source]) -> Floats:
@@ -49,6 +50,7 @@ def kernel(space: SearchSpace, genomes: Genomes, sources: Sequence[Source]) -> F
 
 def greedy(prior: Floats, n: int) -> Ints:
     """(n,) rows of a (p, p) covariance, each chosen to lower the summed variance of all rows most."""
+    _check(n, len(prior))
     covariance = prior.copy()
     noise = NOISE * float(np.median(np.diag(prior)))
     rows: list[int] = []
@@ -82,9 +84,6 @@ def _different(genomes: Genomes) -> Genomes:
     return genomes[np.sort(first)]
 
 
-def _checked(n: int, available: int) -> int:
+def _check(n: int, available: int) -> None:
     if not 1 <= n <= available:
-        raise ValueError(
-            f"{n} subnets cannot be chosen from {available} different ones; ask for 1 to {available}"
-        )
-    return n
+        raise ValueError(f"{n} subnets cannot be chosen from {available}; ask for 1 to {available}")

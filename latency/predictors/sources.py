@@ -83,9 +83,7 @@ def sources_of(
         if table is not None and name not in without:
             sources.append(Source(name, table, (sides[0], sides[-1])))
     if not sources:
-        raise ValueError(
-            f"nothing is known of the latencies of {space.name}: measure some hundred subnets and fit"
-        )
+        raise ValueError(f"nothing is known of latencies of {space.name}: fit some hundred measurements")
     if covering is None:
         return sources
     low, high = covering

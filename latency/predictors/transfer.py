@@ -99,7 +99,9 @@ class Transfer:
         self, space: SearchSpace, known: Sequence[Source], seen: Floats, data: LatencyData
     ) -> tuple[SlotTable, Floats]:
         """The table and the (d,) weights, from (n, d) values of the sources on the samples."""
-        group = _prior_group(known, data.target)
+        batches = [None if source.target is None else source.target.batch for source in known]
+        group = np.array([batch == data.target.batch for batch in batches])
+        group |= not group.any()  # the prior leans on sources of the same batch size, or else on all
         weights, trust, spread = _weights(seen, data.ms, group, self.tau, self.rounds)
         table = slot_table.combine(zip(weights, (source.table for source in known), strict=True))
         if not self.correct:
@@ -114,21 +116,17 @@ class Transfer:
         corrections = zip(chain(*deltas), chain(*families), strict=True)
         return slot_table.combine([(1.0, table), *(pair for pair in corrections if pair[0])]), weights
 
-    def from_specification(self, target: Target) -> SlotLatency:
-        """A prediction without any sample: the most similar device of the zoo, scaled by data sheets.
+    def from_specification(self, target: Target, known: Sequence[Source] | None = None) -> SlotLatency:
+        """A prediction without any sample: the most similar device of the zoo (or of other sources), scaled
+        by data sheets.
 
         Similar: same kind of device, device, engine and precision before batch size before year. Scaled by
         memory bandwidth, where both are known.
         """
-        return self.specification_from(self.sources(get_space(target.space)), target)
-
-    def specification_from(self, known: Sequence[Source], target: Target) -> SlotLatency:
-        """The same with other sources."""
+        known = self.sources(get_space(target.space)) if known is None else known
         candidates = [(source, source.target) for source in known if source.target is not None]
         if not candidates:
-            raise ValueError(
-                f"no device of the zoo has timed {target.space}: measure a few subnets (samples=5)"
-            )
+            raise ValueError(f"no known device has timed {target.space}: measure some subnets (samples=5)")
         nearest, its = min(candidates, key=lambda candidate: _distance(candidate[1], target))
         ours, theirs = target.spec.bandwidth_gbs, its.spec.bandwidth_gbs
         scale = (theirs / ours if ours and theirs else 1.0) * target.batch / its.batch
@@ -146,12 +144,6 @@ def _distance(other: Target, target: Target) -> tuple[float, ...]:
         abs(float(np.log2(other.batch / target.batch))),
         abs((other.spec.year or 2020) - (target.spec.year or 2020)),
     )
-
-
-def _prior_group(known: Sequence[Source], target: Target) -> NDArray[np.bool_]:
-    """(d,) sources the prior may lean on: those of the same batch size; all of them if there are none."""
-    same = np.array([source.target is not None and source.target.batch == target.batch for source in known])
-    return same if same.any() else np.ones(len(known), bool)
 
 
 def _weights(

@@ -51,9 +51,7 @@ class Adaptation:
 
     def __post_init__(self) -> None:
         if self.samples < 0 or self.samples == 1 or self.tests < 0:
-            raise ValueError(
-                f"samples={self.samples} must be 0 or at least 2, and tests={self.tests} not negative"
-            )
+            raise ValueError(f"samples={self.samples} must be 0 or at least 2, tests={self.tests} 0 or more")
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,9 +146,8 @@ def for_run(
         known_or_adapt(target, how, store=store, watch=watch).save(kept)
     predictor = load_as(SlotLatency, kept)
     if predictor.target.key != target.key:
-        raise ValueError(
-            f"{kept} is for another target ({predictor.target.differences(target)}): choose another out="
-        )
+        different = predictor.target.differences(target)
+        raise ValueError(f"{kept} is for another target ({different}): choose another out=")
     return predictor
 
 

@@ -30,8 +30,7 @@ class Automatic:
         fitted = {name: learner.fit(data) for name, learner in _candidates(data).items()}
         if not fitted:
             raise ValueError(
-                f"{len(data)} measurements are too few where no device of {data.target.space} is known: give "
-                f"at least {ADDITIVE}"
+                f"{len(data)} rows are too few, as nothing is known of {data.target.space}: give {ADDITIVE}"
             )
         errors = {name: float(predictor.facts["left_out_mape"]) for name, predictor in fitted.items()}
         best = min(errors, key=errors.__getitem__)

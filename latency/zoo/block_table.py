@@ -143,16 +143,12 @@ def build(
     """Time every different block of `target.space` at these input sides in one sitting."""
     space = get_space(target.space)
     if unknown := [r for r in resolutions if r not in space.axis("r").values]:
-        raise ValueError(
-            f"resolutions={unknown}: {space.name} has {', '.join(map(str, space.axis('r').values))}"
-        )
+        raise ValueError(f"resolutions={unknown}: {space.name} has only {space.axis('r').values}")
     needed = {block.name: block for block in blocks(space, resolutions)}
     timed = session.time_jobs(target, _jobs(target, needed.values()), session.Measuring(store, watch=watch))
     if timed.failed:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in timed.failed.items())
-        raise ValueError(
-            f"{len(timed.failed)} of {len(needed)} blocks failed, so there is no table: {reasons}"
-        )
+        raise ValueError(f"{len(timed.failed)} of {len(needed)} blocks failed, so no table: {reasons}")
     return BuiltTable(target, needed, timed.quartiles_ms, timed.seconds)
 
 

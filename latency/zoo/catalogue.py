@@ -69,8 +69,7 @@ def find(name: str) -> LatencyPredictor:
         if not path.is_file():
             there = ", ".join(f"run:{run.parent}" for run in sorted(Path("runs").glob("*/predictor.npz")))
             raise ValueError(
-                f"predictor={name}: no file {path}; name a folder that make adapt has written (here: "
-                f"{there or 'none'})"
+                f"predictor={name}: no file {path}; folders that make adapt has written: {there or 'none'}"
             )
         return interface.load(path)
     if name.endswith((".npz", interface.NETWORK_SUFFIX)):

@@ -92,9 +92,7 @@ def by_specification(target: Target, rng: Rng) -> tuple[list[KnownDevice], Float
     shipped = [catalogue.predictor(name) for name in catalogue.targets_of(target.space)]
     others = [predictor for predictor in shipped if predictor.target.key != target.key]
     if len(others) < 2:
-        raise ValueError(
-            f"{len(others)} shipped device(s) have timed {target.space}, MAPLE learns from 2 or more"
-        )
+        raise ValueError(f"{len(others)} shipped device(s) have timed {target.space}, MAPLE needs 2 or more")
     space = get_space(target.space)
     if "r" in space.index:
         low = max(predictor.resolutions[0] for predictor in others)
