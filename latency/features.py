@@ -18,7 +18,6 @@ from supernet.layers import LayerKind, LayerTable
 from supernet.space import SearchSpace
 
 SIZES = (7, 14, 28)  # output sides at which pointwise convolutions are told apart
-PHYSICAL = 1 + 3 + (len(SIZES) + 1) + 2 + 3  # features that are not genes
 LINE_NOISE = 0.05  # of log latencies about a line in log MACs
 
 
@@ -52,7 +51,8 @@ def _pointwise(step: int) -> Cost:
     )
 
 
-COSTS: tuple[Cost, ...] = (  # (n, L) MACs; MACs of each class of layer; parameters, activations and layers
+# (n, L) MACs; MACs of each class of layer; parameters, activations and layers; one feature each
+COSTS: tuple[Cost, ...] = (
     LayerTable.layer_macs,
     *map(_depthwise, (3, 5, 7)),
     *map(_pointwise, range(len(SIZES) + 1)),
@@ -84,8 +84,8 @@ class Scale:
     def from_features(cls, x: Floats) -> Scale:
         """That of architecture features: the one-hot genes together weigh as much as the others together."""
         scale = cls.from_rows(x)
-        genes = (x.shape[1] - PHYSICAL) / PHYSICAL
-        weights = np.where(np.arange(x.shape[1]) < PHYSICAL, 1.0, genes**0.5)
+        genes = (x.shape[1] - len(COSTS)) / len(COSTS)
+        weights = np.where(np.arange(x.shape[1]) < len(COSTS), 1.0, genes**0.5)
         return cls(scale.middle, scale.spread * weights)
 
     def __call__(self, x: Floats) -> Floats:

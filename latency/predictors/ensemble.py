@@ -37,7 +37,7 @@ from latency.data import LatencyData
 from latency.predictors import sampling
 from latency.predictors.interface import check_samples, space_of
 from latency.predictors.slots import SlotLatency
-from latency.predictors.sources import Source, common_resolutions, sources_of
+from latency.predictors.sources import FOOTPRINTS, Source, common_resolutions, sources_of
 from latency.predictors.transfer import FOLDS
 from latency.target import Target
 from supernet import footprint, slot_table
@@ -55,7 +55,6 @@ LEVEL = 10.0  # prior variance of the level, in units of the variance of the sam
 NOISES = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)  # in the same units; phones in whole ms need the last ones
 OUTLIER = 3.0  # standardised left-out residual at which a sample counts half
 CHOICE = (1.0, 1.0, 0.1, 0.3, 0.0)  # strengths of the families when samples are chosen
-FOOTPRINTS = ("macs", "activations", "params", "layers")
 MIN_ROWS = 50  # of a known device
 DENOISING = (1e-4, 3e-4, 1e-3, 3e-3, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)  # noise over prior variance
 ROBUST_ROUNDS = 3
