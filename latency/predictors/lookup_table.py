@@ -88,8 +88,7 @@ class LookupTable:
         at = np.array(resolutions)
         listed = np.isin(at, covered)
         # OFA's tables exist for every fourth of our resolutions. A block's cost goes with the area of its
-        # feature map, which rounds up in steps, so lines are drawn over that area: over the resolution they
-        # were 9% off.
+        # feature map, which rounds up in steps, so lines are drawn over that area (over the side: 9% off).
         area = slot_table.sides(space) ** 2
         for s in range(len(space.slots)):
             seen, first = np.unique(area[listed, s], return_index=True)
@@ -163,25 +162,24 @@ def read(paths: Iterable[str | Path]) -> LookupTable:
     entries: dict[Entry, float] = {}
     by_resolution: dict[int, dict[Entry, float]] = {}
     for path in map(Path, paths):
-        if path.name.endswith((".csv", ".csv.gz")):
-            for resolution, entry, ms in _read_csv(path):
-                (entries if resolution is None else by_resolution.setdefault(resolution, {}))[entry] = ms
-        elif path.suffix in (".yaml", ".yml"):
-            named = re.search(r"_(\d{2,3})_lookup_table", path.name)
-            into = by_resolution.setdefault(int(named[1]), {}) if named else entries
-            into.update(_read_yaml(path))
-        else:
+        if not path.name.endswith((".csv", ".csv.gz", ".yaml", ".yml")):
             raise ValueError(f"{path} is no lookup table: expected .csv, .csv.gz or .yaml")
+        reader = _read_yaml if path.suffix in (".yaml", ".yml") else _read_csv
+        for resolution, entry, ms in reader(path):
+            (entries if resolution is None else by_resolution.setdefault(resolution, {}))[entry] = ms
     return LookupTable(entries, by_resolution)
 
 
-def _read_yaml(path: Path) -> dict[Entry, float]:
+Read = Iterator[tuple[int | None, Entry, float]]  # the resolution, None for all; the entry; its milliseconds
+
+
+def _read_yaml(path: Path) -> Read:
     if not path.is_file():
         raise ValueError(f"no lookup table {path}")
     content = yaml.safe_load(path.read_text())
     if not isinstance(content, dict):
         raise ValueError(f"{path} is no lookup table: expected a mapping of layers to mean latencies")
-    entries = {}
+    named = re.search(r"_(\d{2,3})_lookup_table", path.name)
     for key, node in content.items():
         match = KEY.match(str(key))
         if match is None or match["layer"] not in ROLES or "mean" not in node:
@@ -191,17 +189,15 @@ def _read_yaml(path: Path) -> dict[Entry, float]:
         shape_in = [int(x) for x in match["input"].split("x")]
         shape_out = [int(x) for x in match["output"].split("x")]
         more = {k: int(v) for k, v in re.findall(r"-(\w+):(\d+)", match["rest"])}
-        # ProxylessNAS writes the expansion factor, OFA the expanded channels; a factor is never as large as a
-        # width.
+        # ProxylessNAS writes the expansion factor, OFA the expanded channels; no width is as small as 8.
         expand, channels = more.get("expand", 0), (shape_in[-1], shape_out[-1])
         mid = int(make_divisible(channels[0] * expand)) if expand < 8 else expand
         inner = (more.get(name, 0) for name in ("kernel", "stride", "idskip", "se"))
         sizes = (shape_in[0], channels[0], shape_out[0], channels[1], mid, *inner)
-        entries[_entry(ROLES[match["layer"]], *sizes)] = float(node["mean"])
-    return entries
+        yield int(named[1]) if named else None, _entry(ROLES[match["layer"]], *sizes), float(node["mean"])
 
 
-def _read_csv(path: Path) -> Iterator[tuple[int | None, Entry, float]]:
+def _read_csv(path: Path) -> Read:
     columns = tables.read_columns(path)
     need = ("layer", "in_h", "in_c", "out_h", "out_c", "kernel", "stride", "idskip", "se", "mean_ms")
     if missing := [name for name in need if name not in columns]:

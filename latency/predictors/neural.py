@@ -52,9 +52,8 @@ def encode(space: SearchSpace, genomes: Genomes, encoding: Encoding) -> NDArray[
     """(n, p) network inputs.
 
     "one_hot": every gene of the network one-hot, absent ones zero; the resolution as piecewise-linear
-    functions with a knot every 16 pixels, one-hot at the knots (the side and its square in place of them:
-    twice the error, since libraries switch algorithms with the resolution). "s1": the 128 inputs of arXiv
-    2101.00732; ValueError between its steps of 16 pixels.
+    functions with a knot every 16 pixels, one-hot at the knots, as libraries switch algorithms with it.
+    "s1": the 128 inputs of arXiv 2101.00732; ValueError between its steps of 16 pixels.
     """
     hot = space.one_hot(genomes, np.float32)
     offsets = space.one_hot_offsets

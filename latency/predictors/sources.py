@@ -67,10 +67,9 @@ def sources_of(
 ) -> list[Source]:
     """The predictors of the zoo, multiply-accumulates and the number of layers, without those named.
 
-    The number of layers stands for what an engine spends on every layer: without it eager PyTorch, adapted
-    from compiled engines, is 5.0% off instead of 2.5%. Where the zoo has nothing, activations and parameters
-    join them. With `covering`, only sources that know these resolutions, from the lowest to the highest.
-    ValueError where none is left, and for an unknown name in `without`.
+    The number of layers stands for what an engine spends on every layer. Where the zoo has nothing,
+    activations and parameters join them. With `covering`, only sources that know these resolutions, from the
+    lowest to the highest. ValueError where none is left, and for an unknown name in `without`.
     """
     shipped = targets_of(space.name)
     if unknown := [name for name in without if name not in (*shipped, *FOOTPRINTS)]:
