@@ -24,7 +24,16 @@ DRAWS = 400  # standard error of a probability at most .025
 
 
 class Archive:
-    """Rows in the order they were evaluated. The front holds feasible rows only."""
+    """All evaluated architectures in the order of their evaluation; its front holds feasible ones only.
+
+    >>> from supernet.space import get_space
+    >>> space = get_space("ofa_small")
+    >>> archive = Archive(space, ["macs", "params"], np.array([1e9, 1e9]))
+    >>> archive.add(space.extremes(), np.array([[1.0, 2.0], [2.0, 3.0]]), np.zeros(2))
+    2
+    >>> archive.front()
+    array([0])
+    """
 
     def __init__(self, space: SearchSpace, objectives: Sequence[str], reference: Floats) -> None:
         """`objectives` name the cost columns.

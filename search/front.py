@@ -19,7 +19,13 @@ DIGITS = 7  # more than any measurement has
 
 @dataclass(frozen=True, eq=False)
 class FrontTable(Table):
-    """A row per member, in the order of the front (sorted by the first objective)."""
+    """A table of a front with a row per member, sorted by the first objective.
+
+    >>> columns = {"macs": [1, 2], "params": [4, 2]}
+    >>> front = FrontTable(columns, objectives=("macs", "params"), knee=0, limits={})
+    >>> front.spread_out()
+    [0, 1]
+    """
 
     columns: dict[str, list[Any]]
     objectives: tuple[str, ...]

@@ -161,12 +161,13 @@ def choose(
     training: TrainingCost | None = None,
     int8: Int8Change | None = None,
 ) -> Models:
-    """Models that belong together: fill in what is not given, and refuse what does not fit.
+    """Models that belong together: what you leave out is filled in, and what does not fit is refused.
 
-    Without target: the first of the zoo that fits the space (v100_b64 without space). Without space: that of
-    the latency's target, or of the accuracy. Without accuracy: the surrogate that ships for the space. A
-    width is never mixed with another: ValueError.
+    Without a target, the first of the zoo that fits the space is taken (v100_b64 without a space). Without a
+    space, it is that of the latency's target, or of the accuracy model. Without an accuracy model, it is the
+    surrogate that ships for the space. Models of different widths together are a ValueError.
 
+    >>> from latency.zoo import catalogue
     >>> choose(target=catalogue.target("titan_rtx_b64")).space.name
     'ofa_mbv3_w1.2'
     """

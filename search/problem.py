@@ -27,14 +27,18 @@ def build(
     confidence: float = 0.90,
     resolution: tuple[int, int] | None = None,
 ) -> Problem:
-    """The problem of minimising or maximising these objectives under these limits, by what `models.choose`
-    takes or by models of yours. An objective is a name of `models.QUANTITIES` or an `Objective` of your own.
+    """The problem of optimising these objectives under these limits.
 
-    A limit is tested on the bound that holds with `confidence`; `resolution` are the lowest and the highest
-    input side. Models that nothing is asked of are left out.
+    An objective is a name of `models.QUANTITIES` or an `Objective` of your own. Without `models` those of
+    `models.choose()` are taken; models that neither an objective nor a limit needs are left out. A limit is
+    tested on the bound that holds with `confidence`. `resolution` restricts the space to the input sides from
+    the first to the second number.
 
+    >>> from latency.zoo import catalogue
+    >>> from search import models
     >>> fast = models.choose(target=catalogue.target("titan_rtx_b64"))
-    >>> build(["accuracy", "latency_ms", "training_hours"], fast, limits={"params": 7e6})
+    >>> build(["accuracy", "latency_ms"], fast, limits={"params": 7e6}).space.name
+    'ofa_mbv3_w1.2'
     """
     limits = dict(limits or {})
     own = {objective.name: objective for objective in objectives if isinstance(objective, Objective)}

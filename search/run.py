@@ -52,11 +52,12 @@ def folder(out: Path) -> RunFolder:
 
 @dataclass
 class Search:
-    """A search with `budget` evaluations, which writes the run folder `out` and goes on where an unfinished
-    one stopped. With `verify` members of the front are measured before the folder is finished.
+    """A search with `budget` evaluations that writes the run folder `out`.
 
-    Same config and seed give the same archive.npz byte for byte, also after stop and resume: sums of BLAS
-    depend on the number of threads, so the loop runs on one.
+    Where `out` holds an unfinished search of the same configuration, it goes on. With `verify`, members of
+    the front are measured before the folder is finished. The same configuration and seed give the same
+    archive.npz byte for byte, also after stop and resume; the loop runs on one thread, because the sums of
+    BLAS depend on the number of threads.
 
     >>> asked = problem.build(["accuracy", "latency_ms", "training_hours"])
     >>> Search(asked, NSGA2(), budget=50_000, seed=0, out=Path("runs/mine")).run().front.show()

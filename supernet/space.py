@@ -56,7 +56,7 @@ class Gate:
 
 @dataclass(frozen=True, eq=False)
 class SearchSpace:
-    """A space of networks. Build one with `supernet.get_space(name)`.
+    """A space of networks. Build one with `supernet.space.get_space(name)`.
 
     `slots` are the groups of genes that act together on one place of the network (kernel and width of one
     block); an additive cost is a sum over slots at given resolution. `parent` is a larger space that contains
@@ -201,7 +201,7 @@ class SearchSpace:
         return rng.integers(low, high + 1, size=(n, self.d), dtype=np.int64).astype(np.int8)
 
     def sample(self, n: int, rng: Rng) -> Genomes:
-        """(n, d) genomes, every gene uniform (as OFA samples: depths are uniform, so networks are not)."""
+        """(n, d) random genomes; every gene is uniform, as OFA draws them (depths are, networks are not)."""
         return self.canonical(self._draw(n, rng))
 
     def extremes(self) -> Genomes:
@@ -209,10 +209,7 @@ class SearchSpace:
         return self.canonical(self.allowed.T.astype(np.int8))
 
     def mutate(self, genomes: Genomes, rng: Rng, rate: float) -> Genomes:
-        """(n, d) each gene redrawn with probability `rate`.
-
-        Genes that a deeper stage switches on are drawn anew.
-        """
+        """(n, d) each gene is redrawn with probability `rate`, and so is what a deeper stage switches on."""
         redraw = (rng.random(genomes.shape) < rate) | (genomes == 0)
         return self.canonical(np.where(redraw, self._draw(len(genomes), rng), genomes))
 
@@ -230,7 +227,7 @@ class SearchSpace:
         return np.where(deploy, np.int8(1), genomes)
 
     def neighbours(self, genome: Genomes) -> Genomes:
-        """(m, d) all networks one gene away from the (1, d) genome; genes that open get their first level."""
+        """(m, d) all networks one gene away; genes that a deeper stage switches on get their first level."""
         steps = []
         for j in np.flatnonzero(genome[0]):
             levels = [v for v in range(self.allowed[j, 0], self.allowed[j, 1] + 1) if v != genome[0, j]]
@@ -390,7 +387,7 @@ class SearchSpace:
         ]
 
     def format(self, genomes: Genomes) -> list[str]:
-        """One-line names, e.g. `ofa_mbv3_w1.0 r192 d2-3-3-4-4 k35-357-... e46-346-... ft25`."""
+        """The one-line names, e.g. `ofa_mbv3_w1.0 r192 d2-3-3-4-4 k35-357-... e46-346-... ft25`."""
         names = []
         for row, values in zip(genomes.tolist(), self.values(genomes).tolist(), strict=True):
             words = [self.name]
@@ -406,7 +403,7 @@ class SearchSpace:
         return all(0 <= v <= 9 for stage in stages for j in stage for v in self.axes[j].values)
 
     def parse(self, names: Iterable[str]) -> Genomes:
-        """Genomes of one-line names: the exact inverse of `format`."""
+        """The (n, d) genomes of one-line names: the exact inverse of `format`."""
         return np.array([self._parse_one(name) for name in names], np.int8).reshape(-1, self.d)
 
     def _parse_one(self, name: str) -> list[int]:
@@ -442,7 +439,11 @@ class SearchSpace:
 def get_space(name: str) -> SearchSpace:
     """The space `name` of `configs/space`; ValueError with the nearest spelling for an unknown name.
 
-    >>> get_space("ofa_mbv3_w1.0").format(get_space("ofa_mbv3_w1.0").sample(1, np.random.default_rng(0)))
+    >>> space = get_space("ofa_small")
+    >>> space.format(space.extremes()[:1])
+    ['ofa_small r16 d1-1-1 k3-3-3 e2-2-2 ft0']
+    >>> space.neighbours(space.parse(["ofa_small r16 d1-1-1 k3-3-3 e2-2-2 ft0"])).shape
+    (29, 23)
     """
     space = registry.build(registry.load("space", name))
     assert isinstance(space, SearchSpace)

@@ -1,11 +1,12 @@
 """Latency of a GPU from its data sheet: whole GPUs left out, on HELP's OFA latencies (four rotations).
 
-Trained on the other three GPUs of HELP (rows 0-2999, batch 1, 32, 64, width 1.2) and on S1's two (batch 64,
-width 1.0; not the 2080 Ti when that is left out); rows 3500-3999 of the left-out GPU are reported, with
-`validation` rows 3000-3499. There are no other GPUs to choose on, so the form was settled on FBNet and
-NAS-Bench-201 and, with four GPUs in view, on rows 3000-3499 (`latency/predictors/gpu_spec.py`). N counts
-measured subnets of the left-out GPU, per batch size. The networks are S1's: three raw scalars (CUDA cores,
-RAM, bandwidth) as further inputs, the batch size beside them, and the same with logarithms and our training.
+Trained on the other three GPUs of HELP (rows 0-2999, batch 1, 32, 64, width 1.2) and on the two of OFANAS
+(arXiv 2101.00732; batch 64, width 1.0; not the 2080 Ti when that is left out); rows 3500-3999 of the
+left-out GPU are reported, with `validation` rows 3000-3499. There are no other GPUs to choose on, so the
+form was settled on FBNet and NAS-Bench-201 and, with four GPUs in view, on rows 3000-3499
+(`latency/predictors/gpu_spec.py`). N counts measured subnets of the left-out GPU, per batch size. The
+networks are those of OFANAS: three raw scalars (CUDA cores, RAM, bandwidth) as further inputs, the batch
+size beside them, and the same with logarithms and our training.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import numpy as np
 
 from benchmarks.protocols.protocol import (
     HELP_OFA,
-    S1_OFA,
+    OFANAS,
     Fit,
     Row,
     Setting,
@@ -52,7 +53,7 @@ RAW = Training(
 def tables(setting: Setting) -> list[tuple[Table, slice]]:
     """The tables of GPUs of the OFA spaces and their rows to fit on; each a study of its own."""
     studies = []
-    for (file, space), rows in ((HELP_OFA, FITTED), (S1_OFA, 7000)):
+    for (file, space), rows in ((HELP_OFA, FITTED), (OFANAS, 7000)):
         table = read(setting.data, file, space)
         targets = {name: replace(target, source=file) for name, target in table.targets.items()}
         studies.append((replace(table, targets=targets), slice(0, rows)))
@@ -70,7 +71,7 @@ def known_gpus(setting: Setting, without: str) -> list[LatencyData]:
 
 
 def raw(target: Target) -> Floats:
-    """(4,) S1's scalars as they are, and the batch size."""
+    """(4,) the scalars of OFANAS as they are, and the batch size."""
     spec = target.spec
     return np.array([spec.cores or 0, spec.ram_gb or 0, spec.bandwidth_gbs or 0, target.batch], float)
 
@@ -81,7 +82,7 @@ def scaled(target: Target) -> Floats:
 
 
 NETWORKS: dict[str, tuple[Neural, Callable[[Target], Floats]]] = {
-    "network, S1's three raw scalars": (Neural(log=False, standardise=False, training=RAW), raw),
+    "network, three raw scalars of OFANAS": (Neural(log=False, standardise=False, training=RAW), raw),
     "network, logarithms of the scalars": (Neural(training=Training(epochs=60, batch=64)), scaled),
 }
 

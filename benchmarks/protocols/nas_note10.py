@@ -1,9 +1,10 @@
-"""Search with a predictor against search with the true table: S1's last claim, on the Note10.
+"""Search with a predictor against search with the true table, on the Note10: the last claim of OFANAS.
 
 OFA-MobileNetV3 w1.2 with OFA's released accuracy predictor; the truth is the sum of the Note10's block table.
 One NSGA-II run of 50,000 evaluations with the table, one with each predictor, the same seed; the fronts are
-scored by the table. Predictors know N subnets of the Note10 (drawn from S1's fitting rows, whose Note10
-column is such sums) and start from S1's measurements of the 2080 Ti: its network, fine-tuned, and transfer.
+scored by the table. Predictors know N subnets of the Note10 (drawn from the fitting rows of OFANAS, arXiv
+2101.00732, whose Note10 column is such sums) and start from its measurements of the 2080 Ti: its network,
+fine-tuned, and transfer.
 `hypervolume_ratio` is that of the front found to that found with the table; for limits of 15 to 35 ms,
 `accuracy_<limit>` is that (percent) of the most accurate subnet of the front within the limit by the table,
 `lost_<limit>` how much less that is than with the table.
@@ -18,7 +19,7 @@ from functools import partial
 import numpy as np
 
 from benchmarks.ofa_search import evaluator, released_accuracy, search, subspace
-from benchmarks.protocols.protocol import S1_OFA, Row, Setting, read, source
+from benchmarks.protocols.protocol import OFANAS, Row, Setting, read, source
 from benchmarks.protocols.s1 import learner
 from latency.predictors.additive import Additive
 from latency.predictors.interface import LatencyPredictor
@@ -41,7 +42,7 @@ def run(setting: Setting) -> Iterator[Row]:
     space, whole = subspace(), get_space("ofa_mbv3_w1.2")
     released = released_accuracy(setting.data)
     table = catalogue.predictor("note10_lut").table
-    measured = read(setting.data, *S1_OFA)
+    measured = read(setting.data, *OFANAS)
     gpu = measured.data("rtx2080ti_64", slice(0, 7000))
     near = source(Additive(ridge=1e-3), gpu)
     footprints = [of for of in sources_of(get_space(measured.space)) if of.target is None]

@@ -39,7 +39,7 @@ Fit = Callable[[], Callable[[Genomes], Prediction | Floats]]
 TIMED = 10_000  # architectures that prediction speed is taken on
 COLUMNS = {"name": "device_id", "title": "name", "bandwidth_gbs": "mem_bw_gbs"}  # of hardware.csv, else alike
 HELP_OFA = ("ofa_mbv3_gpu_latency.csv.gz", "ofa_mbv3_w1.2")  # HELP's table of GPUs, and its space
-S1_OFA = ("s1_ofa_latency.csv.gz", "ofa_mbv3_w1.0")
+OFANAS = ("s1_ofa_latency.csv.gz", "ofa_mbv3_w1.0")
 Item = TypeVar("Item")
 
 

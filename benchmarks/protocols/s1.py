@@ -1,8 +1,9 @@
-"""S1's protocol (arXiv 2101.00732) on its own measurements: an MLP per device, and fine-tuning from Note10.
+"""The protocol of OFANAS on its own measurements: an MLP per device, and fine-tuning from Note10.
 
-Rows 0-6999 are for fitting (the last 15% of them choose the epoch), 7000-8499 are reported; with
-`validation` the first 6000 and rows 6000-6999. Samples of a target are drawn from the fitting rows. S1's
-table sums of the Note10 are the base device, as in the paper.
+OFANAS is "Generalized Latency Performance Estimation for Once-For-All Neural Architecture Search" (arXiv
+2101.00732). Rows 0-6999 are for fitting (the last 15% of them choose the epoch), 7000-8499 are reported;
+with `validation` the first 6000 and rows 6000-6999. Samples of a target are drawn from the fitting rows. The
+base device is the Note10, whose latencies are sums of a table.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from benchmarks.protocols.protocol import (
-    S1_OFA,
+    OFANAS,
     Row,
     Setting,
     compare,
@@ -40,11 +41,13 @@ HEAD = Training(  # momentum chosen on rows 6000-6999: without it ten samples le
     loss="rmse", optimiser="sgd", schedule="constant",
 )  # fmt: skip
 PLAIN: dict[str, Learner] = {"operator table (ProxylessNAS)": OperatorTable(), "constant": Constant()}
-NEW_HEAD = "S1, new head from Note10"
+NEW_HEAD = "OFANAS, new head from Note10"
 PUBLISHED = {  # their released models on these rows; what they print as RMSE is MAE
-    ("S1's MLP", "rtx2080ti_64", 7000): dict(mae=0.386, rmse=0.482, mape=2.43, within_10=99.9, kendall=0.960),
-    ("S1's MLP", "tesla_p40_64", 7000): dict(mae=1.18, rmse=1.37, mape=2.53, within_10=99.9, kendall=0.971),
-    ("S1's MLP", BASE, 7000): dict(mae=0.353, rmse=0.455, mape=1.14, within_10=100, kendall=0.969),
+    ("OFANAS MLP", "rtx2080ti_64", 7000): dict(
+        mae=0.386, rmse=0.482, mape=2.43, within_10=99.9, kendall=0.960
+    ),
+    ("OFANAS MLP", "tesla_p40_64", 7000): dict(mae=1.18, rmse=1.37, mape=2.53, within_10=99.9, kendall=0.971),
+    ("OFANAS MLP", BASE, 7000): dict(mae=0.353, rmse=0.455, mape=1.14, within_10=100, kendall=0.969),
     (NEW_HEAD, "rtx2080ti_64", 700): dict(mae=0.713, rmse=0.890, mape=4.34, within_10=93.8, kendall=0.915),
     (NEW_HEAD, "tesla_p40_64", 700): dict(mae=1.61, rmse=2.04, mape=3.31, within_10=99.3, kendall=0.935),
 }
@@ -57,7 +60,7 @@ def learner(setting: Setting, name: str, **options: Any) -> Any:
 
 
 def run(setting: Setting) -> Iterator[Row]:
-    table = read(setting.data, *S1_OFA)
+    table = read(setting.data, *OFANAS)
     fitted = 700 if setting.small else 6000 if setting.validation else 7000
     fit, test = slice(0, fitted), slice(6000, 7000) if setting.validation else slice(7000, 8500)
     last = (int(0.85 * fitted), fitted)
@@ -77,7 +80,7 @@ def run(setting: Setting) -> Iterator[Row]:
         for seed, rng in setting.draws(1 if target == BASE else None):  # the base device is no target
             parts = split(setting, table, target, fit, test, seed)
             own: dict[str, Learner] = {
-                "S1's MLP, our run": learner(setting, "s1", validation=last, seed=seed),
+                "OFANAS MLP, our run": learner(setting, "s1", validation=last, seed=seed),
                 "neural (default)": learner(setting, "neural", validation=last, seed=seed),
             }
             if seed == 0:  # nothing random in these

@@ -79,9 +79,13 @@ def measure(
 ) -> Timed:
     """Time the networks of these genomes of `target.space` in one sitting; every visit goes to the store.
 
-    With a budget of `seconds` fewer may be measured than asked. A subnet that cannot be prepared or run is
-    recorded with its reason, and the others go on. ValueError when the engine is missing, when several
-    threads are asked for on a busy machine, or when nothing at all could be measured.
+    With a budget of `seconds`, fewer networks may be measured than were asked for. A network that cannot be
+    prepared or run is recorded with its reason, and the others go on. It is a ValueError when the engine is
+    missing, when several threads are asked for on a busy machine, or when nothing could be measured.
+
+    >>> target = registry.build(registry.load("target", "here"))
+    >>> with Store("runs/measurements.sqlite") as store:
+    ...     ms = measure(target, get_space(target.space).extremes(), store=store).data.ms
     """
     space = get_space(target.space)
     space.check(genomes)

@@ -40,9 +40,9 @@ class Constant:
 
 @options
 class OperatorTable:
-    """The latency predictor of ProxylessNAS (arXiv 1812.00332), S1's comparison: a time per operator, summed.
+    """The latency predictor of ProxylessNAS (arXiv 1812.00332): a time per operator, summed.
 
-    The times are learned from whole networks, as in S1 (arXiv 2101.00732). There is one for each variant of
+    The times are learned from whole networks, as in arXiv 2101.00732. There is one for each variant of
     each slot, which grows with the area of the slot's feature map and hence serves any resolution, and a
     constant. Least squares with times that are not negative, and a little `ridge` in units of the mean
     latency, because a hundred networks do not determine a hundred times.

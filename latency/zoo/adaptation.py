@@ -85,10 +85,11 @@ def plan(target: Target, how: Adaptation) -> tuple[SearchSpace, list[Source]]:
 
 
 def adapt(target: Target, how: Adaptation, *, store: Store, watch: Watcher | None = None) -> Adapted:
-    """The predictor of a target after measuring samples and tests in one sitting.
+    """Measure samples and tests on the target in one sitting, and fit its predictor on the samples.
 
-    Without samples the predictor follows from specifications. When the seconds are over, or when subnets
-    fail, it adapts with what there is, if that is at least 2.
+    Without samples nothing is measured, and the predictor follows from data sheets. When the seconds are over
+    or when subnets fail, the predictor is fitted on the samples that were measured; fewer than two are a
+    ValueError.
 
     >>> with Store("runs/latencies.sqlite") as store:
     ...     adapted = adapt(registry.build(registry.load("target", "here")), Adaptation(), store=store)

@@ -32,10 +32,14 @@ def module_predictor(engine: str) -> ModulesLatency:
 
 
 def automatic(wanted: Target) -> tuple[LatencyPredictor, str]:
-    """What `predictor=auto` takes for a target that is not to be measured now, and why.
+    """The predictor that `predictor=auto` takes for a target without measuring it, and the reason in words.
 
-    Its own predictor if one ships; its modules for `target=modules`, the data sheet for `target=gpu`.
-    ValueError for what is none of them.
+    It is the target's own predictor if one ships, the sum of its modules for `target=modules`, and the
+    prediction from the data sheet for `target=gpu`. Any other target is a ValueError.
+
+    >>> from latency.zoo import catalogue
+    >>> catalogue.automatic(catalogue.target("v100_b64"))[1]
+    '4,000 measurements of this very target (additive)'
     """
     if wanted.method == "modules":
         summed = module_predictor(wanted.engine).at(wanted)
@@ -59,8 +63,10 @@ def automatic(wanted: Target) -> tuple[LatencyPredictor, str]:
 def find(name: str) -> LatencyPredictor:
     """The predictor that `predictor=` names.
 
-    `run:FOLDER` of `make adapt`, a file (.npz, .safetensors), or a shipped target.
+    A name is `run:FOLDER` (the run folder of a `make adapt`), the path of a predictor file (.npz or
+    .safetensors), or the name of a shipped predictor.
 
+    >>> from latency.zoo import catalogue
     >>> catalogue.find("v100_b64").facts["method"]
     'additive'
     """

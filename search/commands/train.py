@@ -58,8 +58,8 @@ def main(options: Options, config: dict[str, Any]) -> None:
         try:
             images, space = registry.build(options.data).load(), registry.build(options.space)
             plan = train.Plan(space, images, registry.build(options.recipe), optimisation, options.seed)
-            every = options.validate_every
-            trained = train.train(plan, out, config, group, sinks=sinks, validate_every=every)
+            interval = options.validate_every
+            trained = train.train(plan, out, config, group, sinks=sinks, validate_every=interval)
         except KeyboardInterrupt:
             command.stop("train", out)
         if group.rank == 0:

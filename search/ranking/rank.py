@@ -156,7 +156,10 @@ def rank(
     tolerance: float = TOLERANCE,
     weights: Mapping[str, float] | None = None,
 ) -> Ranking:
-    """Rank by every view of the models and on every device; `weights` are of axes of the main view.
+    """Rank models by how probable it is that they are efficient (on the random frontier, arXiv 2202.09275).
+
+    Every view of the models and every device gets a ranking. `weights` of the axes of the main view add the
+    probability of being preferred.
 
     >>> rank(Table(file="mine.csv", model="name", axes=(...)).models(), draws=2000).show()
     """

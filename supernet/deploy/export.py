@@ -65,10 +65,10 @@ class Format:
 
 
 def export(subnet: Subnet, folder: Path, formats: Sequence[str]) -> dict[str, Written]:
-    """Write the subnet into `folder` in these formats; each is loaded again and must give the same logits.
+    """Write the subnet into `folder` in these formats, load each file again and compare its logits.
 
-    ValueError when a format is unknown or not installed, when the folder holds such a file already, or when a
-    file computes something else (nothing of it is left then).
+    A format that is unknown or not installed, and a file that the folder holds already, are a ValueError. So
+    is a file whose logits differ from the network's; it is removed.
 
     >>> subnet = subnets.random("ofa_small r16 d1-1-1 k3-3-3 e2-2-2 ft0")
     >>> export(subnet, Path("phone"), ["onnx"])["onnx"].path

@@ -219,7 +219,14 @@ class Stage:
 
 
 def run(recipe: Recipe, architecture: str, bench: Bench, out: Path, config: Mapping[str, Any]) -> list[Stage]:
-    """The subnet as it comes out of the supernet, then after each step; goes on where `out` stopped."""
+    """Apply the steps of a recipe to a subnet; returns the subnet before the first step and after each.
+
+    Every stage is kept in a folder of `out`, so a run that was stopped goes on after its last finished step.
+
+    >>> recipe = Recipe((PruneChannels(0.6), FineTune(epochs=12), Int8()))
+    >>> stages = run(recipe, "ofa_small r16 d1-1-1 k3-3-3 e2-2-2 ft0", bench, Path("runs/small"), {})
+    >>> stages[-1].card["file_bytes"]
+    """
     if recipe.quantises:
         deployed_model.check_engine(bench.engine)
     with RunFolder(out, finished=None).hold(config):

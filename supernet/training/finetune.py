@@ -73,7 +73,14 @@ def fine_tune(
     group: Processes,
     watch: Watch | None = None,
 ) -> FineTuned:
-    """Train the (1, d) genome's subnet by the recipe at its own resolution, on one process."""
+    """Train the subnet of a (1, d) genome by the recipe, at its own resolution and on one process.
+
+    It starts from the supernet's weights unless the recipe says `from_scratch`.
+
+    >>> genome = trained.space.parse(["ofa_small r16 d1-1-1 k3-3-3 e2-2-2 ft0"])
+    >>> with processes() as group:
+    ...     after = fine_tune(trained, images, genome, FineTuning(epochs=5), group).after
+    """
     subnet = subnets.from_supernet(trained, images, trained.space.format(genome)[0])
     before = subnets.judge(subnet, images, "test")
     if recipe.from_scratch:

@@ -111,9 +111,10 @@ def train(
     sinks: Sequence[Sink] = (),
     validate_every: int = 5,
 ) -> Trained:
-    """Train a supernet in the run folder `out`; goes on where an unfinished run stopped.
+    """Train a supernet in the run folder `out`, or go on where an unfinished run stopped.
 
-    DivergedError when the loss becomes NaN or infinite: the checkpoint of the last finished epoch stays.
+    When the loss becomes NaN or infinite, a DivergedError is raised and the checkpoint of the last finished
+    epoch stays.
 
     >>> plan = Plan(get_space("ofa_small"), ImageSet("digits", (16, 16)).load(), Sandwich(), Optimisation())
     >>> with processes() as group:

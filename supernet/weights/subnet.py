@@ -98,11 +98,11 @@ def parse(architecture: str) -> tuple[SearchSpace, Genomes]:
 
 # ---------------------------------------------------------------------- where subnets come from
 def find(weights: str, architecture: str | None, data: ImageSet | None = None) -> Subnet:
-    """The subnet `architecture` with weights from a run folder of `make train`; from a checkpoint of the OFA
-    authors (.pth), its norms calibrated on the images of `data`; from a subnet folder or file, which names
-    its own architecture; or from nowhere (`random`).
+    """The subnet `architecture` with the weights that `weights` names.
 
-    A run folder's subnet comes with its accuracy on the test images.
+    `weights` is one of four things: a run folder of `make train`, whose subnet comes with its accuracy on the
+    test images; a checkpoint of the OFA authors (.pth), whose batch norms are calibrated on the images of
+    `data`; a folder or file of one subnet, which names its own architecture; or `random`.
 
     >>> find("runs/mine", "ofa_small r16 d1-1-1 k3-3-3 e2-2-2 ft0").facts["accuracy"]["top1"]
     """

@@ -18,8 +18,8 @@ OURS = [name for name in catalogue.names() if catalogue.target(name).method == "
 def test_ten_samples_of_a_gpu_that_no_source_has(data):
     """HELP's 12 columns, whole GPU left out, 10 random samples, 2 seeds, all rows 3500-3999.
 
-    On average at most 4.5% (RESEARCH: 4.18), 2.0% and 1.0% on titan_rtx at batch 32 and 64, and better than a
-    line in MACs.
+    On average at most 4.5% (4.18 in an earlier study of these columns), 2.0% and 1.0% on titan_rtx at batch
+    32 and 64, and better than a line in MACs.
     """
     error, line = {}, {}
     for name in GPUS:

@@ -17,8 +17,8 @@ from latency.scores import scores
 
 @pytest.mark.slow
 def test_s1_network_fine_tuned_from_note10(data):
-    """S1 (arXiv 2101.00732) released MLPs with MAE .386 ms (7,000 rows of the 2080 Ti) and .713 ms (700 rows,
-    fine-tuned from the Note10). Here with fewer rows of the Note10 and epochs; rows 8000-8499.
+    """OFANAS (arXiv 2101.00732) released MLPs with MAE .386 ms (7,000 rows of the 2080 Ti) and .713 ms (700
+    rows, fine-tuned from the Note10). Here with fewer rows of the Note10 and epochs; rows 8000-8499.
     """
     table = read(data, "s1_ofa_latency.csv.gz", "ofa_mbv3_w1.0")
     test = table.data("rtx2080ti_64", slice(8000, 8500))
@@ -30,7 +30,7 @@ def test_s1_network_fine_tuned_from_note10(data):
 @pytest.mark.parametrize("left_out", ["v100", pytest.param("titan_xp", marks=pytest.mark.slow)])
 def test_a_gpu_left_out_from_its_data_sheet(data, left_out):
     """HELP's GPU columns, the whole GPU left out, no sample: the nearest GPU times the ratio of bandwidths is
-    13.5% off at batch 64 and 16% at batch 32 on average (RESEARCH); rows 3500-3999."""
+    13.5% off at batch 64 and 16% at batch 32 on average in an earlier study; rows 3500-3999."""
 
     setting = latency_tables.Setting(data)
     known = gpu_loo.known_gpus(setting, left_out)

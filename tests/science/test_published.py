@@ -38,7 +38,7 @@ def test_additive_predictors_on_help_data(data, name, limit):
     ("name", "s1"), [("2080ti_b64_w1.0", 0.386), pytest.param("p40_b64_w1.0", 1.18, marks=pytest.mark.slow)]
 )
 def test_additive_predictors_beat_the_mlp_of_s1(data, name, s1):
-    """S1 (arXiv 2101.00732), their released MLP on the same protocol: MAE .386 and 1.18 ms."""
+    """OFANAS (arXiv 2101.00732), its released MLP on the same protocol: MAE .386 and 1.18 ms."""
     target = catalogue.target(name)
     rows = read_csv(data / target.rows, target, target.column)
     fitted = Additive(ridge=1e-2).fit(rows.take(slice(0, 7000)))
@@ -47,7 +47,7 @@ def test_additive_predictors_beat_the_mlp_of_s1(data, name, s1):
 
 
 def test_note10_table_reproduces_the_sums_of_s1(data):
-    """S1's Note10 column is the sum of the table's entries; 6 significant digits were kept."""
+    """The Note10 column of OFANAS is the sum of the table's entries; 6 significant digits were kept."""
     target = catalogue.target("note10_lut")
     rows = read_csv(data / "s1_ofa_latency.csv.gz", target, "lat_note10_lut")
     predicted = catalogue.predictor("note10_lut").predict(rows.genomes, target).mean
@@ -56,7 +56,7 @@ def test_note10_table_reproduces_the_sums_of_s1(data):
 
 @pytest.mark.slow
 def test_accuracy_surrogate_on_measured_networks(data):
-    """Half the rows, one seed (RESEARCH, 1,000 rows: SVR .066 points, tau .963; ridge .170, .919)."""
+    """Half the rows, one seed; an earlier study, 1,000 rows: SVR .066 points, tau .963; ridge .170, .919."""
     rows = read_columns(data / "ofa_mbv3_accuracy.csv.gz")
     space = get_space("ofa_mbv3_w1.0")
     genomes, top1 = space.encode(rows), rows["top1"] / 100
