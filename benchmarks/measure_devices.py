@@ -82,6 +82,7 @@ def main() -> None:
         if not (devices.FOLDER / f"{name}.json").is_file():
             command = [sys.executable, "-m", "benchmarks.measure_devices", name, store]
             subprocess.run(command, check=True, env=instruction_sets.environment(limit(name)))
+    print(f"{len(DEVICES)} devices are measured: {devices.FOLDER}")
 
 
 if __name__ == "__main__":

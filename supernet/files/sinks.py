@@ -127,7 +127,7 @@ class Wandb:
         self._run = wandb.init(
             project="ofa-frontier",
             name=self._folder.name,
-            dir=str(self._folder),
+            dir=str(self._folder.resolve()),  # its service may have started in another folder
             config=dict(self._config),
             mode=self._mode,
             reinit="finish_previous",

@@ -62,6 +62,7 @@ class Plan:
                 f"data.resolution=[{low},{high}] must start and end at input sides of {self.space.name}: "
                 f"{', '.join(map(str, self.space.axis('r').values))}"
             )
+        _ = self.starts  # ValueError for fewer epochs than phases, before anything is written
 
     @cached_property
     def sides(self) -> tuple[int, ...]:
