@@ -21,7 +21,6 @@ from supernet.device import Device
 if TYPE_CHECKING:
     import torch
 
-SECONDS_PER_PROBE = 0.25
 ROUNDS = 3  # over all probes, so that a slow moment does not hit one of them alone
 
 
@@ -105,7 +104,7 @@ def torch_threads(threads: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def micro_benchmark(seconds_per_probe: float = SECONDS_PER_PROBE) -> dict[str, float]:
+def micro_benchmark(seconds_per_probe: float = 0.25) -> dict[str, float]:
     """Rates of this machine's CPU, one thread, in about 5 s; the best of all runs of each probe.
 
     In 1e9 multiply-accumulates or bytes per second, and launches per microsecond.

@@ -39,8 +39,7 @@ EVENTS = (
 SOFTWARE = ("cpu-migrations",)  # counted everywhere, and says nothing of the hardware
 ROUNDS = 5  # over all operators, so that a slow moment does not hit one of them alone
 MIN_RUNS, SECONDS_PER_VISIT = 3, 0.03
-SECONDS_PER_COUNT = 0.3
-PERF_START_SECONDS = 0.1
+SECONDS_PER_COUNT = 0.4  # of which perf needs some to start
 
 
 @dataclass(frozen=True)
@@ -170,7 +169,7 @@ def _counted(run: Callable[[], object], events: Sequence[str]) -> dict[str, floa
         path = Path(folder) / "perf.csv"
         words = ["-x,", "-o", str(path), "-p", str(os.getpid()), "-e", ",".join([*events, "task-clock"])]
         process = subprocess.Popen(["perf", "stat", *words])
-        end = time.perf_counter() + PERF_START_SECONDS + SECONDS_PER_COUNT
+        end = time.perf_counter() + SECONDS_PER_COUNT
         while time.perf_counter() < end:
             run()
         process.send_signal(signal.SIGINT)

@@ -27,7 +27,6 @@ from supernet.files import append_only, artifact
 from supernet.files.append_only import StoreError
 from supernet.files.tables import Table
 
-RETRY_MS = 100  # once a write had to wait in vain for another process
 TABLES = {
     "sittings": (
         "id TEXT PRIMARY KEY, unix_time REAL NOT NULL, engine_version TEXT NOT NULL, target TEXT NOT NULL, "
@@ -126,7 +125,7 @@ class Store:
                 append_only.insert(self._database, "visits", visit.row())
         except sqlite3.Error as error:
             self._rescue(sitting, visit, str(error))
-            self._database.execute(f"PRAGMA busy_timeout = {RETRY_MS}")  # do not wait as long every time
+            self._database.execute("PRAGMA busy_timeout = 100")  # ms: do not wait as long every time
 
     def _rescue(self, sitting: Sitting, visit: Visit, reason: str) -> None:
         self._reason = reason

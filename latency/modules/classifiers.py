@@ -19,8 +19,6 @@ from latency.measuring.session import Measuring
 from supernet.arrays import Floats
 from supernet.registry import unknown_name
 
-WITHOUT_INIT = ("googlenet", "inception_v3")  # slow to initialise, and with side outputs
-
 
 @dataclass(frozen=True)
 class Classifier:
@@ -77,7 +75,8 @@ def jobs(classifiers: Sequence[Classifier], batch: int) -> list[Job]:
 
 def network(each: Classifier, batch: int) -> tuple[torch.nn.Module, torch.Tensor]:
     """The model with random weights in eval mode, and noise of its input side."""
-    options = {"init_weights": False, "aux_logits": False} if each.name in WITHOUT_INIT else {}
+    slow = each.name in ("googlenet", "inception_v3")  # to initialise, and with side outputs
+    options = {"init_weights": False, "aux_logits": False} if slow else {}
     model = models.get_model(each.name, weights=None, **options)
     noise = torch.Generator().manual_seed(0)
     return model.eval(), torch.randn((batch, 3, each.side, each.side), generator=noise)

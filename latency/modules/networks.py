@@ -31,7 +31,6 @@ ROUNDS = Rounds(fewest=6, most=10, block=32)
 CLASSIFIER = "torchvision"
 SPACES = ("ofa_mbv3_w1.0", "ofa_mbv3_w1.2", "ofa_proxyless_w1.3", "ofa_resnet50")
 BATCHES = (1, 8)
-SEED = 0  # of the subnets that correct
 CORRECTING = """
     mobilenet_v3_small efficientnet_b1 efficientnet_b2 mnasnet0_5 mnasnet0_75 mnasnet1_3 shufflenet_v2_x0_5
     shufflenet_v2_x1_5 shufflenet_v2_x2_0 regnet_x_400mf regnet_y_800mf regnet_x_1_6gf regnet_y_1_6gf
@@ -43,19 +42,6 @@ def subnets(space: str, count: int, seed: int) -> list[str]:
     """Names of random subnets of an OFA space."""
     ofa = get_space(space)
     return ofa.format(ofa.network(ofa.sample(count, np.random.default_rng(seed))))
-
-
-def collect(target: Target, names: Sequence[str], how: Measuring) -> Networks:
-    """Networks with their latencies on a target, by one-line names of subnets or names of torchvision.
-
-    What the store holds is not measured again; with a budget of seconds some may be missing.
-    """
-    stored, jobs = read(target, how.store), _jobs(target, names)
-    if missing := [job for job in jobs if job.name not in stored.names]:
-        session.time_jobs(target, missing, replace(how, rounds=ROUNDS))
-        stored = read(target, how.store)
-    asked = {job.name for job in jobs}
-    return stored.take(np.array([name in asked for name in stored.names], bool))
 
 
 def read(target: Target, store: Store) -> Networks:
@@ -72,11 +58,21 @@ def read(target: Target, store: Store) -> Networks:
 
 def for_correction(target: Target, count: int, models: Sequence[str], how: Measuring) -> Networks:
     """About `count` subnets of the OFA spaces, half of them of the first, and the classifiers `models`, at
-    all BATCHES."""
+    all BATCHES.
+
+    What the store holds is not measured again; with a budget of seconds some may be missing.
+    """
     shares = (-(-count // 2), *[-(-count // 6)] * (len(SPACES) - 1))
-    names = [name for space, n in zip(SPACES, shares, strict=True) for name in subnets(space, n, SEED)]
-    share = replace(how, seconds=None if how.seconds is None else how.seconds / len(BATCHES))
-    parts = [collect(replace(target, batch=batch), [*names, *models], share) for batch in BATCHES]
+    names = [name for space, n in zip(SPACES, shares, strict=True) for name in subnets(space, n, seed=0)]
+    how = replace(how, seconds=None if how.seconds is None else how.seconds / len(BATCHES), rounds=ROUNDS)
+    parts = []
+    for at in (replace(target, batch=batch) for batch in BATCHES):
+        jobs, stored = _jobs(at, [*names, *models]), read(at, how.store)
+        if missing := [job for job in jobs if job.name not in stored.names]:
+            session.time_jobs(at, missing, how)
+            stored = read(at, how.store)
+        asked = {job.name for job in jobs}
+        parts.append(stored.take(np.array([name in asked for name in stored.names], bool)))
     conditions, ms = (np.concatenate([getattr(part, key) for part in parts]) for key in ("conditions", "ms"))
     return _networks([name for part in parts for name in part.names], conditions, ms)
 
