@@ -5,13 +5,11 @@ from __future__ import annotations
 from functools import cache
 from typing import Literal
 
-from pydantic import ConfigDict
-from pydantic.dataclasses import dataclass
-
 from supernet import registry
+from supernet.options import options
 
 
-@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+@options
 class Device:
     """What a data sheet says; None where it is not known. `source` names where the figures are from."""
 

@@ -14,12 +14,11 @@ import zlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
-from pydantic import ConfigDict, Field
-from pydantic.dataclasses import dataclass as checked_dataclass
+from pydantic import PositiveFloat, PositiveInt
 
 from supernet.deploy import export, fake_quant, pruning
 from supernet.deploy import model as deployed_model
@@ -27,6 +26,7 @@ from supernet.files import artifact
 from supernet.files.run_folder import RunFolder
 from supernet.files.tables import Table
 from supernet.measures import MEASURES
+from supernet.options import AtLeastTwo, PositiveFraction, options
 from supernet.training.finetune import FineTuning, energy_kwh, train_alone
 from supernet.training.step import Processes
 from supernet.weights import live_memory, network, quality
@@ -75,31 +75,31 @@ class Step(Protocol):
 
 
 # ---------------------------------------------------------------------- steps
-@checked_dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+@options
 class PruneChannels:
     """Keep the most important middle channels of every block; norms are calibrated anew."""
 
-    keep: Annotated[float, Field(gt=0, le=1)] = 0.5
+    keep: PositiveFraction = 0.5
 
     def apply(self, subnet: Subnet, bench: Bench) -> Subnet:
         return subnets.calibrated(pruning.prune_channels(subnet, self.keep), bench.images)
 
 
-@checked_dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+@options
 class PruneWeights:
     """Set the smallest weights to zero: only the compressed file gets smaller."""
 
-    keep: Annotated[float, Field(gt=0, le=1)] = 0.5
+    keep: PositiveFraction = 0.5
 
     def apply(self, subnet: Subnet, bench: Bench) -> Subnet:
         return subnets.calibrated(pruning.prune_weights(subnet, self.keep), bench.images)
 
 
-@checked_dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+@options
 class Grow:
     """The subnet of the supernet, with its weights, that is one level deeper and wider everywhere."""
 
-    levels: Annotated[int, Field(ge=1)] = 1
+    levels: PositiveInt = 1
     letters: tuple[str, ...] = ("d", "e", "w")
 
     def apply(self, subnet: Subnet, bench: Bench) -> Subnet:
@@ -113,7 +113,7 @@ class Grow:
         return subnets.from_supernet(bench.trained, bench.images, name)
 
 
-@checked_dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+@options
 class TrainingStep:
     """What the steps that train have in common.
 
@@ -121,12 +121,12 @@ class TrainingStep:
     `flip` are those of the images unless they are given.
     """
 
-    epochs: Annotated[int, Field(ge=1)] = 10
-    rate: Annotated[float, Field(gt=0)] = 0.01
+    epochs: PositiveInt = 10
+    rate: PositiveFloat = 0.01
     distil: bool = True
     augment: Literal["none", "shift", "crop"] | None = None
     flip: bool | None = None
-    batch: Annotated[int, Field(ge=2)] = 64
+    batch: AtLeastTwo = 64
 
     def train(self, subnet: Subnet, bench: Bench) -> Subnet:
         """The subnet, its module trained in place and back on the CPU, and what its training took so far."""
@@ -146,7 +146,7 @@ class TrainingStep:
         return subnet.with_facts(training_hours=hours, training_kwh=energy_kwh(hours, bench.watts))
 
 
-@checked_dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+@options
 class FineTune(TrainingStep):
     """Train further, or from scratch; norms are calibrated anew."""
 
@@ -159,26 +159,26 @@ class FineTune(TrainingStep):
         return subnets.calibrated(self.train(subnet, bench), bench.images)
 
 
-@checked_dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+@options
 class Int8:
     """Post-training int8, ranges from so many calibration images."""
 
-    images: Annotated[int, Field(ge=1)] = 256
+    images: PositiveInt = 256
 
     def apply(self, subnet: Subnet, bench: Bench) -> Subnet:
         return bench.in_int8(subnet, self.images)
 
 
-@checked_dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+@options
 class Int8Aware(TrainingStep):
     """Fine-tune with the rounding of int8 in the forward pass, then quantise as `Int8` does.
 
     Weights adapt to the grid; ranges of activations are those before the training.
     """
 
-    epochs: Annotated[int, Field(ge=1)] = 3
-    rate: Annotated[float, Field(gt=0)] = 0.002
-    images: Annotated[int, Field(ge=1)] = 256
+    epochs: PositiveInt = 3
+    rate: PositiveFloat = 0.002
+    images: PositiveInt = 256
 
     def apply(self, subnet: Subnet, bench: Bench) -> Subnet:
         subnet = replace(subnet, module=copy.deepcopy(subnet.module))
@@ -191,7 +191,7 @@ class Int8Aware(TrainingStep):
 
 
 # ---------------------------------------------------------------------- recipes
-@checked_dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+@options
 class Recipe:
     """Steps in their order."""
 

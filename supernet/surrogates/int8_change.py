@@ -5,18 +5,17 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
 
 import numpy as np
-from pydantic import ConfigDict, Field
-from pydantic.dataclasses import dataclass
+from pydantic import NonNegativeFloat
 
 from supernet.arrays import Floats
+from supernet.options import options
 from supernet.prediction import Prediction
 from supernet.surrogates.accuracy import POINT
 
 
-@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+@options
 class Int8Change:
     """Change of top-1 in points by int8, the same for all networks up to `std_points`.
 
@@ -26,7 +25,7 @@ class Int8Change:
     """
 
     points: float = -0.8
-    std_points: Annotated[float, Field(ge=0)] = 0.4
+    std_points: NonNegativeFloat = 0.4
 
     def apply(self, fp32: Prediction) -> Prediction:
         """Top-1 in [0, 1] of the same networks in int8."""

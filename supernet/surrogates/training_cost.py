@@ -19,20 +19,18 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, replace
-from dataclasses import dataclass as plain_dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 
 import numpy as np
-from pydantic import ConfigDict
-from pydantic.dataclasses import dataclass
 
 from supernet import device, footprint, slot_table
 from supernet.arrays import Floats, Genomes, Ints
 from supernet.files import artifact
 from supernet.files.tables import Columns, select
 from supernet.fits import folds
+from supernet.options import options
 from supernet.prediction import QUANTILE, Prediction
 from supernet.slot_table import SlotTable
 from supernet.space import SearchSpace
@@ -62,7 +60,7 @@ def family_of_space(space: SearchSpace) -> str:
     return FAMILY_OF_SPACE.get(space.name, "mobile")
 
 
-@plain_dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Steps:
     """Training steps by what they do for one image; all (n,)."""
 
@@ -88,7 +86,7 @@ class Steps:
         )
 
 
-@plain_dataclass(frozen=True)
+@dataclass(frozen=True)
 class StepTime:
     """Milliseconds per image of a training step, for one family of networks on one machine."""
 
@@ -210,7 +208,7 @@ def speed_ratio(name: str) -> float:
     )
 
 
-@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+@options
 class TrainingCost:
     """The recipe and the rates. Epochs come from the gene `finetune_epochs` of each genome.
 

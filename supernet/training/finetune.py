@@ -10,14 +10,13 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Annotated
 
 import torch
-from pydantic import ConfigDict, Field
-from pydantic.dataclasses import dataclass as checked_dataclass
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat
 from torch.nn.functional import cross_entropy, softmax
 
 from supernet.arrays import Genomes
+from supernet.options import AtLeastTwo, FractionBelowOne, options
 from supernet.training.depthwise import SmallMaps
 from supernet.training.step import DivergedError, Processes, begin, rate_at, sgd
 from supernet.weights import subnet as subnets
@@ -29,18 +28,18 @@ from supernet.weights.subnet import Subnet
 Watch = Callable[[int, float], None]  # epochs done, and the loss of the last
 
 
-@checked_dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+@options
 class FineTuning:
     """The recipe of one subnet. OFA's own: 25 or 75 epochs at a low learning rate, from the supernet."""
 
-    epochs: Annotated[int, Field(ge=0)] = 25
+    epochs: NonNegativeInt = 25
     from_scratch: bool = False
     distil: bool = True
-    batch: Annotated[int, Field(ge=2)] = 64
-    rate: Annotated[float, Field(gt=0)] = 0.01
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    weight_decay: Annotated[float, Field(ge=0)] = 1e-4
-    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    batch: AtLeastTwo = 64
+    rate: PositiveFloat = 0.01
+    momentum: FractionBelowOne = 0.9
+    weight_decay: NonNegativeFloat = 1e-4
+    label_smoothing: FractionBelowOne = 0.1
     seed: int = 0
 
 

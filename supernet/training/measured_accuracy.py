@@ -16,16 +16,16 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
-from pydantic import ConfigDict, Field
-from pydantic.dataclasses import dataclass as checked_dataclass
+from pydantic import PositiveInt
 
 from supernet.arrays import Genomes
 from supernet.files import artifact
 from supernet.files.tables import Table
+from supernet.options import options
 from supernet.prediction import Prediction
 from supernet.space import SearchSpace
 from supernet.training import train
@@ -39,16 +39,16 @@ STORE = "accuracies.sqlite"
 Watch = Callable[[int, int], None]  # subnets measured so far, and of how many
 
 
-@checked_dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+@options
 class SupernetAccuracy:
     """Top-1 of the subnets of the supernet in a run folder of `make train`, measured when asked for."""
 
     folder: Path  # run folder of make train
     part: Literal["val", "test"] = "val"  # images that count: val; test is for what comes out of the search
-    images: Annotated[int, Field(ge=1)] | None = None  # the first so many of the part; null: all
+    images: PositiveInt | None = None  # the first so many of the part; null: all
     calibrated: bool = True  # false only shows what calibration is worth
     store: Path | None = None  # null: accuracies.sqlite in the folder
-    workers: Annotated[int, Field(ge=1)] = 1  # processes, through Ray when more than one
+    workers: PositiveInt = 1  # processes, through Ray when more than one
 
     @cached_property
     def trained(self) -> Trained:

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Literal, Protocol
+from typing import Literal, Protocol
 
-from pydantic import ConfigDict, Field
-from pydantic.dataclasses import dataclass as checked_dataclass
+from pydantic import NonNegativeInt
 
+from supernet.options import FractionBelowOne, options
 from supernet.space import SearchSpace
 
 Subnet = Literal["largest", "smallest", "random"]
@@ -60,7 +60,7 @@ def letters(space: SearchSpace) -> dict[str, int]:
     return levels
 
 
-@checked_dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+@options
 class Sandwich:
     """First the largest subnet alone for `largest_first` of the epochs, then each step the largest, the
     smallest and `random` others; one cosine for all.
@@ -69,8 +69,8 @@ class Sandwich:
     in 3 CPU-minutes on CIFAR-10 and made no difference in 29 (`python -m benchmarks.supernet recipes`).
     """
 
-    random: Annotated[int, Field(ge=0)] = 1
-    largest_first: Annotated[float, Field(ge=0, lt=1)] = 0.35
+    random: NonNegativeInt = 1
+    largest_first: FractionBelowOne = 0.35
     distil: bool = False  # True: all but the largest learn its outputs (in-place distillation)
 
     def phases(self, space: SearchSpace) -> tuple[Phase, ...]:
@@ -89,7 +89,7 @@ class Sandwich:
         return Phase("largest", self.largest_first, {}, ("largest",)), sandwich
 
 
-@checked_dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+@options
 class ProgressiveShrinking:
     """As published for MobileNetV3: the largest network for 180 epochs, then elastic kernels for 120, depths
     for 25 + 120 and expansions for 25 + 120, each time with one more level, taught by the largest network.

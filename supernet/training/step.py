@@ -13,16 +13,16 @@ from dataclasses import dataclass
 from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
-from pydantic import ConfigDict, Field
-from pydantic.dataclasses import dataclass as checked_dataclass
+from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 from torch.nn.functional import cross_entropy, softmax
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from supernet.arrays import Genomes
+from supernet.options import AtLeastTwo, FractionBelowOne, OpenFraction, options
 from supernet.space import SearchSpace
 from supernet.training.depthwise import SmallMaps
 from supernet.training.recipes import Phase
@@ -35,18 +35,18 @@ class DivergedError(ValueError):
     """The loss is no number any more."""
 
 
-@checked_dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+@options
 class Optimisation:
     """SGD with Nesterov momentum; the rate rises linearly, then falls as a cosine to 0."""
 
-    epochs: Annotated[int, Field(ge=1)] = 40
-    batch: Annotated[int, Field(ge=2)] = 128  # images of a step, over all processes
-    forward_batch: Annotated[int, Field(ge=2)] = 64  # images that share the statistics of batch norm
-    rate: Annotated[float, Field(gt=0)] = 0.1
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    weight_decay: Annotated[float, Field(ge=0)] = 1e-4  # not of biases and batch norms
-    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    ema: Annotated[float, Field(gt=0, lt=1)] | None = None  # decay per step of averaged weights
+    epochs: PositiveInt = 40
+    batch: AtLeastTwo = 128  # images of a step, over all processes
+    forward_batch: AtLeastTwo = 64  # images that share the statistics of batch norm
+    rate: PositiveFloat = 0.1
+    momentum: FractionBelowOne = 0.9
+    weight_decay: NonNegativeFloat = 1e-4  # not of biases and batch norms
+    label_smoothing: FractionBelowOne = 0.1
+    ema: OpenFraction | None = None  # decay per step of averaged weights
     amp: Literal["auto", "off"] = "auto"  # auto: bf16 (else fp16) on a GPU, full precision on a CPU
 
     def __post_init__(self) -> None:

@@ -14,18 +14,18 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import ConfigDict, Field
-from pydantic.dataclasses import dataclass as checked_dataclass
+from pydantic import NonNegativeInt, PositiveInt
 from torch.utils.data import DataLoader
 
 from supernet import registry
 from supernet.arrays import Ints, Rng
 from supernet.files import run_folder
+from supernet.options import AtLeastTwo, OpenFraction, options
 from supernet.weights import image_sources
 from supernet.weights.image_sources import IMAGENET_MEAN, IMAGENET_STD, Pixels, Source
 from supernet.weights.pixels import SMALLEST_SIDE, Augmentation, Draws
@@ -36,7 +36,7 @@ IN_MEMORY_BYTES = 2 * 10**9
 STATISTICS_IMAGES = 2000  # training images that the normalisation is measured on
 
 
-@checked_dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+@options
 class ImageSet:
     """Which images, and how they are split and augmented: what `data=` of the commands builds.
 
@@ -49,14 +49,14 @@ class ImageSet:
     resolution: tuple[int, int]
     root: Path | None = None
     download: bool = False  # torchvision's data sets only
-    train_images: Annotated[int, Field(ge=2)] | None = None  # at most as many, drawn with the split's seed
-    val: Annotated[int, Field(ge=1)] = 1000  # images held out of the training part
-    test: Annotated[float, Field(gt=0, lt=1)] = 0.25  # share held out where no test part is published
-    calibration: Annotated[int, Field(ge=2)] = 1024
+    train_images: AtLeastTwo | None = None  # at most as many, drawn with the split's seed
+    val: PositiveInt = 1000  # images held out of the training part
+    test: OpenFraction = 0.25  # share held out where no test part is published
+    calibration: AtLeastTwo = 1024
     split_seed: int = 0
     augment: Literal["none", "shift", "crop"] = "shift"  # shift: small images; crop: photos
     flip: bool = True
-    workers: Annotated[int, Field(ge=0)] = 0  # processes that decode
+    workers: NonNegativeInt = 0  # processes that decode
 
     def __post_init__(self) -> None:
         low, high = self.resolution
