@@ -5,7 +5,7 @@ Letters: n architectures, L layer places, S slots, R resolutions, C slot codes.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import IntEnum
 
 import numpy as np
@@ -65,27 +65,21 @@ class LayerTable:
     live: NDArray[np.bool_]
     slot: NDArray[np.int32]
 
-    def with_slot(self, slot: NDArray[np.int32]) -> LayerTable:
-        """The same layers, assigned to other slots."""
-        return replace(self, slot=slot)
-
     @property
-    def out_size(self) -> Column:
+    def out_size(self) -> Ints:
         """(n, L) output side: ceil(size / stride), as 'same' padding gives; 1 after a global pool."""
-        return np.where(self.kind == LayerKind.GLOBAL_POOL, 1, -(-self.size // self.stride)).astype(np.int32)
+        return np.where(self.kind == LayerKind.GLOBAL_POOL, 1, -(-self.size // self.stride)).astype(np.int64)
 
     def _weights(self) -> Ints:
-        has = (self.kind <= LayerKind.LINEAR) & self.live
-        return np.where(
-            has, self.cin.astype(np.int64) // np.maximum(self.groups, 1) * self.cout * self.kernel**2, 0
-        )
+        per_output = self.cin.astype(np.int64) // np.maximum(self.groups, 1) * self.kernel**2
+        return np.where((self.kind <= LayerKind.LINEAR) & self.live, per_output * self.cout, 0)
 
     def _outputs(self) -> Ints:
-        return np.where(self.live, self.cout.astype(np.int64) * self.out_size.astype(np.int64) ** 2, 0)
+        return np.where(self.live, self.cout * self.out_size**2, 0)
 
     def layer_sides(self) -> Ints:
         """(n, L) output side of each layer in pixels."""
-        return self.out_size.astype(np.int64)
+        return self.out_size
 
     def layer_counts(self) -> Ints:
         """(n, L) 1 for each layer, for what an engine spends on every one of them."""
@@ -93,7 +87,7 @@ class LayerTable:
 
     def layer_macs(self) -> Ints:
         """(n, L) multiply-accumulates of one image; biases, norms, pools and sums not counted."""
-        return self._weights() * self.out_size.astype(np.int64) ** 2
+        return self._weights() * self.out_size**2
 
     def layer_params(self) -> Ints:
         """(n, L) weights, biases and two numbers per normalised channel."""
@@ -137,9 +131,6 @@ class LayerTable:
         return self.resident().max(axis=1) * float(bytes_per_value)
 
 
-_COLUMNS = ("kind", "cin", "cout", "kernel", "stride", "size", "groups", "bias", "norm", "held", "act")
-
-
 @dataclass
 class LayerBuilder:
     """Writes a batch of networks down, layer by layer; `size` follows the strides.
@@ -150,7 +141,6 @@ class LayerBuilder:
     n: int
     size: NDArray[np.int64]  # (n,) current side in pixels
     rows: list[dict[str, NDArray[np.int32]]] = field(default_factory=list)
-    live: list[NDArray[np.bool_]] = field(default_factory=list)
     slot: list[int] = field(default_factory=list)
 
     def add(
@@ -171,25 +161,22 @@ class LayerBuilder:
         size: Ints | int | None = None,
     ) -> None:
         """One layer. With `size` it is a side branch (squeeze-excite, shortcut): the main size stays."""
-        shape = (self.n,)
-        columns = dict(kind=int(kind), cin=cin, cout=cout, kernel=kernel, stride=stride, groups=groups)
-        columns |= dict(bias=bias, norm=norm, held=held, act=int(act))
-        columns |= dict(size=self.size if size is None else size)
-        self.rows.append(
-            {key: np.broadcast_to(np.asarray(value, np.int32), shape) for key, value in columns.items()}
-        )
-        alive = np.broadcast_to(np.asarray(live, bool), shape)
-        self.live.append(alive)
+        values = dict(kind=int(kind), cin=cin, cout=cout, kernel=kernel, stride=stride, groups=groups)
+        values |= dict(bias=bias, norm=norm, held=held, act=int(act), live=live)
+        values |= dict(size=self.size if size is None else size)
+        row = {key: np.broadcast_to(np.asarray(value, np.int32), self.n) for key, value in values.items()}
+        self.rows.append(row)
         self.slot.append(slot)
         if size is None:
             if kind == LayerKind.GLOBAL_POOL:
                 self.size = np.ones(self.n, np.int64)
             elif stride > 1:
-                self.size = np.where(alive, -(-self.size // stride), self.size)
+                self.size = np.where(row["live"], -(-self.size // stride), self.size)
 
     def table(self) -> LayerTable:
-        columns = {key: np.stack([row[key] for row in self.rows], axis=1) for key in _COLUMNS}
-        return LayerTable(**columns, live=np.stack(self.live, axis=1), slot=np.array(self.slot, np.int32))
+        columns = {key: np.stack([row[key] for row in self.rows], axis=1) for key in self.rows[0]}
+        live = columns.pop("live").astype(bool)
+        return LayerTable(**columns, live=live, slot=np.array(self.slot, np.int32))
 
 
 def make_divisible(channels: Floats | Ints | float, divisor: int = 8) -> Ints:

@@ -76,14 +76,12 @@ class SearchSpace:
     multiplier: float = 1.0  # of the widths of that family
 
     def __post_init__(self) -> None:
-        controllers = {gate.controller for gate in self.gates}
-        gated = {gate.axis for gate in self.gates}
+        controllers, gated = {gate.controller for gate in self.gates}, {gate.axis for gate in self.gates}
         if len(gated) != len(self.gates) or controllers & gated:
             raise ValueError(f"{self.name}: a gene has at most one gate, and a gate's controller has none")
-        if any(max(len(axis.values), 1) > 126 for axis in self.axes):
+        if any(len(axis.values) > 126 for axis in self.axes):
             raise ValueError(f"{self.name}: at most 126 levels per gene fit in int8")
 
-    # ------------------------------------------------------------------ what the space consists of
     @property
     def d(self) -> int:
         return len(self.axes)
@@ -108,18 +106,17 @@ class SearchSpace:
         return {axis.name: j for j, axis in enumerate(self.axes)}
 
     @cached_property
-    def _controller(self) -> Ints:
-        controller = np.arange(self.d)
+    def _gate(self) -> tuple[Ints, NDArray[np.int8]]:
+        """(d,) controlling gene of each gene and (d,) level that it needs; without gate itself and 0."""
+        controller, threshold = np.arange(self.d), np.zeros(self.d, np.int8)
         for gate in self.gates:
-            controller[gate.axis] = gate.controller
-        return controller
+            controller[gate.axis], threshold[gate.axis] = gate.controller, gate.level
+        return controller, threshold
 
-    @cached_property
-    def _threshold(self) -> NDArray[np.int8]:
-        threshold = np.zeros(self.d, np.int8)
-        for gate in self.gates:
-            threshold[gate.axis] = gate.level
-        return threshold
+    def _live(self, genomes: Genomes) -> NDArray[np.bool_]:
+        """(n, d) whether the gate of each gene is open."""
+        controller, threshold = self._gate
+        return genomes[:, controller] >= threshold
 
     @cached_property
     def _value_table(self) -> Ints:
@@ -144,21 +141,17 @@ class SearchSpace:
 
     def restrict(self, name: str, low: int, high: int) -> SearchSpace:
         """The same space, but sampling and mutation keep the values of axis `name` within [low, high]."""
-        values = np.array(self.axis(name).values)
-        inside = np.flatnonzero((values >= low) & (values <= high))
-        if not len(inside):
-            raise ValueError(
-                f"{self.name} has no value of {name} in [{low}, {high}]; it has {values.min()} to "
-                f"{values.max()}"
-            )
+        values = self.axis(name).values
         j = self.index[name]
-        lowest = max(int(self.allowed[j, 0]), int(inside[0]) + 1)
-        highest = min(int(self.allowed[j, 1]), int(inside[-1]) + 1)
-        if lowest > highest:
+        first, last = self.allowed[j].tolist()
+        inside = [level for level in range(first, last + 1) if low <= values[level - 1] <= high]
+        if not inside:
+            allowed = values[first - 1 : last]
             raise ValueError(
-                f"{self.name}: [{low}, {high}] leaves no value of {name} within what was allowed before"
+                f"{self.name} has no value of {name} in [{low}, {high}]; it has {min(allowed)} to "
+                f"{max(allowed)}"
             )
-        return replace(self, restricted=(*self.restricted, (j, lowest, highest)))
+        return replace(self, restricted=(*self.restricted, (j, inside[0], inside[-1])))
 
     def count(self) -> int:
         """Number of different networks (and deployment settings) in the space as restricted; exact."""
@@ -174,18 +167,15 @@ class SearchSpace:
             )
         return total
 
-    # ------------------------------------------------------------------ operators on batches
     def canonical(self, genomes: Genomes) -> Genomes:
         """(n, d) genes that their gate switches off become 0; live genes that are 0 get their first level."""
-        live = genomes[:, self._controller] >= self._threshold
-        return np.where(live, np.maximum(genomes, np.int8(1)), np.int8(0))
+        return np.where(self._live(genomes), np.maximum(genomes, np.int8(1)), np.int8(0))
 
     def is_canonical(self, genomes: Genomes) -> bool:
         if genomes.dtype != np.int8 or genomes.ndim != 2 or genomes.shape[1] != self.d:
             return False
         in_range = (genomes >= 0) & (genomes <= self.levels)
-        live = genomes[:, self._controller] >= self._threshold
-        return bool((in_range & ((genomes > 0) == live)).all())
+        return bool((in_range & ((genomes > 0) == self._live(genomes))).all())
 
     def check(self, genomes: Genomes) -> None:
         """ValueError unless `genomes` is an (n, d) int8 array of canonical genomes of this space."""
@@ -230,10 +220,10 @@ class SearchSpace:
         """(m, d) all networks one gene away; genes that a deeper stage switches on get their first level."""
         steps = []
         for j in np.flatnonzero(genome[0]):
-            levels = [v for v in range(self.allowed[j, 0], self.allowed[j, 1] + 1) if v != genome[0, j]]
+            levels = np.arange(self.allowed[j, 0], self.allowed[j, 1] + 1)
             moved = np.repeat(genome, len(levels), axis=0)
             moved[:, j] = levels
-            steps.append(moved)
+            steps.append(moved[levels != genome[0, j]])
         return np.unique(self.canonical(np.concatenate(steps)), axis=0)
 
     def enumerate(self) -> Genomes:
@@ -246,11 +236,9 @@ class SearchSpace:
             raise ValueError(
                 f"{self.name} has {self.count():.3g} networks: sample them instead of listing them"
             )
-        levels = [np.arange(low, high + 1, dtype=np.int8) for low, high in self.allowed]
-        grids = np.meshgrid(*levels, indexing="ij")
-        return np.stack([grid.ravel() for grid in grids], axis=1)
+        lowest = self.allowed[:, 0].astype(np.int8)
+        return np.ascontiguousarray(np.indices(width, np.int8).reshape(self.d, -1).T + lowest)
 
-    # ------------------------------------------------------------------ views of genomes
     def column(self, genomes: Genomes, name: str) -> Ints:
         """(n,) values (not levels) of the axis `name`; 0 where it is off."""
         self.axis(name)
@@ -283,14 +271,12 @@ class SearchSpace:
         """Mixed-radix weights (S, d) that turn a genome into slot codes, and the largest number of codes of a
         slot."""
         weights = np.zeros((len(self.slots), self.d), np.int64)
-        largest = 1
+        codes = np.ones(len(self.slots), np.int64)  # of each slot
         for s, genes in enumerate(self.slots):
-            radix = 1
             for j in genes:
-                weights[s, j] = radix
-                radix *= int(self.levels[j]) + 1
-            largest = max(largest, radix)
-        return weights, largest
+                weights[s, j] = codes[s]
+                codes[s] *= self.levels[j] + 1
+        return weights, int(codes.max())
 
     def slot_codes(self, genomes: Genomes) -> NDArray[np.int32]:
         """(n, S) which of its variants each slot is in; 0 where it is absent."""
@@ -302,10 +288,10 @@ class SearchSpace:
         """ValueError unless all input sides lie in `known`; nothing to check without resolution gene."""
         if "r" not in self.index or not len(genomes):
             return
-        r, (low, high) = self.column(genomes, "r"), known
-        if r.min() < low or r.max() > high:
+        (first, last), (low, high) = self.resolution_range(genomes), known
+        if first < low or last > high:
             raise ValueError(
-                f"{whose} is known for resolutions {low} to {high}, not for {r.min()} to {r.max()}; "
+                f"{whose} is known for resolutions {low} to {high}, not for {first} to {last}; "
                 f"restrict the space: space.restrict('r', {low}, {high}), or resolution=[{low},{high}]"
             )
 
@@ -337,9 +323,7 @@ class SearchSpace:
     def settings(self, genomes: Genomes) -> list[dict[str, Any]]:
         """One dict per network for `set_active_subnet` of the `ofa` package."""
         if self.make_settings is None:
-            raise ValueError(
-                f"{self.name} is no space of the ofa package: it has no weight-sharing network to set"
-            )
+            raise ValueError(f"{self.name} is no space of the ofa package: it has no network to set")
         return self.make_settings(self, genomes)
 
     def encode(self, columns: Mapping[str, ArrayLike]) -> Genomes:
@@ -347,13 +331,12 @@ class SearchSpace:
 
         Deployment genes may be missing (lowest value). Entries of absent blocks may hold anything.
         """
-        missing = [axis.name for axis in self.axes if axis.name not in columns and not axis.deploy]
-        if missing:
+        needed = [axis.name for axis in self.axes if not axis.deploy]
+        if missing := [name for name in needed if name not in columns]:
             raise ValueError(
-                f"{self.name} needs the columns {', '.join(a.name for a in self.axes if not a.deploy)}; "
-                f"missing: {', '.join(missing)}"
+                f"{self.name} needs the columns {', '.join(needed)}; missing: {', '.join(missing)}"
             )
-        n = len(np.asarray(columns[next(axis.name for axis in self.axes if not axis.deploy)]))
+        n = len(np.asarray(columns[needed[0]]))
         genomes = np.ones((n, self.d), np.int8)
         unknown: dict[int, NDArray[np.bool_]] = {}
         for j, axis in enumerate(self.axes):
@@ -362,10 +345,9 @@ class SearchSpace:
                 if column.dtype.kind not in "iuf":
                     text = column[:3].tolist()
                     raise ValueError(f"{self.name}: the column {axis.name} holds text: {text} ...")
-                order = np.argsort(axis.values)
-                place = np.clip(np.searchsorted(np.array(axis.values)[order], column), 0, len(order) - 1)
-                genomes[:, j] = order[place] + 1
-                unknown[j] = np.array(axis.values)[order[place]] != column
+                equal = column[:, None] == np.array(axis.values)
+                genomes[:, j] = equal.argmax(axis=1) + 1
+                unknown[j] = ~equal.any(axis=1)
         live = self.canonical(genomes) > 0
         for j, wrong in unknown.items():
             if (bad := wrong & live[:, j]).any():
@@ -377,7 +359,6 @@ class SearchSpace:
                 )
         return self.canonical(genomes)
 
-    # ------------------------------------------------------------------ one-line names
     @cached_property
     def _words(self) -> list[tuple[str, list[list[int]]]]:
         """[(letter, [genes of each stage])], in the order of the axes."""

@@ -77,11 +77,9 @@ def export(subnet: Subnet, folder: Path, formats: Sequence[str]) -> dict[str, Wr
     for name in formats:
         if name not in FORMATS:
             raise unknown_name("export format", name, FORMATS)
-        if missing := [package for package in FORMATS[name].requires if find_spec(package) is None]:
-            raise ValueError(
-                f"formats={name} needs {', '.join(missing)}, not installed here: "
-                f"pip install {FORMATS[name].install}"
-            )
+        form = FORMATS[name]
+        if missing := [package for package in form.requires if find_spec(package) is None]:
+            raise ValueError(f"formats={name} needs {', '.join(missing)}: pip install {form.install}")
     if subnet.facts.get("precision", "fp32") != "fp32":
         raise ValueError(
             "this subnet is deployed in int8, and its int8 model is model.onnx (model.xml of OpenVINO) in "
@@ -115,12 +113,7 @@ def facts_of(subnet: Subnet) -> dict[str, Any]:
     facts = dict(subnet.facts)
     preprocessing = {"color": "RGB", "layout": "NCHW", "side": subnet.side, "range": [0, 1]}
     preprocessing |= {key: facts.pop(key) for key in ("mean", "std", "resize") if key in facts}
-    return {
-        "name": subnet.architecture,
-        "resolution": subnet.side,
-        "preprocessing": preprocessing,
-        **facts,
-    }
+    return {"name": subnet.architecture, "resolution": subnet.side, "preprocessing": preprocessing, **facts}
 
 
 def difference(subnet: Subnet, run: Run, batch: int) -> float:
@@ -144,7 +137,6 @@ def onnx_bytes(subnet: Subnet) -> bytes:
     return onnx.to_onnx(subnet.module, noise(subnet, 2), any_batch=True)
 
 
-# ---------------------------------------------------------------------- how each format is written and loaded
 def _write_onnx(subnet: Subnet, folder: Path, facts: Facts) -> tuple[Path, ...]:
     path = folder / "model.onnx"
     path.write_bytes(onnx.with_metadata(onnx_bytes(subnet), facts))
@@ -162,10 +154,6 @@ def _write_torch_export(subnet: Subnet, folder: Path, facts: Facts) -> tuple[Pat
         program = torch.export.export(subnet.module, (noise(subnet, 2),), dynamic_shapes=batch)
     torch.export.save(program, path, extra_files=onnx.as_texts(facts))
     return (path,)
-
-
-def _load_torch_export(path: Path) -> Run:
-    return runner(torch.export.load(path).module())
 
 
 def _write_state_dict(subnet: Subnet, folder: Path, facts: Facts) -> tuple[Path, ...]:
@@ -210,13 +198,10 @@ def _load_executorch(path: Path) -> Run:
 
 
 FORMATS: Mapping[str, Format] = {
-    "onnx": Format(
-        ("onnx", "onnxruntime"),
-        "'ofa-frontier[onnx]'",
-        _write_onnx,
-        lambda path: onnx.runner(path.read_bytes()),
+    "onnx": Format(("onnx", "onnxruntime"), "'ofa-frontier[onnx]'", _write_onnx, onnx.runner),
+    "torch_export": Format(
+        (), "torch", _write_torch_export, lambda path: runner(torch.export.load(path).module())
     ),
-    "torch_export": Format((), "torch", _write_torch_export, _load_torch_export),
     "state_dict": Format((), "torch", _write_state_dict, _load_state_dict),
     "openvino": Format(("openvino",), "'ofa-frontier[openvino]'", _write_openvino, openvino.runner),
     "executorch": Format(("executorch",), "executorch", _write_executorch, _load_executorch, (1,)),

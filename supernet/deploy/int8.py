@@ -39,13 +39,11 @@ def onnxruntime_int8(model: bytes, batches: Iterable[Pixels], *, narrow: bool, c
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     images = list(batches)
-
-    remaining = iter(images)
+    remaining = ({INPUT: batch} for batch in images)
 
     class Reader(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime has no types
         def get_next(self) -> dict[str, Any] | None:
-            batch = next(remaining, None)
-            return None if batch is None else {INPUT: batch}
+            return next(remaining, None)
 
     with tempfile.TemporaryDirectory() as folder, _quiet(logging.getLogger()):
         raw, clean, small = (Path(folder) / name for name in ("raw.onnx", "clean.onnx", "int8.onnx"))
@@ -53,8 +51,7 @@ def onnxruntime_int8(model: bytes, batches: Iterable[Pixels], *, narrow: bool, c
         quant_pre_process(raw, clean)
         ranges = activation_ranges(clean.read_bytes(), images, clip) if clip else {}
         overrides = {
-            name: [{"rmin": np.float32(low), "rmax": np.float32(high)}]
-            for name, (low, high) in ranges.items()
+            name: [dict(rmin=np.float32(low), rmax=np.float32(high))] for name, (low, high) in ranges.items()
         }
         quantize_static(
             clean,

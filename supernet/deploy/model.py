@@ -70,11 +70,8 @@ def path(folder: Path) -> Path:
 
 
 def _onnx(model: bytes) -> DeployedModel:
-    return DeployedModel(
-        onnx.runner(model),
-        onnx.weight_bytes(model),
-        lambda facts: {FILES[0]: onnx.with_metadata(model, facts)},
-    )
+    size = onnx.weight_bytes(model)
+    return DeployedModel(onnx.runner(model), size, lambda facts: {FILES[0]: onnx.with_metadata(model, facts)})
 
 
 def _openvino(model: Any) -> DeployedModel:

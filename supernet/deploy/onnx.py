@@ -71,8 +71,8 @@ def compact(model: bytes) -> bytes:
     return bytes(parsed.SerializeToString())
 
 
-def runner(model: bytes) -> Run:
-    """A function that gives the (b, c) logits of an ONNX model, by ONNX Runtime on one thread."""
+def runner(model: bytes | Path) -> Run:
+    """A function that gives the (b, c) logits of an ONNX model, or of its file: ONNX Runtime, one thread."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()

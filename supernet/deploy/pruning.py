@@ -6,6 +6,7 @@ Letters: m middle channels of a block, p those that stay.
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -25,17 +26,14 @@ def prune_channels(subnet: Subnet, keep: float) -> Subnet:
     maps of a ResNet block likewise. A block without expansion has no middle channels of its own and stays.
     Norms and the other weights stay as they are: calibrate, and fine-tune, what comes out.
     """
-    if not 0 < keep <= 1:
-        raise ValueError(f"keep={keep} must lie in (0, 1]: the share of middle channels that stays")
     config, state = subnet.config, dict(subnet.module.state_dict())
     for i, node in enumerate(config["blocks"]):
         if config["name"] == "ResNets":
             node["mid_channels"] = _prune_bottleneck(state, f"blocks.{i}", keep)
         elif "conv" in node and node["conv"]["expand_ratio"] != 1:
             node["conv"]["mid_channels"] = _prune_inverted(state, f"blocks.{i}.conv", keep)
-    module = subnets.build(config, state)
     pruned = round(keep * subnet.facts.get("pruned", 1.0), 6)
-    return Subnet(subnet.architecture, subnet.side, module, {**subnet.facts, "pruned": pruned})
+    return replace(subnet, module=subnets.build(config, state)).with_facts(pruned=pruned)
 
 
 def _most_important(reads: torch.Tensor, count: int) -> torch.Tensor:
@@ -89,8 +87,6 @@ def prune_weights(subnet: Subnet, keep: float) -> Subnet:
     The threshold is one for the whole network. No engine here is faster for it: only the compressed file is
     smaller.
     """
-    if not 0 < keep <= 1:
-        raise ValueError(f"keep={keep} must lie in (0, 1]: the share of weights that stays")
     module = copy.deepcopy(subnet.module)
     weights = [parameter for parameter in module.parameters() if parameter.ndim > 1]
     sizes = torch.cat([weight.detach().abs().flatten() for weight in weights])
@@ -99,4 +95,4 @@ def prune_weights(subnet: Subnet, keep: float) -> Subnet:
     with torch.no_grad():
         for weight in weights:
             weight.mul_(weight.abs() >= threshold)
-    return Subnet(subnet.architecture, subnet.side, module, {**subnet.facts, "weights_kept": keep})
+    return replace(subnet, module=module).with_facts(weights_kept=keep)

@@ -74,7 +74,6 @@ class Step(Protocol):
     def apply(self, subnet: Subnet, bench: Bench) -> Subnet: ...
 
 
-# ---------------------------------------------------------------------- steps
 @options
 class PruneChannels:
     """Keep the most important middle channels of every block; norms are calibrated anew."""
@@ -190,7 +189,6 @@ class Int8Aware(TrainingStep):
         return bench.in_int8(tuned, self.images)
 
 
-# ---------------------------------------------------------------------- recipes
 @options
 class Recipe:
     """Steps in their order."""
@@ -264,7 +262,7 @@ def keep(subnet: Subnet, bench: Bench, folder: Path) -> dict[str, Any]:
     """
     model = deployed_model.from_subnet(subnet, bench.images, narrow=bench.narrow)
     measured = quality.evaluate(model.run, bench.images.batches(bench.part, subnet.side, subnets.BATCH))
-    subnet = subnet.with_facts(accuracy={**asdict(measured), "part": bench.part})
+    subnet = subnet.with_quality(measured, bench.part)
     subnet.save(folder / subnets.FILE)
     files = model.files(export.facts_of(subnet))
     for name, content in files.items():

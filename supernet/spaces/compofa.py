@@ -3,6 +3,7 @@ OFA-MobileNetV3."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -62,7 +63,7 @@ def _layers(space: SearchSpace, genomes: Genomes) -> LayerTable:
     table = space.owner.layers(_parent_genomes(space, genomes))
     if len(space.slots) == DESIGN.elastic:
         slot = np.where(table.slot >= 0, table.slot // DESIGN.depths[-1], -1).astype(np.int32)
-        table = table.with_slot(slot)
+        table = replace(table, slot=slot)
     return table
 
 

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from supernet.arrays import Genomes, Ints
+from supernet.arrays import Genomes
 from supernet.layers import Activation, LayerBuilder, LayerKind, LayerTable, make_divisible
 from supernet.space import Axis, Gate, SearchSpace
 
@@ -101,9 +100,21 @@ class Design:
         for slot, (stage, block) in enumerate(self.places):
             kernel, expand = space.column(genomes, f"ks{slot}"), space.column(genomes, f"e{slot}")
             middle = make_divisible(cin * expand.astype(np.float64))
-            stride = self.strides[stage] if block == 0 else 1
-            self._inverted_residual(build, cin, stage, stride, _Elastic(kernel, middle, slot))
-            cin = self.widths[stage]
+            stride, cout, act = self.strides[stage] if block == 0 else 1, self.widths[stage], self.acts[stage]
+            live: dict[str, Any] = dict(live=kernel > 0, slot=slot)
+            # Expand, depthwise, squeeze-excite, project; a shortcut where the shapes agree.
+            held = cin * build.size**2 if stride == 1 and cin == cout else np.zeros(build.n, np.int64)
+            build.add(LayerKind.CONV, cin, middle, act=act, **live)
+            deep: dict[str, Any] = dict(kernel=kernel, stride=stride, groups=middle, held=held, act=act)
+            build.add(LayerKind.CONV, middle, middle, **deep, **live)
+            if self.squeeze[stage]:
+                reduced = make_divisible(middle // 4)
+                waiting = middle * build.size**2 + held  # the feature map waits for its scale
+                gate: dict[str, Any] = dict(bias=1, norm=0, held=waiting, size=1, **live)
+                build.add(LayerKind.CONV, middle, reduced, act=Activation.RELU, **gate)
+                build.add(LayerKind.CONV, reduced, middle, act=Activation.HARD_SIGMOID, **gate)
+            build.add(LayerKind.CONV, middle, cout, held=held, **live)
+            cin = cout
         build.add(LayerKind.CONV, cin, self.head[0], act=self.outer)
         build.add(LayerKind.GLOBAL_POOL, self.head[0], self.head[0], norm=0)
         for before, features in zip(self.head, self.head[1:], strict=False):
@@ -111,29 +122,8 @@ class Design:
         build.add(LayerKind.LINEAR, self.head[-1], self.classes, bias=1, norm=0)
         return build.table()
 
-    def _inverted_residual(
-        self, build: LayerBuilder, cin: int, stage: int, stride: int, chosen: _Elastic
-    ) -> None:
-        """MBConv block: expand, depthwise, squeeze-excite, project; a shortcut where the shapes agree."""
-        cout, act, middle = self.widths[stage], self.acts[stage], chosen.middle
-        live: dict[str, Any] = dict(live=chosen.live, slot=chosen.slot)
-        held = cin * build.size**2 if stride == 1 and cin == cout else np.zeros(build.n, np.int64)
-        build.add(LayerKind.CONV, cin, middle, act=act, **live)
-        deep: dict[str, Any] = dict(kernel=chosen.kernel, stride=stride, groups=middle, held=held, act=act)
-        build.add(LayerKind.CONV, middle, middle, **deep, **live)
-        if self.squeeze[stage]:
-            reduced = make_divisible(middle // 4)
-            waiting = middle * build.size**2 + held  # the feature map waits for its scale
-            gate: dict[str, Any] = dict(bias=1, norm=0, held=waiting, size=1, **live)
-            build.add(LayerKind.CONV, middle, reduced, act=Activation.RELU, **gate)
-            build.add(LayerKind.CONV, reduced, middle, act=Activation.HARD_SIGMOID, **gate)
-        build.add(LayerKind.CONV, middle, cout, held=held, **live)
-
     def _settings(self, space: SearchSpace, genomes: Genomes) -> list[dict[str, Any]]:
-        """One dict per network for `set_active_subnet` of the `ofa` package (ks, e, d) plus the resolution r.
-
-        Entries of absent blocks get the smallest value; the package ignores them.
-        """
+        """ks, e and d of each network, and its resolution r; absent blocks get the smallest value."""
         kernel_genes, expand_genes = (list(genes) for genes in zip(*space.slots, strict=True))
         values = space.values(genomes)
         kernels = np.maximum(values[:, kernel_genes], self.kernels[0])
@@ -145,16 +135,3 @@ class Design:
             {"r": [int(r)], "d": d.tolist(), "ks": k.tolist(), "e": e.tolist()}
             for r, d, k, e in zip(values[:, 0], depths, kernels, expands, strict=True)
         ]
-
-
-@dataclass(frozen=True)
-class _Elastic:
-    """What the genes choose for one block: (n,) kernels, 0 where it is absent, and (n,) middle channels."""
-
-    kernel: Ints
-    middle: Ints
-    slot: int
-
-    @property
-    def live(self) -> NDArray[np.bool_]:
-        return self.kernel > 0

@@ -34,9 +34,5 @@ def space(name: str, base: str) -> SearchSpace:
         make_layers=layers,
         make_settings=None if bare.make_settings is None else settings,
         parent=bare,
-        make_parent_genomes=_bare_genomes,
+        make_parent_genomes=lambda space, genomes: genomes[:, : bare.d],
     )
-
-
-def _bare_genomes(space: SearchSpace, genomes: Genomes) -> Genomes:
-    return genomes[:, :-1]

@@ -8,10 +8,9 @@ update):
 
 fitted per family on measured training speeds (timm's results, RTX 3090, AMP, channels_last): memory traffic,
 arithmetic, weight update and a floor. For mobile networks the fit gives b = 0: on this GPU their training
-time is memory traffic, so kernel sizes do not change it. All terms are sums over slots, so the cost of a
-subnet is one table look-up. Recalibrating batch norm (a forward pass over about 2,000 images, under a minute)
-is not counted, so zero epochs cost nothing. The supernet's own training is shared by all deployments and
-reported apart.
+time is memory traffic, so kernel sizes do not change it. Recalibrating batch norm (a forward pass over about
+2,000 images, under a minute) is not counted, so zero epochs cost nothing. The supernet's own training is
+shared by all deployments and reported apart.
 """
 
 from __future__ import annotations
@@ -24,20 +23,19 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
+from pydantic import PositiveInt
 
-from supernet import device, footprint, slot_table
+from supernet import device, footprint
 from supernet.arrays import Floats, Genomes, Ints
 from supernet.files import artifact
 from supernet.files.tables import Columns, select
 from supernet.fits import folds
 from supernet.options import options
 from supernet.prediction import QUANTILE, Prediction
-from supernet.slot_table import SlotTable
 from supernet.space import SearchSpace
 
 FITTED = Path(__file__).parent / "fitted" / "training_cost.json"
 FITTED_ON = "rtx_3090"
-METRICS = ("activations", "macs", "params")
 PULL = 0.03  # of the base in `fit`
 SCALED_STD = 0.25  # added in quadrature (relative) when scaled to another GPU; see `speed_ratio`
 
@@ -72,8 +70,8 @@ class Steps:
     @classmethod
     def from_genomes(cls, space: SearchSpace, genomes: Genomes, batch: int) -> Steps:
         """The steps of these subnets."""
-        activations, macs, params = (footprint.compute(space, genomes, metric) for metric in METRICS)
-        return cls(activations, macs, params, np.full(len(genomes), float(batch)))
+        counts = [footprint.compute(space, genomes, metric) for metric in ("activations", "macs", "params")]
+        return cls(*counts, np.full(len(genomes), float(batch)))
 
     def take(self, rows: Ints) -> Steps:
         return Steps(self.activations[rows], self.macs[rows], self.params[rows], self.batch[rows])
@@ -219,50 +217,30 @@ class TrainingCost:
     gpu: str = FITTED_ON
     # training_step.json of make adapt ARGS="target.engine=torch_training target.batch=16": this machine
     step_file: Path | None = None
-    images: int = 1_281_167  # ImageNet training images
-    batch: int = 256
+    images: PositiveInt = 1_281_167  # ImageNet training images
+    batch: PositiveInt = 256
     usd_per_hour: float = 0.5
     power_overhead: float = 1.5  # wall power over the GPU's data-sheet power: host, cooling
     supernet_gpu_hours: float = 1200.0  # OFA's own training, in V100-hours (Cai et al., 2020)
-    deployments: int = 40  # over how many deployments the supernet is amortised
+    deployments: PositiveInt = 40  # over how many deployments the supernet is amortised
 
     def __post_init__(self) -> None:
-        for name in ("images", "batch", "deployments"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"training.{name}={getattr(self, name)} must be at least 1")
         speed_ratio(self.gpu)
         if self.step_file is not None:
             load_step(self.step_file)
 
-    def _hours_per_epoch(self, space: SearchSpace, genomes: Genomes) -> Floats:
-        table = self._tabulate(space)
-        if table is not None:
-            return table.evaluate(space, genomes)
-        return self._hours(self._step(space).ms(Steps.from_genomes(space, genomes, self.batch)))
+    def hours_per_epoch(self, space: SearchSpace, genomes: Genomes) -> Floats:
+        """(n,) GPU-hours of an epoch, whatever recipes the genomes name."""
+        ms = self._step(space).ms(Steps.from_genomes(space, genomes, self.batch))
+        return ms * self.images / 3.6e6 / (1.0 if self.step_file else speed_ratio(self.gpu))
 
     def _step(self, space: SearchSpace) -> StepTime:
         return load_step(self.step_file) if self.step_file else fitted()[family_of_space(space)]
 
-    def _hours(self, ms: Floats) -> Floats:
-        return ms * self.images / 3.6e6 / (1.0 if self.step_file else speed_ratio(self.gpu))
-
-    def _tabulate(self, space: SearchSpace) -> SlotTable | None:
-        tables = [table for metric in METRICS if (table := footprint.table(space, metric)) is not None]
-        if len(tables) < len(METRICS):
-            return None
-        *per_unit, floor = self._step(space).coefficients()
-        weights = np.array(per_unit) / (1e6, 1e9, 1e6) / (1, 1, self.batch)
-        ms = slot_table.combine(zip(weights, tables, strict=True))
-        return SlotTable(self._hours(ms.cells), self._hours(ms.base + floor))
-
     def hours(self, space: SearchSpace, genomes: Genomes) -> Prediction:
         """(n,) GPU-hours to fine-tune these subnets by their recipe; 0 for zero epochs."""
-        mean = self._hours_per_epoch(space, genomes) * space.column(genomes, "finetune_epochs")
+        mean = self.hours_per_epoch(space, genomes) * space.column(genomes, "finetune_epochs")
         return Prediction(mean, self.relative_std(space) * mean)
-
-    def hours_of(self, space: SearchSpace, genomes: Genomes, *, epochs: int) -> Floats:
-        """(n,) GPU-hours of so many epochs, whatever the genomes say."""
-        return self._hours_per_epoch(space, genomes) * epochs
 
     def relative_std(self, space: SearchSpace) -> float:
         """Relative standard deviation of the hours: of the fit on lineages left out, and of scaling to

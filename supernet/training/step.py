@@ -236,7 +236,6 @@ class Learner:
         """Whether all weights are numbers."""
         return all(bool(torch.isfinite(parameter).all()) for parameter in self.module.parameters())
 
-    # ------------------------------------------------------------------ checkpoints
     def tensors(self) -> dict[str, torch.Tensor]:
         """What `restore` needs, beside the state of the scaler, to go on bit by bit."""
         names = {id(parameter): name for name, parameter in self.module.named_parameters()}

@@ -227,7 +227,6 @@ def check_mixed(labels: Ints, frequencies: NDArray[np.float64]) -> None:
         )
 
 
-# ---------------------------------------------------------------------- splitting
 def _arrange(settings: ImageSet, source: Source) -> Images:
     """Split, decode what fits into memory, and measure the normalisation."""
     classes, labels, pixels = source.classes, source.labels, source.pixels

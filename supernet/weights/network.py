@@ -115,14 +115,7 @@ def settle_norms(subnet: torch.nn.Module, images: torch.Tensor) -> torch.nn.Modu
     With random weights the activations of a deep network would otherwise fade to denormal numbers, which
     are slow, and an int8 engine would find no range to calibrate on.
     """
-    norms = [module for module in subnet.modules() if isinstance(module, torch.nn.BatchNorm2d)]
-    momenta = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.momentum = 1.0  # the statistics of this batch replace the old ones
-    with torch.no_grad():
-        subnet.train()(images)
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
+    update_bn([images], subnet)
     return subnet.eval()
 
 
@@ -164,7 +157,6 @@ def with_native_activations(subnet: Any) -> Any:
     return subnet
 
 
-# ---------------------------------------------------------------------- weights
 @dataclass(frozen=True, eq=False)
 class Trained:
     """A supernet with its weights, and what is known of them. `sha256` is that of the file."""

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import pickle
-import urllib.error
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -17,17 +16,16 @@ from supernet.weights.network import Trained, supernet
 
 CACHE = Path.home() / ".cache" / "ofa-frontier"
 _GITHUB = "https://raw.githubusercontent.com/han-cai/files/master/ofa/ofa_nets/"
-MIRRORS: Mapping[str, tuple[str, ...]] = {  # of the checkpoint of each space
-    "ofa_mbv3_w1.0": (f"{_GITHUB}ofa_mbv3_d234_e346_k357_w1.0",),
-    "ofa_mbv3_w1.2": (f"{_GITHUB}ofa_mbv3_d234_e346_k357_w1.2",),
-    "ofa_proxyless_w1.3": (f"{_GITHUB}ofa_proxyless_d234_e346_k357_w1.3",),
-    "ofa_resnet50": ("https://drive.google.com/uc?export=download&id=1xy6VIPEHXqbbqNu3xEZUxhp5FbTVs5cQ",),
+URLS: Mapping[str, str] = {  # of the checkpoint of each space
+    "ofa_mbv3_w1.0": f"{_GITHUB}ofa_mbv3_d234_e346_k357_w1.0",
+    "ofa_mbv3_w1.2": f"{_GITHUB}ofa_mbv3_d234_e346_k357_w1.2",
+    "ofa_proxyless_w1.3": f"{_GITHUB}ofa_proxyless_d234_e346_k357_w1.3",
+    "ofa_resnet50": "https://drive.google.com/uc?export=download&id=1xy6VIPEHXqbbqNu3xEZUxhp5FbTVs5cQ",
 }
 
 
 def load(name: str, *, path: Path | None = None, sha256: str | None = None) -> Trained:
-    """The ImageNet supernet of the OFA authors for the space `name`, from `path`, or from the first mirror
-    that answers.
+    """The ImageNet supernet of the OFA authors for the space `name`, from `path`, or downloaded.
 
     Their checkpoints are pickles: only tensors are read from them (`weights_only`). No checksum of them is
     published; with `sha256` the file must match.
@@ -35,10 +33,10 @@ def load(name: str, *, path: Path | None = None, sha256: str | None = None) -> T
     >>> load("ofa_mbv3_w1.0", path=Path("ofa_mbv3_d234_e346_k357_w1.0")).resolution
     (128, 224)
     """
-    if name not in MIRRORS:
-        raise unknown_name("published supernet", name, MIRRORS)
+    if name not in URLS:
+        raise unknown_name("published supernet", name, URLS)
     if path is None:
-        path = fetch(MIRRORS[name], sha256=sha256)
+        path = fetch(URLS[name], CACHE)
     elif not path.is_file():
         raise ValueError(f"no file {path} with the weights of {name}")
     checksum = artifact.checksum(path)
@@ -75,29 +73,16 @@ def load(name: str, *, path: Path | None = None, sha256: str | None = None) -> T
     return Trained(space, module, facts, checksum)
 
 
-def fetch(
-    mirrors: Sequence[str],
-    *,
-    sha256: str | None = None,
-    folder: Path | None = None,
-    download: Callable[..., None] | None = None,
-) -> Path:
-    """The file that one of the mirrors serves, downloaded once into `folder`; ValueError that says how to go
-    on without a network."""
-    folder = CACHE if folder is None else folder
-    path = folder / mirrors[0].rstrip("/").rpartition("/")[2].replace("?", "_").replace("&", "_")
-    if path.is_file():
-        return path
-    folder.mkdir(parents=True, exist_ok=True)
-    failures = []
-    for url in mirrors:
+def fetch(url: str, folder: Path) -> Path:
+    """The file behind the URL, downloaded once into `folder`; ValueError that says how to go on without."""
+    path = folder / url.rpartition("/")[2].replace("?", "_").replace("&", "_")
+    if not path.is_file():
+        folder.mkdir(parents=True, exist_ok=True)
         try:
-            (download or torch.hub.download_url_to_file)(url, str(path), sha256, progress=False)
-        except (urllib.error.URLError, OSError, RuntimeError) as error:  # RuntimeError: another checksum
-            failures.append(f"{url}: {error}")
-        else:
-            return path
-    raise ValueError(
-        f"no mirror served {path.name}:\n  " + "\n  ".join(failures) + "\nWithout a network: download it "
-        f"elsewhere and copy it to {path}, or give its path"
-    )
+            torch.hub.download_url_to_file(url, str(path), progress=False)
+        except OSError as error:
+            raise ValueError(
+                f"{url} was not downloaded ({error}). Without a network: download it elsewhere and copy it "
+                f"to {path}, or give its path"
+            ) from error
+    return path

@@ -71,13 +71,12 @@ def load(path: Path) -> Subnet:
     facts = {key: value for key, value in facts.items() if key not in ("kind", "version")}
     try:
         space, genome = parse(facts.pop("architecture"))
-        side, config = facts.pop("resolution", None), facts.pop("network", None)
-        if config is None:  # `make finetune` of release 0.1 left both out
-            config = network.extract(network.supernet(space, int(facts["classes"])), space, genome).config
-            side = network.resolution(space, genome)
-        return Subnet(space.format(genome)[0], int(side), build(config, state), facts)
+        side, config = int(facts.pop("resolution")), facts.pop("network")
+        return Subnet(space.format(genome)[0], side, build(config, state), facts)
     except (KeyError, RuntimeError, TypeError) as error:
-        raise ValueError(f"{path} holds no usable {KIND} ({error}); left as it is") from error
+        raise ValueError(
+            f"{path} holds no usable {KIND} ({error}; release 0.1 left some facts out); left as it is"
+        ) from error
 
 
 def build(config: Mapping[str, Any], state: Mapping[str, torch.Tensor]) -> Any:
@@ -96,7 +95,6 @@ def parse(architecture: str) -> tuple[SearchSpace, Genomes]:
     return space, space.parse([architecture])
 
 
-# ---------------------------------------------------------------------- where subnets come from
 def find(weights: str, architecture: str | None, data: ImageSet | None = None) -> Subnet:
     """The subnet `architecture` with the weights that `weights` names.
 
@@ -171,7 +169,6 @@ def largest(trained: Trained, images: Images, side: int) -> Subnet:
     return from_supernet(trained, images, space.format(network.largest(space.restrict("r", side, side)))[0])
 
 
-# ---------------------------------------------------------------------- calibrating and judging
 @contextmanager
 def placed(module: torch.nn.Module, device: torch.device) -> Iterator[torch.device]:
     """Inside the block the network is on the device, channels last; after it as it rests, on the CPU."""

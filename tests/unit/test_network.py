@@ -1,7 +1,5 @@
 """Supernets as networks: subnets, calibration, weights."""
 
-import urllib.error
-
 import numpy as np
 import pytest
 
@@ -183,20 +181,12 @@ def test_published_weights_from_a_file(torch, tmp_path):
         published.load("ofa_resnet5", path=path)
 
 
-def test_mirrors_are_tried_in_turn(tmp_path):
-    asked = []
-
-    def download(url, path, sha256, progress):
-        asked.append(url)
-        if "good" not in url:
-            raise urllib.error.URLError("no route to host")
-        with open(path, "w") as file:
-            file.write("weights")
-
-    mirrors = ["https://bad.example/w1.0", "https://good.example/w1.0"]
-    path = published.fetch(mirrors, folder=tmp_path, download=download)
+def test_a_checkpoint_is_downloaded_once(tmp_path):
+    served = tmp_path / "w1.0"
+    served.write_text("weights")
+    path = published.fetch(served.as_uri(), tmp_path / "cache")
     assert path.read_text() == "weights"
-    assert published.fetch(mirrors, folder=tmp_path, download=download) == path
-    assert asked == mirrors  # once each: the second call found the file
-    with pytest.raises(ValueError, match=r"no mirror served w1.2(?s:.*)no route(?s:.*)give its path"):
-        published.fetch(["https://bad.example/w1.2"], folder=tmp_path, download=download)
+    served.unlink()
+    assert published.fetch(served.as_uri(), tmp_path / "cache") == path
+    with pytest.raises(ValueError, match=r"w1.2 was not downloaded .*No such file.*give its path"):
+        published.fetch((tmp_path / "w1.2").as_uri(), tmp_path / "cache")

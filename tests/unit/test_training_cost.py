@@ -65,7 +65,7 @@ def test_fit_recovers_known_coefficients(rng):
     ("options", "message"),
     [
         (dict(gpu="note10"), "no training speed"),
-        (dict(images=0), "at least 1"),
+        (dict(images=0), r"images\n.*greater than 0"),
         (dict(gpu="h100"), "Did you mean 'h100_"),
     ],
 )
