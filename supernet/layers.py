@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import IntEnum
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -66,20 +67,20 @@ class LayerTable:
     slot: NDArray[np.int32]
 
     @property
-    def out_size(self) -> Ints:
+    def out_size(self) -> Column:
         """(n, L) output side: ceil(size / stride), as 'same' padding gives; 1 after a global pool."""
-        return np.where(self.kind == LayerKind.GLOBAL_POOL, 1, -(-self.size // self.stride)).astype(np.int64)
+        return np.where(self.kind == LayerKind.GLOBAL_POOL, 1, -(-self.size // self.stride)).astype(np.int32)
 
     def _weights(self) -> Ints:
         per_output = self.cin.astype(np.int64) // np.maximum(self.groups, 1) * self.kernel**2
         return np.where((self.kind <= LayerKind.LINEAR) & self.live, per_output * self.cout, 0)
 
     def _outputs(self) -> Ints:
-        return np.where(self.live, self.cout * self.out_size**2, 0)
+        return np.where(self.live, self.cout * self.layer_sides() ** 2, 0)
 
     def layer_sides(self) -> Ints:
         """(n, L) output side of each layer in pixels."""
-        return self.out_size
+        return self.out_size.astype(np.int64)
 
     def layer_counts(self) -> Ints:
         """(n, L) 1 for each layer, for what an engine spends on every one of them."""
@@ -87,7 +88,7 @@ class LayerTable:
 
     def layer_macs(self) -> Ints:
         """(n, L) multiply-accumulates of one image; biases, norms, pools and sums not counted."""
-        return self._weights() * self.out_size**2
+        return self._weights() * self.layer_sides() ** 2
 
     def layer_params(self) -> Ints:
         """(n, L) weights, biases and two numbers per normalised channel."""
@@ -111,24 +112,15 @@ class LayerTable:
         """(n,) trainable parameters: weights, biases, two per normalised channel."""
         return self.layer_params().sum(axis=1)
 
-    def weight_bytes(self, bytes_per_weight: float = BYTES_FP32) -> Floats:
-        """(n,) bytes of the trainable parameters."""
-        return self.params().astype(np.float64) * bytes_per_weight
-
-    def activation_bytes(self, bytes_per_value: float = BYTES_FP32) -> Floats:
-        """(n,) bytes written by all layers with weights in one forward pass at batch 1 (traffic, not
-        residency)."""
-        return self.layer_activations().sum(axis=1) * float(bytes_per_value)
-
-    def peak_bytes(self, bytes_per_value: float = BYTES_FP32) -> Floats:
-        """(n,) bytes of the activations alive at the worst layer, batch 1: input + output + held shortcut.
+    def peak_bytes(self) -> Floats:
+        """(n,) fp32 bytes of the activations alive at the worst layer, batch 1: input, output, held shortcut.
 
         Ours; what an inference engine needs: norms folded into convolutions, activations, sums and products
         in place, every value dropped after its last use. The storages of such a run add up to exactly this
         (tests/science); plain eager PyTorch keeps 1.5-1.8 times as much alive (20 subnets per OFA family):
         separate norms write copies, and Python frames hold their arguments until they return.
         """
-        return self.resident().max(axis=1) * float(bytes_per_value)
+        return self.resident().max(axis=1) * float(BYTES_FP32)
 
 
 @dataclass
@@ -161,8 +153,8 @@ class LayerBuilder:
         size: Ints | int | None = None,
     ) -> None:
         """One layer. With `size` it is a side branch (squeeze-excite, shortcut): the main size stays."""
-        values = dict(kind=int(kind), cin=cin, cout=cout, kernel=kernel, stride=stride, groups=groups)
-        values |= dict(bias=bias, norm=norm, held=held, act=int(act), live=live)
+        values: dict[str, Any] = dict(kind=int(kind), cin=cin, cout=cout, kernel=kernel, stride=stride)
+        values |= dict(groups=groups, bias=bias, norm=norm, held=held, act=int(act), live=live)
         values |= dict(size=self.size if size is None else size)
         row = {key: np.broadcast_to(np.asarray(value, np.int32), self.n) for key, value in values.items()}
         self.rows.append(row)

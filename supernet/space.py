@@ -237,7 +237,7 @@ class SearchSpace:
                 f"{self.name} has {self.count():.3g} networks: sample them instead of listing them"
             )
         lowest = self.allowed[:, 0].astype(np.int8)
-        return np.ascontiguousarray(np.indices(width, np.int8).reshape(self.d, -1).T + lowest)
+        return np.ascontiguousarray(np.indices(width.tolist(), np.int8).reshape(self.d, -1).T + lowest)
 
     def column(self, genomes: Genomes, name: str) -> Ints:
         """(n,) values (not levels) of the axis `name`; 0 where it is off."""
@@ -338,7 +338,7 @@ class SearchSpace:
             )
         n = len(np.asarray(columns[needed[0]]))
         genomes = np.ones((n, self.d), np.int8)
-        unknown: dict[int, NDArray[np.bool_]] = {}
+        unknown = np.zeros(genomes.shape, bool)
         for j, axis in enumerate(self.axes):
             if axis.name in columns:
                 column = np.asarray(columns[axis.name])
@@ -347,17 +347,16 @@ class SearchSpace:
                     raise ValueError(f"{self.name}: the column {axis.name} holds text: {text} ...")
                 equal = column[:, None] == np.array(axis.values)
                 genomes[:, j] = equal.argmax(axis=1) + 1
-                unknown[j] = ~equal.any(axis=1)
-        live = self.canonical(genomes) > 0
-        for j, wrong in unknown.items():
-            if (bad := wrong & live[:, j]).any():
-                axis = self.axes[j]
-                row = int(np.argmax(bad))
-                raise ValueError(
-                    f"{self.name}: {axis.name}={np.asarray(columns[axis.name])[row]} in row {row}; allowed "
-                    f"are {', '.join(map(str, axis.values))}"
-                )
-        return self.canonical(genomes)
+                unknown[:, j] = ~equal.any(axis=1)
+        genomes = self.canonical(genomes)
+        if (wrong := unknown & (genomes > 0)).any():
+            row, j = np.argwhere(wrong)[0].tolist()
+            axis = self.axes[j]
+            raise ValueError(
+                f"{self.name}: {axis.name}={np.asarray(columns[axis.name])[row]} in row {row}; allowed "
+                f"are {', '.join(map(str, axis.values))}"
+            )
+        return genomes
 
     @cached_property
     def _words(self) -> list[tuple[str, list[list[int]]]]:

@@ -228,21 +228,23 @@ def run(recipe: Recipe, architecture: str, bench: Bench, out: Path, config: Mapp
     if recipe.quantises:
         deployed_model.check_engine(bench.engine)
     with RunFolder(out, finished=None).hold(config):
-        subnet: Subnet | None = None
         stages: list[Stage] = []
         for i, step in enumerate([None, *recipe.steps]):
             name = "plain" if step is None else type(step).__name__
             folder = out / f"{i}-{name}"
             if not (folder / CARD).is_file():
                 bench.watch(name)
-                if step is None or subnet is None:
+                if step is None:
                     subnet = subnets.from_supernet(bench.trained, bench.images, architecture)
                 else:
-                    subnet = step.apply(subnet, bench)
+                    subnet = step.apply(stages[-1].subnet, bench)
                 keep(subnet, bench, folder)
-            subnet = subnets.load(folder)  # also a new one: the next step must not know the difference
-            stages.append(Stage(name, subnet, json.loads((folder / CARD).read_text()), folder))
+            stages.append(_load(name, folder))  # also a new one: the next step must not know the difference
     return stages
+
+
+def _load(name: str, folder: Path) -> Stage:
+    return Stage(name, subnets.load(folder), json.loads((folder / CARD).read_text()), folder)
 
 
 def run_plain(architecture: str, bench: Bench, folder: Path) -> Stage:
@@ -252,7 +254,7 @@ def run_plain(architecture: str, bench: Bench, folder: Path) -> Stage:
     if not kept.is_file() or json.loads(kept.read_text())["architecture"] != architecture:
         kept.unlink(missing_ok=True)  # the card comes last: an interruption must not leave that of another
         keep(subnets.from_supernet(bench.trained, bench.images, architecture), bench, folder)
-    return Stage("plain", subnets.load(folder), json.loads(kept.read_text()), folder)
+    return _load("plain", folder)
 
 
 def keep(subnet: Subnet, bench: Bench, folder: Path) -> dict[str, Any]:
@@ -267,16 +269,16 @@ def keep(subnet: Subnet, bench: Bench, folder: Path) -> dict[str, Any]:
     files = model.files(export.facts_of(subnet))
     for name, content in files.items():
         artifact.write_bytes(folder / name, content)
-    counted = live_memory.footprint(subnet.module, subnet.side)
     precision = subnet.facts.get("precision", "fp32")
+    counted = live_memory.footprint(subnet.module, subnet.side)
+    if precision == "int8":
+        counted["peak_bytes"] /= 4  # a byte per value
     card = {
         "architecture": subnet.architecture,
         "pruned": subnet.facts.get("pruned", 1.0),
         "precision": precision,
-        "params": counted["params"],
-        "macs": counted["macs"],
+        **counted,
         "weight_bytes": model.weight_bytes,
-        "peak_bytes": counted["peak_bytes"] / (4 if precision == "int8" else 1),  # a byte per value
         **{key: subnet.facts[key] for key in ("training_hours", "training_kwh") if key in subnet.facts},
         **asdict(measured),
         "file_bytes": sum(map(len, files.values())),

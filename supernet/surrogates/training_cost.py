@@ -70,8 +70,8 @@ class Steps:
     @classmethod
     def from_genomes(cls, space: SearchSpace, genomes: Genomes, batch: int) -> Steps:
         """The steps of these subnets."""
-        counts = [footprint.compute(space, genomes, metric) for metric in ("activations", "macs", "params")]
-        return cls(*counts, np.full(len(genomes), float(batch)))
+        counts = {name: footprint.compute(space, genomes, name) for name in ("activations", "macs", "params")}
+        return cls(**counts, batch=np.full(len(genomes), float(batch)))
 
     def take(self, rows: Ints) -> Steps:
         return Steps(self.activations[rows], self.macs[rows], self.params[rows], self.batch[rows])

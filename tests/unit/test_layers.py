@@ -18,8 +18,7 @@ def test_two_layers_by_hand():
     assert table.macs().tolist() == [27 * 4 * 16 + 25 * 4 * 16 + 40, 27 * 4 * 25 + 40]
     weights = 27 * 4 + 4 + 8
     assert table.params().tolist() == [weights + 25 * 4 + 50, weights + 50]
-    assert table.weight_bytes().tolist() == [4 * table.params()[0], 4 * table.params()[1]]
-    assert table.activation_bytes().tolist() == [4 * (64 + 64 + 10), 4 * (100 + 10)]
+    assert (4 * table.layer_activations().sum(axis=1)).tolist() == [4 * (64 + 64 + 10), 4 * (100 + 10)]
     assert table.peak_bytes().tolist() == [4 * (3 * 64 + 64), 4 * (3 * 81 + 100)]
 
 

@@ -56,10 +56,8 @@ def test_each_precision_has_its_own_latency_accuracy_and_bytes(rng):
     top1 = accuracy.load("ofa_mbv3_w1.0").predict(bare)
     ms = catalogue.predictor("epyc_ort").predict(bare, catalogue.target("epyc_ort")).mean
     table = get_space("ofa_mbv3_w1.0").layers(bare)
-    assert np.allclose(
-        costs[:50], np.stack([-top1.mean, ms, table.weight_bytes(), table.peak_bytes()], axis=1)
-    )
-    expected = [0.005 - top1.mean, ms / 2, table.weight_bytes() / 4, table.peak_bytes() / 4]
+    assert np.allclose(costs[:50], np.stack([-top1.mean, ms, 4 * table.params(), table.peak_bytes()], axis=1))
+    expected = [0.005 - top1.mean, ms / 2, 4 * table.params() / 4, table.peak_bytes() / 4]
     assert np.allclose(costs[50:], np.stack(expected, axis=1))
     std = asked.models.predict_accuracy(mixed).std
     assert np.allclose(std[50:], np.hypot(top1.std, 0.003))

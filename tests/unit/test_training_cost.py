@@ -15,7 +15,7 @@ def test_hours_are_epochs_times_images_times_seconds(name, rng):
     table = space.layers(genomes)
     step = training_cost.fitted()["resnet" if "resnet" in name else "mobile"]
     ms = (
-        step.per_mega_activation * table.activation_bytes() / 4e6
+        step.per_mega_activation * 4 * table.layer_activations().sum(axis=1) / 4e6
         + step.per_giga_mac * table.macs() / 1e9
         + step.per_mega_param_over_batch * table.params() / 1e6 / 64
         + step.floor
