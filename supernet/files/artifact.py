@@ -103,17 +103,15 @@ def load(path: Path, *kinds: str) -> tuple[Arrays, dict[str, Any]]:
     try:
         arrays, facts = (_read_safetensors if path.suffix == ".safetensors" else _read_npz)(path)
     except DAMAGE as error:
+        cause = f"{type(error).__name__}: {error}"
         raise ValueError(
-            f"{path} is damaged or not a file of ofa-frontier ({type(error).__name__}: {error}); left as "
-            "it is"
+            f"{path} is damaged or not a file of ofa-frontier ({cause}); left as it is"
         ) from error
-    if not isinstance(facts, dict) or facts.get("kind") not in kinds:
-        content = facts.get("kind") if isinstance(facts, dict) else None
-        raise ValueError(f"{path} holds {content or 'no kind'}, expected {expected}; left as it is")
-    if facts.get("version") != VERSION:
-        raise ValueError(
-            f"{path} has version {facts.get('version')}, this release reads {VERSION}; left as it is"
-        )
+    kind = facts.get("kind") if isinstance(facts, dict) else None
+    if kind not in kinds:
+        raise ValueError(f"{path} holds {kind or 'no kind'}, expected {expected}; left as it is")
+    if (version := facts.get("version")) != VERSION:
+        raise ValueError(f"{path} has version {version}, this release reads {VERSION}; left as it is")
     return arrays, facts
 
 

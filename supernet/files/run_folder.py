@@ -129,10 +129,9 @@ def settings(folder: Path) -> dict[str, Any]:
     return content
 
 
-def _plain(config: Mapping[str, Any]) -> dict[str, Any]:
+def _plain(config: Mapping[str, Any]) -> Any:
     """What YAML and JSON both hold without loss: paths become text, tuples lists."""
-    plain: dict[str, Any] = json.loads(json.dumps(dict(config), default=str))
-    return plain
+    return json.loads(json.dumps(dict(config), default=str))
 
 
 def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -177,8 +176,6 @@ def _commit() -> str | None:
 
 def _processor() -> str:
     cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor()
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, None) or platform.processor()

@@ -58,10 +58,8 @@ class AccuracySurrogate:
             genomes = space.embed(genomes, self.space)
         own.check_resolutions(genomes, self.resolutions, f"the accuracy of {self.space}")
         v = own.one_hot_width
-        weights = np.concatenate(
-            [self.quadratic, self.linear[:, None], self.log_std[1:, None], self.extra_variance[:, None]],
-            axis=1,
-        ).astype(np.float32)
+        columns = (self.quadratic, self.linear, self.log_std[1:], self.extra_variance)
+        weights = np.column_stack(columns).astype(np.float32)
         mean, std = np.empty(len(genomes)), np.empty(len(genomes))
         for start in range(0, len(genomes), CHUNK):
             part = slice(start, start + CHUNK)
@@ -99,9 +97,7 @@ def load(file: str | Path) -> AccuracySurrogate:
         )
         v = get_space(loaded.space).one_hot_width
         if loaded.linear.shape != (v,) or loaded.quadratic.shape != (v, v):
-            raise ValueError(
-                f"its coefficients are for {loaded.linear.shape} columns, {loaded.space} has {v}"
-            )
+            raise ValueError(f"its coefficients are for {loaded.linear.shape} columns, not {v}")
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is no usable accuracy surrogate ({error}); left as it is") from error
     return loaded

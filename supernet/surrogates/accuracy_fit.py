@@ -110,10 +110,7 @@ def fit(
     1,000 rows on two cores.
     """
     if len(genomes) < MIN_ROWS:
-        raise ValueError(
-            f"{len(genomes)} measured subnets are too few to fit an accuracy surrogate; give at least "
-            f"{MIN_ROWS}"
-        )
+        raise ValueError(f"{len(genomes)} measured subnets are too few for a fit; give at least {MIN_ROWS}")
     x = space.one_hot(genomes)
     used = np.flatnonzero(x.std(axis=0) > 0)
     rows, groups = x[:, used], gene_groups(space, used)
@@ -175,24 +172,22 @@ def sample_curve(
     """
     held = len(top1) // 5
     for count in counts:
-        if not 10 <= count <= len(top1) - held:
+        if not MIN_ROWS <= count <= len(top1) - held:
             raise ValueError(
-                f"curve={count} must lie between 10 and {len(top1) - held}: a fifth of the {len(top1)} rows "
-                "is left out"
+                f"curve={count} must lie between {MIN_ROWS} and {len(top1) - held}: a fifth is left out"
             )
     sides = space.resolution_range(genomes)
     curve = {}
     for count in counts:
-        means, stds, truth = [], [], []
+        parts = []
         for seed in range(seeds):
             order = np.random.default_rng(seed).permutation(len(top1))
             test, train = order[:held], order[held : held + count]
             fitted = replace(fit(space, genomes[train], top1[train]), resolutions=sides)
             predicted = fitted.predict(genomes[test])
-            means.append(predicted.mean)
-            stds.append(predicted.std)
-            truth.append(top1[test])
-        curve[count] = Prediction(np.concatenate(means), np.concatenate(stds)), np.concatenate(truth)
+            parts.append((predicted.mean, predicted.std, top1[test]))
+        mean, std, truth = np.concatenate(parts, axis=1)
+        curve[count] = Prediction(mean, std), truth
     return curve
 
 

@@ -35,9 +35,9 @@ class Int8Change:
 
 def from_pairs(fp32: Floats, int8: Floats) -> Int8Change:
     """The change between measured top-1 (n,) of the same networks, and its spread between them."""
-    if len(fp32) != len(int8) or len(fp32) < 2:
-        raise ValueError(f"{len(fp32)} and {len(int8)} accuracies: at least two pairs are needed")
-    change = (np.asarray(int8) - np.asarray(fp32)) / POINT
+    if len(fp32) < 2:
+        raise ValueError(f"{len(fp32)} accuracies: at least two pairs are needed")
+    change = (int8 - fp32) / POINT
     return Int8Change(points=float(change.mean()), std_points=float(change.std(ddof=1)))
 
 
@@ -45,8 +45,6 @@ def load(path: Path) -> Int8Change:
     """The change measured by `python -m benchmarks.shrink int8`: a JSON list of {fp32, int8} top-1."""
     try:
         rows = json.loads(path.read_text())
-        return from_pairs(
-            np.array([row["fp32"] for row in rows], float), np.array([row["int8"] for row in rows], float)
-        )
+        return from_pairs(*np.array([(row["fp32"], row["int8"]) for row in rows], float).reshape(-1, 2).T)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} holds no pairs of fp32 and int8 accuracies ({error})") from error

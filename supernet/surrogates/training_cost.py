@@ -25,17 +25,19 @@ from pathlib import Path
 import numpy as np
 from pydantic import PositiveInt
 
-from supernet import device, footprint
+from supernet import device, footprint, slot_table
 from supernet.arrays import Floats, Genomes, Ints
 from supernet.files import artifact
 from supernet.files.tables import Columns, select
 from supernet.fits import folds
 from supernet.options import options
 from supernet.prediction import QUANTILE, Prediction
+from supernet.slot_table import SlotTable
 from supernet.space import SearchSpace
 
 FITTED = Path(__file__).parent / "fitted" / "training_cost.json"
 FITTED_ON = "rtx_3090"
+METRICS = ("activations", "macs", "params")
 PULL = 0.03  # of the base in `fit`
 SCALED_STD = 0.25  # added in quadrature (relative) when scaled to another GPU; see `speed_ratio`
 
@@ -53,11 +55,6 @@ def family_of(architecture: str) -> str:
     return next((name for name, pattern in FAMILIES.items() if re.match(pattern, architecture)), "other")
 
 
-def family_of_space(space: SearchSpace) -> str:
-    """The family whose step times hold for the networks of a space."""
-    return FAMILY_OF_SPACE.get(space.name, "mobile")
-
-
 @dataclass(frozen=True, eq=False)
 class Steps:
     """Training steps by what they do for one image; all (n,)."""
@@ -70,7 +67,7 @@ class Steps:
     @classmethod
     def from_genomes(cls, space: SearchSpace, genomes: Genomes, batch: int) -> Steps:
         """The steps of these subnets."""
-        counts = {name: footprint.compute(space, genomes, name) for name in ("activations", "macs", "params")}
+        counts = {name: footprint.compute(space, genomes, name) for name in METRICS}
         return cls(**counts, batch=np.full(len(genomes), float(batch)))
 
     def take(self, rows: Ints) -> Steps:
@@ -231,11 +228,21 @@ class TrainingCost:
 
     def hours_per_epoch(self, space: SearchSpace, genomes: Genomes) -> Floats:
         """(n,) GPU-hours of an epoch, whatever recipes the genomes name."""
-        ms = self._step(space).ms(Steps.from_genomes(space, genomes, self.batch))
+        step = self._step(space)
+        tables = [table for metric in METRICS if (table := footprint.table(space, metric)) is not None]
+        if len(tables) < len(METRICS):
+            return self._hours(step.ms(Steps.from_genomes(space, genomes, self.batch)))
+        *per_unit, floor = step.coefficients()
+        weights = np.array(per_unit) / (1e6, 1e9, 1e6) / (1, 1, self.batch)
+        ms = slot_table.combine(zip(weights, tables, strict=True))
+        return SlotTable(self._hours(ms.cells), self._hours(ms.base + floor)).evaluate(space, genomes)
+
+    def _hours(self, ms: Floats) -> Floats:
         return ms * self.images / 3.6e6 / (1.0 if self.step_file else speed_ratio(self.gpu))
 
     def _step(self, space: SearchSpace) -> StepTime:
-        return load_step(self.step_file) if self.step_file else fitted()[family_of_space(space)]
+        family = FAMILY_OF_SPACE.get(space.name, "mobile")
+        return load_step(self.step_file) if self.step_file else fitted()[family]
 
     def hours(self, space: SearchSpace, genomes: Genomes) -> Prediction:
         """(n,) GPU-hours to fine-tune these subnets by their recipe; 0 for zero epochs."""

@@ -50,10 +50,9 @@ class AccuracyStore:
 
     def add(self, facts: Mapping[str, Any], architecture: str, measured: Measured) -> None:
         """Commit one value; one that is there already stays."""
-        setting = self.key(facts)
+        setting, text = self.key(facts), json.dumps(dict(facts), sort_keys=True)
         keys = {"setting": setting, "architecture": architecture, "unix_time": time.time()}
         with self._file.opened() as database:
-            text = json.dumps(dict(facts), sort_keys=True)
             append_only.insert(database, "settings", {"id": setting, "facts": text})
             append_only.insert(database, "accuracies", keys | asdict(measured))
 

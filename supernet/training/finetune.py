@@ -109,9 +109,8 @@ def train_alone(
     seconds: list[float] = []
     loss = float("nan")
     with ExitStack() as stack:
-        for module in (subnet.module, teacher):
-            if module is not None:
-                stack.enter_context(subnets.placed(module, group.device))
+        for module in filter(None, (subnet.module, teacher)):
+            stack.enter_context(subnets.placed(module, group.device))
         optimiser = sgd(subnet.module, recipe.rate, recipe.momentum, recipe.weight_decay)
         for epoch in range(recipe.epochs):
             started = clock()

@@ -3,9 +3,8 @@
 Letters: n architectures.
 
 `SupernetAccuracy` answers like `accuracy.AccuracySurrogate`, only that nothing is predicted: each subnet is
-extracted, its batch norms are calibrated at its own resolution, and the images of a part are classified. What
-was measured once is never measured again: the store's key is the bare network (no fine-tuning) together with
-everything else the value depends on.
+extracted, calibrated at its own resolution, and classifies the images of a part. What was measured once is
+never measured again.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ import numpy as np
 import torch
 from pydantic import PositiveInt
 
-from supernet.arrays import Genomes
+from supernet.arrays import Floats, Genomes
 from supernet.files import artifact
 from supernet.files.tables import Table
 from supernet.options import options
@@ -74,13 +73,11 @@ class SupernetAccuracy:
     @cached_property
     def facts(self) -> dict[str, Any]:
         """Everything a value depends on beside the network and its resolution: the setting in the store."""
-        data = self.data.facts()
-        rows = self.data.parts[self.part][: self.images]
         return {
             "supernet": self.trained.sha256,
-            "data": data,
+            "data": self.data.facts(),
             "part": self.part,
-            "images": len(rows),
+            "images": len(self.data.parts[self.part][: self.images]),
             "calibration": len(self.data.parts["calibration"]) if self.calibrated else 0,
             "batch": subnets.BATCH,
             "torch": torch.__version__,
@@ -100,14 +97,13 @@ class SupernetAccuracy:
         """
         counts = self.measure(genomes, space)
         total = self.facts["images"]
-        mean = counts / total
         # The rule of succession keeps the deviation above 0 where all or none are right.
         shrunk = (counts + 1) / (total + 2)
-        return Prediction(mean, np.sqrt(shrunk * (1 - shrunk) / total))
+        return Prediction(counts / total, np.sqrt(shrunk * (1 - shrunk) / total))
 
     def measure(
         self, genomes: Genomes, space: SearchSpace | None = None, watch: Watch | None = None
-    ) -> np.ndarray[Any, np.dtype[np.float64]]:
+    ) -> Floats:
         """(n,) correct images of these genomes; measures and stores those that are not in the store."""
         own = self.trained.space
         if space is not None:
@@ -125,11 +121,9 @@ class SupernetAccuracy:
         return np.array([counts[name].correct for name in names], np.float64)
 
     def _measured(self, names: Sequence[str]) -> Iterator[tuple[str, Measured]]:
-        if self.workers == 1 or len(names) < 2:
-            for name in names:
-                yield name, self.evaluate(name)
-            return
-        yield from _through_ray(self, names)
+        if self.workers > 1 and len(names) > 1:
+            return _through_ray(self, names)
+        return ((name, self.evaluate(name)) for name in names)
 
     def evaluate(self, architecture: str) -> Measured:
         """One subnet measured now, whatever the store holds."""

@@ -74,13 +74,12 @@ class Sandwich:
     distil: bool = False  # True: all but the largest learn its outputs (in-place distillation)
 
     def phases(self, space: SearchSpace) -> tuple[Phase, ...]:
-        others: list[Subnet] = ["random"] * self.random
-        subnets: tuple[Subnet, ...] = ("largest", "smallest", *others)
+        random: tuple[Subnet, ...] = ("random",) * self.random
         sandwich = Phase(
             "sandwich",
             1 - self.largest_first,
             letters(space),
-            subnets,
+            ("largest", "smallest", *random),
             "in_place" if self.distil else "none",
             restart=not self.largest_first,
         )
@@ -113,19 +112,17 @@ class ProgressiveShrinking:
             ("e", "expand", 4),
             ("w", "width", 4),
         ):
-            if levels.get(letter, 1) < 2:
-                continue
-            steps = [levels[letter]] if letter == "k" else range(2, levels[letter] + 1)
+            most = levels.get(letter, 1)
+            steps = range(max(2, most) if letter == "k" else 2, most + 1)
             for count in steps:
                 opened = {**opened, letter: count}
-                last = count == levels[letter]
-                drawn: list[Subnet] = ["random"] * subnets
+                last = count == most
                 phases.append(
                     Phase(
                         name if len(steps) == 1 else f"{name} {count - 1}",
                         120 if last else 25,
                         opened,
-                        tuple(drawn),
+                        ("random",) * subnets,
                         "teacher" if self.distil else "none",
                         rate=(0.96 if letter == "k" else 0.24 if last else 0.08) / 2.6,
                         summed=True,

@@ -214,9 +214,7 @@ class _Run:
         return {**row, "rate": rate, "steps": steps}
 
     def _diverged(self, epoch: int, step: int, rate: float) -> DivergedError:
-        kept = (
-            f"the checkpoint of epoch {epoch} is kept in {self.out}" if epoch else "nothing was trained yet"
-        )
+        kept = f"the checkpoint of epoch {epoch} is kept in {self.out}" if epoch else "nothing is trained yet"
         return DivergedError(
             f"the loss became NaN or infinite in step {step + 1} of epoch {epoch + 1} at a learning rate of "
             f"{rate:.3g}; {kept}. Start again with a lower rate= (it was {self.plan.optimisation.rate:g})"
@@ -235,9 +233,8 @@ class _Run:
 
     def summary(self) -> dict[str, Any]:
         """What the training took and reached."""
-        last = self.history[-1]
         reached = ("seconds", "cpu_seconds", "loss", "val_largest", "val_smallest")
-        took = {key: last[key] for key in reached if key in last}
+        took = {key: self.history[-1][key] for key in reached if key in self.history[-1]}
         return {"epochs": len(self.history), "processes": self.group.world, **took}
 
     def _checkpoint(self) -> None:
@@ -247,9 +244,7 @@ class _Run:
     def _resume(self, path: Path) -> None:
         tensors, facts = network.read(path, CHECKPOINT_KIND)
         if facts["of"] != json.loads(json.dumps(self.plan.facts())):
-            raise ValueError(
-                f"{path} is of another training (other images, space or recipe): choose another out="
-            )
+            raise ValueError(f"{path} is of another training (images, space or recipe): choose another out=")
         self.learner.restore(tensors, path)
         self.learner.scaler.load_state_dict(facts["scaler"])
         self.history = list(facts["history"])

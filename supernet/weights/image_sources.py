@@ -18,7 +18,8 @@ from supernet.arrays import Ints
 from supernet.registry import unknown_name
 
 DIGITS_SIDE = 16
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+IMAGENET_MEAN: tuple[float, ...] = (0.485, 0.456, 0.406)
+IMAGENET_STD: tuple[float, ...] = (0.229, 0.224, 0.225)
 Pixels = Sequence[Any] | NDArray[np.uint8]  # one decoder per image, or (n, 3, S, S)
 
 
@@ -121,7 +122,7 @@ def torchvision(name: str, root: Path, download: bool) -> Source:
         parts = [make(root, **option) for option in options]
     except (RuntimeError, OSError) as error:
         raise ValueError(
-            f"torchvision's {name} is not in {root} ({error}); data.download=true fetches it"
+            f"no {name} of torchvision in {root} ({error}); data.download=true gets it"
         ) from error
     labels = np.concatenate([_labels(part) for part in parts])
     classes = tuple(str(c) for c in getattr(parts[0], "classes", range(int(labels.max()) + 1)))

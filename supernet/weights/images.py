@@ -119,14 +119,12 @@ class Images:
 
     def facts(self) -> dict[str, Any]:
         """What a value measured on these images depends on."""
-        settings = self.settings
-        sizes = {part: len(rows) for part, rows in self.parts.items()}
         kept = ("source", "train_images", "val", "test", "calibration", "split_seed")
         return {
-            **{name: getattr(settings, name) for name in kept},
-            "root": str(settings.root) if settings.root else None,
+            **{name: getattr(self.settings, name) for name in kept},
+            "root": str(self.settings.root) if self.settings.root else None,
             "classes": list(self.classes),
-            "sizes": sizes,
+            "sizes": {part: len(rows) for part, rows in self.parts.items()},
             "mean": list(self.mean),
             "std": list(self.std),
         }
@@ -244,12 +242,11 @@ def _arrange(settings: ImageSet, source: Source) -> Images:
         parts = {part: row_of[rows] for part, rows in parts.items()}
         pixels = np.stack([np.asarray(pixels[row]()).transpose(2, 0, 1) for row in kept.tolist()])
         labels = labels[kept]
-    mean: tuple[float, ...] = IMAGENET_MEAN
-    std: tuple[float, ...] = IMAGENET_STD
+    mean, std = IMAGENET_MEAN, IMAGENET_STD
     if isinstance(pixels, np.ndarray):
         sample = pixels[parts["train"][:STATISTICS_IMAGES]] / 255
-        mean = tuple(float(v) for v in sample.mean(axis=(0, 2, 3)))
-        std = tuple(float(max(v, 1e-3)) for v in sample.std(axis=(0, 2, 3)))
+        mean = tuple(sample.mean(axis=(0, 2, 3)).tolist())
+        std = tuple(np.maximum(sample.std(axis=(0, 2, 3)), 1e-3).tolist())
     return Images(settings, classes, labels, parts, pixels, mean, std)
 
 

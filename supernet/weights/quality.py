@@ -34,22 +34,18 @@ class Quality:
         return round(self.top1 * self.images)
 
 
-def quality(logits: Floats, labels: Ints) -> Quality:
-    """Quality of (n, c) logits on (n,) labels.
+def evaluate(run: Run, batches: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> Quality:
+    """Quality of whatever gives logits, on batches of (images, labels).
 
     The calibration error is that of Guo et al. (2017, arXiv 1706.04599): the mean over 15 equal bins of the
     confidence, weighted by their images, of |accuracy - mean confidence|.
     """
-    return _mean(_sums(logits, labels), len(labels))
-
-
-def evaluate(run: Run, batches: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> Quality:
-    """Quality of whatever gives logits, on batches of (images, labels)."""
     sums, count = np.zeros(3 + BINS), 0
     for images, labels in batches:
         sums += _sums(run(images.contiguous().numpy()), labels.numpy())
         count += len(labels)
-    return _mean(sums, count)
+    top1, top5, loss = (sums[:3] / count).tolist()
+    return Quality(top1, top5, loss, float(np.abs(sums[3:]).sum() / count), count)
 
 
 def _sums(logits: NDArray[np.floating], labels: Ints) -> Floats:
@@ -68,11 +64,6 @@ def _sums(logits: NDArray[np.floating], labels: Ints) -> Floats:
     place = np.minimum((confidence * BINS).astype(np.int64), BINS - 1)
     excess = np.bincount(place, right - confidence, BINS)
     return np.concatenate([[right.sum(), (better < 5).sum(), loss.sum()], excess])
-
-
-def _mean(sums: Floats, count: int) -> Quality:
-    top1, top5, loss = (sums[:3] / count).tolist()
-    return Quality(top1, top5, loss, float(np.abs(sums[3:]).sum() / count), count)
 
 
 def runner(module: torch.nn.Module, device: torch.device | None = None) -> Run:
