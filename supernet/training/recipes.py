@@ -18,6 +18,7 @@ from supernet.options import FractionBelowOne, options
 from supernet.space import SearchSpace
 
 Subnet = Literal["largest", "smallest", "random"]
+RANDOM: tuple[Subnet] = ("random",)
 
 
 @dataclass(frozen=True)
@@ -74,12 +75,11 @@ class Sandwich:
     distil: bool = False  # True: all but the largest learn its outputs (in-place distillation)
 
     def phases(self, space: SearchSpace) -> tuple[Phase, ...]:
-        random: tuple[Subnet, ...] = ("random",) * self.random
         sandwich = Phase(
             "sandwich",
             1 - self.largest_first,
             letters(space),
-            ("largest", "smallest", *random),
+            ("largest", "smallest", *RANDOM * self.random),
             "in_place" if self.distil else "none",
             restart=not self.largest_first,
         )
@@ -106,12 +106,8 @@ class ProgressiveShrinking:
         levels = letters(space)
         phases = [Phase("largest", 180, {}, ("largest",))]
         opened: dict[str, int] = {}
-        for letter, name, subnets in (
-            ("k", "kernel", 1),
-            ("d", "depth", 2),
-            ("e", "expand", 4),
-            ("w", "width", 4),
-        ):
+        kinds = (("k", "kernel", 1), ("d", "depth", 2), ("e", "expand", 4), ("w", "width", 4))
+        for letter, name, subnets in kinds:
             most = levels.get(letter, 1)
             steps = range(max(2, most) if letter == "k" else 2, most + 1)
             for count in steps:
@@ -122,7 +118,7 @@ class ProgressiveShrinking:
                         name if len(steps) == 1 else f"{name} {count - 1}",
                         120 if last else 25,
                         opened,
-                        ("random",) * subnets,
+                        RANDOM * subnets,
                         "teacher" if self.distil else "none",
                         rate=(0.96 if letter == "k" else 0.24 if last else 0.08) / 2.6,
                         summed=True,

@@ -122,7 +122,7 @@ def torchvision(name: str, root: Path, download: bool) -> Source:
         parts = [make(root, **option) for option in options]
     except (RuntimeError, OSError) as error:
         raise ValueError(
-            f"no {name} of torchvision in {root} ({error}); data.download=true gets it"
+            f"torchvision's {name} is not in {root} ({error}); data.download=true fetches it"
         ) from error
     labels = np.concatenate([_labels(part) for part in parts])
     classes = tuple(str(c) for c in getattr(parts[0], "classes", range(int(labels.max()) + 1)))
