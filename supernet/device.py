@@ -34,6 +34,5 @@ class Device:
 @cache
 def get(name: str) -> Device:
     """The device `name`; ValueError with the known names and the nearest spelling otherwise."""
-    device = registry.build(registry.load("device", name))
-    assert isinstance(device, Device)
+    device: Device = registry.get("device", name)
     return device

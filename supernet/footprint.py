@@ -5,26 +5,21 @@ Letters: n architectures.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import numpy as np
-from numpy.typing import NDArray
 
 from supernet import slot_table
 from supernet.arrays import Floats, Genomes
 from supernet.layers import BYTES_FP32, LayerTable
 from supernet.registry import unknown_name
-from supernet.slot_table import SlotTable
+from supernet.slot_table import Cost, SlotTable
 from supernet.space import SearchSpace
 
-# By metric: the cost of each layer, and whether the largest layer counts instead of the sum of all.
-_COSTS: dict[str, tuple[Callable[[LayerTable], NDArray[Any]], bool]] = {
-    "macs": (LayerTable.layer_macs, False),
-    "params": (LayerTable.layer_params, False),
-    "activations": (LayerTable.layer_activations, False),
-    "peak_bytes": (LayerTable.resident, True),
-    "layers": (LayerTable.layer_counts, False),
+_COSTS: dict[str, Cost] = {  # of each layer; the largest counts for `peak_bytes`, the sum for the others
+    "macs": LayerTable.layer_macs,
+    "params": LayerTable.layer_params,
+    "activations": LayerTable.layer_activations,
+    "peak_bytes": LayerTable.resident,
+    "layers": LayerTable.layer_counts,
 }
 
 
@@ -32,8 +27,7 @@ def table(space: SearchSpace, metric: str) -> SlotTable | None:
     """The slot table of a metric of a space (elements, not bytes, for memory); None where there is none."""
     if metric not in _COSTS:
         raise unknown_name("footprint metric", metric, _COSTS)
-    cost, largest = _COSTS[metric]
-    return slot_table.tabulate(space, cost, "max" if largest else "sum")
+    return slot_table.tabulate(space, _COSTS[metric], "max" if metric == "peak_bytes" else "sum")
 
 
 def compute(space: SearchSpace, genomes: Genomes, metric: str) -> Floats:
@@ -46,6 +40,6 @@ def compute(space: SearchSpace, genomes: Genomes, metric: str) -> Floats:
     unit = BYTES_FP32 if metric == "peak_bytes" else 1
     if slots is not None:
         return slots.evaluate(space, genomes) * unit
-    cost, largest = _COSTS[metric]
-    values = cost(space.layers(genomes))
-    return np.asarray(values.max(axis=1) if largest else values.sum(axis=1), np.float64) * unit
+    values = _COSTS[metric](space.layers(genomes))
+    reduced = values.max(axis=1) if metric == "peak_bytes" else values.sum(axis=1)
+    return reduced.astype(np.float64) * unit

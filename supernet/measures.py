@@ -41,8 +41,3 @@ MEASURES: Mapping[str, Measure] = {
     "loss": Measure("nats", "cross entropy"),
     "ece": Measure("fraction", "expected calibration error, 15 bins", shown="%", scale=0.01),
 }
-
-
-def images_per_second(latency_ms: float, batch: int) -> float:
-    """Throughput of a target that takes so long for one batch."""
-    return 1000 * batch / latency_ms

@@ -22,6 +22,9 @@ from supernet.arrays import Floats, Genomes, Ints
 from supernet.layers import LayerTable
 from supernet.space import SearchSpace
 
+Cost = Callable[[LayerTable], NDArray[Any]]  # (n, L) of each layer
+Reduce = Literal["sum", "max"]
+
 
 @dataclass(frozen=True, eq=False)
 class SlotTable:
@@ -29,7 +32,7 @@ class SlotTable:
 
     cells: Floats  # (R, S, C)
     base: Floats  # (R,)
-    reduce: Literal["sum", "max"] = "sum"
+    reduce: Reduce = "sum"
 
     def evaluate(self, space: SearchSpace, genomes: Genomes) -> Floats:
         """(n,) values of canonical genomes."""
@@ -108,10 +111,6 @@ def slot_variants(space: SearchSpace) -> tuple[Genomes, NDArray[np.int64], NDArr
         slots.append(np.full(len(choices), s))
     batch, slot = np.concatenate(genomes), np.concatenate(slots)
     return batch, slot, space.slot_codes(batch)[np.arange(len(batch)), slot].astype(np.int64)
-
-
-Cost = Callable[[LayerTable], NDArray[Any]]  # (n, L) of each layer
-Reduce = Literal["sum", "max"]
 
 
 def tabulate(space: SearchSpace, cost: Cost, reduce: Reduce = "sum") -> SlotTable | None:

@@ -425,6 +425,5 @@ def get_space(name: str) -> SearchSpace:
     >>> space.neighbours(space.parse(["ofa_small r16 d1-1-1 k3-3-3 e2-2-2 ft0"])).shape
     (29, 23)
     """
-    space = registry.build(registry.load("space", name))
-    assert isinstance(space, SearchSpace)
+    space: SearchSpace = registry.get("space", name)
     return space

@@ -53,10 +53,8 @@ def _layers(genomes: Genomes, classes: int) -> LayerTable:
             held = cin * build.size**2 if stride == 1 and cin == cout else 0
             size = build.size
             build.add(LayerKind.CONV, cin, middle, groups=groups, held=held, live=block, slot=slot, size=size)
-            deep: dict[str, Any] = dict(
-                kernel=KERNEL[chosen], stride=stride, groups=middle, held=held, live=block
-            )
-            build.add(LayerKind.CONV, middle, middle, **deep, slot=slot, size=size)
+            deep: dict[str, Any] = dict(kernel=KERNEL[chosen], stride=stride, groups=middle, size=size)
+            build.add(LayerKind.CONV, middle, middle, **deep, held=held, live=block, slot=slot)
             if stride != 1 or cin != cout:
                 build.add(LayerKind.CONV, cin, cout, stride=stride, live=~block, slot=slot, size=size)
             build.size = -(-size // stride)

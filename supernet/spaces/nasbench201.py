@@ -51,13 +51,11 @@ def _layers(genomes: Genomes, classes: int) -> LayerTable:
         for _ in range(CELLS):
             for edge in range(len(EDGES)):
                 chosen = operation[:, edge]
-                weighted = (chosen == CONV1) | (chosen == CONV3)
+                weighted, pooled = (chosen == CONV1) | (chosen == CONV3), chosen == POOL3
                 kernel = np.where(chosen == CONV1, 1, 3)
                 held = 3 * channels * build.size**2  # the other nodes of the cell
                 build.add(LayerKind.CONV, channels, channels, kernel=kernel, held=held, live=weighted)
-                build.add(
-                    LayerKind.POOL, channels, channels, kernel=3, norm=0, held=held, live=chosen == POOL3
-                )
+                build.add(LayerKind.POOL, channels, channels, kernel=3, norm=0, held=held, live=pooled)
     build.add(LayerKind.GLOBAL_POOL, CHANNELS[-1], CHANNELS[-1], norm=1)
     build.add(LayerKind.LINEAR, CHANNELS[-1], classes, bias=1, norm=0)
     return build.table()

@@ -92,11 +92,9 @@ def _layers(space: SearchSpace, genomes: Genomes) -> LayerTable:
             build.add(LayerKind.CONV, middle, middle, **deep)
             build.add(LayerKind.CONV, middle, cout, held=waits, live=live, slot=slot)
             if block == 0:  # the shortcut: average pool, then a convolution, while the input waits
-                branch: dict[str, Any] = dict(live=live, slot=slot)
-                build.add(
-                    LayerKind.POOL, cin, cin, kernel=stride, stride=stride, norm=0, size=before, **branch
-                )
-                build.add(LayerKind.CONV, cin, cout, size=after, held=cin * before**2, **branch)
+                pool: dict[str, Any] = dict(kernel=stride, stride=stride, norm=0, size=before)
+                build.add(LayerKind.POOL, cin, cin, **pool, live=live, slot=slot)
+                build.add(LayerKind.CONV, cin, cout, size=after, held=cin * before**2, live=live, slot=slot)
             cin = cout
             slot += 1
     build.add(LayerKind.GLOBAL_POOL, cin, cin, norm=0, slot=head)

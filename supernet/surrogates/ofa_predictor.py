@@ -31,13 +31,10 @@ class OfaAccuracy:
         import torch
 
         if not path.is_file():
-            raise ValueError(
-                f"no file {path}: OFA's accuracy predictor (github han-cai/files, ofa/acc_predictor.pth)"
-            )
+            raise ValueError(f"no file {path}: get github.com/han-cai/files, ofa/acc_predictor.pth")
         state = torch.load(path, map_location="cpu", weights_only=True)
-        return cls(
-            tuple((state[f"{i}.weight"].numpy().T.copy(), state[f"{i}.bias"].numpy()) for i in (0, 2, 4, 6))
-        )
+        state = {name: tensor.numpy() for name, tensor in state.items()}
+        return cls(tuple((state[f"{i}.weight"].T.copy(), state[f"{i}.bias"]) for i in (0, 2, 4, 6)))
 
     def predict(self, genomes: Genomes, space: SearchSpace) -> Prediction:
         """(n,) top-1 (fraction, on OFA's hold-out scale) of subnets at r 160, 176, ..., 224.
@@ -51,9 +48,8 @@ class OfaAccuracy:
         x = np.zeros((len(genomes), 128), np.float32)
         x[:, :120] = space.one_hot(genomes, np.float32)[:, first:past]
         x[np.arange(len(x)), 120 + (r - 112) // 16] = 1
-        for i, (weights, bias) in enumerate(self.layers):
-            x = x @ weights + bias
-            if i < len(self.layers) - 1:
-                x = np.maximum(x, 0)
-        mean = x[:, 0].astype(np.float64)
+        *hidden, (weights, bias) = self.layers
+        for inner, shift in hidden:
+            x = np.maximum(x @ inner + shift, 0)
+        mean = (x @ weights + bias)[:, 0].astype(np.float64)
         return Prediction(mean, np.full(len(mean), STD))

@@ -1,9 +1,8 @@
 """One network on its own: a static subnet with its weights, no longer part of a supernet.
 
 What is fine-tuned, shrunk and exported. The `ofa` package builds such a network from `config`, plain JSON; a
-pruned one too, which is in no search space any more. There is one way to take a subnet out of a supernet
-(`from_supernet`), one to calibrate its norms (`calibrated`) and one to judge it (`judge`), so that all
-commands say the same accuracy of the same subnet.
+pruned one too, which is in no search space any more. All commands take subnets out of a supernet, calibrate
+and judge them here, so that they say the same accuracy of the same subnet.
 """
 
 from __future__ import annotations
