@@ -7,6 +7,7 @@ gradients straight through (Jacob et al., 2018, arXiv 1712.05877). Norms keep th
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from itertools import pairwise
@@ -47,7 +48,7 @@ def fake_quantised(
 def input_ranges(network: torch.nn.Module, batches: Iterable[torch.Tensor]) -> dict[str, tuple[float, float]]:
     """`int8.value_range` of the inputs of every convolution and linear layer, mean over these batches."""
     device = next(network.parameters()).device
-    per_batch: dict[str, list[tuple[float, float]]] = {place: [] for place, *_ in _layers(network)}
+    per_batch: dict[str, list[tuple[float, float]]] = defaultdict(list)
 
     def watch(place: str) -> Any:
         return lambda _, inputs: per_batch[place].append(value_range(inputs[0].cpu().numpy(), CLIP))
@@ -61,8 +62,7 @@ def input_ranges(network: torch.nn.Module, batches: Iterable[torch.Tensor]) -> d
             network(images.to(device))
     for hook in hooks:
         hook.remove()
-    means = {place: np.mean(ranges, axis=0).tolist() for place, ranges in per_batch.items() if ranges}
-    return {place: (low, high) for place, (low, high) in means.items()}
+    return {place: tuple(np.mean(ranges, axis=0).tolist()) for place, ranges in per_batch.items()}
 
 
 def _layers(network: torch.nn.Module) -> Iterator[tuple[str, Any, str, str | None]]:

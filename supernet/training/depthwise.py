@@ -31,8 +31,7 @@ class SmallMaps(TorchFunctionMode):
 
 
 def _pair(value: int | Sequence[int]) -> Pair:
-    both = (value, value) if isinstance(value, int) else tuple(value)
-    return both[0], both[-1]
+    return (value, value) if isinstance(value, int) else (value[0], value[-1])
 
 
 def _pays(arguments: tuple[Any, ...]) -> bool:

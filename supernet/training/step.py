@@ -238,11 +238,10 @@ class Learner:
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """What `restore` needs, beside the state of the scaler, to go on bit by bit."""
-        names = {id(parameter): name for name, parameter in self.module.named_parameters()}
         momentum = {
-            names[id(parameter)]: state["momentum_buffer"]
-            for parameter, state in self.optimiser.state.items()
-            if state.get("momentum_buffer") is not None
+            name: buffer
+            for name, parameter in self.module.named_parameters()
+            if (buffer := self.optimiser.state.get(parameter, {}).get("momentum_buffer")) is not None
         }
         parts = {"model": self.module.state_dict(), "momentum": momentum}
         for part, owner in (("teacher", self.teacher), ("average", self.average)):

@@ -179,9 +179,8 @@ class Trained:
 
 def save(path: Path, tensors: Mapping[str, torch.Tensor], kind: str, facts: Mapping[str, Any]) -> None:
     """Write tensors and JSON facts as one `.safetensors`: the same content, the same bytes."""
-    artifact.save(
-        path, kind, {name: tensor.detach().cpu().numpy() for name, tensor in tensors.items()}, facts
-    )
+    arrays = {name: tensor.detach().cpu().numpy() for name, tensor in tensors.items()}
+    artifact.save(path, kind, arrays, facts)
 
 
 def read(path: Path, kind: str) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
