@@ -110,13 +110,19 @@ def nncf_int8(model: Any, batches: Iterable[Pixels], *, narrow: bool, clip: floa
     Activations without a zero point, NNCF's default, cost accuracy and save no time.
     """
     import nncf
+    from nncf.quantization import range_estimator
     from nncf.quantization.advanced_parameters import OverflowFix
 
     images = list(batches)
     overflow = OverflowFix.ENABLE if narrow else OverflowFix.FIRST_LAYER
     advanced = nncf.AdvancedQuantizationParameters(overflow_fix=overflow)
     if clip:
-        advanced.activations_range_estimator_params = _nncf_quantiles(clip / 2)
+        end = range_estimator.StatisticsCollectorParameters(
+            statistics_type=range_estimator.StatisticsType.QUANTILE,
+            aggregator_type=range_estimator.AggregatorType.MEAN,
+            quantile_outlier_prob=clip / 2,  # at either end; mean over the batches
+        )
+        advanced.activations_range_estimator_params = range_estimator.RangeEstimatorParameters(min=end, max=end)
     # NNCF draws two progress bars per network
     with contextlib.redirect_stdout(io.StringIO()), _quiet(logging.getLogger("nncf")):
         return nncf.quantize(
@@ -126,18 +132,6 @@ def nncf_int8(model: Any, batches: Iterable[Pixels], *, narrow: bool, clip: floa
             subset_size=len(images),
             advanced_parameters=advanced,
         )
-
-
-def _nncf_quantiles(share: float) -> Any:
-    """Ranges without this share of the values at either end, mean over the batches."""
-    from nncf.quantization import range_estimator
-
-    end = range_estimator.StatisticsCollectorParameters(
-        statistics_type=range_estimator.StatisticsType.QUANTILE,
-        aggregator_type=range_estimator.AggregatorType.MEAN,
-        quantile_outlier_prob=share,
-    )
-    return range_estimator.RangeEstimatorParameters(min=end, max=end)
 
 
 def random_batches(like: torch.Tensor, count: int) -> list[Pixels]:

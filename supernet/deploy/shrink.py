@@ -290,12 +290,10 @@ def keep(subnet: Subnet, bench: Bench, folder: Path) -> dict[str, Any]:
 
 def table(cards: Mapping[str, Mapping[str, Any]], names: Iterable[str] = MEASURES) -> Table:
     """A row for each card; of the named measures those that any card has, in the units that people read."""
-    used = {name for card in cards.values() for name in card}
     columns: dict[str, list[Any]] = {"": list(cards), "precision": [c["precision"] for c in cards.values()]}
     for name in names:
-        if name in used:
-            measure = MEASURES[name]
-            columns[f"{name} [{measure.shown}]"] = [
-                float(card[name] / measure.scale) if name in card else None for card in cards.values()
-            ]
+        scale = MEASURES[name].scale
+        values = [float(card[name] / scale) if name in card else None for card in cards.values()]
+        if any(value is not None for value in values):
+            columns[f"{name} [{MEASURES[name].shown}]"] = values
     return Table(columns)

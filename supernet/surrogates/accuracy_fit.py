@@ -67,8 +67,7 @@ def quadratic_kernel(grams: Floats) -> Kernel:
 
         def gradient(slope: Floats) -> Floats:
             curved = 2 * slope * inner
-            by_a = 2 * a2 * np.tensordot(grams, slope, axes=([1, 2], [0, 1]))
-            by_w = 2 * w2 * np.tensordot(grams, curved, axes=([1, 2], [0, 1]))
+            by_a, by_w = 2 * a2 * np.tensordot(grams, slope), 2 * w2 * np.tensordot(grams, curved)
             return np.concatenate([by_a, by_w, [c * curved.sum()]])
 
         return np.tensordot(a2, grams, 1) + inner**2, gradient
