@@ -117,12 +117,12 @@ def nncf_int8(model: Any, batches: Iterable[Pixels], *, narrow: bool, clip: floa
     overflow = OverflowFix.ENABLE if narrow else OverflowFix.FIRST_LAYER
     advanced = nncf.AdvancedQuantizationParameters(overflow_fix=overflow)
     if clip:
-        end = range_estimator.StatisticsCollectorParameters(
+        ends = range_estimator.StatisticsCollectorParameters(
             statistics_type=range_estimator.StatisticsType.QUANTILE,
             aggregator_type=range_estimator.AggregatorType.MEAN,
             quantile_outlier_prob=clip / 2,  # at either end; mean over the batches
         )
-        advanced.activations_range_estimator_params = range_estimator.RangeEstimatorParameters(min=end, max=end)
+        advanced.activations_range_estimator_params = range_estimator.RangeEstimatorParameters(ends, ends)
     # NNCF draws two progress bars per network
     with contextlib.redirect_stdout(io.StringIO()), _quiet(logging.getLogger("nncf")):
         return nncf.quantize(
