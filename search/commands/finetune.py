@@ -61,7 +61,7 @@ def main(options: Options, config: dict[str, Any]) -> None:
         if options.step_file is not None and recipe.epochs:
             count = len(images.parts["train"])
             model = TrainingCost(step_file=options.step_file, images=count, batch=recipe.batch)
-            cost["predicted_hours"] = float(model.hours_of(space, genome, epochs=recipe.epochs)[0])
+            cost["predicted_hours"] = float(recipe.epochs * model.hours_per_epoch(space, genome)[0])
         facts = {"cost": cost, "top1_before": tuned.before.top1, "epochs": recipe.epochs}
         artifact.write_json(out / "cost.json", cost)
         tuned.subnet.with_facts(**facts).save(out / subnets.FILE)
