@@ -4,8 +4,6 @@ OFA's predictor and our surrogate of it on measured networks; its lookup tables 
 rule that scales training to other GPUs.
 """
 
-from __future__ import annotations
-
 import numpy as np
 from scipy.stats import kendalltau
 

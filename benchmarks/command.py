@@ -1,7 +1,5 @@
 """What the benchmarks share: their command lines, and timing."""
 
-from __future__ import annotations
-
 import sys
 import time
 from collections.abc import Callable, Iterable

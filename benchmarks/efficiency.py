@@ -5,8 +5,6 @@ residuals, selection; all of them take about five minutes on two cores. `validat
 chosen: other rows, other seeds. Needs the public tables.
 """
 
-from __future__ import annotations
-
 import resource
 from collections.abc import Callable
 from dataclasses import dataclass, replace

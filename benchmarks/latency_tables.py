@@ -6,8 +6,6 @@ rows and seed. `test_rows` (same columns as the training file, or further device
 the protocol's own test part; `small` shows in seconds that a protocol runs. One thread.
 """
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 

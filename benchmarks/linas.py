@@ -13,8 +13,6 @@ is spanned by the 95% intervals of the smallest and the largest network. All sea
 evaluations, so a benchmark that was stopped goes on. LINAS makes 200 evaluations, NSGA-II 500.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from hashlib import blake2b

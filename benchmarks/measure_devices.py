@@ -7,8 +7,6 @@ listed: OpenVINO and PyTorch held to AVX2 (the CPU has no more), PyTorch held to
 (takes no limit); neither is bf16, which this CPU lacks.
 """
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from pathlib import Path

@@ -11,8 +11,6 @@ speed      subnets per second through the predictor, with and without its table
 All parts without a name; `rows` uses fewer modules of each type. `out=` is a folder for JSON. One thread.
 """
 
-from __future__ import annotations
-
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path

@@ -8,8 +8,6 @@ generations, one run per limit. Ours is one NSGA-II run for the whole front (or 
 limit its most accurate subnet within the limit counts. Runs alternate, one thread each.
 """
 
-from __future__ import annotations
-
 import contextlib
 import io
 import json

@@ -6,8 +6,6 @@ All rows count. The set of features was first compared on HELP's reported rows; 
 comparison comes out the same. The baselines are fitted on the same rows: the mean, a robust line in MACs.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 

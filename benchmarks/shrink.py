@@ -6,8 +6,6 @@ table supernet=FOLDER      sizes x {plain, augmented, augmented + distilled} x {
 joint                      search over architecture x precision against fp32 only: hypervolume
 """
 
-from __future__ import annotations
-
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence

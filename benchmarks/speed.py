@@ -4,8 +4,6 @@ One thread; medians over the repetitions. Scoring starts from genomes. The peers
 `ofa` package, one architecture at a time as its finder runs it, in the same process.
 """
 
-from __future__ import annotations
-
 import contextlib
 import io
 import subprocess

@@ -5,8 +5,6 @@ they stopped; what they train stays in `out`. CIFAR-10 is the folder `images=` w
 10,000 training images, the 10,000 test images, calibration on 1,024 shuffled training images, 32 x 32 pixels.
 """
 
-from __future__ import annotations
-
 import json
 import time
 from contextlib import nullcontext

@@ -3,8 +3,6 @@
 Letters: n samples, q the half width of an interval in units of the residuals.
 """
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

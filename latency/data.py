@@ -1,7 +1,5 @@
 """LatencyData: measured latencies of subnets on one target, as parallel arrays."""
 
-from __future__ import annotations
-
 import gzip
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -35,7 +33,7 @@ class LatencyData:
     def __len__(self) -> int:
         return len(self.ms)
 
-    def take(self, rows: Ints | slice) -> LatencyData:
+    def take(self, rows: Ints | slice) -> "LatencyData":
         """The measurements of these rows."""
         return replace(self, genomes=self.genomes[rows], ms=self.ms[rows], spread_ms=self.spread_ms[rows])
 

@@ -7,8 +7,6 @@ the samples of the target serve.
 Letters: D known devices, n architectures, q numbers of a descriptor.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property

@@ -3,8 +3,6 @@
 Letters: n architectures, p features.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -72,7 +70,7 @@ class Scale:
     spread: Floats
 
     @classmethod
-    def from_rows(cls, x: Floats) -> Scale:
+    def from_rows(cls, x: Floats) -> "Scale":
         """The scale of the columns of x (n, p)."""
         finite = np.isfinite(x)
         count = np.maximum(finite.sum(axis=0), 1)
@@ -81,7 +79,7 @@ class Scale:
         return cls(middle, np.where(spread > 1e-9, spread, np.inf))
 
     @classmethod
-    def from_features(cls, x: Floats) -> Scale:
+    def from_features(cls, x: Floats) -> "Scale":
         """That of architecture features: the one-hot genes together weigh as much as the others together."""
         scale = cls.from_rows(x)
         genes = (x.shape[1] - len(COSTS)) / len(COSTS)
@@ -107,7 +105,7 @@ class Line:
     at: float
 
     @classmethod
-    def from_rows(cls, log_macs: Floats, log_ms: Floats, slope: float = 0.0, doubt: float = 1e3) -> Line:
+    def from_rows(cls, log_macs: Floats, log_ms: Floats, slope: float = 0.0, doubt: float = 1e3) -> "Line":
         """The line through rows; its slope was thought to be `slope` +- `doubt` before they were seen."""
         at = float(log_macs.mean())
         away, trust = (log_macs - at) / LINE_NOISE**2, doubt**-2

@@ -3,8 +3,6 @@
 `latency.predictors.mlp` trains it. Letters: n rows, p inputs.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -29,7 +27,7 @@ class Mlp:
     layers: tuple[tuple[Singles, Singles], ...]  # (weights (in, out), bias (out,))
 
     @classmethod
-    def random(cls, widths: tuple[int, ...], rng: Rng) -> Mlp:
+    def random(cls, widths: tuple[int, ...], rng: Rng) -> "Mlp":
         """A network of these layer widths, weights uniform in +-1/sqrt(inputs), as PyTorch draws them."""
         layers = []
         for inputs, outputs in pairwise(widths):
@@ -39,7 +37,7 @@ class Mlp:
         return cls(tuple(layers))
 
     @classmethod
-    def mean(cls, networks: Sequence[Mlp]) -> Mlp:
+    def mean(cls, networks: "Sequence[Mlp]") -> "Mlp":
         """The mean of the weights: networks tuned from one start stay close enough for it."""
         parts = [[part for layer in net.layers for part in layer] for net in networks]
         means = [np.asarray(np.mean(part, axis=0), np.float32) for part in zip(*parts, strict=True)]
@@ -63,13 +61,13 @@ class Mlp:
         """The number p of inputs."""
         return len(self.layers[0][0])
 
-    def fixed(self, last: Floats) -> Mlp:
+    def fixed(self, last: Floats) -> "Mlp":
         """The network of all inputs but the last ones, which always have these values."""
         (weights, bias), *rest = self.layers
         kept = len(weights) - len(last)
         return Mlp(((weights[:kept], bias + np.asarray(last, np.float32) @ weights[kept:]), *rest))
 
-    def scaled(self, factor: float) -> Mlp:
+    def scaled(self, factor: float) -> "Mlp":
         """The same network, its outputs times a factor."""
         *hidden, (weights, bias) = self.layers
         return Mlp((*hidden, (np.float32(factor) * weights, np.float32(factor) * bias)))
@@ -80,7 +78,7 @@ class Mlp:
         return named | {f"bias{i}": bias for i, (_, bias) in enumerate(self.layers)}, None
 
     @classmethod
-    def restored(cls, arrays: Arrays, _: Any = None) -> Mlp:
+    def restored(cls, arrays: Arrays, _: Any = None) -> "Mlp":
         """From `stored()`; ValueError when the shapes do not follow one another."""
         count = sum(name.startswith("weight") for name in arrays)
         layers = tuple(

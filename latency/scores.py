@@ -1,7 +1,5 @@
 """How good a prediction is: one function, one table, the same keys everywhere."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

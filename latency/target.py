@@ -1,8 +1,6 @@
 """Target: where a latency holds. One YAML per shipped target in `configs/target`, and `here` for this
 machine."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 from pydantic import PositiveInt
@@ -67,7 +65,7 @@ class Target:
         """What makes two targets the same."""
         return tuple(self.conditions.values())
 
-    def differences(self, other: Target) -> str:
+    def differences(self, other: "Target") -> str:
         """What another target has different: `batch 1, not 4`."""
         return ", ".join(
             f"{name} {value}, not {other.conditions[name]}"

@@ -3,8 +3,6 @@
 Letters: n architectures, d genes, m objectives.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -157,7 +155,7 @@ class Archive:
     @classmethod
     def restore(
         cls, space: SearchSpace, arrays: Mapping[str, NDArray[Any]], facts: Mapping[str, Any]
-    ) -> Archive:
+    ) -> "Archive":
         if facts["space"] != space.name:
             raise ValueError(f"this archive is of {facts['space']}, not of {space.name}")
         archive = cls(space, facts["objectives"], arrays["reference"])
@@ -166,7 +164,7 @@ class Archive:
         return archive
 
     @classmethod
-    def load(cls, path: Path, space: SearchSpace) -> Archive:
+    def load(cls, path: Path, space: SearchSpace) -> "Archive":
         """A saved archive; ValueError that names the file when it is damaged, something else or of another
         space."""
         arrays, facts = artifact.load(path, KIND)

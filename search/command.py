@@ -5,8 +5,6 @@ traceback.
 in the class or function that gets them. Hydra itself is not restricted: all its words and flags work.
 """
 
-from __future__ import annotations
-
 import os
 import re
 import sys

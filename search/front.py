@@ -1,7 +1,5 @@
 """The front as a table: names, predictions with their spread, limits; to the terminal, CSV and JSON."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

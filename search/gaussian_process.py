@@ -13,8 +13,6 @@ On OFA's released accuracy predictor (w1.2, 224 px, networks of all sizes) the R
 after 50, 100, 200, 400 networks is .24, .21, .19, .16; without MACs and parameters .29, .24, .20, .17.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -42,7 +40,7 @@ class Inputs:
     width: Floats  # (z,)
 
     @classmethod
-    def from_known(cls, space: SearchSpace, genomes: Genomes) -> Inputs:
+    def from_known(cls, space: SearchSpace, genomes: Genomes) -> "Inputs":
         """The columns and sizes that vary among these genomes."""
         sizes = _log_sizes(space, genomes)
         width = sizes.std(axis=0)

@@ -4,8 +4,6 @@ belong to one space.
 Letters: n architectures.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial

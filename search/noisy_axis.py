@@ -4,8 +4,6 @@ the frontier.
 Letters: n models, k axes, B draws, r repeats.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property

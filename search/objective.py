@@ -8,8 +8,6 @@ An objective is either predicted, and may be asked for thousands of architecture
 seconds per architecture, so only what a search proposes is asked, and two networks that fix the scale.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import sha256
@@ -131,7 +129,7 @@ class Evaluator:
         return (*self.objectives, *self.constraints)
 
     @property
-    def predicted(self) -> Evaluator:
+    def predicted(self) -> "Evaluator":
         """Without what is measured: may be asked at will."""
         groups = (self.objectives, self.constraints)
         return Evaluator(*(tuple(one for one in group if one.measured is None) for group in groups))

@@ -3,8 +3,6 @@
 Letters: n points, m objectives.
 """
 
-from __future__ import annotations
-
 import moocore
 import numpy as np
 from numpy.typing import NDArray

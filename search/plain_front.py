@@ -1,7 +1,5 @@
 """Plain subnets of a supernet trained here, as what a shrunk model has to beat."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any

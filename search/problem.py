@@ -1,7 +1,5 @@
 """Problem: a space, the models of its networks, and what is asked of them."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 

@@ -5,8 +5,6 @@ objectives.json (unit and direction of each), report.html and archive.npz (writt
 finished). Until then checkpoint.npz lets the run go on where it was.
 """
 
-from __future__ import annotations
-
 import signal
 import time
 from collections.abc import Iterator, Mapping, Sequence

@@ -7,8 +7,6 @@ Predictions choose the front; measuring it says how far they were off, whether l
 still belong to it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any

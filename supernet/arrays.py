@@ -1,7 +1,5 @@
 """The array types that every room shares; axes have fixed letters (n architectures, d genes)."""
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import NDArray
 

@@ -1,7 +1,5 @@
 """Data-sheet facts of devices; one YAML per device in `configs/device`."""
 
-from __future__ import annotations
-
 from functools import cache
 from typing import Literal
 

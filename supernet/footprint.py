@@ -3,8 +3,6 @@
 Letters: n architectures.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from supernet import slot_table

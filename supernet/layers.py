@@ -3,8 +3,6 @@
 Letters: n architectures, L layer places, S slots, R resolutions, C slot codes.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any

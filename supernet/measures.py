@@ -1,8 +1,6 @@
 """The registry of what models are compared by: one name, unit and direction for each quantity, used by the
 objectives of a search, by rankings, reports and the tables of shrinking and exporting."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 

@@ -3,8 +3,6 @@
 Bounds at 0 are pydantic's own: `PositiveInt`, `NonNegativeInt`, `PositiveFloat`, `NonNegativeFloat`.
 """
 
-from __future__ import annotations
-
 from dataclasses import field
 from typing import Annotated, TypeVar, dataclass_transform
 

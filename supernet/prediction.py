@@ -1,7 +1,5 @@
 """Prediction: a mean and a standard deviation per architecture, and the intervals that follow."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from statistics import NormalDist
 
@@ -29,7 +27,7 @@ class Prediction:
         half = QUANTILE(0.5 + confidence / 2) * self.std
         return self.mean - half, self.mean + half
 
-    def scaled(self, factor: float) -> Prediction:
+    def scaled(self, factor: float) -> "Prediction":
         """The same in another unit."""
         return Prediction(self.mean * factor, self.std * factor)
 

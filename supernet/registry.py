@@ -5,8 +5,6 @@ file adds a choice; nothing else lists them. Defaults are those of the class or 
 to a node, so that YAML says only what differs.
 """
 
-from __future__ import annotations
-
 import difflib
 import inspect
 import pkgutil

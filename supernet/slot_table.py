@@ -7,8 +7,6 @@ fitting. A gather of 20 small numbers costs about .1 us per architecture, and it
 size or thread count.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -38,7 +36,7 @@ class SlotTable:
         """(n,) values of canonical genomes."""
         return self.at(space.slot_codes(genomes), resolution_level(space, genomes))
 
-    def times(self, factor: float) -> SlotTable:
+    def times(self, factor: float) -> "SlotTable":
         """The table of the cost multiplied by a factor."""
         return replace(self, cells=self.cells * factor, base=self.base * factor)
 
@@ -53,7 +51,7 @@ class SlotTable:
         return {"cells": self.cells, "base": self.base}, None
 
     @classmethod
-    def restored(cls, arrays: Mapping[str, NDArray[Any]], _: Any = None) -> SlotTable:
+    def restored(cls, arrays: Mapping[str, NDArray[Any]], _: Any = None) -> "SlotTable":
         """The sum that a file's arrays `cells` and `base` hold."""
         return cls(arrays["cells"].astype(np.float64), arrays["base"].astype(np.float64))
 

@@ -7,8 +7,6 @@ value of the axis. Genomes are canonical: a gene that is switched off is 0 and n
 networks are equal rows.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -67,10 +65,10 @@ class SearchSpace:
     axes: tuple[Axis, ...]
     gates: tuple[Gate, ...]
     slots: tuple[tuple[int, ...], ...]
-    make_layers: Callable[[SearchSpace, Genomes], LayerTable]
-    make_settings: Callable[[SearchSpace, Genomes], list[dict[str, Any]]] | None = None
-    parent: SearchSpace | None = None
-    make_parent_genomes: Callable[[SearchSpace, Genomes], Genomes] | None = None
+    make_layers: "Callable[[SearchSpace, Genomes], LayerTable]"
+    make_settings: "Callable[[SearchSpace, Genomes], list[dict[str, Any]]] | None" = None
+    parent: "SearchSpace | None" = None
+    make_parent_genomes: "Callable[[SearchSpace, Genomes], Genomes] | None" = None
     restricted: tuple[tuple[int, int, int], ...] = ()  # (gene, lowest, highest level) of `restrict`
     family: str | None = None  # of weight-sharing networks of the `ofa` package; None: it has none
     multiplier: float = 1.0  # of the widths of that family
@@ -97,7 +95,7 @@ class SearchSpace:
         return (self.make_layers, self.axes)
 
     @property
-    def owner(self) -> SearchSpace:
+    def owner(self) -> "SearchSpace":
         """The space whose supernet these networks are part of: the parent, or the space itself."""
         return self.parent or self
 
@@ -139,7 +137,7 @@ class SearchSpace:
             raise unknown_name(f"axis of {self.name}", name, self.index)
         return self.axes[self.index[name]]
 
-    def restrict(self, name: str, low: int, high: int) -> SearchSpace:
+    def restrict(self, name: str, low: int, high: int) -> "SearchSpace":
         """The same space, but sampling and mutation keep the values of axis `name` within [low, high]."""
         values = self.axis(name).values
         j = self.index[name]
@@ -311,7 +309,7 @@ class SearchSpace:
             raise ValueError(f"{self.name} is not part of {target}: use something fitted for {fits}")
         return self.make_parent_genomes(self, genomes)
 
-    def layers(self, genomes: Genomes) -> LayerTable:
+    def layers(self, genomes: Genomes) -> "LayerTable":
         """(n, L) table of the layers of these networks."""
         return self.make_layers(self, genomes)
 

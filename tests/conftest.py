@@ -4,8 +4,6 @@ Tests run on all cores at once (pytest-xdist), so each process computes on one t
 matrix products are ten times as fast that way. The variables are read when numpy and torch are loaded.
 """
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

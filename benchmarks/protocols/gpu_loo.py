@@ -9,8 +9,6 @@ networks are those of OFANAS: three raw scalars (CUDA cores, RAM, bandwidth) as 
 size beside them, and the same with logarithms and our training.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial

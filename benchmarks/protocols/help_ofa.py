@@ -6,8 +6,6 @@ fitted on rows 0-2999, samples drawn from or chosen among them; rows 3500-3999 a
 rows 3000-3499, where everything was chosen. A further GPU of `test_rows` has all four as sources.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from functools import partial
 

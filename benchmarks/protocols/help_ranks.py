@@ -16,8 +16,6 @@ drawn. All methods but the random one see the same samples. Choices were made wi
 validation devices, or the training devices of a NASFLAT set left out in turn.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial

@@ -12,8 +12,6 @@ devices have no counters or operators: the descriptor is the data sheet with the
 count in N.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import replace

@@ -10,8 +10,6 @@ fine-tuned, and transfer.
 `lost_<limit>` how much less that is than with the table.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial

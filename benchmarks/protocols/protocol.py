@@ -6,8 +6,6 @@ architectures included. Nothing is chosen on the rows that are reported: `valida
 validation part instead, which is where choices are made.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import partial

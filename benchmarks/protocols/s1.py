@@ -6,8 +6,6 @@ with `validation` the first 6000 and rows 6000-6999. Samples of a target are dra
 base device is the Note10, whose latencies are sums of a table.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any

@@ -1,8 +1,6 @@
 """A controlled background load: worker processes beside a measurement, pinned one to a core, each busy for a
 share of every few milliseconds. What they really take is measured, not assumed."""
 
-from __future__ import annotations
-
 import os
 import time
 from dataclasses import dataclass
@@ -35,7 +33,7 @@ class Background:
         if not hasattr(os, "sched_setaffinity"):
             raise ValueError("a background load needs processes pinned to cores, which only Linux offers")
 
-    def __enter__(self) -> Background:
+    def __enter__(self) -> "Background":
         context = get_context("spawn")
         cores = sorted(os.sched_getaffinity(0))
         ready = context.Barrier(len(cores) + 1)

@@ -1,7 +1,5 @@
 """The machine while it measures: what other processes use, priority, threads, a background load."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import platform

@@ -4,8 +4,6 @@ An engine is built for one precision and number of threads; `prepare` makes a se
 it once. Nothing is imported before an engine is built.
 """
 
-from __future__ import annotations
-
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -26,7 +24,7 @@ class Engine(Protocol):
     def threads(self) -> int: ...
     @property
     def version(self) -> str: ...
-    def prepare(self, network: torch.nn.Module, images: torch.Tensor) -> Any: ...
+    def prepare(self, network: "torch.nn.Module", images: "torch.Tensor") -> Any: ...
     def run(self, session: Any) -> float | None: ...
 
 

@@ -1,7 +1,5 @@
 """This machine as a target."""
 
-from __future__ import annotations
-
 from latency.measuring import instruction_sets
 from latency.measuring.engine import NotInstalledError, build_engine, minds_limits
 from latency.measuring.machine import specification

@@ -5,8 +5,6 @@ before it starts. A limit makes another device of the same machine: OpenVINO hel
 long here, and not the same factor for every layer.
 """
 
-from __future__ import annotations
-
 import os
 import sys
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """What a sitting times: jobs, and the anchor subnets that every sitting of a space visits."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -43,7 +41,7 @@ class Job:
     """Something to time: `build` gives a module in eval mode and the input it runs on."""
 
     name: str
-    build: Callable[[], tuple[torch.nn.Module, torch.Tensor]]
+    build: "Callable[[], tuple[torch.nn.Module, torch.Tensor]]"
 
 
 def anchor_subnets(space: SearchSpace) -> Genomes:
@@ -65,7 +63,7 @@ def subnet_jobs(target: Target, genomes: Genomes) -> list[Job]:
     space = get_space(target.space)
     weights: list[Any] = []  # the supernet, built when the first job needs it
 
-    def build(genome: Genomes) -> tuple[torch.nn.Module, torch.Tensor]:
+    def build(genome: Genomes) -> "tuple[torch.nn.Module, torch.Tensor]":
         if not weights:
             weights.append(network.supernet(space))
         side, noise = network.resolution(space, genome), torch.Generator().manual_seed(0)

@@ -5,8 +5,6 @@ PyTorch on one thread. It needs no privileges and, unlike a data sheet, it respo
 threads and throttling (ours; it stands in for the performance counters of MAPLE, arXiv 2111.15106).
 """
 
-from __future__ import annotations
-
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -134,7 +132,7 @@ def _probes() -> dict[str, tuple[Callable[[], object], float]]:
 
     noise = torch.Generator().manual_seed(0)
 
-    def normal(*shape: int) -> torch.Tensor:
+    def normal(*shape: int) -> "torch.Tensor":
         return torch.randn(shape, generator=noise)
 
     def conv(

@@ -7,8 +7,6 @@ latency. Where the kernel counts hardware events (`perf stat`) they are there to
 operator; elsewhere the latencies alone are the descriptor. No subnet is timed.
 """
 
-from __future__ import annotations
-
 import os
 import shutil
 import signal
@@ -96,7 +94,7 @@ def describe(target: Target) -> Operators:
     )
 
 
-def primitives() -> dict[str, tuple[Callable[[], torch.nn.Module], tuple[int, ...]]]:
+def primitives() -> "dict[str, tuple[Callable[[], torch.nn.Module], tuple[int, ...]]]":
     """What builds each operator, and the shape of its input without the batch."""
     from torch import nn
     from torchvision.ops import SqueezeExcitation
@@ -122,7 +120,7 @@ def primitives() -> dict[str, tuple[Callable[[], torch.nn.Module], tuple[int, ..
     }
 
 
-def _macs(module: torch.nn.Module, images: torch.Tensor) -> float:
+def _macs(module: "torch.nn.Module", images: "torch.Tensor") -> float:
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 

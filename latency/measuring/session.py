@@ -9,8 +9,6 @@ visits while others use the machine do not count. A candidate is done when its v
 to the store at once.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field

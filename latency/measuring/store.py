@@ -6,8 +6,6 @@ process loses at most the visit in flight. What the database cannot take (disk f
 to a CSV file beside it.
 """
 
-from __future__ import annotations
-
 import csv
 import json
 import os
@@ -66,7 +64,7 @@ class Sitting(Row):
     facts: Mapping[str, Any]
 
     @classmethod
-    def begin(cls, target: Target, engine_version: str, facts: Mapping[str, Any]) -> Sitting:
+    def begin(cls, target: Target, engine_version: str, facts: Mapping[str, Any]) -> "Sitting":
         return cls(uuid.uuid4().hex, time.time(), engine_version, target, facts)
 
 
@@ -103,7 +101,7 @@ class Store:
         self._reason = ""
         self._database = append_only.Database(self.path, "measurement", TABLES).connect()
 
-    def __enter__(self) -> Store:
+    def __enter__(self) -> "Store":
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:

@@ -1,7 +1,5 @@
 """From visits to latencies: which visits count, the drift of rounds removed, quartiles per subnet."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 import numpy as np

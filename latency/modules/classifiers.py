@@ -3,8 +3,6 @@
 Accuracies are in the metadata of the package's weights. Weights are random: they do not change the time.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial

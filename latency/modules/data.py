@@ -6,8 +6,6 @@ use), and whatever else the user declares as a number.
 Letters: n modules, p inputs of a kind, c conditions.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
@@ -39,7 +37,7 @@ class ModuleData:
     def __len__(self) -> int:
         return len(self.ms)
 
-    def take(self, rows: NDArray[Any]) -> ModuleData:
+    def take(self, rows: NDArray[Any]) -> "ModuleData":
         """The measurements of some rows."""
         return replace(self, **{column: getattr(self, column)[rows] for column in COLUMNS})
 

@@ -5,8 +5,6 @@ The design is fixed by its options and seed, so that a stopped measuring goes on
 Letters: n modules, p inputs of a kind.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import field, replace

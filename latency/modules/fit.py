@@ -10,8 +10,6 @@ themselves are then fitted on all but the test part.
 Letters: n rows, q features.
 """
 
-from __future__ import annotations
-
 import time
 import timeit
 from collections.abc import Callable, Mapping, Sequence
@@ -98,7 +96,7 @@ class Fitting:
         chosen = selection.choose(validation, max_ms=self.max_ms, max_bytes=self.max_bytes)
         return Fits(models, validation, test, chosen, rows, time.perf_counter() - begun)
 
-    def _fit_all(self, learner: Any, splits: Mapping[str, _Split], fold: int) -> Mapping[str, Fitted]:
+    def _fit_all(self, learner: Any, splits: "Mapping[str, _Split]", fold: int) -> Mapping[str, Fitted]:
         """Fitted regressions by kind on all folds but one; on all of them for a fold that is not there."""
         rng = np.random.default_rng((self.seed, fold))
         rows = {name: (s.x[s.fold != fold], s.y[s.fold != fold]) for name, s in splits.items()}

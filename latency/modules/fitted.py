@@ -3,8 +3,6 @@
 Letters: n rows, q features, k neighbours, t trees, s support rows.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Protocol
@@ -87,7 +85,7 @@ class Polynomial:
         return {"weights": self.weights, "intercept": np.array([self.intercept, self.degree])}
 
     @classmethod
-    def from_arrays(cls, arrays: Arrays) -> Polynomial:
+    def from_arrays(cls, arrays: Arrays) -> "Polynomial":
         intercept, degree = arrays["intercept"]
         return cls(float(intercept), arrays["weights"], int(degree))
 
@@ -187,7 +185,7 @@ class LineAndNetwork:
         return named
 
     @classmethod
-    def from_arrays(cls, arrays: Arrays) -> LineAndNetwork:
+    def from_arrays(cls, arrays: Arrays) -> "LineAndNetwork":
         count = 1 + max(int(name.split(".")[0]) for name in arrays if "." in name)
         parts = [
             {n.split(".")[1]: a for n, a in arrays.items() if n.startswith(f"{i}.")} for i in range(count)

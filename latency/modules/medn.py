@@ -10,8 +10,6 @@ mean squared error of the features. The prediction is the mean of `members` netw
 Letters: t module kinds, n rows, q features (padded to the longest), h hidden, z latent.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

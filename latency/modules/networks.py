@@ -3,8 +3,6 @@
 Subnets of the OFA spaces and classifiers of torchvision.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache

@@ -3,8 +3,6 @@
 Letters: n architectures, L layer places.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 

@@ -12,8 +12,6 @@ modules, so that it stays a sum and every OFA space collapses into a table.
 Letters: n modules or networks, q features, t module kinds.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -122,7 +120,7 @@ class Models(dict[str, ModuleModel]):
         }
 
     @classmethod
-    def restored(cls, arrays: artifact.Arrays, facts: Any) -> Models:
+    def restored(cls, arrays: artifact.Arrays, facts: Any) -> "Models":
         models = cls()
         for name, about in facts.items():
             prefix = f"{name}/model/"
@@ -155,7 +153,7 @@ class Correction:
         return np.array([*factors, self.per_call, self.per_element])
 
     @classmethod
-    def from_weights(cls, names: Sequence[str], weights: Floats) -> Correction:
+    def from_weights(cls, names: Sequence[str], weights: Floats) -> "Correction":
         *factors, per_call, per_element = weights.tolist()
         return cls(dict(zip(names, factors, strict=True)), per_call, per_element)
 
@@ -169,7 +167,7 @@ class Networks:
     conditions: Floats
     ms: Floats
 
-    def take(self, rows: NDArray[Any]) -> Networks:
+    def take(self, rows: NDArray[Any]) -> "Networks":
         """Some of the networks, by number or by mask."""
         picked = np.arange(len(self.ms))[rows]
         names, modules = tuple(self.names[i] for i in picked), tuple(self.modules[i] for i in picked)
@@ -198,7 +196,7 @@ class ModulesLatency:
         sides = space.axis("r").values if "r" in space.index else (0,)
         return int(sides[0]), int(sides[-1])
 
-    def at(self, target: Target) -> ModulesLatency:
+    def at(self, target: Target) -> "ModulesLatency":
         """The predictor for another space, batch, number of threads or utilisation."""
         mine, other = (
             replace(each, space="ofa_mbv3_w1.0", batch=1, threads=1, utilisation=0.0)
@@ -267,7 +265,7 @@ class ModulesLatency:
             np.add.at(sums, (at[:, None], columns), model.terms(rows, conditions[at]))
         return sums
 
-    def corrected(self, networks: Networks) -> ModulesLatency:
+    def corrected(self, networks: Networks) -> "ModulesLatency":
         """The same with its correction fitted to measured networks, and intervals from networks left out.
 
         ValueError for fewer than MIN_NETWORKS.
@@ -305,7 +303,7 @@ class ModulesLatency:
             trust = robust.cauchy_weights(residual, spread)
         return weights
 
-    def adapt(self, data: LatencyData) -> ModulesLatency:
+    def adapt(self, data: LatencyData) -> "ModulesLatency":
         """The predictor for the conditions of today: one factor from measured subnets of an OFA space.
 
         The median ratio multiplies the whole correction. ValueError for fewer than 2 samples.

@@ -9,8 +9,6 @@ the residual of a line. A model is one class here and one YAML in `configs/regre
 Letters: n rows, q features.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal
 

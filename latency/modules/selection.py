@@ -11,8 +11,6 @@ dominated, which loses nothing because all three are sums.
 Letters: t module kinds, m models of a kind, f members of a front.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """The parts that `ModuleKind.network` builds the torch module of a module kind from."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import torch

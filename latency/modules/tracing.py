@@ -7,8 +7,6 @@ bottleneck block become one module. Nothing depends on the class names of a mode
 Letters: m modules.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any

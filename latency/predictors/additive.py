@@ -9,8 +9,6 @@ resolution for all blocks of a stage. The offsets are piecewise linear between t
 the *relative* error, Cauchy weights on residuals: public tables have rows that are 50-150% off.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
 

@@ -3,8 +3,6 @@
 Letters: n measurements, R resolutions, S slots, C slot codes.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The latency of networks whose precision is a gene: a predictor for each precision, of one machine."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property

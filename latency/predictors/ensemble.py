@@ -22,8 +22,6 @@ Spearman, the mix alone .01 to .03. Everything is a slot table, so the average i
 are *denoised* first: `denoised` fits their measurements with slots and genes.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -76,7 +74,7 @@ class EnsembleLatency(SlotLatency):
         mean = np.maximum(self.table.evaluate(space, genomes), self.floor_ms)
         return Prediction(mean, np.full(len(mean), self.std_ms))
 
-    def adapt(self, data: LatencyData) -> EnsembleLatency:
+    def adapt(self, data: LatencyData) -> "EnsembleLatency":
         """The predictor of another device of the same space: its samples, and this one as the only source."""
         check_samples(data, self.target, MIN_SAMPLES)
         itself = Source(self.target.name, self.table, self.resolutions, self.target)
@@ -205,7 +203,7 @@ class Values:
     families: tuple[Floats, ...]
     codes: Ints
 
-    def grams(self, other: Values) -> Floats:
+    def grams(self, other: "Values") -> Floats:
         """(F, n, m) prior covariances of each family at strength 1; an empty family has none."""
         inner = [a @ b.T / max(a.shape[1], 1) for a, b in zip(self.families, other.families, strict=True)]
         both = self.codes[:, None, :] == other.codes[None, :, :]
@@ -222,7 +220,7 @@ class Features:
     families: tuple[tuple[SlotTable, ...], ...]
 
     @classmethod
-    def build(cls, space: SearchSpace, known: Sequence[Source]) -> Features:
+    def build(cls, space: SearchSpace, known: Sequence[Source]) -> "Features":
         low, high = common_resolutions(known)
         within = space.restrict("r", low, high) if "r" in space.index else space
         reference = within.sample(REFERENCE, np.random.default_rng(0))

@@ -23,8 +23,6 @@ The form was chosen on the GPU columns of FBNet and NAS-Bench-201, whole GPUs le
 norm's bytes and the prior of `f` on rows of OFA's GPUs that are not reported.
 """
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -201,7 +199,7 @@ class GpuSpecLatency:
         variance = np.einsum("ni,ij,nj->n", share, self.covariance, share) + self.noise**2
         return Prediction(mean, np.sqrt(variance) * mean)
 
-    def adapt(self, data: LatencyData) -> GpuSpecLatency:
+    def adapt(self, data: LatencyData) -> "GpuSpecLatency":
         """The factors of device and host from a few measured subnets (1 is enough): the posterior's mode and
         covariance."""
         if data.target.key != self.target.key:

@@ -4,8 +4,6 @@ A predictor is fitted (`fit(data)` returns it) and then answers `predict(genomes
 returns a new one.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import MISSING, Field, fields, replace
 from pathlib import Path
@@ -41,7 +39,7 @@ class LatencyModel(Protocol):
 class LatencyPredictor(LatencyModel, Protocol):
     """A fitted predictor, which can be adapted and saved."""
 
-    def adapt(self, data: LatencyData) -> LatencyPredictor: ...
+    def adapt(self, data: LatencyData) -> "LatencyPredictor": ...
     def save(self, path: str | Path) -> None: ...
 
 
@@ -104,7 +102,7 @@ class Storable(Protocol):
         """Its arrays, and its JSON value or None."""
 
     @classmethod
-    def restored(cls, arrays: Arrays, facts: Any) -> Storable:
+    def restored(cls, arrays: Arrays, facts: Any) -> "Storable":
         """From the arrays of the whole file, and that JSON value; ValueError where they are not its own."""
 
 

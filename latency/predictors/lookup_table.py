@@ -6,8 +6,6 @@ Entries are looked up by shape, so a table serves every OFA mobile space whose b
 block is an error that names it, and resolutions that are not covered at all are left out.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass

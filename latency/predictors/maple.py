@@ -23,8 +23,6 @@ nor PyTorch. Both forms regress log latencies minus the device's line in log MAC
 Letters: D known devices, n architectures, p architecture features, q numbers of a descriptor, k samples.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, astuple, dataclass, field, replace
 from typing import Annotated, Any, Literal, Protocol
@@ -129,7 +127,7 @@ class Maple:
         data: LatencyData,
         descriptor: Floats,
         strengths: Strengths | None = None,
-    ) -> MaplePredictor:
+    ) -> "MaplePredictor":
         """The predictor of the target of 2 or more samples, from 2 or more known devices of its space.
 
         `descriptor` (q,) is that of the target; without `strengths` the most likely ones are taken.
@@ -247,7 +245,7 @@ def _similarity(scaled: Floats, reach: float) -> Floats:
     return np.asarray(np.exp(-0.5 * distance / (unit * reach**2)))
 
 
-def _gp(rows: _Rows, scaled: Floats, s: Strengths, k: int) -> tuple[KernelSum, Floats]:
+def _gp(rows: _Rows, scaled: Floats, s: Strengths, k: int) -> "tuple[KernelSum, Floats]":
     """The mean as a sum over distinct architectures, and the residuals of samples left out (closed form).
 
     The known devices are conditioned on first. The noise of the samples is then that of largest marginal
@@ -325,7 +323,7 @@ class Regression(Protocol):
         """Named arrays, for a file."""
 
     @staticmethod
-    def restored(arrays: Arrays, _: None = None) -> Regression:
+    def restored(arrays: Arrays, _: None = None) -> "Regression":
         """The one that arrays of a file hold."""
         if "of" in arrays:
             return KernelSum(arrays["of"], arrays["weights"], arrays["constants"])
@@ -384,7 +382,7 @@ class MaplePredictor:
             mean[first : first + CHUNK] = np.exp(line + self.function(x))
         return Prediction(mean, self.relative_std * mean)
 
-    def adapt(self, data: LatencyData) -> MaplePredictor:
+    def adapt(self, data: LatencyData) -> "MaplePredictor":
         """Fitted anew from the devices of the zoo, with the same options, for the target of these samples."""
         return registry.build(registry.load("learner", "maple") | self.facts["options"]).fit(data)
 

@@ -12,8 +12,6 @@ and then all layers are trained as long as left-out samples say that it helps.
 Letters: n measurements, p inputs, c context inputs (what is known of the device).
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -116,7 +114,7 @@ class NeuralLatency:
         """(n,) what the network should say for these latencies."""
         return ((np.log(ms) if self.log else ms) - self.offset) / self.scale
 
-    def adapt(self, data: LatencyData) -> NeuralLatency:
+    def adapt(self, data: LatencyData) -> "NeuralLatency":
         """This predictor fine-tuned to another target of the same space; `FineTune` has the options."""
         return FineTune().tune(self, data)
 

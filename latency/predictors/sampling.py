@@ -3,8 +3,6 @@
 Letters: n samples, p subnets in the pool, d sources.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

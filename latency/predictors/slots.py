@@ -3,8 +3,6 @@
 What additive predictors collapse into.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -37,7 +35,7 @@ class SlotLatency:
         mean = self.table.evaluate(space, genomes)
         return Prediction(mean, self.relative_std * mean)
 
-    def adapt(self, data: LatencyData) -> SlotLatency:
+    def adapt(self, data: LatencyData) -> "SlotLatency":
         """The same table times one factor, the median ratio of the samples, for another device of its space.
 
         The simplest transfer there is (ours): the baseline that better ones have to beat. The spread of the

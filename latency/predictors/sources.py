@@ -3,8 +3,6 @@
 The predictors are the files of `latency/zoo`, one for each target of `configs/target`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cache

@@ -15,8 +15,6 @@ Letters: n samples, d sources, S slots, R resolutions, C slot codes.
 Sources and parts are slot tables, so the result is one too and predicts more than a million subnets a second.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from itertools import chain
 

@@ -5,8 +5,6 @@ of its own fit is kept. With up to three rows of a GPU its data sheet is adapted
 from so few (README, protocol gpu_loo).
 """
 
-from __future__ import annotations
-
 from latency.data import LatencyData
 from latency.predictors import additive, neural, sources, transfer
 from latency.predictors.interface import LatencyPredictor, Learner, with_facts

@@ -4,8 +4,6 @@ What `predictors/lookup_table.py` reads. It is the baseline that adapted predict
 measurements where they need ten, and sums of blocks are not networks.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -158,7 +156,7 @@ def _jobs(target: Target, needed: Any) -> list[Job]:
     space = get_space(target.space)
     weights: list[Any] = []
 
-    def build_block(block: Block) -> tuple[torch.nn.Module, torch.Tensor]:
+    def build_block(block: Block) -> "tuple[torch.nn.Module, torch.Tensor]":
         import torch
 
         if not weights:
@@ -175,7 +173,7 @@ def _jobs(target: Target, needed: Any) -> list[Job]:
     return [Job(block.name, partial(build_block, block)) for block in needed]
 
 
-def _module(subnet: Any, place: str | int) -> torch.nn.Module:
+def _module(subnet: Any, place: str | int) -> "torch.nn.Module":
     """The block or layer of a network of the `ofa` package."""
     if isinstance(place, int):
         return subnet.blocks[place]

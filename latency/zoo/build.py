@@ -1,7 +1,5 @@
 """How the predictors that ship were fitted; `python -m scripts.fit_zoo [NAME ...]` does it again."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path

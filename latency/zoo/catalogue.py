@@ -1,7 +1,5 @@
 """What ships, by name: the predictors here, one `.npz` per target, and the targets of `configs/target`."""
 
-from __future__ import annotations
-
 from functools import cache
 from pathlib import Path
 

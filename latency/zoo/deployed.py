@@ -1,7 +1,5 @@
 """Latency of single networks with their own weights: measured on this machine, predicted for others."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Mapping
 from dataclasses import replace

@@ -4,8 +4,6 @@
 operators (`benchmarks/measure_devices.py` makes both).
 """
 
-from __future__ import annotations
-
 import json
 from dataclasses import asdict
 from functools import cache

@@ -3,8 +3,6 @@
 The files of this folder are the list of commands; without a name it is printed.
 """
 
-from __future__ import annotations
-
 import ast
 import sys
 from importlib import import_module

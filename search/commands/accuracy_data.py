@@ -4,8 +4,6 @@ Appends to a store, so that it goes on where it stopped; writes the CSV that
 `make fit ARGS="what=accuracy space=ofa_small rows=runs/mine/accuracies.csv column=top1"` reads.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any, Literal
 

@@ -1,7 +1,5 @@
 """Adapt a predictor to this machine from about ten timed subnets: `make adapt`."""
 
-from __future__ import annotations
-
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Write a subnet for other programs: `make export ARGS="architecture='...' weights=runs/mine out=phone"`."""
 
-from __future__ import annotations
-
 from dataclasses import field
 from pathlib import Path
 from typing import Any

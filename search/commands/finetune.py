@@ -1,7 +1,5 @@
 """Train a chosen subnet further: `make finetune ARGS="supernet=runs/mine architecture=NAME"`."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -4,8 +4,6 @@ The file it writes is what `predictor=` and `accuracy_file=` of the search take.
 with several values, any Hydra sweeper) compares the options by their errors on rows left out of each fit.
 """
 
-from __future__ import annotations
-
 import json
 from dataclasses import field
 from pathlib import Path

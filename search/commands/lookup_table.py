@@ -1,7 +1,5 @@
 """Build a block lookup table of this machine, and compare it with ten subnets: `make lookup-table`."""
 
-from __future__ import annotations
-
 from dataclasses import field
 from pathlib import Path
 from typing import Any

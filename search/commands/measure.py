@@ -1,7 +1,5 @@
 """Time subnets on this machine into the measurement store: `make measure ARGS="subnets=30 sittings=2"`."""
 
-from __future__ import annotations
-
 import time
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Fit a per-module latency predictor of this machine: `make modules ARGS="target.engine=torch_eager"`."""
 
-from __future__ import annotations
-
 from dataclasses import field
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Rank models by the random Pareto frontier: `make rank`, `make rank ARGS="csv=my.csv columns=my.yaml"`."""
 
-from __future__ import annotations
-
 from dataclasses import field
 from pathlib import Path
 from typing import Any

@@ -1,8 +1,6 @@
 """Score a fitted predictor on measured rows: `make score ARGS="predictor=v100_b64 rows=my.csv
 column=lat_ms"`."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Search for the Pareto front of a device: `make search ARGS="target=titan_rtx_b64 latency_limit_ms=20"`."""
 
-from __future__ import annotations
-
 from contextlib import nullcontext
 from dataclasses import field
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Prune, train and quantise a subnet: `make shrink ARGS="supernet=runs/mine architecture='...'"`."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

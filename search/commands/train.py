@@ -3,8 +3,6 @@
 Distributed: `torchrun --nproc-per-node=2 -m scripts.train_supernet data=digits out=runs/two`.
 """
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 from typing import Any, Literal

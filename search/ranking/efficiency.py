@@ -12,8 +12,6 @@ A draw costs one non-dominated sort, O(k n log n) in practice with moocore, and 
 memory is O(block x n x k), never n^2.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -64,7 +62,7 @@ class Comparison:
                 return axis
         raise unknown_name("axis", name, [axis.name for axis in self.axes])
 
-    def by(self, axes: Sequence[str]) -> Comparison:
+    def by(self, axes: Sequence[str]) -> "Comparison":
         """The same models, compared by these axes only."""
         return replace(self, axes=tuple(self.axis(name) for name in axes))
 

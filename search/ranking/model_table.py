@@ -3,8 +3,6 @@
 Letters: n models, r repeats.
 """
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace

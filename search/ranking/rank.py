@@ -3,8 +3,6 @@
 Letters: n models, D devices.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations

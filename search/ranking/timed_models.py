@@ -1,7 +1,5 @@
 """Models to rank that nobody has to prepare: classifiers timed here, and the front of a search."""
 
-from __future__ import annotations
-
 import json
 import time
 from collections.abc import Mapping

@@ -3,8 +3,6 @@ network. `page.html` has the style, the table and its script; a file of its own 
 and below the table, in sections that start with `<!-- NAME -->`.
 """
 
-from __future__ import annotations
-
 import html
 import json
 import re

@@ -1,7 +1,5 @@
 """A ranking as one self-contained HTML file, and as a PNG for papers."""
 
-from __future__ import annotations
-
 import html
 from collections.abc import Mapping
 from pathlib import Path

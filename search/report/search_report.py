@@ -1,7 +1,5 @@
 """The report of a search."""
 
-from __future__ import annotations
-
 import html
 from collections.abc import Mapping, Sequence
 from itertools import combinations

@@ -9,8 +9,6 @@ what has to be measured, and in how the batch is chosen: each member is what wou
 one function drawn from the posterior were the truth (Thompson sampling), given the members before it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Annotated

@@ -4,8 +4,6 @@ chosen by what the random frontier says of them.
 Letters: n architectures, d genes, m objectives, h evaluations so far, D one-hot columns.
 """
 
-from __future__ import annotations
-
 from typing import Annotated, Literal
 
 import numpy as np

@@ -3,8 +3,6 @@
 Letters: n architectures, d genes, m objectives.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Annotated, Any
 

@@ -1,7 +1,5 @@
 """Random search: the baseline."""
 
-from __future__ import annotations
-
 from pydantic import ConfigDict, PositiveInt
 from pydantic.dataclasses import dataclass
 

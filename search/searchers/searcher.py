@@ -1,7 +1,5 @@
 """Searchers: one file here and one YAML in `configs/searcher`."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any, Protocol, runtime_checkable
 

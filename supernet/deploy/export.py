@@ -5,8 +5,6 @@ Each file is loaded again and compared with the network before it counts as writ
 known of the network: name, resolution, preprocessing, accuracy and latency.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import tempfile

@@ -5,8 +5,6 @@ convolutions and linear layers per tensor and unsigned, as ONNX Runtime's QDQ ha
 gradients straight through (Jacob et al., 2018, arXiv 1712.05877). Norms keep their statistics.
 """
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager

@@ -7,8 +7,6 @@ than all the rest of int8 (docs/guide.md). `narrow` keeps weights to 7 bits, for
 products in 16 bits (x86 without VNNI) and would overflow.
 """
 
-from __future__ import annotations
-
 import contextlib
 import io
 import logging

@@ -1,7 +1,5 @@
 """The model that a subnet is deployed as: ONNX in fp32; in int8 ONNX or OpenVINO IR, ranges from images."""
 
-from __future__ import annotations
-
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass

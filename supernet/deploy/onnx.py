@@ -1,7 +1,5 @@
 """Networks as ONNX bytes: for the engines that read ONNX, and as the form that is deployed."""
 
-from __future__ import annotations
-
 import io
 import json
 import warnings

@@ -1,7 +1,5 @@
 """OpenVINO models: how they are run on this machine and written as IR."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any

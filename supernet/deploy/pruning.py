@@ -3,8 +3,6 @@
 Letters: m middle channels of a block, p those that stay.
 """
 
-from __future__ import annotations
-
 import copy
 from dataclasses import replace
 from typing import Any

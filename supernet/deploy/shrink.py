@@ -6,8 +6,6 @@ A run folder keeps every step, so an interrupted recipe goes on after the last f
 and seed give the same weights.
 """
 
-from __future__ import annotations
-
 import copy
 import json
 import zlib

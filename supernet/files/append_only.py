@@ -4,8 +4,6 @@ Rows are never changed or deleted: triggers refuse it. Write-ahead logging lets 
 read at once.
 """
 
-from __future__ import annotations
-
 import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager

@@ -5,8 +5,6 @@ written to a file aside, brought to the disk and renamed, so a reader sees the o
 half of it.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

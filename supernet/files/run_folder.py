@@ -4,8 +4,6 @@ A run folder holds config.yaml (the settings), env.json (versions and machine), 
 events.jsonl, and what the run gives. The file that makes a run finished is written last.
 """
 
-from __future__ import annotations
-
 import fcntl
 import json
 import platform

@@ -4,8 +4,6 @@ JSON lines are the truth, Weights & Biases has a copy of them, the progress bar 
 generation of a search or an epoch of a training.
 """
 
-from __future__ import annotations
-
 import json
 import time
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,5 @@
 """Tables: reading measurements (`.csv`, `.csv.gz`), where the public ones lie, and showing results."""
 
-from __future__ import annotations
-
 import csv
 import gzip
 import io
@@ -100,7 +98,7 @@ class Table:
     columns: Mapping[str, Sequence[Any]]
 
     @classmethod
-    def from_rows(cls, heads: Sequence[str], rows: Iterable[Iterable[Any]]) -> Table:
+    def from_rows(cls, heads: Sequence[str], rows: Iterable[Iterable[Any]]) -> "Table":
         """A table of rows, each as long as `heads`."""
         listed = [list(row) for row in rows]
         return cls({head: [row[i] for row in listed] for i, head in enumerate(heads)})

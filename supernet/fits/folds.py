@@ -3,8 +3,6 @@
 Letters: n rows.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 
 import numpy as np

@@ -7,8 +7,6 @@ The processes have mean zero, so callers centre their values. Letters: k known r
 >>> variance = process.variance(np.diag(kernel(new, new)), kernel(new, x))
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 

@@ -8,8 +8,6 @@ A fit that uses these functions looks like this, with 3 to 8 rounds:
         weights = robust.cauchy_weights(residuals, robust.spread(residuals, floor=1e-6))
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from supernet.arrays import Floats

@@ -1,8 +1,6 @@
 """CompOFA (Sahni et al., 2021, arXiv 2104.12642): depth and expansion of a stage go together, a subset of
 OFA-MobileNetV3."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from typing import Any
 

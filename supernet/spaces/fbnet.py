@@ -3,8 +3,6 @@
 A latency benchmark here.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -1,8 +1,6 @@
 """What the OFA mobile families share: stages of inverted-residual blocks, with a kernel and an expansion per
 block and a depth per stage."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

@@ -3,8 +3,6 @@
 A latency benchmark here.
 """
 
-from __future__ import annotations
-
 from itertools import combinations
 
 import numpy as np

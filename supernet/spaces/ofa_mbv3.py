@@ -1,7 +1,5 @@
 """OFA-MobileNetV3 (Cai et al., 2020, arXiv 1908.09791), as the `ofa` package builds it."""
 
-from __future__ import annotations
-
 from supernet.layers import Activation, make_divisible
 from supernet.space import SearchSpace
 from supernet.spaces.mobile import Design

@@ -1,8 +1,6 @@
 """OFA-ResNet50 (weights of the `ofa` package, `ofa_resnet50`): elastic depth, bottleneck ratio and stage
 widths."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

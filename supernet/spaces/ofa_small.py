@@ -4,8 +4,6 @@ The network behind it is `weights.small_mobilenet`; the design is that of OFA-Mo
 with fewer and narrower stages.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 from supernet.layers import Activation

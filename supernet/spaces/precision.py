@@ -1,7 +1,5 @@
 """A space with one more gene: the precision in which a network is deployed, 32 bits (fp32) or 8 (int8)."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from supernet.arrays import Genomes

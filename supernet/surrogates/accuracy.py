@@ -6,8 +6,6 @@ deviation is the exponential of a linear form, calibrated on rows left out of th
 Letters: n architectures, v one-hot columns of the space.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path

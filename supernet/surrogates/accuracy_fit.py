@@ -12,8 +12,6 @@ exact one, and scaled by residuals of folds left out.
 Letters: n and k architectures, v one-hot columns of the space, f of these that vary, g gene groups.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 

@@ -1,7 +1,5 @@
 """What int8 does to accuracy: measured on subnets of one's own, or declared from published models."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import replace
 from pathlib import Path

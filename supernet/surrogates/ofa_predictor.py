@@ -1,8 +1,6 @@
 """The accuracy predictor that the OFA authors released for OFA-MobileNetV3 w1.2, read from its file, batched
 in numpy."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,7 +24,7 @@ class OfaAccuracy:
     layers: tuple[tuple[NDArray[np.float32], NDArray[np.float32]], ...]  # (weights (in, out), bias (out,))
 
     @classmethod
-    def read(cls, path: Path) -> OfaAccuracy:
+    def read(cls, path: Path) -> "OfaAccuracy":
         """From the released `.pth` (weights only, nothing is executed)."""
         import torch
 

@@ -13,8 +13,6 @@ time is memory traffic, so kernel sizes do not change it. Recalibrating batch no
 shared by all deployments and reported apart.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Mapping
@@ -65,12 +63,12 @@ class Steps:
     batch: Floats
 
     @classmethod
-    def from_genomes(cls, space: SearchSpace, genomes: Genomes, batch: int) -> Steps:
+    def from_genomes(cls, space: SearchSpace, genomes: Genomes, batch: int) -> "Steps":
         """The steps of these subnets."""
         counts = {name: footprint.compute(space, genomes, name) for name in METRICS}
         return cls(**counts, batch=np.full(len(genomes), float(batch)))
 
-    def take(self, rows: Ints) -> Steps:
+    def take(self, rows: Ints) -> "Steps":
         return Steps(self.activations[rows], self.macs[rows], self.params[rows], self.batch[rows])
 
     def features(self) -> Floats:

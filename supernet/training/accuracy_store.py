@@ -1,7 +1,5 @@
 """Measured accuracies of subnets, in one file that only grows."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import time

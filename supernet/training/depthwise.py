@@ -5,8 +5,6 @@ There oneDNN has no fast kernel (torch 2.14, AVX2). The last stages of small sup
 of a training step went there (`python -m benchmarks.supernet depthwise`).
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -4,8 +4,6 @@ The subnet is extracted, so it no longer shares weights; with distillation it le
 outputs of the supernet's largest subnet. The measured cost is set against what `training_cost` predicts.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 from contextlib import ExitStack

@@ -7,8 +7,6 @@ extracted, calibrated at its own resolution, and classifies the images of a part
 never measured again.
 """
 
-from __future__ import annotations
-
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence

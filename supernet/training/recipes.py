@@ -6,8 +6,6 @@ kernels, d depths, e expansions, w widths), the upper levels of all these genes;
 stay at the largest.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, Protocol

@@ -3,8 +3,6 @@
 Letters: b images of a forward pass, k subnets of a step.
 """
 
-from __future__ import annotations
-
 import copy
 import os
 from collections.abc import Iterator, Mapping

@@ -10,8 +10,6 @@ A run folder holds config.yaml, env.json, events.jsonl, and when it is finished 
 summary.json. Until then checkpoint.safetensors lets the training go on after the last finished epoch.
 """
 
-from __future__ import annotations
-
 import json
 import time
 from bisect import bisect_right

@@ -1,7 +1,5 @@
 """Where images come from: scikit-learn's digits, a data set of torchvision, or a folder per class."""
 
-from __future__ import annotations
-
 import inspect
 import os
 from collections.abc import Sequence

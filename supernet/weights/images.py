@@ -8,8 +8,6 @@ searches and surrogates look at), `calibration` (training images without augment
 decoded once; others are decoded batch by batch, in `workers` processes.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -66,7 +64,7 @@ class ImageSet:
                 "pixels, the least that the stem allows"
             )
 
-    def load(self) -> Images:
+    def load(self) -> "Images":
         """Read labels, split, and decode what fits into memory."""
         if self.source == "digits":
             return _arrange(self, image_sources.digits())
@@ -99,7 +97,7 @@ class Images:
     std: tuple[float, ...]
 
     @classmethod
-    def from_run_folder(cls, folder: Path) -> Images:
+    def from_run_folder(cls, folder: Path) -> "Images":
         """The images that the supernet in a run folder of `make train` was trained on, split as they were."""
         images: Images = registry.build(run_folder.settings(folder)["data"]).load()
         return images
@@ -146,7 +144,7 @@ class Images:
         pixels = ((pixels - mean) / std).contiguous(memory_format=torch.channels_last)
         return pixels, torch.from_numpy(self.labels[batch.rows])
 
-    def batches(self, part: Part, side: int, size: int, *, images: int | None = None) -> Loader:
+    def batches(self, part: Part, side: int, size: int, *, images: int | None = None) -> "Loader":
         """All images of a part (or its first `images`) at one side, unaugmented, in batches of `size`."""
         rows = self.parts[part] if images is None else self.parts[part][:images]
         chunks = np.array_split(rows, max(1, -(-len(rows) // size)))

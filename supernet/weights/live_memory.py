@@ -4,8 +4,6 @@
 copies, OFA writes hard-swish out, and every Python frame keeps its arguments until it returns.
 """
 
-from __future__ import annotations
-
 import copy
 import operator
 import weakref

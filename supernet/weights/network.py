@@ -5,8 +5,6 @@ Batch norm is always calibrated anew for a subnet: the statistics that a superne
 mixture over all subnets that were sampled, right for none of them.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass

@@ -3,8 +3,6 @@
 Letters: b images of a batch, S side of images in memory, r side of a batch (pixels).
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The supernets that the OFA authors published, trained on ImageNet."""
 
-from __future__ import annotations
-
 import pickle
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The weight-sharing network of `ofa_small`: OFA-MobileNetV3 of the `ofa` package, with another layout."""
 
-from __future__ import annotations
-
 from ofa.imagenet_classification.elastic_nn.modules.dynamic_layers import DynamicMBConvLayer
 from ofa.imagenet_classification.elastic_nn.networks import OFAMobileNetV3
 from ofa.utils.layers import ConvLayer, IdentityLayer, LinearLayer, MBConvLayer, ResidualBlock

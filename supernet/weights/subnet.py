@@ -5,8 +5,6 @@ pruned one too, which is in no search space any more. All commands take subnets 
 and judge them here, so that they say the same accuracy of the same subnet.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -46,11 +44,11 @@ class Subnet:
         """What the `ofa` package builds the network from."""
         return dict(json.loads(json.dumps(self.module.config)))
 
-    def with_facts(self, **facts: Any) -> Subnet:
+    def with_facts(self, **facts: Any) -> "Subnet":
         """The same network with more, or other, facts."""
         return replace(self, facts={**self.facts, **facts})
 
-    def with_quality(self, quality: Quality, part: Part) -> Subnet:
+    def with_quality(self, quality: Quality, part: Part) -> "Subnet":
         """The same network with its quality on a part of the images among the facts."""
         return self.with_facts(accuracy={**asdict(quality), "part": part})
 

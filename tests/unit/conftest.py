@@ -1,7 +1,5 @@
 """A small supernet that was really trained, for the tests that need one."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -4,8 +4,6 @@ Under `OtherDevice()` every operator that mixes tensors of this device with tens
 would with CUDA, and so does `.numpy()`. What it computes is computed by the CPU.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

@@ -1,7 +1,5 @@
 """Statistics that predictors share, against closed forms."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

@@ -1,7 +1,5 @@
 """ONNX Runtime on the CPU: fp32, or int8 by static quantisation (QDQ, per channel)."""
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import onnxruntime
@@ -22,7 +20,7 @@ class OnnxRuntime:
     threads: PositiveInt = 1
     version: ClassVar[str] = f"onnxruntime {onnxruntime.__version__}"
 
-    def prepare(self, network: torch.nn.Module, images: torch.Tensor) -> tuple[Any, dict[str, Any]]:
+    def prepare(self, network: "torch.nn.Module", images: "torch.Tensor") -> tuple[Any, dict[str, Any]]:
         """An inference session and its input."""
         model = to_onnx(network, images)
         if self.precision == "int8":

@@ -1,7 +1,5 @@
 """OpenVINO on the CPU: fp32, bf16 where the CPU has it, int8 by NNCF's post-training quantisation."""
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import openvino
@@ -28,7 +26,7 @@ class OpenVino:
         if self.precision == "bf16" and "BF16" not in able:
             raise NotInstalledError("precision=bf16: this CPU has no bf16 arithmetic; take fp32 or int8")
 
-    def prepare(self, network: torch.nn.Module, images: torch.Tensor) -> tuple[Any, Any]:
+    def prepare(self, network: "torch.nn.Module", images: "torch.Tensor") -> tuple[Any, Any]:
         """An inference request of the compiled model and its input."""
         core = openvino.Core()
         model = core.read_model(to_onnx(network, images))

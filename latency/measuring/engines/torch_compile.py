@@ -1,7 +1,5 @@
 """torch.compile (inductor) on the CPU: a minute of compilation per network, so for a few final ones."""
 
-from __future__ import annotations
-
 import inspect
 import shutil
 from typing import Any, ClassVar

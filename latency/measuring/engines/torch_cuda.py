@@ -1,7 +1,5 @@
 """PyTorch, eager, on a CUDA GPU: fp32, fp16 weights, or AMP; timed by CUDA events around one forward pass."""
 
-from __future__ import annotations
-
 from typing import Any, ClassVar, Literal
 
 import torch

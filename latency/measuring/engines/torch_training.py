@@ -1,7 +1,5 @@
 """A training step in PyTorch, eager, on the CPU: forward, backward and SGD update of one batch."""
 
-from __future__ import annotations
-
 from typing import Any, ClassVar, Literal
 
 import torch

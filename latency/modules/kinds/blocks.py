@@ -3,8 +3,6 @@
 Letters: n modules.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any, ClassVar
 

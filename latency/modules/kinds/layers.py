@@ -3,8 +3,6 @@
 Letters: n modules.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from typing import Any, ClassVar

@@ -7,8 +7,6 @@ module each, because inside a block engines fuse and keep layouts that they give
 Letters: n modules, p inputs of a kind, L layer places.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass, field
 from functools import cache
@@ -94,7 +92,7 @@ class Operation:
 class Layer:
     """A recorded layer of a network, without batch; `sources` and `result` tell which layer feeds which."""
 
-    kind: type[ModuleKind]
+    kind: "type[ModuleKind]"
     inputs: dict[str, float]
     sources: tuple[int, ...]
     result: int
@@ -112,7 +110,7 @@ class TableLayers:
         self._columns |= dict(stride=table.stride, groups=table.groups, act=table.act)
         self._columns |= dict(rows=ones, means=ones, mode=zeros)  # as the `ofa` package builds its networks
 
-    def are(self, at: int, *kinds: type[ModuleKind]) -> bool:
+    def are(self, at: int, *kinds: "type[ModuleKind]") -> bool:
         """Whether the layers from `at` on are of some kinds, in one slot; absent ones are of any kind."""
         layers = slice(at, at + len(kinds))
         if at + len(kinds) > len(self.table.slot) or len(set(self.table.slot[layers].tolist())) > 1:

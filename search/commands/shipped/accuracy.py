@@ -4,8 +4,6 @@ w1.2 is fitted to the outputs of the predictor that the OFA authors released, w1
 accuracies.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np

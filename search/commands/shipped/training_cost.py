@@ -1,7 +1,5 @@
 """Fit the seconds per image of a training step on timm's speeds: `python -m scripts.fit_training_cost`."""
 
-from __future__ import annotations
-
 from dataclasses import asdict
 
 from supernet.files import artifact

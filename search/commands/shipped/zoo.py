@@ -1,7 +1,5 @@
 """Fit the predictors that ship in latency/zoo again: `python -m scripts.fit_zoo [name ...]`."""
 
-from __future__ import annotations
-
 import sys
 
 from latency.zoo import build
