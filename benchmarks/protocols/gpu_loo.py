@@ -15,22 +15,7 @@ from functools import partial
 
 import numpy as np
 
-from benchmarks.protocols.protocol import (
-    HELP_OFA,
-    OFANAS,
-    Fit,
-    Row,
-    Setting,
-    Table,
-    compare,
-    fitting,
-    gpu,
-    help_rows,
-    names_of,
-    read,
-    source,
-    split,
-)
+from benchmarks.protocols import protocol
 from latency.data import LatencyData
 from latency.perceptron import Training
 from latency.predictors.additive import Additive
@@ -48,17 +33,17 @@ RAW = Training(
 )  # fmt: skip
 
 
-def tables(setting: Setting) -> list[tuple[Table, slice]]:
+def tables(setting: protocol.Setting) -> list[tuple[protocol.Table, slice]]:
     """The tables of GPUs of the OFA spaces and their rows to fit on; each a study of its own."""
     studies = []
-    for (file, space), rows in ((HELP_OFA, FITTED), (OFANAS, 7000)):
-        table = read(setting.data, file, space)
+    for (file, space), rows in ((protocol.HELP_OFA, FITTED), (protocol.OFANAS, 7000)):
+        table = protocol.read(setting.data, file, space)
         targets = {name: replace(target, source=file) for name, target in table.targets.items()}
         studies.append((replace(table, targets=targets), slice(0, rows)))
     return studies
 
 
-def known_gpus(setting: Setting, without: str) -> list[LatencyData]:
+def known_gpus(setting: protocol.Setting, without: str) -> list[LatencyData]:
     """The measurements of all GPUs but one."""
     return [
         table.data(name, rows)
@@ -85,20 +70,20 @@ NETWORKS: dict[str, tuple[Neural, Callable[[Target], Floats]]] = {
 }
 
 
-def run(setting: Setting) -> Iterator[Row]:
+def run(setting: protocol.Setting) -> Iterator[protocol.Row]:
     (table, rows), _ = tables(setting)
-    test = help_rows(setting)
+    test = protocol.help_rows(setting)
     rotations: dict[str, list[str]] = {}
-    for name in names_of(setting, table):
-        rotations.setdefault(gpu(name), []).append(name)
+    for name in protocol.names_of(setting, table):
+        rotations.setdefault(protocol.gpu(name), []).append(name)
     for names in rotations.values():
-        left_out = split(setting, table, names[0], rows, test, 0).test.target
+        left_out = protocol.split(setting, table, names[0], rows, test, 0).test.target
         if left_out.spec.bandwidth_gbs is None:
             continue  # a further device without data sheet
         gpus = known_gpus(setting, left_out.spec.name)
         model = GpuSpec(rows=60).fit(gpus) if setting.small else GpuSpec().fit(gpus)
         help_only = [data for data in gpus if data.target.space == table.space]
-        sources = [source(Additive(ridge=1e-2), data) for data in help_only]
+        sources = [protocol.source(Additive(ridge=1e-2), data) for data in help_only]
         some = [data.take(slice(0, NETWORK_ROWS)) for data in help_only]
         for seed, rng in setting.draws():
             trained = {}
@@ -106,26 +91,28 @@ def run(setting: Setting) -> Iterator[Row]:
                 how = replace(how, seed=seed, training=setting.epochs(how.training))
                 trained[method] = how.fit_many(some, [facts(data.target) for data in some]), facts
             for name in names:
-                parts = split(setting, table, name, rows, test, seed)
-                target, row = parts.test.target, Row("gpu_loo", "", name, 0, seed, "all", {})
+                parts = protocol.split(setting, table, name, rows, test, seed)
+                target, row = parts.test.target, protocol.Row("gpu_loo", "", name, 0, seed, "all", {})
                 own_study = study(table.targets[name]) if name in table.targets else ""
-                ways: dict[str, Fit] = {
+                ways: dict[str, protocol.Fit] = {
                     method: partial(_network, net, facts, target) for method, (net, facts) in trained.items()
                 }
                 if seed == 0:
                     ways |= {
-                        "data sheet (ours)": fitting(model.predictor, target, own_study),
-                        "nearest GPU x bandwidth": fitting(Transfer().from_specification, target, sources),
+                        "data sheet (ours)": protocol.fitting(model.predictor, target, own_study),
+                        "nearest GPU x bandwidth": protocol.fitting(
+                            Transfer().from_specification, target, sources
+                        ),
                         "constant (mean of the others)": partial(_constant, help_only, target),
                     }
-                yield from compare(row, ways, parts.test)
+                yield from protocol.compare(row, ways, parts.test)
                 for n in setting.some(ANCHORS):
                     samples = parts.draw(n, rng)
                     sheet = model.predictor(target, own_study)
-                    few = {"data sheet and anchors (ours)": fitting(sheet.adapt, samples)}
+                    few = {"data sheet and anchors (ours)": protocol.fitting(sheet.adapt, samples)}
                     if n >= 3:
-                        few["transfer"] = fitting(Transfer().fit_from, sources, samples)
-                    yield from compare(replace(row, n=n), few, parts.test)
+                        few["transfer"] = protocol.fitting(Transfer().fit_from, sources, samples)
+                    yield from protocol.compare(replace(row, n=n), few, parts.test)
 
 
 def _network(

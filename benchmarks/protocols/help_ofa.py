@@ -11,21 +11,7 @@ from functools import partial
 
 import numpy as np
 
-from benchmarks.protocols.protocol import (
-    HELP_OFA,
-    PARTS,
-    Row,
-    Setting,
-    compare,
-    fitting,
-    gpu,
-    help_rows,
-    names_of,
-    read,
-    simple,
-    source,
-    split,
-)
+from benchmarks.protocols import protocol
 from latency.data import LatencyData
 from latency.predictors import sampling
 from latency.predictors.additive import Additive
@@ -53,31 +39,31 @@ def _chosen(pool: LatencyData, sources: list[Source], n: int, rng: np.random.Gen
     return pool.take(some[sampling.greedy(kernel, n)])
 
 
-def run(setting: Setting) -> Iterator[Row]:
-    table, space = read(setting.data, *HELP_OFA), get_space(HELP_OFA[1])
+def run(setting: protocol.Setting) -> Iterator[protocol.Row]:
+    table, space = protocol.read(setting.data, *protocol.HELP_OFA), get_space(protocol.HELP_OFA[1])
     method = "HELP, 10 samples + 10 references"
     for (part, target), scores in PUBLISHED.items():
-        yield Row("help_ofa", method, target, 20, None, part, scores, published=True)
+        yield protocol.Row("help_ofa", method, target, 20, None, part, scores, published=True)
     how, rows = Additive(validation=(2500, FITTED)), slice(0, FITTED)
-    fitted = {name: source(how, table.data(name, rows)) for name in setting.few(table.columns)}
+    fitted = {name: protocol.source(how, table.data(name, rows)) for name in setting.few(table.columns)}
     zoo = sources_of(space, without=["note10_lut"])
     further = [s for s in zoo if s.target is None or s.target.spec.kind != "gpu"]
-    for name in names_of(setting, table):
-        sources = [of for other, of in fitted.items() if gpu(other) != gpu(name)] + further
+    for name in protocol.names_of(setting, table):
+        sources = [of for other, of in fitted.items() if protocol.gpu(other) != protocol.gpu(name)] + further
         for seed, rng in setting.draws():
-            parts = split(setting, table, name, rows, help_rows(setting), seed)
+            parts = protocol.split(setting, table, name, rows, protocol.help_rows(setting), seed)
             for n in (10,) if setting.small else COUNTS:
                 samples = parts.draw(n, rng)
                 chosen = _chosen(parts.pool, sources, n, np.random.default_rng(seed))
                 ways = {
-                    "transfer, random samples": fitting(Transfer().fit_from, sources, samples),
-                    "transfer, chosen samples": fitting(Transfer().fit_from, sources, chosen),
+                    "transfer, random samples": protocol.fitting(Transfer().fit_from, sources, samples),
+                    "transfer, chosen samples": protocol.fitting(Transfer().fit_from, sources, chosen),
                 }
                 if n in (10, 50):
-                    ways |= simple(sources, samples)
+                    ways |= protocol.simple(sources, samples)
                     ways["from scratch (additive ridge)"] = partial(_scratch, samples)
-                row = Row("help_ofa", "", name, n, seed, "all", {})
-                yield from compare(row, ways, parts.test, PARTS)
+                row = protocol.Row("help_ofa", "", name, n, seed, "all", {})
+                yield from protocol.compare(row, ways, parts.test, protocol.PARTS)
 
 
 def _scratch(samples: LatencyData) -> Callable[[Genomes], Floats]:

@@ -20,21 +20,7 @@ from functools import cache
 import numpy as np
 from scipy.stats import spearmanr
 
-from benchmarks.protocols.protocol import (
-    HELP_OFA,
-    Fit,
-    Row,
-    Setting,
-    compare,
-    fitting,
-    gpu,
-    help_rows,
-    names_of,
-    read,
-    simple,
-    source,
-    split,
-)
+from benchmarks.protocols import protocol
 from latency.data import LatencyData
 from latency.descriptors import KnownDevice, specification
 from latency.predictors.additive import Additive
@@ -69,7 +55,7 @@ PARTS = {
 }
 
 
-def run(setting: Setting) -> Iterator[Row]:
+def run(setting: protocol.Setting) -> Iterator[protocol.Row]:
     """(a), unless there are `test_rows`, and (b) of the spaces that have their columns."""
     columns = None if setting.test_rows is None else tables.read_columns(setting.test_rows)
     if columns is None:
@@ -80,7 +66,7 @@ def run(setting: Setting) -> Iterator[Row]:
         yield from _cells(setting)
 
 
-def _own(setting: Setting) -> Iterator[Row]:
+def _own(setting: protocol.Setting) -> Iterator[protocol.Row]:
     """(a)"""
     measured = {name: devices.load(name) for name in setting.few(devices.names())}
     known = {name: KnownDevice(data, operators.vector()) for name, (data, operators) in measured.items()}
@@ -103,26 +89,28 @@ def _own(setting: Setting) -> Iterator[Row]:
                 samples, test = data.take(order[:n]), data.take(order[n:])
                 vector = operators.vector()
                 ways = {
-                    label: fitting(learner.fit_from, others, samples, vector, strengths)
+                    label: protocol.fitting(learner.fit_from, others, samples, vector, strengths)
                     for label, learner in PARTS.items()
                 }
                 if n == NETWORK_COUNT and seed < NETWORK_SEEDS:
                     for label in NETWORKS:
                         network = replace(PARTS[label], form="network")
-                        ways[f"{label}, network"] = fitting(network.fit_from, others, samples, vector)
-                ways["transfer"] = fitting(transfer.fit_from, sources, samples)
-                ways |= simple(sources, samples)
-                row = Row(NAME, "", name, n, seed, "all", {}, note=COST)
+                        ways[f"{label}, network"] = protocol.fitting(
+                            network.fit_from, others, samples, vector
+                        )
+                ways["transfer"] = protocol.fitting(transfer.fit_from, sources, samples)
+                ways |= protocol.simple(sources, samples)
+                row = protocol.Row(NAME, "", name, n, seed, "all", {}, note=COST)
                 for method, fit_one in ways.items():
                     yield _unexplained(replace(row, method=method), fit_one, data, test)
 
 
-def _unexplained(row: Row, fit: Fit, data: LatencyData, test: LatencyData) -> Row:
+def _unexplained(row: protocol.Row, fit: protocol.Fit, data: LatencyData, test: LatencyData) -> protocol.Row:
     """The scored row, with the scores of what a log-log line in MACs leaves of the device's rows."""
     space = get_space(data.target.space)
     line = np.poly1d(np.polyfit(np.log(footprint.compute(space, data.genomes, "macs")), np.log(data.ms), 1))
     fit = cache(fit)
-    (scored,) = compare(row, {row.method: fit}, test)
+    (scored,) = protocol.compare(row, {row.method: fit}, test)
     explained = line(np.log(footprint.compute(space, test.genomes, "macs")))
     answer = fit()(test.genomes)
     ms = np.maximum(answer.mean if isinstance(answer, Prediction) else answer, 1e-9)
@@ -134,45 +122,49 @@ def _unexplained(row: Row, fit: Fit, data: LatencyData, test: LatencyData) -> Ro
     return replace(scored, scores={**scored.scores, **more})
 
 
-def _ofa(setting: Setting) -> Iterator[Row]:
+def _ofa(setting: protocol.Setting) -> Iterator[protocol.Row]:
     """(b), of HELP's GPUs"""
-    table = read(setting.data, *HELP_OFA)
+    table = protocol.read(setting.data, *protocol.HELP_OFA)
     few = setting.few(table.columns)
     how, every_second = Additive(ridge=RIDGE), slice(0, OFA_FITTED, 2)
-    fitted = {name: source(how, table.data(name, every_second)) for name in few}
+    fitted = {name: protocol.source(how, table.data(name, every_second)) for name in few}
     known = {name: _known(table.data(name, slice(0, OFA_FITTED, 4))) for name in few}
-    for name in names_of(setting, table):
-        others = [of for other, of in known.items() if gpu(other) != gpu(name)]
-        sources = [of for other, of in fitted.items() if gpu(other) != gpu(name)]
+    for name in protocol.names_of(setting, table):
+        others = [of for other, of in known.items() if protocol.gpu(other) != protocol.gpu(name)]
+        sources = [of for other, of in fitted.items() if protocol.gpu(other) != protocol.gpu(name)]
         for seed, rng in setting.draws(SEEDS["ofa"]):
-            parts = split(setting, table, name, slice(0, OFA_FITTED), help_rows(setting), seed)
+            parts = protocol.split(
+                setting, table, name, slice(0, OFA_FITTED), protocol.help_rows(setting), seed
+            )
             for n in setting.some(OFA_COUNTS):
                 samples = parts.draw(n, rng)
                 ways = _ablation(others, samples)
-                ways["transfer"] = fitting(Transfer().fit_from, sources, samples)
-                ways |= simple(sources, samples)
-                yield from compare(Row(NAME, "", name, n, seed, "all", {}), ways, parts.test)
+                ways["transfer"] = protocol.fitting(Transfer().fit_from, sources, samples)
+                ways |= protocol.simple(sources, samples)
+                yield from protocol.compare(
+                    protocol.Row(NAME, "", name, n, seed, "all", {}), ways, parts.test
+                )
 
 
-def _cells(setting: Setting) -> Iterator[Row]:
+def _cells(setting: protocol.Setting) -> Iterator[protocol.Row]:
     """(b), of NAS-Bench-201"""
-    table = read(setting.data, *CELLS)
+    table = protocol.read(setting.data, *CELLS)
     devices_of = json.loads((setting.data / "latency_splits.json").read_text())["help"]["nasbench201"]
     asked = devices_of["valid" if setting.validation else "test"]
     pool, query = slice(0, devices_of["train_pool"]), devices_of["query"]
     train = [table.data(name, pool) for name in setting.few(devices_of["train"]) if name in table.columns]
     known, sources = [_known(data) for data in train], [denoised(data) for data in train]
-    names = names_of(replace(setting, small=False), table)
+    names = protocol.names_of(replace(setting, small=False), table)
     for name in setting.some([n for n in names if n in asked or n not in table.columns]):
         for seed, rng in setting.draws(SEEDS["cells"]):
-            parts = split(setting, table, name, pool, slice(pool.stop, pool.stop + query), seed)
+            parts = protocol.split(setting, table, name, pool, slice(pool.stop, pool.stop + query), seed)
             for n in setting.some(CELLS_COUNTS):
                 samples = parts.draw(n, rng)
                 ways = _ablation(known, samples)
-                ways["transfer (ensemble)"] = fitting(Ensemble().fit_from, sources, samples)
-                ways |= simple(sources, samples)
-                row = Row(NAME, "", name, n, seed, "all", {})
-                yield from compare(row, ways, parts.test, ("all", "middle 80%"))
+                ways["transfer (ensemble)"] = protocol.fitting(Ensemble().fit_from, sources, samples)
+                ways |= protocol.simple(sources, samples)
+                row = protocol.Row(NAME, "", name, n, seed, "all", {})
+                yield from protocol.compare(row, ways, parts.test, ("all", "middle 80%"))
 
 
 def _known(data: LatencyData) -> KnownDevice:
@@ -180,11 +172,11 @@ def _known(data: LatencyData) -> KnownDevice:
     return KnownDevice(data, np.append(specification(data.target.spec), np.log(data.target.batch)))
 
 
-def _ablation(known: Sequence[KnownDevice], samples: LatencyData) -> dict[str, Fit]:
+def _ablation(known: Sequence[KnownDevice], samples: LatencyData) -> dict[str, protocol.Fit]:
     strengths, descriptor = _strengths(tuple(known)), _known(samples).descriptor
     smooth = {label: replace(learner, smooth=True, rows=LEARNED) for label, learner in PARTS.items()}
     return {
-        label: fitting(learner.fit_from, known, samples, descriptor, strengths)
+        label: protocol.fitting(learner.fit_from, known, samples, descriptor, strengths)
         for label, learner in smooth.items()
     }
 

@@ -10,17 +10,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from benchmarks.protocols.protocol import (
-    OFANAS,
-    Row,
-    Setting,
-    compare,
-    fitting,
-    names_of,
-    read,
-    source,
-    split,
-)
+from benchmarks.protocols import protocol
 from latency.perceptron import Training
 from latency.predictors.additive import Additive
 from latency.predictors.baselines import Constant, OperatorTable
@@ -51,20 +41,20 @@ PUBLISHED = {  # their released models on these rows; what they print as RMSE is
 }
 
 
-def learner(setting: Setting, name: str, **options: Any) -> Any:
+def learner(setting: protocol.Setting, name: str, **options: Any) -> Any:
     """The learner `configs/learner/<name>.yaml` of networks with some options changed."""
     how = registry.get("learner", name, **options)
     return replace(how, training=setting.epochs(how.training))
 
 
-def run(setting: Setting) -> Iterator[Row]:
-    table = read(setting.data, *OFANAS)
+def run(setting: protocol.Setting) -> Iterator[protocol.Row]:
+    table = protocol.read(setting.data, *protocol.OFANAS)
     fitted = 700 if setting.small else 6000 if setting.validation else 7000
     fit, test = slice(0, fitted), slice(6000, 7000) if setting.validation else slice(7000, 8500)
     last = (int(0.85 * fitted), fitted)
     for (method, target, n), scores in PUBLISHED.items():
-        yield Row("s1", method, target, n, None, "all", scores, published=True)
-    others = {name: source(Additive(ridge=1e-3), table.data(name, fit)) for name in table.columns}
+        yield protocol.Row("s1", method, target, n, None, "all", scores, published=True)
+    others = {name: protocol.source(Additive(ridge=1e-3), table.data(name, fit)) for name in table.columns}
     shipped = sources_of(get_space(table.space))
     footprints = [of for of in shipped if of.target is None]
     cpus = [of for of in shipped if of.target is not None and of.target.spec.kind == "cpu"]
@@ -73,33 +63,35 @@ def run(setting: Setting) -> Iterator[Row]:
     }
     head = FineTune(layers="head", training=setting.epochs(HEAD))
     whole = FineTune(training=setting.epochs(FineTune().training))
-    for target in names_of(setting, table):
+    for target in protocol.names_of(setting, table):
         candidates = [*(of for name, of in others.items() if name != target), *footprints, *cpus]
         for seed, rng in setting.draws(1 if target == BASE else None):  # the base device is no target
-            parts = split(setting, table, target, fit, test, seed)
+            parts = protocol.split(setting, table, target, fit, test, seed)
             own: dict[str, Learner] = {
                 "OFANAS MLP, our run": learner(setting, "s1", validation=last, seed=seed),
                 "neural (default)": learner(setting, "neural", validation=last, seed=seed),
             }
             if seed == 0:  # nothing random in these
                 own |= {"additive": Additive(validation=last), **PLAIN}
-            row = Row("s1", "", target, len(parts.pool), seed, "all", {})
-            ways = {method: fitting(how.fit, parts.pool) for method, how in own.items()}
-            yield from compare(row, ways, parts.test)
+            row = protocol.Row("s1", "", target, len(parts.pool), seed, "all", {})
+            ways = {method: protocol.fitting(how.fit, parts.pool) for method, how in own.items()}
+            yield from protocol.compare(row, ways, parts.test)
             if target == BASE:
                 continue
             order = rng.permutation(len(parts.pool))
             for n in setting.some(COUNTS):
                 samples = parts.pool.take(order[:n])
                 few = {
-                    f"{NEW_HEAD}, our run": fitting(replace(head, seed=seed).tune, bases["s1"], samples),
-                    "fine-tuned from Note10, all layers": fitting(
+                    f"{NEW_HEAD}, our run": protocol.fitting(
+                        replace(head, seed=seed).tune, bases["s1"], samples
+                    ),
+                    "fine-tuned from Note10, all layers": protocol.fitting(
                         replace(whole, seed=seed).tune, bases["neural"], samples
                     ),
-                    **{method: fitting(how.fit, samples) for method, how in PLAIN.items()},
+                    **{method: protocol.fitting(how.fit, samples) for method, how in PLAIN.items()},
                 }
                 if n <= MIXED:
                     near = [others[BASE], *footprints]
-                    few["transfer, Note10"] = fitting(Transfer().fit_from, near, samples)
-                    few["transfer, all known"] = fitting(Transfer().fit_from, candidates, samples)
-                yield from compare(replace(row, n=n), few, parts.test)
+                    few["transfer, Note10"] = protocol.fitting(Transfer().fit_from, near, samples)
+                    few["transfer, all known"] = protocol.fitting(Transfer().fit_from, candidates, samples)
+                yield from protocol.compare(replace(row, n=n), few, parts.test)
