@@ -6,9 +6,9 @@ The files of this folder are the list of commands; without a name it is printed.
 import ast
 import sys
 from importlib import import_module
-from importlib.metadata import version
 from pathlib import Path
 
+from search import __version__
 from supernet.registry import unknown_name
 
 FOLDER = Path(__file__).parent
@@ -42,7 +42,7 @@ def main() -> None:
     if name in ("-h", "--help"):
         print(describe())
     elif name == "--version":
-        print(version("ofa-frontier"))
+        print(__version__)
     elif name.replace("_", "-") not in names():
         sys.exit(f"error: {unknown_name('command', name, names())}")
     else:

@@ -72,7 +72,7 @@ def test_search_with_it_verifies_the_front(adapted):
     assert verified == [row["architecture"] for row in rows if row["on_verified_front"]]
     assert set(re.findall(r"ofa_mbv3_w1\.0 r\d+ d\S+ k\S+ e\S+ ft\d+", out)) <= set(verified)
     assert all(row["on_verified_front"] is None for row in rows if row not in measured)
-    assert "networks of the front were measured" in (folder / "run" / "report.html").read_text()
+    assert "measured 3 networks of the front" in (folder / "run" / "report.html").read_text()
 
 
 def test_search_for_here_measures_once_and_again_uses_the_store(adapted):
