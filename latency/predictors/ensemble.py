@@ -232,7 +232,7 @@ class Features:
         families = (
             devices,
             (mean,),
-            _standardised(space, reference, _counts(space)),
+            _standardised(space, reference, operation_counts(space)),
             _standardised(space, reference, [table for table in prints if table is not None]),
         )
         return cls(space, (low, high), families)
@@ -269,7 +269,7 @@ def _standardised(
     return tuple(standardised)
 
 
-def _counts(space: SearchSpace) -> list[SlotTable]:
+def operation_counts(space: SearchSpace) -> list[SlotTable]:
     """How often each level of each kind of gene occurs in the slots."""
     resolutions = slot_table.resolution_count(space)
     kinds: dict[tuple[str, int], Floats] = {}

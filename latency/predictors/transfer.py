@@ -104,7 +104,7 @@ class Transfer:
         table = slot_table.combine(zip(weights, (source.table for source in known), strict=True))
         if not self.correct:
             return table, weights
-        families = _families(space, table)
+        families = table_families(space, table)
         mixed = table.evaluate(space, data.genomes)
         shares = [
             np.stack([part.evaluate(space, data.genomes) for part in parts], axis=1) / mixed[:, None]
@@ -171,7 +171,7 @@ def _weights(
     return weights, trust, spread
 
 
-def _families(space: SearchSpace, table: SlotTable) -> list[list[SlotTable]]:
+def table_families(space: SearchSpace, table: SlotTable) -> list[list[SlotTable]]:
     """Tables that are parts of `table`, from coarse to fine: what may be off by a factor of its own."""
     slots, codes, levels = len(space.slots), table.cells.shape[2], len(table.base)
     stage = slot_table.stages(space)

@@ -115,7 +115,7 @@ def test_one_wild_sample_does_not_spoil_it(rng):
 def test_counts_are_counts(rng):
     space = get_space("nasbench201")
     genomes = space.sample(50, rng)
-    tables = ensemble._counts(space)
+    tables = ensemble.operation_counts(space)
     found = np.stack([table.evaluate(space, genomes) for table in tables], axis=1)
     assert np.allclose(found, [[(row == level).sum() for level in range(1, 6)] for row in genomes])
 

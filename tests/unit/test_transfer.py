@@ -82,7 +82,7 @@ def test_parts_add_up_to_the_whole(rng):
     table = made_up(space, 7)
     genomes = space.sample(50, rng)
     blocks = table.evaluate(space, genomes) - table.base[slot_table.resolution_level(space, genomes)]
-    families = transfer._families(space, table)
+    families = transfer.table_families(space, table)
     variants = families[-1]
     assert np.allclose(sum(part.evaluate(space, genomes) for part in variants), blocks)
 
