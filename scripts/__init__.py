@@ -1,1 +1,1 @@
-"""The commands; each reads its configuration, calls one function and exits."""
+"""Starters of the commands, one per command; the commands themselves are in `search/commands`."""

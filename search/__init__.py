@@ -1,4 +1,4 @@
-"""The front: objectives, searchers, archive, run folder, report.
+"""The front: objectives, searchers, report; `archive` keeps it by the dominance of `pareto`.
 
 from pathlib import Path
 from search import problem

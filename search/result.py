@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from search.archive import Archive
-from search.front import FrontTable
+from search.front_table import FrontTable
 from search.problem import Problem
 from search.verify import Verification
 

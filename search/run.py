@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from search import front
+from search import front_table
 from search.archive import Archive
 from search.objective import InfeasibleError
 from search.problem import Problem
@@ -197,7 +197,7 @@ class Search:
     def _result(self) -> Result:
         archive, knee = self._archive, self._archive.knee()
         seconds = time.perf_counter() - self._started
-        table = front.table(archive, self._evaluator)
+        table = front_table.table(archive, self._evaluator)
         worst = zip(self._evaluator.objectives, archive.reference, strict=True)
         summary = {
             "evaluations": len(archive),

@@ -19,7 +19,7 @@ from latency.predictors.by_precision import ByPrecision
 from latency.predictors.interface import LatencyModel
 from search import pareto
 from search.archive import Archive
-from search.front import FrontTable
+from search.front_table import FrontTable
 from search.problem import Problem
 from supernet.arrays import Floats, Genomes, Ints
 from supernet.files.tables import rounded

@@ -1,1 +1,4 @@
-"""Timing networks on this machine: protocol, store, machine facts. May import latency's top floor."""
+"""Timing networks here: session (the protocol), summary (visits to one latency), store, machine facts.
+
+May import latency's top floor.
+"""

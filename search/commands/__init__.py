@@ -1,4 +1,6 @@
 """The commands: one file each that reads the configuration, calls one function and prints.
 
+Each has a YAML of its name in `configs`.
+
 May import everything.
 """

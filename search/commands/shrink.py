@@ -11,7 +11,7 @@ from latency.measuring.store import Store
 from latency.target import Target
 from latency.zoo.deployed import add_latencies
 from search import command
-from search.plain_front import COMPARED, dominated, plain_front
+from search.shrink_baseline import COMPARED, dominated, plain_front
 from supernet import registry
 from supernet.deploy import model, shrink
 from supernet.files import artifact

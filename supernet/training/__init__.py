@@ -1,1 +1,1 @@
-"""Training and fine-tuning supernets, and measuring the accuracy of their subnets. May import `weights`."""
+"""Training and fine-tuning supernets, and keeping the accuracies of their subnets. May import `weights`."""

@@ -1,4 +1,4 @@
-"""Networks with weights, the images they see, and the one way to judge them.
+"""Networks with weights, the images they see, and the one way to judge them: `subnet.judge`.
 
 Torch is imported from here on.
 """

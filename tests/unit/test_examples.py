@@ -9,7 +9,7 @@ MODULES = [
     "latency.zoo.catalogue",
     "search.archive",
     "search.commands.__main__",
-    "search.front",
+    "search.front_table",
     "search.models",
     "search.problem",
     "supernet.files.tables",

@@ -11,7 +11,7 @@ from latency.data import LatencyData
 from latency.measuring import session
 from latency.predictors.by_precision import ByPrecision
 from latency.zoo import catalogue
-from search import front, models, pareto, problem, verify
+from search import front_table, models, pareto, problem, verify
 from search.archive import Archive
 from supernet.prediction import Prediction
 from supernet.space import get_space
@@ -153,7 +153,7 @@ def test_each_precision_on_the_front_is_measured_in_its_own_sitting(rng, monkeyp
         return SimpleNamespace(data=data, failed={}, anchors_ms={}, seconds=1.0, facts=facts)
 
     monkeypatch.setattr(session, "measure", fake)
-    table = front.table(archive, asked.evaluator)
+    table = front_table.table(archive, asked.evaluator)
     found = verify.verifier(None, 12)(asked, archive, table)
     assert [target.precision for target in sittings] == ["fp32", "int8"]
     assert abs(found.summary["networks"] - 12) <= 1

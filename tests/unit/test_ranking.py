@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.stats import kendalltau
 
-from search import front, pareto, problem
+from search import front_table, pareto, problem
 from search.archive import Archive
 from search.noisy_axis import NoisyAxis, Normal
 from search.ranking import rank
@@ -108,7 +108,7 @@ def test_front_members_get_the_probability_to_be_efficient(searched):
     assert (found == archive.efficiency(asked.evaluator, draws=100)).all()
     assert 0 < found.min() < 0.9
     assert found.max() <= 1
-    table = front.table(archive, asked.evaluator)
+    table = front_table.table(archive, asked.evaluator)
     assert table.columns["p_efficient"] == pytest.approx(archive.efficiency(asked.evaluator), abs=1e-6)
 
 

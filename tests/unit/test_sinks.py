@@ -6,7 +6,7 @@ import types
 
 import pytest
 
-from search import front, problem
+from search import front_table, problem
 from search.run import Search
 from search.searchers.nsga2 import NSGA2
 from supernet.files.sinks import Bar, Jsonl, Wandb
@@ -45,7 +45,7 @@ def test_what_wandb_gets(objectives, tmp_path, monkeypatch):
     assert [row["generation"] for row in recorder.logged[:-1]] == list(range(6))
     assert recorder.plots == [(objectives[1], objectives[0])]
     columns, rows = recorder.tables[0]
-    assert columns == list(front.table(found.archive, asked.evaluator).columns)
+    assert columns == list(front_table.table(found.archive, asked.evaluator).columns)
     assert len(rows) == len(found.front)
     assert recorder.finished
 

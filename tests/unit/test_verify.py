@@ -8,7 +8,7 @@ import pytest
 from latency.data import LatencyData
 from latency.measuring import session
 from latency.zoo import catalogue
-from search import front, models, problem, verify
+from search import front_table, models, problem, verify
 from search.archive import Archive
 from supernet.space import get_space
 
@@ -56,7 +56,7 @@ def predicted(genomes, target):
 def test_right_predictions_keep_the_front(asked, rng, monkeypatch):
     measured_as(monkeypatch, predicted)
     archive = searched(asked, rng)
-    table = front.table(archive, asked.evaluator)
+    table = front_table.table(archive, asked.evaluator)
     found = verify.verifier(None, 6)(asked, archive, table)
     assert found.summary["networks"] == 6
     assert found.summary["mape"] == pytest.approx(0, abs=1e-9)
@@ -72,7 +72,7 @@ def test_right_predictions_keep_the_front(asked, rng, monkeypatch):
 def test_slow_members_leave_the_front_and_break_the_limit(asked, rng, monkeypatch):
     measured_as(monkeypatch, lambda genomes, target: 1.5 * predicted(genomes, target))
     archive = searched(asked, rng)
-    found = verify.verifier(None, 8)(asked, archive, front.table(archive, asked.evaluator))
+    found = verify.verifier(None, 8)(asked, archive, front_table.table(archive, asked.evaluator))
     rows = found.table.rows()
     holds = {
         row["architecture"] for row in rows if row["latency_ms_measured"] and row["latency_ms_measured"] <= 25
@@ -89,7 +89,7 @@ def test_dominated_members_leave_the_verified_front(asked, rng, monkeypatch):
     """When all networks turn out equally fast, only the most accurate one is left."""
     measured_as(monkeypatch, lambda genomes, target: np.full(len(genomes), 10.0))
     archive = searched(asked, rng)
-    found = verify.verifier(None, 7)(asked, archive, front.table(archive, asked.evaluator))
+    found = verify.verifier(None, 7)(asked, archive, front_table.table(archive, asked.evaluator))
     kept = [row for row in found.table.rows() if row["on_verified_front"]]
     measured = [row for row in found.table.rows() if row["latency_ms_measured"]]
     best = max(row["accuracy"] for row in measured)
@@ -99,7 +99,7 @@ def test_dominated_members_leave_the_verified_front(asked, rng, monkeypatch):
 def test_failed_members_are_left_out_and_named(asked, rng, monkeypatch):
     measured_as(monkeypatch, predicted, failing=2)
     archive = searched(asked, rng)
-    found = verify.verifier(None, 6)(asked, archive, front.table(archive, asked.evaluator))
+    found = verify.verifier(None, 6)(asked, archive, front_table.table(archive, asked.evaluator))
     assert found.summary["networks"] == 4
     assert "\n".join(found.lines()).count("failed: ofa_mbv3_w1.2") == 2
 
@@ -111,7 +111,7 @@ def test_drift_of_the_machine_is_no_error_of_the_prediction(rng, monkeypatch):
     asked = problem.build(["accuracy", "latency_ms"], models.choose(latency=known))
     measured_as(monkeypatch, predicted, drift=1.2)
     archive = searched(asked, rng)
-    found = verify.verifier(None, 5)(asked, archive, front.table(archive, asked.evaluator))
+    found = verify.verifier(None, 5)(asked, archive, front_table.table(archive, asked.evaluator))
     assert found.summary["drift"] == pytest.approx(1.2)
     assert found.summary["mape_raw"] == pytest.approx(100 * (1 - 1 / 1.2))
     assert "20.0% slower" in "\n".join(found.lines())

@@ -2,7 +2,7 @@
 
 import pytest
 
-from search.plain_front import dominated
+from search.shrink_baseline import dominated
 from supernet import registry
 from supernet.deploy import shrink
 
