@@ -92,7 +92,8 @@ def digits(options: Options) -> None:
     images = ImageSet(
         source="digits", resolution=(16, 16), val=200, calibration=512, flip=False, augment="shift"
     )
-    plan = Optimisation(epochs=60, batch=64, forward_batch=32, rate=0.05, weight_decay=1e-4)
+    epochs = min(60, options.epochs)
+    plan = Optimisation(epochs=epochs, batch=64, forward_batch=32, rate=0.05, weight_decay=1e-4)
     ends = random_subnets(2, 16)
     for seed in range(options.seeds):
         folder = options.out / f"digits-{seed}"

@@ -305,7 +305,7 @@ def denoised(data: LatencyData) -> Source:
     variants = space.slot_codes(data.genomes)[:, :, None] == np.arange(1, codes)
     seen = np.flatnonzero(variants.any(axis=0).ravel())
     shared = [c[:, 1:].ravel() for c in _gene_cells(space).values() if c.any(axis=1).sum() > 1]
-    genes = np.array(shared).reshape(len(shared), -1)[:, seen]  # the others are slots themselves
+    genes = np.reshape(shared, (len(shared), variants[0].size))[:, seen]  # the others are slots themselves
     slots = variants.reshape(len(data), -1)[:, seen].astype(np.float64)
     design = np.concatenate([slots, slots @ genes.T], axis=1)
     middle = design.mean(axis=0)

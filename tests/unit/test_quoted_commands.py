@@ -8,13 +8,13 @@ import importlib
 import re
 import shlex
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from latency.zoo import catalogue
 from search import command
-from supernet.surrogates import accuracy, training_cost
+from supernet.surrogates import accuracy_fit
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -60,10 +60,21 @@ MORE = {  # what three dots stand for, as far as a command cannot do without
     "accuracy-data": ["supernet=runs/net"],
     "fit": ["space=ofa_mbv3_w1.0", "rows=my.csv", "column=lat_ms"],
 }
-WRITES = {  # what the scripts that make shipped files write to
-    "scripts.fit_accuracy": (accuracy, "FITTED", "."),
-    "scripts.fit_training_cost": (training_cost, "FITTED", "training_cost.json"),
-    "scripts.fit_zoo": (catalogue, "FOLDER", "."),
+SHIPPED = {  # scripts start their command when they are imported; a small form calls the command itself
+    "scripts.fit_accuracy": "search.commands.shipped.accuracy",
+    "scripts.fit_training_cost": "search.commands.shipped.training_cost",
+    "scripts.fit_zoo": "search.commands.shipped.zoo",
+}
+SET = {  # what the commands that make shipped files write to, and sizes that have no option
+    "scripts.fit_accuracy": [
+        ("supernet.surrogates.accuracy.FITTED", "OUT"),
+        ("supernet.surrogates.accuracy_fit.RELEASED_ROWS", 2000),
+        ("supernet.surrogates.accuracy_fit.fit", partial(accuracy_fit.fit, max_iterations=2)),
+        ("search.commands.shipped.accuracy.SEEDS", 1),
+        ("search.commands.shipped.accuracy.TRAIN", 100),
+    ],
+    "scripts.fit_training_cost": [("supernet.surrogates.training_cost.FITTED", "OUT/training_cost.json")],
+    "scripts.fit_zoo": [("latency.zoo.catalogue.FOLDER", "OUT")],
 }
 SLOW = (
     "findings",
@@ -107,12 +118,13 @@ def test_every_quoted_command_has_a_small_form():
 def test_small_form_runs(module, words, data, request, tmp_path, monkeypatch, capsys):
     folder = request.getfixturevalue("trained_folder") if "FOLDER" in words else None
     words = words.replace("FOLDER", str(folder)).replace("OUT", str(tmp_path))
-    if module in WRITES:
-        owner, constant, file = WRITES[module]
-        monkeypatch.setattr(owner, constant, tmp_path / file)
+    for name, value in SET.get(module, ()):
+        monkeypatch.setattr(
+            name, Path(value.replace("OUT", str(tmp_path))) if isinstance(value, str) else value
+        )
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", [module, *words.split()])
-    importlib.import_module(module).main()
+    importlib.import_module(SHIPPED.get(module, module)).main()
     assert capsys.readouterr().out.strip()
 
 
