@@ -119,10 +119,9 @@ def table(options: Options) -> Iterator[Row]:
     for seed in range(options.seeds):
         bench = _bench(options.supernet, seed)
         space = bench.trained.space.restrict("r", *[bench.trained.resolution[1]] * 2)
-        low, high = space.allowed.T
         for size, place in SIZES.items():
-            levels = np.ceil(low + place * (high - low))[None].astype(np.int8)
-            name = space.format(space.network(space.canonical(levels)))[0]
+            places = np.ceil(place * (space.width - 1))[None].astype(np.int64)
+            name = space.format(space.network(space.at(places)))[0]
             for way, how in WAYS.items():
                 step = shrink.FineTune(epochs=options.epochs, from_scratch=True, rate=0.05, **how)
                 recipe = shrink.Recipe(steps=(step, shrink.Int8()))

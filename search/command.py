@@ -66,6 +66,9 @@ class CompleteNodes(FileConfigSource):
             read.config = OmegaConf.create(
                 {k: v for k, v in complete.items() if k in node or k not in groups}
             )
+            for option, value in complete.items():
+                if value == {} and option in read.config:
+                    OmegaConf.set_struct(read.config[option], False)  # it takes any names, checked later
         return read
 
 

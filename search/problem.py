@@ -1,6 +1,6 @@
 """Problem: a space, the models of its networks, and what is asked of them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from search.models import COMMON_ERROR, Models, choose
@@ -24,13 +24,14 @@ def build(
     limits: Mapping[str, float] | None = None,
     confidence: float = 0.90,
     resolution: tuple[int, int] | None = None,
+    genes: Mapping[str, Iterable[int]] | None = None,
 ) -> Problem:
     """The problem of optimising these objectives under these limits.
 
     An objective is a name of `models.QUANTITIES` or an `Objective` of your own. Without `models` those of
     `models.choose()` are taken; models that neither an objective nor a limit needs are left out. A limit is
     tested on the bound that holds with `confidence`. `resolution` restricts the space to the input sides from
-    the first to the second number.
+    the first to the second number, `genes` to these values of genes or groups (`SearchSpace.keep_genes`).
 
     >>> from latency.zoo import catalogue
     >>> from search import models
@@ -51,7 +52,7 @@ def build(
         latency=models.latency if "latency_ms" in asked else None,
         training=models.training if asked & COMMON_ERROR else None,
     )
-    space = _one_recipe(_restrict(models, resolution), models, asked, free=bool(own))
+    space = _one_recipe(_restrict(models, resolution, genes or {}), models, asked, free=bool(own))
     models = replace(models, space=space)
 
     def build_one(name: str) -> Objective:
@@ -74,20 +75,27 @@ def _one_recipe(space: SearchSpace, models: Models, asked: set[str], free: bool)
     costs = bool(asked & COMMON_ERROR)
     measured = models.accuracy is not None and models.accuracy.measured is not None
     if measured or not (costs or free or "accuracy" in asked):
-        recipes = space.axis("finetune_epochs").values
+        recipes = space.allowed("finetune_epochs")
         epochs = recipes[min(1, len(recipes) - 1)] if costs else recipes[0]
         return space.restrict("finetune_epochs", epochs, epochs)
     return space
 
 
-def _restrict(models: Models, resolution: tuple[int, int] | None) -> SearchSpace:
-    """The space with the resolutions that were asked for and that every model knows."""
-    space = models.space
+def _restrict(
+    models: Models, resolution: tuple[int, int] | None, genes: Mapping[str, Iterable[int]]
+) -> SearchSpace:
+    """The space with the genes and resolutions that were asked for and that every model knows."""
+    space = models.space.keep_genes(genes)
     if "r" not in space.index:
         if resolution is not None:
             raise ValueError(f"{space.name} has no resolution to restrict: leave resolution= out")
         return space
     low, high = models.resolutions
+    sides = space.allowed("r")
+    if sides != models.space.allowed("r") and (min(sides) < low or max(sides) > high):
+        raise ValueError(
+            f"genes.resolution={list(sides)} goes beyond what the models were fitted on: {low} to {high}"
+        )
     if resolution is not None:
         asked_low, asked_high = resolution
         if asked_low > asked_high:

@@ -11,7 +11,6 @@ import math
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
-from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,37 +18,13 @@ from numpy.typing import ArrayLike, NDArray
 
 from supernet import registry
 from supernet.arrays import Genomes, Ints, Rng
+from supernet.axis import Axis, Gate, OneLineNames
 from supernet.registry import unknown_name
 
 if TYPE_CHECKING:
     from supernet.layers import LayerTable
 
 MAX_ENUMERATION = 10_000_000  # genomes; more are sampled, not listed
-
-
-@dataclass(frozen=True)
-class Axis:
-    """One gene: what it is called, what its levels 1, 2, ... mean, and where it stands in the one-line name.
-
-    `name` is the column name of `data/README.md` (ks0, e3, d1, r); `letter` and `stage` place it in the
-    one-line name. `deploy` marks genes that do not change the network but what is done with it (fine-tuning
-    epochs).
-    """
-
-    name: str
-    values: tuple[int, ...]
-    letter: str
-    stage: int = 0
-    deploy: bool = False
-
-
-@dataclass(frozen=True)
-class Gate:
-    """Gene `axis` exists only where gene `controller` is at `level` or above. Data, not code."""
-
-    axis: int
-    controller: int
-    level: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +44,7 @@ class SearchSpace:
     make_settings: "Callable[[SearchSpace, Genomes], list[dict[str, Any]]] | None" = None
     parent: "SearchSpace | None" = None
     make_parent_genomes: "Callable[[SearchSpace, Genomes], Genomes] | None" = None
-    restricted: tuple[tuple[int, int, int], ...] = ()  # (gene, lowest, highest level) of `restrict`
+    restricted: tuple[tuple[int, tuple[int, ...]], ...] = ()  # (gene, its levels) of `keep`, the last counts
     family: str | None = None  # of weight-sharing networks of the `ofa` package; None: it has none
     multiplier: float = 1.0  # of the widths of that family
 
@@ -125,49 +100,102 @@ class SearchSpace:
         return table
 
     @cached_property
-    def allowed(self) -> Ints:
-        """(d, 2) lowest and highest level that sampling and mutation use; see `restrict`."""
-        allowed = np.stack([np.ones(self.d, np.int64), self.levels], axis=1)
-        for gene, low, high in self.restricted:
-            allowed[gene] = low, high
-        return allowed
+    def choices(self) -> tuple[tuple[int, ...], ...]:
+        """Of each gene the levels that sampling and mutation use, in ascending order; see `keep`."""
+        kept = dict(self.restricted)
+        return tuple(kept.get(j, tuple(range(1, count + 1))) for j, count in enumerate(self.levels.tolist()))
+
+    @cached_property
+    def width(self) -> Ints:
+        """(d,) number of levels per gene that sampling and mutation use."""
+        return np.array([len(levels) for levels in self.choices])
+
+    @cached_property
+    def _choice_table(self) -> NDArray[np.int8]:
+        """(d, most levels) the levels of `choices`, filled up with the last one."""
+        most = int(self.width.max())
+        return np.array([(*levels, *levels[-1:] * (most - len(levels))) for levels in self.choices], np.int8)
+
+    def at(self, places: Ints) -> Genomes:
+        """(n, d) the genomes whose genes have the levels at these places (n, d) of `choices`."""
+        return self.canonical(self._choice_table[np.arange(self.d), places])
 
     def axis(self, name: str) -> Axis:
         if name not in self.index:
             raise unknown_name(f"axis of {self.name}", name, self.index)
         return self.axes[self.index[name]]
 
+    def allowed(self, name: str) -> tuple[int, ...]:
+        """The values of axis `name` that sampling and mutation use."""
+        values = self.axis(name).values
+        return tuple(values[level - 1] for level in self.choices[self.index[name]])
+
     def restrict(self, name: str, low: int, high: int) -> "SearchSpace":
         """The same space, but sampling and mutation keep the values of axis `name` within [low, high]."""
-        values = self.axis(name).values
-        j = self.index[name]
-        first, last = self.allowed[j].tolist()
-        inside = [level for level in range(first, last + 1) if low <= values[level - 1] <= high]
+        allowed = self.allowed(name)
+        inside = [value for value in allowed if low <= value <= high]
         if not inside:
-            allowed = values[first - 1 : last]
             raise ValueError(
                 f"{self.name} has no value of {name} in [{low}, {high}]; it has {min(allowed)} to "
                 f"{max(allowed)}"
             )
-        return replace(self, restricted=(*self.restricted, (j, inside[0], inside[-1])))
+        return self.keep(name, inside)
+
+    def keep(self, name: str, values: Iterable[int]) -> "SearchSpace":
+        """The same space, but sampling and mutation use only these values of axis `name`."""
+        allowed, values = self.allowed(name), set(values)
+        if not values or values - set(allowed):
+            raise ValueError(
+                f"{name}={sorted(values)} of {self.name} must be some of {', '.join(map(str, allowed))}"
+            )
+        levels = tuple(self.axis(name).values.index(value) + 1 for value in allowed if value in values)
+        return replace(self, restricted=(*self.restricted, (self.index[name], levels)))
+
+    def keep_genes(self, genes: Mapping[str, Iterable[int]]) -> "SearchSpace":
+        """The same space, but sampling and mutation use only these values of these genes.
+
+        A name is that of one axis (`ks3`) or of a group of them (`kernel`), each of whose axes keeps the
+        values that it has.
+
+        >>> get_space("ofa_mbv3_w1.0").keep_genes({"kernel": [3, 7], "ks3": [7]}).allowed("ks3")
+        (7,)
+        """
+        space = self
+        groups = dict.fromkeys(axis.group for axis in self.axes)
+        for name, wanted in genes.items():
+            values = set(wanted)
+            names = [name] if name in self.index else [a.name for a in self.axes if a.group == name]
+            if not names:
+                raise unknown_name(f"gene of {self.name}", name, [*groups, *self.index])
+            allowed = {axis: space.allowed(axis) for axis in names}
+            there = sorted(set().union(*allowed.values()))
+            if not values or values - set(there):
+                raise ValueError(
+                    f"genes.{name}={sorted(values)} of {self.name} must be some of "
+                    f"{', '.join(map(str, there))}"
+                )
+            for axis in names:
+                space = space.keep(axis, values & set(allowed[axis]) or values)
+        return space
 
     def count(self) -> int:
         """Number of different networks (and deployment settings) in the space as restricted; exact."""
-        width = self.allowed[:, 1] - self.allowed[:, 0] + 1
+        width = self.width.tolist()
         controllers = sorted({gate.controller for gate in self.gates})
         gated = {gate.axis for gate in self.gates}
-        total = math.prod(int(width[j]) for j in range(self.d) if j not in gated and j not in controllers)
+        total = math.prod(width[j] for j in range(self.d) if j not in gated and j not in controllers)
         for c in controllers:
             mine = [gate for gate in self.gates if gate.controller == c]
             total *= sum(
-                math.prod(int(width[gate.axis]) for gate in mine if level >= gate.level)
-                for level in range(int(self.allowed[c, 0]), int(self.allowed[c, 1]) + 1)
+                math.prod(width[gate.axis] for gate in mine if level >= gate.level)
+                for level in self.choices[c]
             )
         return total
 
     def canonical(self, genomes: Genomes) -> Genomes:
-        """(n, d) genes that their gate switches off become 0; live genes that are 0 get their first level."""
-        return np.where(self._live(genomes), np.maximum(genomes, np.int8(1)), np.int8(0))
+        """(n, d) genes that their gate switches off become 0; live ones that are 0 get their lowest level."""
+        lowest = self._choice_table[:, 0]
+        return np.where(self._live(genomes), np.where(genomes > 0, genomes, lowest), np.int8(0))
 
     def is_canonical(self, genomes: Genomes) -> bool:
         if genomes.dtype != np.int8 or genomes.ndim != 2 or genomes.shape[1] != self.d:
@@ -185,8 +213,8 @@ class SearchSpace:
             )
 
     def _draw(self, n: int, rng: Rng) -> Genomes:
-        low, high = self.allowed.T
-        return rng.integers(low, high + 1, size=(n, self.d), dtype=np.int64).astype(np.int8)
+        places = rng.integers(0, self.width, size=(n, self.d), dtype=np.int64)
+        return self._choice_table[np.arange(self.d), places]
 
     def sample(self, n: int, rng: Rng) -> Genomes:
         """(n, d) random genomes; every gene is uniform, as OFA draws them (depths are, networks are not)."""
@@ -194,7 +222,7 @@ class SearchSpace:
 
     def extremes(self) -> Genomes:
         """(2, d) every gene at its lowest and at its highest level: the ends of an OFA space."""
-        return self.canonical(self.allowed.T.astype(np.int8))
+        return self.at(np.stack([np.zeros(self.d, np.int64), self.width - 1]))
 
     def mutate(self, genomes: Genomes, rng: Rng, rate: float) -> Genomes:
         """(n, d) each gene is redrawn with probability `rate`, and so is what a deeper stage switches on."""
@@ -215,10 +243,10 @@ class SearchSpace:
         return np.where(deploy, np.int8(1), genomes)
 
     def neighbours(self, genome: Genomes) -> Genomes:
-        """(m, d) all networks one gene away; genes that a deeper stage switches on get their first level."""
+        """(m, d) all networks one gene away; genes that a deeper stage switches on get their lowest."""
         steps = []
         for j in np.flatnonzero(genome[0]):
-            levels = np.arange(self.allowed[j, 0], self.allowed[j, 1] + 1)
+            levels = np.array(self.choices[j], np.int8)
             moved = np.repeat(genome, len(levels), axis=0)
             moved[:, j] = levels
             steps.append(moved[levels != genome[0, j]])
@@ -229,13 +257,12 @@ class SearchSpace:
 
         ValueError for spaces with gates and for more than 10 million networks: sample those.
         """
-        width = self.allowed[:, 1] - self.allowed[:, 0] + 1
-        if self.gates or math.prod(int(w) for w in width) > MAX_ENUMERATION:
+        if self.gates or math.prod(self.width.tolist()) > MAX_ENUMERATION:
             raise ValueError(
                 f"{self.name} has {self.count():.3g} networks: sample them instead of listing them"
             )
-        lowest = self.allowed[:, 0].astype(np.int8)
-        return np.ascontiguousarray(np.indices(width.tolist(), np.int8).reshape(self.d, -1).T + lowest)
+        places = np.indices(self.width.tolist(), np.int8).reshape(self.d, -1).T
+        return np.ascontiguousarray(self.at(places))
 
     def column(self, genomes: Genomes, name: str) -> Ints:
         """(n,) values (not levels) of the axis `name`; 0 where it is off."""
@@ -357,60 +384,26 @@ class SearchSpace:
         return genomes
 
     @cached_property
-    def _words(self) -> list[tuple[str, list[list[int]]]]:
-        """[(letter, [genes of each stage])], in the order of the axes."""
-        return [
-            (letter, [list(stage) for _, stage in groupby(genes, key=lambda j: self.axes[j].stage)])
-            for letter, genes in groupby(range(self.d), key=lambda j: self.axes[j].letter)
-        ]
+    def _names(self) -> OneLineNames:
+        return OneLineNames(self.name, self.axes)
 
     def format(self, genomes: Genomes) -> list[str]:
         """The one-line names, e.g. `ofa_mbv3_w1.0 r192 d2-3-3-4-4 k35-357-... e46-346-... ft25`."""
-        names = []
-        for row, values in zip(genomes.tolist(), self.values(genomes).tolist(), strict=True):
-            words = [self.name]
-            for letter, stages in self._words:
-                glue = "" if self._single_digits(stages) else "."
-                words.append(
-                    letter + "-".join(glue.join(str(values[j]) for j in s if row[j]) for s in stages)
-                )
-            names.append(" ".join(words))
-        return names
-
-    def _single_digits(self, stages: list[list[int]]) -> bool:
-        return all(0 <= v <= 9 for stage in stages for j in stage for v in self.axes[j].values)
+        return list(self._names.format(genomes, self.values(genomes)))
 
     def parse(self, names: Iterable[str]) -> Genomes:
         """The (n, d) genomes of one-line names: the exact inverse of `format`."""
-        return np.array([self._parse_one(name) for name in names], np.int8).reshape(-1, self.d)
-
-    def _parse_one(self, name: str) -> list[int]:
-        words = name.split()
-        if len(words) != 1 + len(self._words) or words[0] != self.name:
-            raise self._bad_name(name, f"expected {self.name} and {len(self._words)} more words")
-        row = [0] * self.d
-        for word, (letter, stages) in zip(words[1:], self._words, strict=True):
-            chunks = word.removeprefix(letter).split("-")
-            if not word.startswith(letter) or len(chunks) != len(stages):
-                raise self._bad_name(name, f"{word!r} should be {letter} and {len(stages)} stage(s)")
-            single = self._single_digits(stages)
-            for chunk, genes in zip(chunks, stages, strict=True):
-                tokens = list(chunk) if single else chunk.split(".") if chunk else []
-                if len(tokens) > len(genes):
-                    raise self._bad_name(name, f"{chunk!r} in {word!r} has more than {len(genes)} values")
-                for token, j in zip(tokens, genes, strict=False):
-                    axis = self.axes[j]
-                    if not token.isdecimal() or int(token) not in axis.values:
-                        allowed = ", ".join(map(str, axis.values))
-                        raise self._bad_name(name, f"{token!r} in {word!r}: {axis.name} is one of {allowed}")
-                    row[j] = axis.values.index(int(token)) + 1
-        if not self.is_canonical(np.array([row], np.int8)):
-            raise self._bad_name(name, "the number of values per stage does not agree with the depths")
-        return row
-
-    def _bad_name(self, name: str, reason: str) -> ValueError:
-        example = self.format(self.canonical(np.ones((1, self.d), np.int8)))[0]
-        return ValueError(f"cannot read the architecture {name!r}: {reason}; an example: {example!r}")
+        names = list(names)
+        try:
+            genomes = self._names.parse(names)
+            for name, row in zip(names, genomes, strict=True):
+                if not self.is_canonical(row[None]):
+                    raise self._names.error(
+                        name, "the number of values per stage does not agree with the depths"
+                    )
+        except ValueError as error:
+            raise ValueError(f"{error}; an example: {self.format(self.extremes()[:1])[0]!r}") from None
+        return genomes
 
 
 @cache

@@ -71,9 +71,8 @@ def tilted(space: SearchSpace, n: int, rng: Rng) -> Genomes:
     place = rng.beta(np.broadcast_to(lean, (n, space.d)), np.broadcast_to(1 / lean, (n, space.d)))
     if "r" in space.index:
         place[:, space.index["r"]] = rng.random(n)
-    low, high = space.allowed.T
-    levels = low + np.minimum((place * (high - low + 1)).astype(np.int64), high - low)
-    return space.network(space.canonical(levels.astype(np.int8)))
+    places = np.minimum((place * space.width).astype(np.int64), space.width - 1)
+    return space.network(space.at(places))
 
 
 def _different(genomes: Genomes) -> Genomes:

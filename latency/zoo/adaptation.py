@@ -155,8 +155,7 @@ def _inside(space: SearchSpace, data: LatencyData) -> LatencyData:
     if "r" not in space.index:
         return data
     gene = space.index["r"]
-    low, high = space.allowed[gene]
-    return data.take(np.flatnonzero((data.genomes[:, gene] >= low) & (data.genomes[:, gene] <= high)))
+    return data.take(np.flatnonzero(np.isin(data.genomes[:, gene], space.choices[gene])))
 
 
 def _tests(space: SearchSpace, count: int, rng: np.random.Generator, picked: Genomes) -> Genomes:

@@ -43,6 +43,8 @@ class Options:
     limits: dict[str, float | None] = field(default_factory=lambda: dict.fromkeys(QUANTITIES))
     confidence: float = 0.9  # limits are tested on the bound that holds with this probability
     resolution: command.Sides = None  # one input side, or [lowest,highest]; all that is known
+    # values that genes may have: genes.kernel=[3] genes.depth=[2,3] genes.ks3=[5]; all that the space has
+    genes: dict[str, int | list[int]] = field(default_factory=dict)
     budget: int | None = None  # evaluations; 50000, or 200 where accuracy is measured
     seed: int = 0
     out: Path | None = None  # run folder; runs/<target>-<time>. An unfinished one is resumed
@@ -115,6 +117,7 @@ def main(options: Options, config: dict[str, Any]) -> None:
             limits=options.all_limits(),
             confidence=options.confidence,
             resolution=command.resolution_range(options.resolution),
+            genes={name: [v] if isinstance(v, int) else v for name, v in options.genes.items()},
         )
         if asked.evaluator.measures:
             print(f"accuracy is measured: {options.evaluations} evaluations, kept and never repeated")

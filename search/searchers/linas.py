@@ -133,9 +133,8 @@ class LINAS(Stateless):
 def spread(space: SearchSpace, count: int, rng: Rng) -> Genomes:
     """(count, d) networks from the smallest to the largest, evenly over log MACs: genes are drawn high with a
     probability that differs from network to network. Fewer where the space has fewer."""
-    low, high = space.allowed.T
-    steps = rng.binomial(high - low, rng.random((DRAWN_PER_FIRST * count, 1)))
-    drawn = np.concatenate([space.extremes(), space.canonical((low + steps).astype(np.int8))])
+    places = rng.binomial(space.width - 1, rng.random((DRAWN_PER_FIRST * count, 1)))
+    drawn = np.concatenate([space.extremes(), space.at(places)])
     _, first = np.unique(drawn, axis=0, return_index=True)
     drawn = drawn[np.sort(first)]
     size = np.log(1 + footprint.compute(space, drawn, "macs"))

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 
 from supernet.arrays import Genomes
+from supernet.axis import Axis
 from supernet.layers import LayerTable
-from supernet.space import Axis, SearchSpace
+from supernet.space import SearchSpace
 from supernet.spaces import mobile, ofa_mbv3
 
 DESIGN = ofa_mbv3.design(1.0)

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from supernet.arrays import Genomes
+from supernet.axis import Axis
 from supernet.layers import LayerBuilder, LayerKind, LayerTable
-from supernet.space import Axis, SearchSpace
+from supernet.space import SearchSpace
 
 # operation 0..8 of the data: k3_e1, k3_e1_g2, k3_e3, k3_e6, k5_e1, k5_e1_g2, k5_e3, k5_e6, skip
 KERNEL = np.array([3, 3, 3, 3, 5, 5, 5, 5, 1])

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 
 from supernet.arrays import Genomes
+from supernet.axis import Axis, Gate
 from supernet.layers import Activation, LayerBuilder, LayerKind, LayerTable, make_divisible
-from supernet.space import Axis, Gate, SearchSpace
+from supernet.space import SearchSpace
 
 RESOLUTIONS = tuple(range(128, 225, 4))
 FINETUNE_EPOCHS = (0, 25, 75)  # OFA's published settings: none, #25, #75

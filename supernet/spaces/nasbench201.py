@@ -8,8 +8,9 @@ from itertools import combinations
 import numpy as np
 
 from supernet.arrays import Genomes
+from supernet.axis import Axis
 from supernet.layers import LayerBuilder, LayerKind, LayerTable
-from supernet.space import Axis, SearchSpace
+from supernet.space import SearchSpace
 
 EDGES = ("op01", "op02", "op12", "op03", "op13", "op23")  # edge i -> j of the cell's four nodes
 NONE, SKIP, CONV1, CONV3, POOL3 = range(5)

@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 
 from supernet.arrays import Genomes, Ints
+from supernet.axis import Axis, Gate
 from supernet.layers import Activation, LayerBuilder, LayerKind, LayerTable, make_divisible
-from supernet.space import Axis, Gate, SearchSpace
+from supernet.space import SearchSpace
 from supernet.spaces import mobile
 
 BASE_DEPTHS = (2, 2, 4, 2)  # blocks per stage at depth 0

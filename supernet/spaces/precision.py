@@ -3,8 +3,9 @@
 from typing import Any
 
 from supernet.arrays import Genomes
+from supernet.axis import Axis
 from supernet.layers import LayerTable
-from supernet.space import Axis, SearchSpace, get_space
+from supernet.space import SearchSpace, get_space
 
 BITS = (32, 8)
 

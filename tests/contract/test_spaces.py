@@ -154,6 +154,62 @@ def test_restriction_limits_sampling_and_keeps_genomes(rng):
         space.restrict("r", 10, 20)
 
 
+@pytest.mark.parametrize("name", registry.names("space"))
+def test_operators_keep_to_the_values_of_genes(name, rng):
+    """The first and the last value of each axis, with gaps between them."""
+    space = get_space(name)
+    kept = space.keep_genes({axis.name: [axis.values[0], axis.values[-1]] for axis in space.axes})
+    a, b = kept.sample(200, rng), kept.sample(200, rng)
+    offspring = (
+        a,
+        kept.mutate(a, rng, 0.5),
+        kept.crossover(a, b, rng),
+        kept.extremes(),
+        kept.neighbours(a[:1]),
+    )
+    for genomes in offspring:
+        kept.check(genomes)
+        for axis in kept.axes:
+            assert set(kept.column(genomes, axis.name)) <= {0, axis.values[0], axis.values[-1]}
+    assert kept.neighbours(a[:1]).shape[0] >= (a[:1] > 0).sum() - 1
+
+
+def test_genes_are_kept_by_group_and_by_name(rng):
+    """The number of networks with depths 1 and 3 of a small space, counted by listing what is drawn."""
+    space = get_space("ofa_small")
+    kept = space.keep_genes(
+        {
+            "depth": [1, 3],
+            "kernel": [3],
+            "expand": [2],
+            "ks1": [3],
+            "e8": [2],
+            "r": [16, 64],
+            "finetune_epochs": [0],
+        }
+    )
+    assert len(np.unique(kept.sample(3000, rng), axis=0)) == kept.count() == 2**3 * 2
+    assert kept.allowed("d1") == (1, 3)
+    wider = space.keep_genes({"kernel": [5], "depth": [2, 3]})
+    assert set(np.unique(wider.column(wider.sample(100, rng), "ks8"))) == {0, 5}
+    deeper = wider.neighbours(wider.extremes()[:1])
+    assert set(np.unique(deeper[:, [j for j, axis in enumerate(space.axes) if axis.letter == "k"]])) == {0, 2}
+
+
+@pytest.mark.parametrize(
+    ("genes", "message"),
+    [
+        ({"kernl": [3]}, "unknown gene of ofa_resnet50 'kernl'.*Known: resolution, depth, width, expand"),
+        ({"depth": [3]}, r"genes.depth=\[3\] of ofa_resnet50 must be some of 0, 1, 2"),
+        ({"depth": [1]}, r"d0=\[1\] of ofa_resnet50 must be some of 0, 2"),
+        ({"e0": []}, r"genes.e0=\[\] of ofa_resnet50 must be some of 20, 25, 35"),
+    ],
+)
+def test_unknown_genes_and_values_are_named(genes, message):
+    with pytest.raises(ValueError, match=message):
+        get_space("ofa_resnet50").keep_genes(genes)
+
+
 @pytest.mark.parametrize(
     ("name", "reason"),
     [

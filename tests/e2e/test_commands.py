@@ -147,6 +147,8 @@ def test_words_of_hydra_pass(tmp_path):
         (["training.gpu=rtx4090"], "unknown device 'rtx4090'. Did you mean 'rtx_4090'?"),
         (["searcher.population=2"], "population"),
         (["predictor=absent.npz"], "no file absent.npz"),
+        (["genes.kernl=[3]"], "unknown gene of ofa_mbv3_w1.2 'kernl'. Did you mean 'kernel'?"),
+        (["genes.resolution=[128,176]"], "goes beyond what the models were fitted on: 160 to 224"),
         (["searcher.popultion=3"], "Did you mean 'population'?"),
         (["target=v100_b64", "target.batch=1"], "target.batch states a fact"),
     ],
@@ -205,6 +207,26 @@ def test_ten_rows_are_enough_with_transfer(tmp_path):
     test = space.sample(50, np.random.default_rng(1))
     truth = 2 * catalogue.predictor("v100_b64").predict(test, catalogue.target("v100_b64")).mean
     assert np.abs(found.predict(test, found.target).mean / truth - 1).mean() < 0.02
+
+
+def test_genes_restrict_a_search(tmp_path):
+    words = [
+        "genes.kernel=[3,7]",
+        "genes.depth=[2,4]",
+        "genes.ks3=7",
+        "budget=400",
+        "wandb=disabled",
+        "out=run",
+    ]
+    code, _, err = search(*words, cwd=tmp_path)
+    assert code == 0, err
+    space = get_space("ofa_mbv3_w1.2")
+    rows = json.loads((tmp_path / "run" / "front.json").read_text())
+    genomes = space.parse([row["architecture"] for row in rows])
+    values = {axis.name: set(space.column(genomes, axis.name)) for axis in space.axes}
+    assert values["ks0"] | values["ks1"] == {3, 7}
+    assert values["ks3"] <= {0, 7}
+    assert all(values[f"d{stage}"] <= {2, 4} for stage in range(5))
 
 
 def test_import_is_light():
