@@ -5,7 +5,7 @@ Letters: n architectures.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Protocol
 
@@ -20,7 +20,7 @@ from supernet import footprint, registry
 from supernet.arrays import Genomes
 from supernet.layers import BYTES_FP32
 from supernet.measures import MEASURES
-from supernet.prediction import Prediction, exact, where
+from supernet.prediction import Prediction, exact
 from supernet.space import SearchSpace, get_space
 from supernet.surrogates import accuracy as surrogates
 from supernet.surrogates.int8_change import Int8Change
@@ -73,7 +73,6 @@ class Models:
             limit=limit,
             confidence=confidence,
             measured=measured,
-            common_error=name in COMMON_ERROR,
         )
         probe = self.space.sample(1, np.random.default_rng(0))
         objective.of(probe if measured is None else probe[:0])  # fail now, not in the middle of a run
@@ -94,7 +93,9 @@ class Models:
                 "other objectives, for instance objectives=[macs,params]"
             )
         fp32 = self.accuracy.predict(genomes, self.space)
-        return where(self.in_int8(genomes), self.int8.apply(fp32), fp32)
+        int8, in_int8 = self.int8.apply(fp32), self.in_int8(genomes)
+        mean, std = np.where(in_int8, int8.mean, fp32.mean), np.where(in_int8, int8.std, fp32.std)
+        return replace(fp32, mean=mean, std=std)  # errors that networks share, both precisions do
 
     def predict_latency(self, genomes: Genomes) -> Prediction:
         """(n,) ms of one batch on the target."""
@@ -135,7 +136,6 @@ TRAINING: Mapping[str, Callable[[TrainingCost, SearchSpace, Genomes], Prediction
     "training_kwh": TrainingCost.kwh,
     "training_usd": TrainingCost.usd,
 }
-COMMON_ERROR = frozenset(TRAINING)  # one factor is off for all networks
 QUANTITIES: Mapping[str, Callable[[Models, Genomes], Prediction]] = {  # what objectives= and limits= may name
     "accuracy": Models.predict_accuracy,
     "latency_ms": Models.predict_latency,

@@ -1,7 +1,7 @@
 """Noisy axes: what models are compared by when no number is exact, and how probable it is that a model is on
 the frontier.
 
-Letters: n models, k axes, B draws, r repeats.
+Letters: n models, k axes, B draws, r repeats, e shared errors.
 """
 
 from collections.abc import Callable
@@ -56,6 +56,17 @@ class Normal:
 
 
 @dataclass(frozen=True, eq=False)
+class Shared:
+    """Normal errors that all models have in common, each model to its own extent."""
+
+    loadings: Floats  # (n, e) what one standard deviation of each error does to each model
+
+    def draw(self, rng: Rng, count: int) -> Floats:
+        """(count, n)"""
+        return np.asarray(rng.standard_normal((count, self.loadings.shape[1])) @ self.loadings.T)
+
+
+@dataclass(frozen=True, eq=False)
 class Repeats:
     """Bootstrap of repeated measurements: each owner shows one of them. One owner for all models: a draw is
     one set-up, the same for all."""
@@ -79,7 +90,7 @@ class NoisyAxis:
     maximize: bool
     scale: Scale
     values: Floats  # (n,) in `unit`; fractions for logit
-    noise: tuple[Normal | Repeats, ...] = ()  # errors on the scale, which add up
+    noise: tuple[Normal | Shared | Repeats, ...] = ()  # errors on the scale, which add up
     unit: str = ""
     source: str = ""
 

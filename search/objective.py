@@ -15,12 +15,14 @@ from typing import Any
 
 import numpy as np
 
-from search.noisy_axis import NoisyAxis, Normal, front_probability
+from search.noisy_axis import NoisyAxis, Normal, Shared, front_probability
 from supernet.arrays import Floats, Genomes, Ints, Rng
+from supernet.files.tables import rounded
 from supernet.prediction import Prediction
 from supernet.space import SearchSpace
 
 DRAWN_AT_ONCE = 200_000  # values of one objective
+SHARED_DIGITS = 4  # significant ones, of stored loadings
 
 
 class InfeasibleError(ValueError):
@@ -35,7 +37,6 @@ class Objective:
     The limit is tested on the calibrated bound at `confidence`, so that it holds when measured: the upper
     bound of what is minimised, the lower bound of what is maximised. `measured` is None where `of` is a
     prediction; otherwise it names everything that a measured value depends on besides the genome.
-    `common_error` says that the prediction is off by one factor for all networks, as training costs are.
 
     >>> def depth(genomes):
     ...     return exact(sum(space.column(genomes, f"d{stage}") for stage in range(5)).astype(float))
@@ -49,7 +50,6 @@ class Objective:
     limit: float | None = None
     confidence: float = 0.90
     measured: str | None = None
-    common_error: bool = False
 
     def __post_init__(self) -> None:
         if not 0.5 <= self.confidence < 1:
@@ -61,8 +61,17 @@ class Objective:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What the values mean, as JSON: the unit, the direction, and whether all share one error."""
-        return {"unit": self.unit, "maximize": self.maximize, "common_error": self.common_error}
+        """What the values mean, as JSON: the unit and the direction."""
+        return {"unit": self.unit, "maximize": self.maximize}
+
+    def described(self, space: SearchSpace, genomes: Genomes) -> dict[str, Any]:
+        """The facts and, where networks share errors, `shared_errors`: the loadings of each by name."""
+        shared = self.of(genomes).shared
+        if shared is None:
+            return self.facts
+        names = space.format(genomes)
+        rows = (rounded(row, SHARED_DIGITS) for row in shared)
+        return {**self.facts, "shared_errors": dict(zip(names, rows, strict=True))}
 
     @property
     def label(self) -> str:
@@ -177,18 +186,18 @@ class Evaluator:
                 )
 
 
-def axis(
-    name: str, predicted: Prediction, owner: Ints, *, unit: str, maximize: bool, common_error: bool
-) -> NoisyAxis:
+def axis(name: str, predicted: Prediction, owner: Ints, *, unit: str, maximize: bool) -> NoisyAxis:
     """Predictions of n architectures as an axis with the uncertainty of the predictor; `owner` (n,) says
     which of them are the same network, the rest are `Objective.facts`.
 
-    The recipes of one network share the error. Errors of different networks are taken as independent: on test
-    rows of the accuracy surrogate residuals are uncorrelated (|r| <= .01) unless more than 95% of the genes
-    agree (r .11; benchmarks/efficiency.py).
+    The shared errors of the prediction are drawn once for all networks. The rest of the error is one for the
+    recipes of a network and independent between networks: on test rows of the accuracy surrogate residuals
+    are uncorrelated (|r| <= .01) unless more than 95% of the genes agree (r .11; benchmarks/efficiency.py).
     """
-    owner = np.zeros(len(owner), np.int64) if common_error else owner
-    return NoisyAxis(name, maximize, "linear", predicted.mean, (Normal(predicted.std, owner),), unit)
+    noise: tuple[Normal | Shared, ...] = (Normal(predicted.own, owner),)
+    if predicted.shared is not None:
+        noise += (Shared(predicted.shared),)
+    return NoisyAxis(name, maximize, "linear", predicted.mean, noise, unit)
 
 
 def networks(space: SearchSpace, genomes: Genomes) -> Ints:

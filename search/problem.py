@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from search.models import COMMON_ERROR, Models, choose
+from search.models import TRAINING, Models, choose
 from search.objective import Evaluator, Objective
 from supernet.space import SearchSpace
 
@@ -50,7 +50,7 @@ def build(
         models,
         accuracy=models.accuracy if "accuracy" in asked else None,
         latency=models.latency if "latency_ms" in asked else None,
-        training=models.training if asked & COMMON_ERROR else None,
+        training=models.training if asked & set(TRAINING) else None,
     )
     space = _one_recipe(_restrict(models, resolution, genes or {}), models, asked, free=bool(own))
     models = replace(models, space=space)
@@ -72,7 +72,7 @@ def _one_recipe(space: SearchSpace, models: Models, asked: set[str], free: bool)
     """
     if "finetune_epochs" not in space.index:
         return space
-    costs = bool(asked & COMMON_ERROR)
+    costs = bool(asked & set(TRAINING))
     measured = models.accuracy is not None and models.accuracy.measured is not None
     if measured or not (costs or free or "accuracy" in asked):
         recipes = space.allowed("finetune_epochs")

@@ -232,7 +232,8 @@ class Search:
             texts["verified_front.csv"] = result.verified.front.csv()
         for name, text in texts.items():
             artifact.write_text(self.out / name, text)
-        about = {objective.name: objective.facts for objective in self._evaluator.objectives}
+        front = result.archive.genomes[result.archive.front()]
+        about = {one.name: one.described(self.problem.space, front) for one in self._evaluator.objectives}
         artifact.write_json(self.out / "objectives.json", about)
         result.archive.save(self.out / "archive.npz")
         self._checkpoint.unlink(missing_ok=True)

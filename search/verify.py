@@ -167,7 +167,7 @@ def _parts(
         at = np.array([place[genome.tobytes()] for genome in timed.data.genomes])
         ms, iqr = np.full((2, len(networks)), np.nan)
         ms[at], iqr[at] = timed.data.ms, timed.data.spread_ms
-        predicted = Prediction(expected.mean[at], expected.std[at])
+        predicted = expected.take(at)
         parts.append(_Part(rows, ms[owner], iqr[owner], predicted, ms[at], predictor, timed))
     if not parts:
         raise ValueError("; ".join(f"{name}: {why}" for name, why in failed.items()))
@@ -192,8 +192,7 @@ def _summary(parts: Sequence[_Part], failed: Mapping[str, str]) -> dict[str, Any
     ms = np.concatenate([part.measured_ms for part in parts])
     undrifted = np.concatenate([part.measured_ms / part.drift for part in parts])
     mean = np.concatenate([part.predicted.mean for part in parts])
-    std = np.concatenate([part.predicted.std for part in parts])
-    low, high = Prediction(mean, std).interval(CONFIDENCE)
+    low, high = np.concatenate([part.predicted.interval(CONFIDENCE) for part in parts], axis=1)
     now, then = next((p.engines for p in parts if p.engines[0] != p.engines[1]), parts[0].engines)
     return {
         "networks": len(ms),

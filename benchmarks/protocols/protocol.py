@@ -173,7 +173,7 @@ def compare(
         predicted = answer if isinstance(answer, Prediction) else exact(np.asarray(answer))
         for part in parts or (row.rows,):
             kept = middle(test.ms) if parts and part == "middle 80%" else np.ones(len(test), bool)
-            errors = scores(Prediction(predicted.mean[kept], predicted.std[kept]), test.ms[kept])
+            errors = scores(predicted.take(kept), test.ms[kept])
             if predicted is not answer:
                 errors["coverage_90"] = float("nan")
             result = replace(row, method=method, rows=part, scores=errors)

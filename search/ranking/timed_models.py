@@ -2,8 +2,9 @@
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from pydantic import Field, PositiveInt
@@ -95,9 +96,22 @@ class SearchRun:
         owner = objective.networks(space, space.parse(names))
         axes = []
         for name, about in json.loads(described.read_text()).items():
-            predicted = Prediction(columns[name], columns[f"{name}_std"])
+            std = columns[f"{name}_std"]
+            predicted = Prediction(columns[name], std, _shared(about, names, std))
             if name == "latency_ms" and "latency_ms_measured" in columns:
                 ms, iqr = columns["latency_ms_measured"], columns["latency_ms_iqr"]
                 predicted = where(np.isfinite(ms), Prediction(ms, iqr / IQR), predicted)
-            axes.append(objective.axis(name, predicted, owner, **about))
+            facts = {fact: about[fact] for fact in ("unit", "maximize")}
+            axes.append(objective.axis(name, predicted, owner, **facts))
         return Comparison(tuple(names), tuple(axes), self.views, self.devices)
+
+
+def _shared(about: Mapping[str, Any], names: Sequence[str], std: Floats) -> Floats | None:
+    """(n, k) loadings of the errors that networks share, as `objectives.json` tells them.
+
+    Until 0.2 it only said whether the error was one factor for all networks (`common_error`).
+    """
+    if about.get("common_error"):
+        return std[:, None]
+    stored = about.get("shared_errors")
+    return np.array([stored[name] for name in names]) if stored else None

@@ -245,7 +245,8 @@ class TrainingCost:
     def hours(self, space: SearchSpace, genomes: Genomes) -> Prediction:
         """(n,) GPU-hours to fine-tune these subnets by their recipe; 0 for zero epochs."""
         mean = self.hours_per_epoch(space, genomes) * space.column(genomes, "finetune_epochs")
-        return Prediction(mean, self.relative_std(space) * mean)
+        std = self.relative_std(space) * mean
+        return Prediction(mean, std, shared=std[:, None])  # one factor is off for all networks
 
     def relative_std(self, space: SearchSpace) -> float:
         """Relative standard deviation of the hours: of the fit on lineages left out, and of scaling to

@@ -30,9 +30,8 @@ def judge(space: SearchSpace, genomes: Genomes, top1: Floats) -> dict[str, float
         train, test = order[:TRAIN], order[TRAIN:]
         points = accuracy_fit.fit(space, genomes[train], top1[train]).predict(genomes[test]).scaled(1 / POINT)
         best = top1[test] > ABOVE
-        top = replace(points, mean=points.mean[best], std=points.std[best])
         row = scores(points, top1[test] / POINT)
-        row["kendall_above_76.5"] = scores(top, top1[test][best] / POINT)["kendall"]
+        row["kendall_above_76.5"] = scores(points.take(best), top1[test][best] / POINT)["kendall"]
         rows.append(row)
         print(f"seed {seed}:", {key: round(value, 4) for key, value in row.items()})
     return {key: float(np.mean([row[key] for row in rows])) for key in rows[0]}
