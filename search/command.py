@@ -13,9 +13,10 @@ from collections.abc import Callable
 from dataclasses import field, fields
 from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar, dataclass_transform
+from typing import Any, ClassVar, NoReturn, TypeVar, dataclass_transform
 
 import hydra
+import yaml
 from hydra._internal.core_plugins.file_config_source import FileConfigSource
 from hydra._internal.sources_registry import SourcesRegistry
 from hydra.core.hydra_config import HydraConfig
@@ -52,8 +53,14 @@ class CompleteNodes(FileConfigSource):
     """Hydra's reader of YAML files, for nodes that have every option of what they build.
 
     So all options can be set on the command line, and are in the config.yaml of a run, without being repeated
-    in YAML. It reads the user's folders (`--config-dir`) as well.
+    in YAML. It reads the user's folders (`--config-dir`) as well. `plain` are options of the command that are
+    no groups, also where another command has a group of that name (recipe).
     """
+
+    plain: ClassVar[frozenset[str]] = frozenset()
+
+    def is_group(self, config_path: str) -> bool:
+        return config_path not in self.plain and super().is_group(config_path)
 
     def load_config(self, config_path: str) -> ConfigResult:
         read = super().load_config(config_path)
@@ -79,7 +86,7 @@ def compose(name: str, words: list[str]) -> dict[str, Any]:
     >>> command.compose("search", ["searcher=linas"])["searcher"]["batch"]
     10
     """
-    _read_complete_nodes()
+    _read_complete_nodes(name)
     try:
         with hydra.initialize_config_dir(str(registry.FOLDER), version_base="1.3"):
             return _checked(hydra.compose(name, words), words)
@@ -123,7 +130,7 @@ def _run(name: str, task: Task) -> None:
             failed.append(f"job {HydraConfig.get().job.num}: {explain(error)}")  # the other jobs go on
             print(f"error: {failed[-1]}", file=sys.stderr)
 
-    _read_complete_nodes()
+    _read_complete_nodes(name)
     os.environ[FULL_ERROR] = "1"  # Hydra then raises its errors, which `explain` says in one line
     try:
         hydra.main(version_base="1.3", config_path=str(registry.FOLDER), config_name=name)(job)()
@@ -137,8 +144,11 @@ def _run(name: str, task: Task) -> None:
         sys.exit(f"error: {len(failed)} job(s) failed, see above")
 
 
-def _read_complete_nodes() -> None:
+def _read_complete_nodes(name: str) -> None:
     Plugins.instance()  # registers Hydra's own reader first
+    node = yaml.safe_load((registry.FOLDER / f"{name}.yaml").read_text())
+    groups = {key for entry in node["defaults"] if isinstance(entry, dict) for key in entry}
+    CompleteNodes.plain = frozenset(registry.defaults(registry.locate(node["_target_"]))) - groups
     SourcesRegistry.instance().types[CompleteNodes.scheme()] = CompleteNodes
 
 

@@ -3,9 +3,14 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from search.models import TRAINING, Models, choose
 from search.objective import Evaluator, Objective
 from supernet.space import SearchSpace
+
+RECIPE = "finetune_epochs"  # the gene that says how a network is trained before it is deployed
+PROBED = 8  # networks that are asked whether an objective depends on the recipe
 
 
 @dataclass(frozen=True)
@@ -15,6 +20,15 @@ class Problem:
     space: SearchSpace
     models: Models
     evaluator: Evaluator
+
+    @property
+    def recipe(self) -> int | None:
+        """Epochs of fine-tuning where they are the same for all networks; None where they are searched, and
+        in a space without recipes."""
+        if RECIPE not in self.space.index:
+            return None
+        epochs = self.space.allowed(RECIPE)
+        return epochs[0] if len(epochs) == 1 else None
 
 
 def build(
@@ -32,6 +46,8 @@ def build(
     `models.choose()` are taken; models that neither an objective nor a limit needs are left out. A limit is
     tested on the bound that holds with `confidence`. `resolution` restricts the space to the input sides from
     the first to the second number, `genes` to these values of genes or groups (`SearchSpace.keep_genes`).
+    Epochs of fine-tuning that `genes` leave free are searched where they cost something: where a training
+    cost, or an objective of your own that depends on them, is asked for. Elsewhere nothing is fine-tuned.
 
     >>> from latency.zoo import catalogue
     >>> from search import models
@@ -52,7 +68,15 @@ def build(
         latency=models.latency if "latency_ms" in asked else None,
         training=models.training if asked & set(TRAINING) else None,
     )
-    space = _one_recipe(_restrict(models, resolution, genes or {}), models, asked, free=bool(own))
+    genes = genes or {}
+    space = _restrict(models, resolution, genes)
+    costs = bool(asked & set(TRAINING)) or _recipe_matters(space, own.values())
+    measured = models.accuracy is not None and models.accuracy.measured is not None
+    if RECIPE in space.index and not {RECIPE, space.axis(RECIPE).group} & set(genes):
+        if not costs:
+            space = space.keep(RECIPE, space.allowed(RECIPE)[:1])
+        elif measured:
+            space = space.keep(RECIPE, space.allowed(RECIPE)[1:2])  # accuracy is that before fine-tuning
     models = replace(models, space=space)
 
     def build_one(name: str) -> Objective:
@@ -64,21 +88,35 @@ def build(
     return Problem(models.space, models, Evaluator(tuple(build_one(name) for name in names), constraints))
 
 
-def _one_recipe(space: SearchSpace, models: Models, asked: set[str], free: bool) -> SearchSpace:
-    """The space with one recipe of fine-tuning where recipes would only list every network several times.
+def recipe_genes(space: SearchSpace, epochs: int) -> dict[str, list[int]]:
+    """The `genes` of a problem whose networks all get so many epochs of fine-tuning.
 
-    That is no fine-tuning where nothing depends on it; what is `free` may depend on anything. A measured
-    accuracy is that before fine-tuning: what training costs is then asked of the shortest recipe.
+    >>> recipe_genes(get_space("ofa_mbv3_w1.0"), 25)
+    {'finetune_epochs': [25]}
     """
-    if "finetune_epochs" not in space.index:
-        return space
-    costs = bool(asked & set(TRAINING))
-    measured = models.accuracy is not None and models.accuracy.measured is not None
-    if measured or not (costs or free or "accuracy" in asked):
-        recipes = space.allowed("finetune_epochs")
-        epochs = recipes[min(1, len(recipes) - 1)] if costs else recipes[0]
-        return space.restrict("finetune_epochs", epochs, epochs)
-    return space
+    if RECIPE not in space.index:
+        raise ValueError(f"recipe={epochs}: {space.name} has no training recipe, leave recipe= out")
+    if epochs not in space.allowed(RECIPE):
+        choices = ", ".join(map(str, space.allowed(RECIPE)))
+        raise ValueError(f"recipe={epochs} must be one of {choices} epochs")
+    return {RECIPE: [epochs]}
+
+
+def _recipe_matters(space: SearchSpace, objectives: Iterable[Objective]) -> bool:
+    """Whether one of these objectives says something else of the same network after other epochs.
+
+    What is measured is not asked: a measurement is of the network as it is.
+    """
+    if RECIPE not in space.index:
+        return False
+    networks = space.network(space.sample(PROBED, np.random.default_rng(0)))
+    tuned = networks.copy()
+    tuned[:, space.index[RECIPE]] = len(space.axis(RECIPE).values)
+    return any(
+        not np.array_equal(objective.of(networks).mean, objective.of(tuned).mean)
+        for objective in objectives
+        if objective.measured is None
+    )
 
 
 def _restrict(

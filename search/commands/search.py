@@ -45,6 +45,8 @@ class Options:
     resolution: command.Sides = None  # one input side, or [lowest,highest]; all that is known
     # values that genes may have: genes.kernel=[3] genes.depth=[2,3] genes.ks3=[5]; all that the space has
     genes: dict[str, int | list[int]] = field(default_factory=dict)
+    # epochs of fine-tuning of all networks; null: searched where a training cost is asked for, else none
+    recipe: int | None = None
     budget: int | None = None  # evaluations; 50000, or 200 where accuracy is measured
     seed: int = 0
     out: Path | None = None  # run folder; runs/<target>-<time>. An unfinished one is resumed
@@ -117,8 +119,10 @@ def main(options: Options, config: dict[str, Any]) -> None:
             limits=options.all_limits(),
             confidence=options.confidence,
             resolution=command.resolution_range(options.resolution),
-            genes={name: [v] if isinstance(v, int) else v for name, v in options.genes.items()},
+            genes=_genes(options, chosen.space),
         )
+        if asked.recipe is not None and asked.models.accuracy is not None:
+            print(_recipe_line(asked.recipe, options.recipe is None))
         if asked.evaluator.measures:
             print(f"accuracy is measured: {options.evaluations} evaluations, kept and never repeated")
         search(options, config, asked, out, store)
@@ -152,6 +156,19 @@ def search(
     verified = result.verified.front if result.verified is not None else None
     (verified if verified else result.front).show()
     print(result.describe(out))
+
+
+def _genes(options: Options, space: SearchSpace) -> dict[str, list[int]]:
+    """The values of genes that are asked for, the recipe's among them."""
+    genes = {name: [v] if isinstance(v, int) else v for name, v in options.genes.items()}
+    return genes if options.recipe is None else genes | problem.recipe_genes(space, options.recipe)
+
+
+def _recipe_line(epochs: int, by_default: bool) -> str:
+    """How the networks are fine-tuned, and how to change that."""
+    how = f"{epochs} epochs of fine-tuning" if epochs else "no fine-tuning (0 epochs)"
+    why = "; a training cost among objectives= or limits= has it searched, recipe=25 fixes another"
+    return f"recipe of all networks: {how}{why if by_default else ''}"
 
 
 def _by_precision(

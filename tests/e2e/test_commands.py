@@ -103,6 +103,21 @@ def test_multirun_gives_each_run_its_folder(tmp_path):
     assert spaces_found == ["ofa_mbv3_w1.2", "ofa_mbv3_w1.0"]
 
 
+def test_recipe_is_an_option_here_and_a_group_of_training(tmp_path):
+    words = ["objectives=[accuracy,macs]", "budget=300", "wandb=disabled"]
+    code, out, err = search(*words, "out=none", cwd=tmp_path)
+    assert code == 0, err
+    assert "recipe of all networks: no fine-tuning (0 epochs); a training cost among" in out
+    code, out, err = search(*words, "recipe=25", "out=some", cwd=tmp_path)
+    assert code == 0, err
+    assert "recipe of all networks: 25 epochs of fine-tuning\n" in out
+    for folder, epochs in (("none", "ft0"), ("some", "ft25")):
+        front = json.loads((tmp_path / folder / "front.json").read_text())
+        assert {row["architecture"].split()[-1] for row in front} == {epochs}
+    code, _, err = call("train", "recipe=sandwhich", cwd=tmp_path)
+    assert (code, "Did you mean 'sandwich'?" in err) == (1, True)
+
+
 def test_one_failing_job_does_not_stop_a_sweep(tmp_path):
     words = ["-m", "latency_limit_ms=1,30", "budget=300", "out=sweep", "wandb=disabled"]
     code, _, err = search(*words, cwd=tmp_path)

@@ -8,7 +8,7 @@ import pytest
 from latency.zoo import catalogue
 from search import models, objective, problem
 from search.objective import Evaluator, InfeasibleError, Objective
-from supernet.prediction import Prediction
+from supernet.prediction import Prediction, exact
 from supernet.space import get_space
 from supernet.surrogates import accuracy
 
@@ -120,11 +120,48 @@ def test_targets_that_were_changed_are_refused():
         problem.build(["latency_ms"], models.choose(target=replace(catalogue.target("v100_b64"), batch=1)))
 
 
-def test_recipes_are_searched_only_where_they_matter(rng):
-    bare = problem.build(["latency_ms", "params"])
-    assert set(bare.space.column(bare.space.sample(50, rng), "finetune_epochs")) == {0}
-    full = problem.build(["accuracy", "latency_ms"])
-    assert set(full.space.column(full.space.sample(50, rng), "finetune_epochs")) == {0, 25, 75}
+def epochs_of(asked, rng):
+    return set(asked.space.column(asked.space.sample(50, rng), "finetune_epochs").tolist())
+
+
+def test_recipes_are_searched_only_where_they_cost_something(rng):
+    for objectives in (["latency_ms", "params"], ["accuracy", "latency_ms"]):
+        bare = problem.build(objectives)
+        assert epochs_of(bare, rng) == {bare.recipe} == {0}
+    searched = [
+        problem.build(["accuracy", "training_usd"]),
+        problem.build(["accuracy", "latency_ms"], limits={"training_hours": 5.0}),
+    ]
+    for full in searched:
+        assert full.recipe is None
+        assert epochs_of(full, rng) == {0, 25, 75}
+
+
+def test_a_recipe_can_be_fixed(rng):
+    for objectives in (["accuracy", "macs"], ["accuracy", "training_hours"]):
+        fixed = problem.build(objectives, genes=problem.recipe_genes(get_space("ofa_mbv3_w1.2"), 25))
+        assert epochs_of(fixed, rng) == {fixed.recipe} == {25}
+    longest = problem.build(["accuracy"], genes={"finetune_epochs": [75]}).evaluator
+    plain = problem.build(["accuracy"]).evaluator
+    networks = fixed.space.network(fixed.space.sample(20, rng))
+    tuned = networks.copy()
+    tuned[:, fixed.space.index["finetune_epochs"]] = 3
+    assert (longest(tuned)[0] < plain(networks)[0]).all()
+    with pytest.raises(ValueError, match="recipe=30 must be one of 0, 25, 75 epochs"):
+        problem.recipe_genes(get_space("ofa_mbv3_w1.2"), 30)
+    with pytest.raises(ValueError, match="recipe=0: fbnet has no training recipe, leave recipe= out"):
+        problem.recipe_genes(get_space("fbnet"), 0)
+    assert problem.build(["macs", "params"], models.choose(space=get_space("fbnet"))).recipe is None
+
+
+def test_an_objective_of_ones_own_has_recipes_searched_where_it_depends_on_them(rng):
+    space = get_space("ofa_mbv3_w1.2")
+
+    def column(name):
+        return Objective(name, "", lambda genomes: exact(space.column(genomes, name).astype(float)))
+
+    assert epochs_of(problem.build(["accuracy", column("r")]), rng) == {0}
+    assert epochs_of(problem.build(["accuracy", column("finetune_epochs")]), rng) == {0, 25, 75}
 
 
 def test_fingerprint_tells_models_apart():
