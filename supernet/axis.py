@@ -30,7 +30,8 @@ class Axis:
 
     `name` is the column name of `data/README.md` (ks0, e3, d1, r); `letter` and `stage` place it in the
     one-line name. `deploy` marks genes that do not change the network but what is done with it (fine-tuning
-    epochs).
+    epochs). `beyond` are values of published networks that no search goes to and no table or one-hot reaches:
+    genomes may name them, by the levels after those of `values`.
     """
 
     name: str
@@ -38,6 +39,12 @@ class Axis:
     letter: str
     stage: int = 0
     deploy: bool = False
+    beyond: tuple[int, ...] = ()
+
+    @property
+    def known(self) -> tuple[int, ...]:
+        """The values of all levels: those that a search uses, then those beyond."""
+        return self.values + self.beyond
 
     @property
     def group(self) -> str:
@@ -104,10 +111,10 @@ class OneLineNames:
                     raise self.error(name, f"{chunk!r} in {word!r} has more than {len(genes)} values")
                 for token, j in zip(tokens, genes, strict=False):
                     axis = self.axes[j]
-                    if not token.isdecimal() or int(token) not in axis.values:
-                        allowed = ", ".join(map(str, axis.values))
+                    if not token.isdecimal() or int(token) not in axis.known:
+                        allowed = ", ".join(map(str, axis.known))
                         raise self.error(name, f"{token!r} in {word!r}: {axis.name} is one of {allowed}")
-                    row[j] = axis.values.index(int(token)) + 1
+                    row[j] = axis.known.index(int(token)) + 1
         return row
 
     def error(self, name: str, reason: str) -> ValueError:

@@ -36,7 +36,7 @@ def compute(space: SearchSpace, genomes: Genomes, metric: str) -> Floats:
     """
     slots = table(space, metric)
     unit = BYTES_FP32 if metric == "peak_bytes" else 1
-    if slots is not None:
+    if slots is not None and not space.reaches_beyond(genomes).any():
         return slots.evaluate(space, genomes) * unit
     values = _COSTS[metric](space.layers(genomes))
     reduced = values.max(axis=1) if metric == "peak_bytes" else values.sum(axis=1)

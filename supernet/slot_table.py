@@ -70,6 +70,7 @@ def resolution_level(space: SearchSpace, genomes: Genomes) -> NDArray[np.int64]:
     """(n,) resolution level from 0; all 0 in a space without resolution gene."""
     if "r" not in space.index:
         return np.zeros(len(genomes), np.int64)
+    space.check_inside(genomes)
     return genomes[:, space.index["r"]].astype(np.int64) - 1
 
 

@@ -52,7 +52,7 @@ class SearchSpace:
         controllers, gated = {gate.controller for gate in self.gates}, {gate.axis for gate in self.gates}
         if len(gated) != len(self.gates) or controllers & gated:
             raise ValueError(f"{self.name}: a gene has at most one gate, and a gate's controller has none")
-        if any(len(axis.values) > 126 for axis in self.axes):
+        if any(len(axis.known) > 126 for axis in self.axes):
             raise ValueError(f"{self.name}: at most 126 levels per gene fit in int8")
 
     @property
@@ -61,8 +61,13 @@ class SearchSpace:
 
     @cached_property
     def levels(self) -> Ints:
-        """(d,) number of levels per gene."""
+        """(d,) number of levels per gene that a search may use."""
         return np.array([len(axis.values) for axis in self.axes])
+
+    @cached_property
+    def _last(self) -> Ints:
+        """(d,) highest level per gene that a genome may have: see `Axis.beyond`."""
+        return np.array([len(axis.known) for axis in self.axes])
 
     @property
     def layout(self) -> Hashable:
@@ -94,9 +99,9 @@ class SearchSpace:
     @cached_property
     def _value_table(self) -> Ints:
         """(d, 1 + max levels) the value behind each level; 0 behind level 0."""
-        table = np.zeros((self.d, 1 + int(self.levels.max())), np.int64)
+        table = np.zeros((self.d, 1 + int(self._last.max())), np.int64)
         for j, axis in enumerate(self.axes):
-            table[j, 1 : 1 + len(axis.values)] = axis.values
+            table[j, 1 : 1 + len(axis.known)] = axis.known
         return table
 
     @cached_property
@@ -200,7 +205,7 @@ class SearchSpace:
     def is_canonical(self, genomes: Genomes) -> bool:
         if genomes.dtype != np.int8 or genomes.ndim != 2 or genomes.shape[1] != self.d:
             return False
-        in_range = (genomes >= 0) & (genomes <= self.levels)
+        in_range = (genomes >= 0) & (genomes <= self._last)
         return bool((in_range & ((genomes > 0) == self._live(genomes))).all())
 
     def check(self, genomes: Genomes) -> None:
@@ -284,6 +289,7 @@ class SearchSpace:
 
     def one_hot(self, genomes: Genomes, dtype: type[np.floating[Any]] = np.float64) -> NDArray[Any]:
         """(n, v) indicator of each value of each axis; rows of zeros for genes that are off."""
+        self.check_inside(genomes)
         n = len(genomes)
         # One spare column in front takes the level 0 of every gene, so that no mask is needed.
         flat = np.zeros((n, 1 + self.one_hot_width), dtype)
@@ -308,6 +314,20 @@ class SearchSpace:
         weights, _ = self.slot_radix
         # float32 matmul: exact for these small integers, and BLAS is 10x faster than numpy's integer matmul
         return np.asarray(genomes.astype(np.float32) @ weights.T.astype(np.float32), np.int32)
+
+    def reaches_beyond(self, genomes: Genomes) -> NDArray[np.bool_]:
+        """(n,) which genomes have a value that no search uses (`Axis.beyond`)."""
+        wide = np.flatnonzero(self._last > self.levels)
+        return np.asarray((genomes[:, wide] > self.levels[wide]).any(axis=1))
+
+    def check_inside(self, genomes: Genomes) -> None:
+        """ValueError where a genome has a value that no table and no one-hot of the space reaches."""
+        if (outside := self.reaches_beyond(genomes)).any():
+            name = self.format(genomes[outside][:1])[0]
+            raise ValueError(
+                f"{name!r} lies beyond what is searched and fitted in {self.name}: its accuracy and its size "
+                "can be told, its latency only by measuring"
+            )
 
     def check_resolutions(self, genomes: Genomes, known: tuple[int, int], whose: str) -> None:
         """ValueError unless all input sides lie in `known`; nothing to check without resolution gene."""
@@ -370,7 +390,7 @@ class SearchSpace:
                 if column.dtype.kind not in "iuf":
                     text = column[:3].tolist()
                     raise ValueError(f"{self.name}: the column {axis.name} holds text: {text} ...")
-                equal = column[:, None] == np.array(axis.values)
+                equal = column[:, None] == np.array(axis.known)
                 genomes[:, j] = equal.argmax(axis=1) + 1
                 unknown[:, j] = ~equal.any(axis=1)
         genomes = self.canonical(genomes)
@@ -379,7 +399,7 @@ class SearchSpace:
             axis = self.axes[j]
             raise ValueError(
                 f"{self.name}: {axis.name}={np.asarray(columns[axis.name])[row]} in row {row}; allowed "
-                f"are {', '.join(map(str, axis.values))}"
+                f"are {', '.join(map(str, axis.known))}"
             )
         return genomes
 

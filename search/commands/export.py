@@ -11,6 +11,7 @@ from latency.zoo.deployed import latency
 from search import command
 from supernet import registry
 from supernet.deploy import export
+from supernet.spaces.net_config import one_line_name
 from supernet.weights import subnet as subnets
 
 
@@ -20,7 +21,7 @@ class Options:
 
     # run folder of make train, subnet folder of make finetune, checkpoint of the OFA authors, or random
     weights: str
-    architecture: str | None = None  # one-line name; a subnet folder names its own
+    architecture: str | None = None  # one-line name, or path of a net.config; a subnet folder names its own
     # also openvino, executorch
     formats: list[str] = field(default_factory=lambda: ["onnx", "torch_export", "state_dict"])
     out: Path  # folder
@@ -34,9 +35,10 @@ def main(options: Options, config: dict[str, Any]) -> None:
     import torch
 
     torch.set_num_threads(1)
+    architecture = None if options.architecture is None else one_line_name(options.architecture)
     with Console().status("loading"):
         data = registry.build(options.data)
-        subnet = subnets.find(options.weights, options.architecture, data)
+        subnet = subnets.find(options.weights, architecture, data)
     if options.target is not None:
         target = registry.build(options.target)
         with Console().status("timing") as status, Store(options.store) as store:

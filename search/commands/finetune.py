@@ -9,6 +9,7 @@ from rich.console import Console
 from search import command
 from supernet.files import artifact
 from supernet.files.run_folder import RunFolder
+from supernet.spaces.net_config import one_line_name
 from supernet.surrogates.training_cost import TrainingCost
 from supernet.training.finetune import FineTuning, energy_kwh, fine_tune
 from supernet.training.step import processes
@@ -22,7 +23,7 @@ class Options(FineTuning):
     """What `make finetune` takes: the recipe and what it is for."""
 
     supernet: Path  # run folder of make train
-    architecture: str  # one-line name; its ft says how many epochs
+    architecture: str  # one-line name, or path of a net.config; its ft says how many epochs
     epochs: NonNegativeInt | None = None  # type: ignore[assignment]  # None: as the name says
     threads: int = 1
     watts: float = 65  # power of the device that the energy is estimated with: nothing measures it
@@ -39,7 +40,7 @@ def main(options: Options, config: dict[str, Any]) -> None:
     folder = options.supernet
     trained, images = network.load(folder), Images.from_run_folder(folder)
     space = trained.space
-    genome = space.parse([options.architecture])
+    genome = space.parse([one_line_name(options.architecture)])
     named = int(space.column(genome, "finetune_epochs")[0])
     recipe = command.take(FineTuning, options, epochs=named if options.epochs is None else options.epochs)
     space.check_resolutions(genome, trained.resolution, f"the supernet in {folder}")

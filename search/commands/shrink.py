@@ -16,6 +16,7 @@ from supernet import registry
 from supernet.deploy import model, shrink
 from supernet.files import artifact
 from supernet.files.tables import Table
+from supernet.spaces.net_config import one_line_name
 from supernet.training.step import processes
 from supernet.weights import network
 from supernet.weights import subnet as subnets
@@ -31,7 +32,7 @@ class Options:
     shrink: dict[str, Any]  # the recipe
     target: dict[str, Any] | None = None  # here: every step and plain subnet is timed now
     supernet: Path  # run folder of make train
-    architecture: str  # one-line name
+    architecture: str  # one-line name, or path of a net.config
     plain: int = 6  # plain subnets of the supernet's front that the result is compared with; 0: none
     candidates: int = 24  # subnets that front is chosen from, by accuracy on the validation images
     int8_engine: str | None = None  # openvino, onnxruntime; None: the target's, else this
@@ -55,7 +56,8 @@ def main(options: Options, config: dict[str, Any]) -> None:
     engine = _engine(options.int8_engine, target, recipe)
     asked = {key: config[key] for key in ("supernet", "architecture", "shrink", "seed", "watts")}
     asked["int8_engine"] = engine
-    subnets.parse(options.architecture)  # a typo is refused before anything is written
+    architecture = one_line_name(options.architecture)
+    subnets.parse(architecture)  # a typo is refused before anything is written
     with processes() as group, Console().status("loading") as status:
         bench = shrink.Bench(
             trained,
@@ -67,7 +69,7 @@ def main(options: Options, config: dict[str, Any]) -> None:
             watts=options.watts,
             watch=status.update,
         )
-        stages = shrink.run(recipe, options.architecture, bench, out, asked)
+        stages = shrink.run(recipe, architecture, bench, out, asked)
         names = plain_front(folder, options.candidates, options.plain, options.seed)
         others = [shrink.run_plain(name, bench, out / f"plain-{i}") for i, name in enumerate(names)]
         rows = {f"{i} {stage.name if i else 'start'}": stage for i, stage in enumerate(stages)}

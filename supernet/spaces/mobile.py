@@ -12,11 +12,12 @@ from supernet.layers import Activation, LayerBuilder, LayerKind, LayerTable, mak
 from supernet.space import SearchSpace
 
 RESOLUTIONS = tuple(range(128, 225, 4))
+BEYOND = tuple(range(228, 261, 4))  # sides of specialised networks that the OFA authors published
 FINETUNE_EPOCHS = (0, 25, 75)  # OFA's published settings: none, #25, #75
 
 
-def resolution_axis(values: tuple[int, ...] = RESOLUTIONS) -> Axis:
-    return Axis("r", values, "r")
+def resolution_axis(values: tuple[int, ...] = RESOLUTIONS, beyond: tuple[int, ...] = BEYOND) -> Axis:
+    return Axis("r", values, "r", beyond=beyond)
 
 
 def finetune_axis() -> Axis:
@@ -48,6 +49,7 @@ class Design:
     expands: tuple[int, ...] = (3, 4, 6)
     depths: tuple[int, ...] = (2, 3, 4)
     resolutions: tuple[int, ...] = RESOLUTIONS
+    beyond: tuple[int, ...] = BEYOND
 
     @property
     def places(self) -> list[tuple[int, int]]:
@@ -70,7 +72,7 @@ class Design:
         slots = tuple((start + i, start + len(places) + i) for i in range(len(places)))
         return SearchSpace(
             name=name,
-            axes=(resolution_axis(self.resolutions), *depth, *kernel, *expand, finetune_axis()),
+            axes=(resolution_axis(self.resolutions, self.beyond), *depth, *kernel, *expand, finetune_axis()),
             gates=tuple(
                 gate for place, genes in zip(places, slots, strict=True) for gate in self.gates(*place, genes)
             ),

@@ -7,11 +7,10 @@ from supernet.spaces.mobile import Design
 WIDTHS = (32, 16, 24, 40, 80, 96, 192, 320, 1280)
 
 
-def space(name: str, width: float) -> SearchSpace:
-    """As OFA-MobileNetV3, without squeeze-excite and with a sixth stage of one block (published width:
-    1.3)."""
+def design(width: float) -> Design:
+    """The layout at a width multiplier (published: 1.3)."""
     stem, first, *stages, features = (int(make_divisible(base * width)) for base in WIDTHS)
-    design = Design(
+    return Design(
         family="ofa_proxyless",
         stem=stem,
         first=first,
@@ -22,4 +21,8 @@ def space(name: str, width: float) -> SearchSpace:
         acts=(Activation.RELU6,) * len(stages),
         outer=Activation.RELU6,
     )
-    return design.space(name, width)
+
+
+def space(name: str, width: float) -> SearchSpace:
+    """As OFA-MobileNetV3, without squeeze-excite and with a sixth stage of one block."""
+    return design(width).space(name, width)

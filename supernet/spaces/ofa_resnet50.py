@@ -18,6 +18,7 @@ STEM_WIDTH = 64
 WIDTH_PERCENT = (65, 80, 100)
 EXPAND_PERCENT = (20, 25, 35)
 RESOLUTIONS = tuple(range(128, 225, 16))
+BEYOND = (240, 256)  # OFA's accuracy predictor knows them
 RELU = Activation.RELU
 CLASSES = 1000
 STAGES = len(BASE_DEPTHS)
@@ -28,6 +29,12 @@ def _channels(base: int) -> Ints:
     return np.concatenate([[0], make_divisible(base * np.array(WIDTH_PERCENT) / 100)])
 
 
+def width_choices() -> list[list[int]]:
+    """Of each width gene w0, w1, ... the channels that it stands for: stem, its middle, the stages."""
+    middle = make_divisible(_channels(STEM_WIDTH)[1:] // 2)
+    return [middle.tolist(), *(_channels(base)[1:].tolist() for base in (STEM_WIDTH, *STAGE_WIDTHS))]
+
+
 def space(name: str) -> SearchSpace:
     """Stem with or without its middle convolution (d0), 0-2 extra blocks per stage, ratio .2/.25/.35, width
     .65/.8/1."""
@@ -35,7 +42,7 @@ def space(name: str) -> SearchSpace:
     depth = [Axis("d0", (0, 2), "d", 0), *(Axis(f"d{s + 1}", (0, 1, 2), "d", s + 1) for s in range(STAGES))]
     width = [Axis(f"w{i}", WIDTH_PERCENT, "w", i) for i in range(STAGES + 2)]
     expand = [Axis(f"e{i}", EXPAND_PERCENT, "e", stage) for i, (stage, _) in enumerate(places)]
-    axes = (mobile.resolution_axis(RESOLUTIONS), *depth, *width, *expand, mobile.finetune_axis())
+    axes = (mobile.resolution_axis(RESOLUTIONS, BEYOND), *depth, *width, *expand, mobile.finetune_axis())
     first_depth, first_width = 1, 1 + len(depth)
     first_expand = first_width + len(width)
     gates = tuple(

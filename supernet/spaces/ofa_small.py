@@ -25,6 +25,7 @@ DESIGN = Design(
     expands=(2, 3, 4),
     depths=(1, 2, 3),
     resolutions=tuple(range(16, 65, 4)),
+    beyond=(),
 )
 
 

@@ -228,7 +228,7 @@ class TrainingCost:
         """(n,) GPU-hours of an epoch, whatever recipes the genomes name."""
         step = self._step(space)
         tables = [table for metric in METRICS if (table := footprint.table(space, metric)) is not None]
-        if len(tables) < len(METRICS):
+        if len(tables) < len(METRICS) or space.reaches_beyond(genomes).any():
             return self._hours(step.ms(Steps.from_genomes(space, genomes, self.batch)))
         *per_unit, floor = step.coefficients()
         weights = np.array(per_unit) / (1e6, 1e9, 1e6) / (1, 1, self.batch)
