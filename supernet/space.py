@@ -123,7 +123,11 @@ class SearchSpace:
 
     def at(self, places: Ints) -> Genomes:
         """(n, d) the genomes whose genes have the levels at these places (n, d) of `choices`."""
-        return self.canonical(self._choice_table[np.arange(self.d), places])
+        return self.canonical(self._levels_at(places))
+
+    def _levels_at(self, places: Ints) -> NDArray[np.int8]:
+        most = self._choice_table.shape[1]
+        return self._choice_table.ravel().take(places + most * np.arange(self.d))
 
     def axis(self, name: str) -> Axis:
         if name not in self.index:
@@ -219,7 +223,7 @@ class SearchSpace:
 
     def _draw(self, n: int, rng: Rng) -> Genomes:
         places = rng.integers(0, self.width, size=(n, self.d), dtype=np.int64)
-        return self._choice_table[np.arange(self.d), places]
+        return self._levels_at(places)
 
     def sample(self, n: int, rng: Rng) -> Genomes:
         """(n, d) random genomes; every gene is uniform, as OFA draws them (depths are, networks are not)."""
