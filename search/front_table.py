@@ -1,54 +1,57 @@
 """The front as a table: names, predictions with their spread, limits; to the terminal, CSV and JSON."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from search import pareto, shortlist
 from search.archive import Archive
 from search.objective import Evaluator
 from supernet import footprint
-from supernet.arrays import Ints
+from supernet.arrays import Floats, Ints
 from supernet.files.tables import Table, rounded
 
-SHOWN = 12  # rows in the terminal
+SHORTLIST = 10  # members of a front that stand for all of it
 DIGITS = 7  # more than any measurement has
 
 
 @dataclass(frozen=True, eq=False)
 class FrontTable(Table):
-    """A table of a front with a row per member, sorted by the first objective.
+    """A table of a front with a row per member, sorted by the first objective. The column `shortlist` marks
+    the few members that stand for all of it.
 
-    >>> columns = {"macs": [1, 2], "params": [4, 2]}
+    >>> columns = {"macs": [1, 2, 3], "params": [4, 2, 1], "shortlist": [True, False, True]}
     >>> front = FrontTable(columns, objectives=("macs", "params"), knee=0, limits={})
-    >>> front.spread_out()
-    [0, 1]
+    >>> front.shortlist()
+    [2, 0]
     """
 
     columns: dict[str, list[Any]]
     objectives: tuple[str, ...]
     knee: int  # row nearest to the ideal point
     limits: dict[str, dict[str, Any]]  # per limit: value, confidence, how many hold
+    best: int = 0  # the most accurate row; that of the best first objective where accuracy is none
+
+    @property
+    def chosen(self) -> int:
+        """The row to deploy unless somebody decides otherwise: the most accurate within the limits, or the
+        knee where there are none."""
+        return self.best if self.limits else self.knee
+
+    def shortlist(self) -> list[int]:
+        """The rows of the shortlist in ascending order of the second objective."""
+        axis = self.columns[self.objectives[min(1, len(self.objectives) - 1)]]
+        return sorted(np.flatnonzero(self.columns["shortlist"]).tolist(), key=lambda row: float(axis[row]))
 
     def show(self) -> None:
-        """Print up to a dozen rows, spread along the front; the knee is marked with *."""
-        rows = self.spread_out()
+        """Print the shortlist; the knee is marked with *, the most accurate member with +."""
+        rows = self.shortlist()
         shown = [name for name in (*self.objectives, "p_efficient", "architecture") if name in self.columns]
         cells = {name: [self.columns[name][row] for row in rows] for name in shown}
-        Table({"": ["*" if row == self.knee else "" for row in rows], **cells}).show()
-
-    def spread_out(self, count: int = SHOWN) -> list[int]:
-        """Rows to show a person: the extremes, the knee, evenly spaced ones along the second objective."""
-        costs = np.array([self.columns[name] for name in self.objectives]).T
-        if len(self) <= count:
-            return list(range(len(self)))
-        picks = {self.knee, int(np.argmax(costs[:, 0])), *np.argmin(costs, axis=0).tolist()}
-        axis = costs[:, min(1, costs.shape[1] - 1)]
-        for value in np.linspace(axis.min(), axis.max(), count):
-            if len(picks) == count:
-                break
-            picks.add(int(np.argmin(np.abs(axis - value))))
-        return sorted(picks, key=lambda row: float(axis[row]))
+        marks = ["*" * (row == self.knee) + "+" * (row == self.best) for row in rows]
+        Table({"": marks, **cells}).show()
 
     def limit_lines(self) -> list[str]:
         """How many members hold each limit."""
@@ -59,8 +62,9 @@ class FrontTable(Table):
         ]
 
 
-def table(archive: Archive, evaluator: Evaluator) -> FrontTable:
-    """The front of an archive with means, standard deviations, limits and footprint of its members."""
+def table(archive: Archive, evaluator: Evaluator, size: int = SHORTLIST) -> FrontTable:
+    """The front of an archive with means, standard deviations, limits and footprint of its members, `size` of
+    them on the shortlist."""
     rows: Ints = archive.front()
     genomes = archive.genomes[rows]
     space = archive.space
@@ -85,5 +89,23 @@ def table(archive: Archive, evaluator: Evaluator) -> FrontTable:
     for metric in ("macs", "params"):
         if metric not in columns:
             columns[metric] = [int(v) for v in footprint.compute(space, genomes, metric)]
-    row_of_knee = int(np.flatnonzero(rows == archive.knee())[0]) if len(rows) else 0
-    return FrontTable(columns, archive.objectives, row_of_knee, limits)
+    costs = archive.costs[rows]
+    knee, best = landmarks(costs, archive.objectives)
+    columns["shortlist"] = marks(costs, archive.reference, size, (knee, best) if limits else (knee,))
+    return FrontTable(columns, archive.objectives, knee, limits, best)
+
+
+def landmarks(costs: Floats, objectives: Sequence[str]) -> tuple[int, int]:
+    """The rows of the knee and of the most accurate member of a front, of which the costs (f, m) are given."""
+    if not len(costs):
+        return 0, 0
+    column = objectives.index("accuracy") if "accuracy" in objectives else 0
+    return pareto.knee(costs), int(np.lexsort((costs.sum(axis=1), costs[:, column]))[0])
+
+
+def marks(costs: Floats, reference: Floats, size: int, must: Sequence[int]) -> list[bool]:
+    """(f,) whether a member of a front, of which the costs (f, m) are given, is on its shortlist."""
+    on_it = np.zeros(len(costs), bool)
+    if len(costs):
+        on_it[shortlist.choose(costs, reference, size, must)] = True
+    return on_it.tolist()

@@ -17,7 +17,7 @@ from latency.measuring import session, summary
 from latency.measuring.store import Store
 from latency.predictors.by_precision import ByPrecision
 from latency.predictors.interface import LatencyModel
-from search import pareto
+from search import front_table, pareto
 from search.archive import Archive
 from search.front_table import FrontTable
 from search.problem import Problem
@@ -96,11 +96,16 @@ def verifier(store: Store, count: int) -> Verifier:
             holds = sum(int((part.measured_ms <= limit).sum()) for part in parts)
             figures |= {"limit": limit, "holds": holds}
         kept = np.flatnonzero(on_front)
+        knee, best = front_table.landmarks(costs[kept], archive.objectives)
+        must = (knee, best) if table.limits else (knee,)
+        size = sum(table.columns["shortlist"])
         verified = FrontTable(
-            {name: [values[row] for row in kept] for name, values in columns.items()},
+            {name: [values[row] for row in kept] for name, values in columns.items()}
+            | {"shortlist": front_table.marks(costs[kept], archive.reference, size, must)},
             (*table.objectives, "latency_ms_measured"),
-            pareto.knee(costs[kept]) if len(kept) else 0,
+            knee,
             table.limits,
+            best,
         )
         return Verification(replace(table, columns=columns), verified, figures)
 
