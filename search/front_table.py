@@ -96,15 +96,15 @@ def table(archive: Archive, evaluator: Evaluator, size: int = SHORTLIST) -> Fron
 
 
 def landmarks(costs: Floats, objectives: Sequence[str]) -> tuple[int, int]:
-    """The rows of the knee and of the most accurate member of a front, of which the costs (f, m) are given."""
+    """The rows of the knee and of the most accurate member of a front with the costs (f, m)."""
     if not len(costs):
         return 0, 0
     column = objectives.index("accuracy") if "accuracy" in objectives else 0
-    return pareto.knee(costs), int(np.lexsort((costs.sum(axis=1), costs[:, column]))[0])
+    return pareto.knee(costs), int(np.lexsort((*costs.T[::-1], costs[:, column]))[0])
 
 
 def marks(costs: Floats, reference: Floats, size: int, must: Sequence[int]) -> list[bool]:
-    """(f,) whether a member of a front, of which the costs (f, m) are given, is on its shortlist."""
+    """(f,) which members of a front with the costs (f, m) are on its shortlist."""
     on_it = np.zeros(len(costs), bool)
     if len(costs):
         on_it[shortlist.choose(costs, reference, size, must)] = True

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from search import shortlist
 from search.archive import Archive
 from search.front_table import FrontTable
 from search.problem import Problem
@@ -26,9 +27,32 @@ class Result:
         """A line on the front and one per limit, for the terminal."""
         seconds = self.summary["loop_seconds"]
         lines = [f"{len(self.front)} architectures on the front, {seconds:.1f} s: {out / 'report.html'}"]
+        lines.append(self.shortlist_line())
         lines += self.front.limit_lines()
         if self.verified is not None:
             lines += self.verified.lines()
         if "verification_failed" in self.summary:
             lines.append(f"the front could not be measured: {self.summary['verification_failed']}")
         return "\n".join(lines)
+
+    def shortlist_line(self) -> str:
+        """How much of the front the shortlist stands for."""
+        costs, rows = self.archive.costs[self.archive.front()], self.front.shortlist()
+        kept = shortlist.share(costs, self.archive.reference, rows)
+        return f"shortlist: {len(rows)} of them keep {kept:.1%} of its hypervolume; front.csv marks them"
+
+    def export_command(self, weights: str, out: Path) -> str | None:
+        """The command that exports the chosen member of the front, of the verified one where there is one:
+        the most accurate one within the limits, or the knee without limits.
+
+        None for a space without networks to export. `weights` is what `make export` takes.
+        """
+        front = self.verified.front if self.verified and len(self.verified.front) else self.front
+        space = self.problem.space
+        if space.owner.family is None:
+            return None
+        genome = space.parse([front.columns["architecture"][front.chosen]])
+        name = space.owner.format(space.embed(genome, space.owner.name))[0]
+        words = {"weights": weights, "architecture": name, "out": str(out / "export")}
+        quoted = (f"{key}='{word}'" if " " in word else f"{key}={word}" for key, word in words.items())
+        return f'make export ARGS="{" ".join(quoted)}"'

@@ -43,7 +43,7 @@ def folder(out: Path) -> RunFolder:
     return RunFolder(
         out,
         finished="archive.npz",
-        reporting=frozenset({"out", "store", "verify", "wandb"}),
+        reporting=frozenset({"out", "shortlist", "store", "verify", "wandb"}),
         beforehand=frozenset(PREDICTORS),
     )
 
@@ -69,6 +69,7 @@ class Search:
     config: Mapping[str, Any] = field(default_factory=dict)
     sinks: Sequence[Sink] = ()
     verify: Verifier | None = None
+    shortlist: int = front_table.SHORTLIST  # members that stand for all of the front
     checkpoint_seconds: float = 1.0  # at least, between two checkpoints
 
     def __post_init__(self) -> None:
@@ -197,7 +198,7 @@ class Search:
     def _result(self) -> Result:
         archive, knee = self._archive, self._archive.knee()
         seconds = time.perf_counter() - self._started
-        table = front_table.table(archive, self._evaluator)
+        table = front_table.table(archive, self._evaluator, self.shortlist)
         worst = zip(self._evaluator.objectives, archive.reference, strict=True)
         summary = {
             "evaluations": len(archive),

@@ -76,7 +76,7 @@ def _best_addition(costs: Floats, reference: Floats, alone: Floats, others: list
     return best
 
 
-def share(costs: Floats, reference: Floats, rows: Ints) -> float:
+def share(costs: Floats, reference: Floats, rows: Sequence[int]) -> float:
     """The share of the hypervolume of a front that some of its rows keep; 1 where it has none."""
     whole = pareto.hypervolume(costs, reference)
-    return pareto.hypervolume(costs[rows], reference) / whole if whole > 0 else 1.0
+    return pareto.hypervolume(costs[list(rows)], reference) / whole if whole > 0 else 1.0

@@ -16,6 +16,7 @@ from latency.target import Target
 from latency.zoo import adaptation, catalogue
 from latency.zoo.adaptation import Adaptation
 from search import command, models, problem, run, verify
+from search.front_table import SHORTLIST
 from search.models import QUANTITIES
 from supernet import registry
 from supernet.files import sinks
@@ -57,6 +58,7 @@ class Options:
     samples: AtLeastTwo = 10  # target=here: subnets to time, unless the store holds as many
     verify: NonNegativeInt = 24  # networks of the front to measure, when it is for this machine
     store: Path = Path("runs/measurements.sqlite")  # where measurements are kept
+    shortlist: AtLeastTwo = SHORTLIST  # members that stand for the front: printed, and marked in front.csv
     wandb: Literal["offline", "online", "disabled"] = "offline"
 
     def __post_init__(self) -> None:
@@ -148,6 +150,7 @@ def search(
         config=config,
         sinks=reports,
         verify=verifier,
+        shortlist=options.shortlist,
     )
     try:
         result = whole.run()
@@ -156,6 +159,12 @@ def search(
     verified = result.verified.front if result.verified is not None else None
     (verified if verified else result.front).show()
     print(result.describe(out))
+    weights = (options.evaluator or {}).get("folder", "random")
+    if (export := result.export_command(weights, out)) is not None:
+        front = verified or result.front
+        chosen = "the most accurate within the limits" if front.limits else "the knee"
+        untrained = " (untrained; trained ones: docs/guide.md, Files)" if weights == "random" else ""
+        print(f"to export {chosen}{untrained}:\n{export}")
 
 
 def _genes(options: Options, space: SearchSpace) -> dict[str, list[int]]:

@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import yaml
 
 from latency.data import LatencyData, write_csv
 from latency.zoo import catalogue
+from search import command
 from supernet.space import get_space
 from tests.e2e.commands import ROOT, call, run, start
 
@@ -32,6 +34,9 @@ def test_search_prints_a_front_and_writes_a_report(tmp_path):
     assert len(names) >= 10
     assert get_space("ofa_mbv3_w1.2").is_canonical(get_space("ofa_mbv3_w1.2").parse(names))
     assert re.search(r"latency_ms <= 25 ms: holds for (\d+) of \1 at 90% confidence", out)
+    last = out.strip().splitlines()[-1]
+    assert re.fullmatch(r"make export ARGS=\"weights=random architecture='[^']+' out=run/export\"", last)
+    assert command.compose("export", shlex.split(last.partition('"')[2].rstrip('"')))["out"] == "run/export"
     files = {path.name for path in (tmp_path / "run").iterdir()}
     assert {
         "front.csv",
@@ -47,6 +52,7 @@ def test_search_prints_a_front_and_writes_a_report(tmp_path):
     with (tmp_path / "run" / "front.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert all(row["latency_ms_limit_holds"] == "True" for row in rows)
+    assert {row["architecture"] for row in rows if row["shortlist"] == "True"} == set(names)
 
 
 def test_finished_folder_is_left_alone_and_other_seed_is_refused(tmp_path):
