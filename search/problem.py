@@ -91,6 +91,7 @@ def build(
 def recipe_genes(space: SearchSpace, epochs: int) -> dict[str, list[int]]:
     """The `genes` of a problem whose networks all get so many epochs of fine-tuning.
 
+    >>> from supernet.space import get_space
     >>> recipe_genes(get_space("ofa_mbv3_w1.0"), 25)
     {'finetune_epochs': [25]}
     """
