@@ -50,8 +50,11 @@ class FrontTable(Table):
         rows = self.shortlist()
         shown = [name for name in (*self.objectives, "p_efficient", "architecture") if name in self.columns]
         cells = {name: [self.columns[name][row] for row in rows] for name in shown}
-        marks = ["*" * (row == self.knee) + "+" * (row == self.best) for row in rows]
-        Table({"": marks, **cells}).show()
+        Table({"": [self.mark(row) for row in rows], **cells}).show()
+
+    def mark(self, row: int) -> str:
+        """* for the knee, + for the most accurate member."""
+        return "*" * (row == self.knee) + "+" * (row == self.best)
 
     def limit_lines(self) -> list[str]:
         """How many members hold each limit."""

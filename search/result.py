@@ -45,7 +45,7 @@ class Result:
         """The command that exports the chosen member of the front, of the verified one where there is one:
         the most accurate one within the limits, or the knee without limits.
 
-        None for a space without networks to export. `weights` is what `make export` takes.
+        None for a space without networks to export. `weights` and `out` are what `make export` takes.
         """
         front = self.verified.front if self.verified and len(self.verified.front) else self.front
         space = self.problem.space
@@ -53,6 +53,6 @@ class Result:
             return None
         genome = space.parse([front.columns["architecture"][front.chosen]])
         name = space.owner.format(space.embed(genome, space.owner.name))[0]
-        words = {"weights": weights, "architecture": name, "out": str(out / "export")}
+        words = {"weights": weights, "architecture": name, "out": str(out)}
         quoted = (f"{key}='{word}'" if " " in word else f"{key}={word}" for key, word in words.items())
         return f'make export ARGS="{" ".join(quoted)}"'

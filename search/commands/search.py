@@ -1,11 +1,13 @@
 """Search for the Pareto front of a device: `make search ARGS="target=titan_rtx_b64 latency_limit_ms=20"`."""
 
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import NonNegativeInt
+from pydantic import NonNegativeInt, ValidationError
 from rich.console import Console
 
 from latency.measuring.here import in_int8, is_here
@@ -16,10 +18,14 @@ from latency.target import Target
 from latency.zoo import adaptation, catalogue
 from latency.zoo.adaptation import Adaptation
 from search import command, models, problem, run, verify
+from search.api import Front
 from search.front_table import SHORTLIST
 from search.models import QUANTITIES
+from search.objective import Objective
+from search.result import Result
 from supernet import registry
 from supernet.files import sinks
+from supernet.files.sinks import Sink, Wandb
 from supernet.options import AtLeastTwo
 from supernet.space import SearchSpace, get_space
 from supernet.surrogates import accuracy, int8_change
@@ -85,38 +91,93 @@ class Options:
         return limits
 
 
+@dataclass(frozen=True)
+class _Given:
+    """What the options name: the target, the space, and predictors that need no measuring."""
+
+    target: Target | None
+    space: SearchSpace | None
+    predictor: LatencyPredictor | None
+    int8: LatencyPredictor | None
+
+    @classmethod
+    def of(cls, options: Options) -> "_Given":
+        return cls(
+            registry.build(options.target),
+            registry.build(options.space),
+            None if options.predictor == "auto" else catalogue.find(options.predictor),
+            catalogue.find(options.int8_predictor) if options.int8_predictor else None,
+        )
+
+    @property
+    def where(self) -> Target | None:
+        return self.target if self.predictor is None else self.predictor.target
+
+    @property
+    def name(self) -> str:
+        """What the run is called after: the target, else the space."""
+        if self.where is not None:
+            return self.where.name
+        return models.DEFAULT_TARGET if self.space is None else self.space.name
+
+
 @command.named("search")
 def main(options: Options, config: dict[str, Any]) -> None:
-    target = registry.build(options.target)
-    predictor = None if options.predictor == "auto" else catalogue.find(options.predictor)
-    space = registry.build(options.space)
-    eight = catalogue.find(options.int8_predictor) if options.int8_predictor else None
-    where = target if predictor is None else predictor.target
-    name = where.name if where else (options.space or {}).get("name", models.DEFAULT_TARGET)
-    out = command.run_folder(options.out, name)
-    with Store(options.store) if _measures(options, where, predictor) else nullcontext() as store:
-        if store is not None and predictor is None and target is not None and target.method == "measured":
-            run.folder(out).check(config)  # before a minute of measuring, and before anything is written
-            joint = eight is None and space is not None and "precision" in space.index
-            small = in_int8(target) if joint else None
-            predictor = _adapted(target, out / run.PREDICTORS[0], options, store)
-            if small is not None:
-                eight = _adapted(small, out / run.PREDICTORS[1], options, store)
-        elif predictor is None and target is not None and "latency_ms" in options.objectives:
-            predictor, why = catalogue.automatic(target)
-            print(f"latency of {target.name}: {why}")
-        chosen = models.choose(
-            space=space,
-            target=None if eight else target,
-            latency=_by_precision(space, target, predictor, eight) if eight else predictor,
-            accuracy=accuracy.load(options.accuracy_file)
-            if options.accuracy_file
-            else registry.build(options.evaluator or options.accuracy),
-            training=registry.build(options.training),
-            int8=int8_change.load(options.int8_accuracy) if options.int8_accuracy else None,
-        )
+    given = _Given.of(options)
+    out = command.run_folder(options.out, given.name)
+    shown = {"front_size": "front {:.0f}", "hypervolume": "hypervolume {:.4f}"}
+    bar = sinks.Bar("search", options.evaluations, shown, counted="evaluations")
+    try:
+        result = find(options, config, given, out, say=print, sinks=[bar])
+    except run.Interrupted:
+        command.stop("search", out)
+    verified = result.verified.front if result.verified is not None else None
+    (verified if verified else result.front).show()
+    print(result.describe(out))
+    weights = (options.evaluator or {}).get("folder", "random")
+    if (export := result.export_command(weights, out / "export")) is not None:
+        front = verified or result.front
+        chosen = "the most accurate within the limits" if front.limits else "the knee"
+        untrained = " (untrained; trained ones: docs/guide.md, Files)" if weights == "random" else ""
+        print(f"to export {chosen}{untrained}:\n{export}")
+
+
+def from_python(options: Mapping[str, Any]) -> Front:
+    """The front of a search with these options, as `search.search` takes them."""
+    asked = dict(options)
+    own = [one for one in asked.get("objectives", ()) if isinstance(one, Objective)]
+    if own:
+        asked["objectives"] = [one.name if isinstance(one, Objective) else one for one in asked["objectives"]]
+    config = command.compose("search", command.words({"wandb": "disabled", **asked}))
+    with tempfile.TemporaryDirectory() if asked.get("out") is None else nullcontext() as scratch:
+        try:
+            checked = Options(**config)
+            out = checked.out or Path(scratch or "", "run")
+            result = find(checked, config, _Given.of(checked), out, own=own)
+        except ValidationError as error:
+            raise ValueError(command.explain(error)) from error
+        except run.Interrupted as stopped:
+            raise KeyboardInterrupt("the same call with out= goes on" if checked.out else "") from stopped
+    return Front(result, checked.out)
+
+
+def find(
+    options: Options,
+    config: dict[str, Any],
+    given: _Given,
+    out: Path,
+    *,
+    own: Sequence[Objective] = (),
+    say: Callable[[str], None] = lambda line: None,
+    sinks: Sequence[Sink] = (),
+) -> Result:
+    """Run, or go on with, the search in `out`; `own` are objectives that its options name, `say` gets what
+    is assumed."""
+    with Store(options.store) if _measures(options, given) else nullcontext() as store:
+        chosen = _models(options, config, given, out, store, say)
+        names = {one.name: one for one in own}
         asked = problem.build(
-            options.objectives,
+            [names.get(name, name) for name in options.objectives],
             chosen,
             limits=options.all_limits(),
             confidence=options.confidence,
@@ -124,47 +185,60 @@ def main(options: Options, config: dict[str, Any]) -> None:
             genes=_genes(options, chosen.space),
         )
         if asked.recipe is not None and asked.models.accuracy is not None:
-            print(_recipe_line(asked.recipe, options.recipe is None))
+            say(_recipe_line(asked.recipe, options.recipe is None))
         if asked.evaluator.measures:
-            print(f"accuracy is measured: {options.evaluations} evaluations, kept and never repeated")
-        search(options, config, asked, out, store)
+            say(f"accuracy is measured: {options.evaluations} evaluations, kept and never repeated")
+        verifier = None
+        if store is not None and options.verify and asked.models.latency is not None:
+            verifier = verify.verifier(store, options.verify)
+        copy = [] if options.wandb == "disabled" else [Wandb(out, config, options.wandb)]
+        whole = run.Search(
+            asked,
+            registry.build(options.searcher),
+            budget=options.evaluations,
+            seed=options.seed,
+            out=out,
+            config=config,
+            sinks=[*sinks, *copy],
+            verify=verifier,
+            shortlist=options.shortlist,
+        )
+        try:
+            return whole.run()
+        except KeyboardInterrupt as stopped:
+            raise run.Interrupted from stopped
 
 
-def search(
-    options: Options, config: dict[str, Any], asked: problem.Problem, out: Path, store: Store | None
-) -> None:
-    """Run, or go on with, the search in `out` and print its front."""
-    shown = {"front_size": "front {:.0f}", "hypervolume": "hypervolume {:.4f}"}
-    reports: list[sinks.Sink] = [sinks.Bar("search", options.evaluations, shown, counted="evaluations")]
-    if options.wandb != "disabled":
-        reports.append(sinks.Wandb(out, config, options.wandb))
-    verifier = None
-    if store is not None and options.verify and asked.models.latency is not None:
-        verifier = verify.verifier(store, options.verify)
-    whole = run.Search(
-        asked,
-        registry.build(options.searcher),
-        budget=options.evaluations,
-        seed=options.seed,
-        out=out,
-        config=config,
-        sinks=reports,
-        verify=verifier,
-        shortlist=options.shortlist,
+def _models(
+    options: Options,
+    config: dict[str, Any],
+    given: _Given,
+    out: Path,
+    store: Store | None,
+    say: Callable[[str], None],
+) -> models.Models:
+    """The models that the options ask for; a predictor of this machine is adapted to it first."""
+    target, space, predictor, eight = given.target, given.space, given.predictor, given.int8
+    if store is not None and predictor is None and target is not None and target.method == "measured":
+        run.folder(out).check(config)  # before a minute of measuring, and before anything is written
+        joint = eight is None and space is not None and "precision" in space.index
+        small = in_int8(target) if joint else None
+        predictor = _adapted(target, out / run.PREDICTORS[0], options, store, say)
+        if small is not None:
+            eight = _adapted(small, out / run.PREDICTORS[1], options, store, say)
+    elif predictor is None and target is not None and "latency_ms" in options.objectives:
+        predictor, why = catalogue.automatic(target)
+        say(f"latency of {target.name}: {why}")
+    return models.choose(
+        space=space,
+        target=None if eight else target,
+        latency=_by_precision(space, target, predictor, eight) if eight else predictor,
+        accuracy=accuracy.load(options.accuracy_file)
+        if options.accuracy_file
+        else registry.build(options.evaluator or options.accuracy),
+        training=registry.build(options.training),
+        int8=int8_change.load(options.int8_accuracy) if options.int8_accuracy else None,
     )
-    try:
-        result = whole.run()
-    except (run.Interrupted, KeyboardInterrupt):
-        command.stop("search", out)
-    verified = result.verified.front if result.verified is not None else None
-    (verified if verified else result.front).show()
-    print(result.describe(out))
-    weights = (options.evaluator or {}).get("folder", "random")
-    if (export := result.export_command(weights, out)) is not None:
-        front = verified or result.front
-        chosen = "the most accurate within the limits" if front.limits else "the knee"
-        untrained = " (untrained; trained ones: docs/guide.md, Files)" if weights == "random" else ""
-        print(f"to export {chosen}{untrained}:\n{export}")
 
 
 def _genes(options: Options, space: SearchSpace) -> dict[str, list[int]]:
@@ -189,18 +263,21 @@ def _by_precision(
     return ByPrecision(latency, int8, space or get_space(latency.target.space))
 
 
-def _adapted(target: Target, kept: Path, options: Options, store: Store) -> LatencyPredictor:
+def _adapted(
+    target: Target, kept: Path, options: Options, store: Store, say: Callable[[str], None]
+) -> LatencyPredictor:
     with Console().status("measuring") as status:
         watch = command.watcher(status)
         how = Adaptation(samples=options.samples)
         predictor = adaptation.for_run(target, kept, how, store=store, watch=watch)
-    print(f"latency of {target.name}: {predictor.facts['samples']} subnets timed here (transfer)")
+    say(f"latency of {target.name}: {predictor.facts['samples']} subnets timed here (transfer)")
     return predictor
 
 
-def _measures(options: Options, where: Target | None, predictor: LatencyPredictor | None) -> bool:
+def _measures(options: Options, given: _Given) -> bool:
     """Whether this run times networks: to adapt to this machine, or to verify a front that is for it."""
+    where = given.where
     if where is None or "latency_ms" not in (*options.objectives, *options.all_limits()):
         return False
-    wanted = options.verify > 0 or (predictor is None and where.method == "measured")
+    wanted = options.verify > 0 or (given.predictor is None and where.method == "measured")
     return wanted and is_here(where)

@@ -17,10 +17,11 @@ import numpy as np
 from pydantic import ConfigDict, Field, PositiveInt
 from pydantic.dataclasses import dataclass
 
-from search import gaussian_process, pareto
+from search import pareto
 from search.archive import Archive
-from search.gaussian_process import GaussianProcess
 from search.objective import Evaluator, Objective
+from search.searchers import gaussian_process
+from search.searchers.gaussian_process import GaussianProcess
 from search.searchers.nsga2 import NSGA2, constrained_ranks
 from search.searchers.searcher import Stateless
 from supernet import footprint

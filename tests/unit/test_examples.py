@@ -7,7 +7,9 @@ import pytest
 
 MODULES = [
     "latency.zoo.catalogue",
+    "search.api",
     "search.archive",
+    "search.command",
     "search.commands.__main__",
     "search.front_table",
     "search.shortlist",

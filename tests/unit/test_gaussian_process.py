@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from search import gaussian_process
+from search.searchers import gaussian_process
 from supernet import footprint
 from supernet.fits import gaussian
 from supernet.space import get_space

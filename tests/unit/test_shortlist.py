@@ -72,5 +72,5 @@ def test_the_export_command_names_the_chosen_network(tmp_path):
     result = Search(asked, NSGA2(population=20), budget=200, seed=0, out=out).run()
     name = result.front.columns["architecture"][result.front.best]
     words = f"weights=random architecture='{name}' out='{out / 'export'}'"
-    assert result.export_command("random", out) == f'make export ARGS="{words}"'
+    assert result.export_command("random", out / "export") == f'make export ARGS="{words}"'
     assert get_space("ofa_mbv3_w1.2").parse([name]).shape == (1, 47)
