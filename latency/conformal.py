@@ -8,9 +8,12 @@ import math
 import numpy as np
 
 from supernet.arrays import Floats
-from supernet.prediction import QUANTILE
+from supernet.prediction import CONFIDENCES, QUANTILE, Tails
 
 PRIOR_SPREAD, PRIOR_WEIGHT = 0.05, 2
+LEAST_SPREAD = 0.009  # of standardised residuals, counted like two more samples
+OPTIMISM = 2.5  # settled on frontiers of nine targets (docs/efficiency.md says which)
+FEW = 20  # samples, up to which intervals go by the spread of all residuals
 
 
 def half_width(residuals: Floats, confidence: float = 0.90) -> float:
@@ -38,6 +41,27 @@ def half_width(residuals: Floats, confidence: float = 0.90) -> float:
 def relative_std(residuals: Floats, confidence: float = 0.90) -> float:
     """The standard deviation whose normal interval at `confidence` has that half width."""
     return half_width(residuals, confidence) / QUANTILE(0.5 + confidence / 2)
+
+
+def spread_and_tails(residuals: Floats) -> tuple[float, Tails]:
+    """The standard deviation of new residuals, and the half widths of their intervals in units of it.
+
+    From (n,) standardised residuals left out of their fits: up to `FEW` of them by Student's t of their root
+    mean square, with more by conformal quantiles where their ranks exist. The deviation is that whose normal
+    interval at 90% has the resulting width; the half widths are larger by 1 + `OPTIMISM` / n, because the
+    same samples chose how the fit is made.
+    """
+    from scipy.special import stdtrit
+
+    n, size = len(residuals), np.sort(np.abs(residuals))
+    spread = math.sqrt((float((size**2).sum()) + PRIOR_WEIGHT * LEAST_SPREAD**2) / (n + PRIOR_WEIGHT))
+    widths = spread * stdtrit(n - 1, 0.5 + np.array(CONFIDENCES) / 2)
+    if n > FEW:
+        ranks = np.ceil((n + 1) * np.array(CONFIDENCES)).astype(int)
+        widths = np.where(ranks <= n, size[np.minimum(ranks, n) - 1], widths)
+        widths = np.maximum.accumulate(np.maximum(widths, LEAST_SPREAD / 10))
+    std = float(widths[CONFIDENCES.index(0.90)]) / QUANTILE(0.95)
+    return std, Tails(tuple((widths / std * (1 + OPTIMISM / n)).tolist()))
 
 
 def mape(residuals: Floats) -> float:

@@ -22,6 +22,7 @@ from supernet.space import SearchSpace
 
 Cost = Callable[[LayerTable], NDArray[Any]]  # (n, L) of each layer
 Reduce = Literal["sum", "max"]
+CHUNK = 4096  # architectures whose numbers stay in the cache
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,13 +58,40 @@ class SlotTable:
 
     def at(self, codes: NDArray[np.int32], level: NDArray[np.int64]) -> Floats:
         """(n,) values for slot codes (n, S) and resolution levels (n,) counted from 0."""
-        _, slots, variants = self.cells.shape
-        place = codes + np.arange(slots, dtype=np.int32) * variants
-        place += (level * (slots * variants)).astype(np.int32)[:, None]
-        picked = self.cells.ravel().take(place)
+        picked = self.cells.ravel().take(_places(self.cells.shape, codes, level))
         if self.reduce == "max":
             return np.maximum(picked.max(axis=1), self.base[level])
         return picked.sum(axis=1) + self.base[level]
+
+
+@dataclass(frozen=True, eq=False)
+class SlotTables:
+    """r slot tables that are asked together: one gather of r neighbouring numbers per slot.
+
+    In single precision; 16 tables take as long as one `SlotTable` of double precision.
+    """
+
+    cells: NDArray[np.float32]  # (R, S, C, r)
+    base: NDArray[np.float32]  # (R, r)
+
+    def evaluate(self, space: SearchSpace, genomes: Genomes) -> NDArray[np.float32]:
+        """(n, r) values of canonical genomes."""
+        codes, level = space.slot_codes(genomes), resolution_level(space, genomes)
+        flat = self.cells.reshape(-1, self.cells.shape[3])
+        values = self.base[level]
+        for start in range(0, len(genomes), CHUNK):
+            part = slice(start, start + CHUNK)
+            for place in np.ascontiguousarray(_places(self.cells.shape, codes[part], level[part]).T):
+                values[part] += flat.take(place, axis=0)
+        return values
+
+
+def _places(shape: tuple[int, ...], codes: NDArray[np.int32], level: NDArray[np.int64]) -> NDArray[np.int32]:
+    """(n, S) places in flattened cells, for slot codes (n, S) and resolution levels (n,) from 0."""
+    slots, variants = shape[1:3]
+    place = codes + np.arange(slots, dtype=np.int32) * variants
+    place += (level * (slots * variants)).astype(np.int32)[:, None]
+    return place
 
 
 def resolution_level(space: SearchSpace, genomes: Genomes) -> NDArray[np.int64]:

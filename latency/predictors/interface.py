@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import MISSING, Field, fields, replace
 from pathlib import Path
 from pkgutil import resolve_name
-from typing import Any, Protocol, TypeVar, get_type_hints, runtime_checkable
+from typing import Any, Protocol, TypeVar, get_args, get_type_hints, runtime_checkable
 
 import numpy as np
 from pydantic import TypeAdapter
@@ -163,8 +163,10 @@ def _load(path: Path, *kinds: str) -> Any:
 
 def _restored(hint: Any, field: Field[Any], arrays: Arrays, facts: Mapping[str, Any]) -> Any:
     """The value of a field as its annotation says, or MISSING for the default of the class."""
-    if restored := getattr(hint, "restored", None):
-        return restored(arrays, facts.get(field.name))
+    for kind in (hint, *get_args(hint)):  # a class, or a class | None
+        if restored := getattr(kind, "restored", None):
+            absent = kind is not hint and field.name not in facts
+            return MISSING if absent else restored(arrays, facts.get(field.name))
     if field.name in arrays:
         return arrays[field.name]
     if field.name in facts:

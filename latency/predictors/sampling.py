@@ -1,20 +1,93 @@
-"""Which subnets to measure: the ones that tell most about all others.
+"""Which subnets to measure: the ones that tell most about those that a search will return.
 
 Letters: n samples, p subnets in the pool, d sources.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from latency.features import squared_distance
 from latency.predictors.sources import Source
+from latency.target import Target
+from supernet import slot_table
 from supernet.arrays import Floats, Genomes, Ints, Rng
 from supernet.space import SearchSpace
 
 POOL = 600  # random subnets that samples are chosen from, half of them tilted
 TILT = 2.0  # logarithm of the strongest lean
 NOISE = 0.1  # variance of a measurement in units of the prior variance
+WIDTH = 0.3  # of the kernel, in spreads of the first component; 1 picks the extremes of the space first
+FEW = 5  # samples, up to which they are spread over the space
+FRONT_POPULATION, FRONT_ROUNDS, FRONT_MUTATION = 200, 15, 0.02  # of the search for typical front members
+
+Values = Callable[[Genomes], Floats]  # (n,) of (n, d) genomes
+
+
+@dataclass(frozen=True, eq=False)
+class Search:
+    """What a search on a target will trade for latency."""
+
+    target: Target
+    quality: Values  # higher is better
+    space: SearchSpace  # where the quality is known
+
+
+def for_search(space: SearchSpace, n: int, rng: Rng, sources: Sequence[Source], search: Search) -> Genomes:
+    """(n, d) different subnets that tell most about what the search will return.
+
+    Members of a frontier are no random networks: small kernels, shallow first stages, low resolutions. So
+    every second sample lies on the frontier between the quality and the latency of known devices like the
+    target, evenly spaced; the others are random. Up to `FEW` samples are those of `choose`.
+    """
+    if n <= FEW:
+        return choose(space, n, rng, sources)
+    latency = _mean_of_similar(space, rng, sources, search.target)
+    front = _different(near_front(search.space, n // 2, rng, latency, search.quality))
+    others = draw(space, n, rng)
+    others = others[~(others[:, None] == front).all(axis=2).any(axis=1)][: n - len(front)]
+    order = np.argsort(np.concatenate([np.linspace(0, 1, len(others)), np.linspace(0.01, 0.99, len(front))]))
+    return np.concatenate([others, front])[order]
+
+
+def near_front(space: SearchSpace, n: int, rng: Rng, cost: Values, quality: Values) -> Genomes:
+    """(n, d) networks at even ranks of a frontier of cost and quality, from a short evolutionary search."""
+    half = FRONT_POPULATION // 2
+    genomes = np.concatenate([space.network(space.sample(half, rng)), tilted(space, half, rng)])
+    for _ in range(FRONT_ROUNDS):
+        mother, father = (genomes[rng.integers(len(genomes), size=FRONT_POPULATION)] for _ in "ab")
+        children = space.mutate(space.crossover(mother, father, rng), rng, FRONT_MUTATION)
+        genomes = np.unique(np.concatenate([genomes, space.network(children)]), axis=0)
+        costs, qualities = cost(genomes), quality(genomes)
+        front = first = _front(costs, qualities)
+        rest = np.setdiff1d(np.arange(len(genomes)), front)
+        while len(front) < FRONT_POPULATION and len(rest):
+            layer = rest[_front(costs[rest], qualities[rest])]
+            front, rest = np.concatenate([front, layer]), np.setdiff1d(rest, layer)
+        members, genomes = genomes[first], genomes[front[:FRONT_POPULATION]]
+    return members[np.linspace(0, len(members) - 1, n).round().astype(int)]
+
+
+def _front(costs: Floats, qualities: Floats) -> Ints:
+    """Rows that no other beats in both, from the cheapest to the best."""
+    order = np.lexsort((-qualities, costs))
+    best = np.maximum.accumulate(qualities[order])
+    return order[np.append(True, best[1:] > best[:-1])]
+
+
+def _mean_of_similar(space: SearchSpace, rng: Rng, sources: Sequence[Source], target: Target) -> Values:
+    """The mean latency of known devices, each in units of its own: of the kind and batch size of the target,
+    or else of its kind, of its batch size, or all."""
+    timed = [(source, source.target) for source in sources if source.target is not None]
+    alike = [[s for s, t in timed if t.spec.kind == target.spec.kind and t.batch == target.batch]]
+    alike.append([s for s, t in timed if t.spec.kind == target.spec.kind])
+    alike.append([s for s, t in timed if t.batch == target.batch])
+    chosen = next((group for group in alike if group), [s for s, _ in timed] or list(sources))
+    probe = space.sample(POOL, rng)
+    units = [np.exp(np.log(source.table.evaluate(space, probe)).mean()) for source in chosen]
+    table = slot_table.combine(zip(1 / np.array(units), (source.table for source in chosen), strict=True))
+    return lambda genomes: table.evaluate(space, genomes)
 
 
 def choose(space: SearchSpace, n: int, rng: Rng, sources: Sequence[Source]) -> Genomes:
@@ -23,8 +96,8 @@ def choose(space: SearchSpace, n: int, rng: Rng, sources: Sequence[Source]) -> G
 
     Greedy variance reduction: each time the subnet whose measurement would lower the summed variance of the
     pool most, for a Gaussian process with an RBF kernel over the principal components of the log latencies on
-    the sources. Its width is the spread of the first component. The first n of a longer
-    choice are the choice of n, so that samples can be added later.
+    the sources. Its width is `WIDTH` times the spread of the first component. The first n of a longer choice
+    are the choice of n, so that samples can be added later.
     """
     even = space.network(space.sample(POOL // 2, rng))
     pool = _different(np.concatenate([even, tilted(space, POOL - POOL // 2, rng)]))
@@ -42,7 +115,7 @@ def kernel(space: SearchSpace, genomes: Genomes, sources: Sequence[Source]) -> F
     """(p, p) prior covariance of the latencies of these subnets, up to a factor; see `choose`."""
     logs = np.log(np.stack([source.table.evaluate(space, genomes) for source in sources], axis=1))
     left, size, _ = np.linalg.svd(logs - logs.mean(axis=0), full_matrices=False)
-    place = left * size / max(float((left[:, 0] * size[0]).std()), 1e-12)
+    place = left * size / max(WIDTH * float((left[:, 0] * size[0]).std()), 1e-12)
     return np.exp(-0.5 * place.shape[1] * squared_distance(place, place))
 
 

@@ -8,15 +8,42 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from latency.data import LatencyData
 from latency.predictors import interface
 from latency.predictors.interface import check_samples, space_of
 from latency.target import Target
 from supernet.arrays import Genomes
-from supernet.prediction import Prediction
-from supernet.slot_table import SlotTable
+from supernet.prediction import Prediction, Tails
+from supernet.slot_table import SlotTable, SlotTables
 from supernet.space import get_space
+
+
+@dataclass(frozen=True, eq=False)
+class SharedErrors:
+    """What a fit of few samples leaves open: r independent errors that all networks share, and the rest."""
+
+    tables: SlotTables  # ms that one standard deviation of each error adds
+    own: float  # relative standard deviation of what each network adds by itself
+    typical: float  # relative standard deviation of the whole error of usual networks
+    tails: Tails
+
+    def times(self, factor: float) -> "SharedErrors":
+        """The errors of latencies multiplied by a factor."""
+        return replace(self, tables=SlotTables(self.tables.cells * factor, self.tables.base * factor))
+
+    def stored(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+        """Its arrays and its numbers, for a file."""
+        numbers = {"own": self.own, "typical": self.typical, "tails": list(self.tails.half_widths)}
+        return {"error_cells": self.tables.cells, "error_base": self.tables.base}, numbers
+
+    @classmethod
+    def restored(cls, arrays: Mapping[str, NDArray[Any]], numbers: Mapping[str, Any]) -> "SharedErrors":
+        """From the arrays and numbers of a file; ValueError where they are not its own."""
+        tables = SlotTables(arrays["error_cells"], arrays["error_base"])
+        tails = Tails(tuple(float(width) for width in numbers["tails"]))
+        return cls(tables, float(numbers["own"]), float(numbers["typical"]), tails)
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,12 +55,17 @@ class SlotLatency:
     relative_std: float  # of a single new measurement, from rows left out of the fit
     resolutions: tuple[int, int]  # lowest and highest input side it was fitted on
     facts: Mapping[str, Any] = field(default_factory=dict)  # scores, fit command, number of rows
+    errors: SharedErrors | None = None  # None: errors are of one relative size and independent
 
     def predict(self, genomes: Genomes, target: Target) -> Prediction:
         """(n,) ms of canonical genomes; ValueError for another target or unknown resolutions."""
         space = space_of(self, genomes, target)
         mean = self.table.evaluate(space, genomes)
-        return Prediction(mean, self.relative_std * mean)
+        if self.errors is None:
+            return Prediction(mean, self.relative_std * mean)
+        shared = self.errors.tables.evaluate(space, genomes).astype(np.float64)
+        variance = (self.errors.own * mean) ** 2 + np.einsum("nr,nr->n", shared, shared)
+        return Prediction(mean, np.sqrt(variance), shared, self.errors.tails)
 
     def adapt(self, data: LatencyData) -> "SlotLatency":
         """The same table times one factor, the median ratio of the samples, for another device of its space.
@@ -50,6 +82,7 @@ class SlotLatency:
             target=data.target,
             table=self.table.times(scale),
             relative_std=max(spread, self.relative_std),
+            errors=None,
             facts={"adapted_from": self.target.name, "samples": len(data)},
         )
 

@@ -2,41 +2,49 @@
 
 Letters: n samples, d sources, S slots, R resolutions, C slot codes.
 
-1. Mix (ours):  y = sum_d w_d f_d,  w >= 0, minimising
-       sum_i c_i (yhat_i / y_i - 1)^2 + (s / tau)^2 sum_d (m_d (w_d - p_d))^2,
-   m_d = mean f_d / mean y. The prior p puts the weight on sources of the same batch size, by 1 / spread^2 of
-   their log ratio to the samples, times the median ratio. Cauchy weights c_i = 1 / (1 + (r_i / 2s)^2) and the
-   robust spread s are estimated again in every round.
-2. Correction (ours): every part of the mix may be off by a factor 1 + delta, delta ~ N(0, g^2). Families of
+1. Mix (`supernet/fits/mixing.py`): y = sum_d w_d f_d, w >= 0, robust, its prior stronger or weaker as samples
+   left out of the fit want it. The prior leans on sources of the same batch size.
+2. Shift (ours): a mix may be off in few directions: as a whole, in its stages and kinds of blocks, towards
+   each source (`supernet/table_parts.py`). It moves along them by the posterior mean given the residuals,
+   with a strength that samples left out choose, too.
+3. Correction (ours): every part of the table may be off by a factor 1 + delta, delta ~ N(0, g^2). Families of
    parts, from coarse to fine, have a g each, chosen by marginal likelihood: zero for a handful of samples,
    and what makes 50 of them count. With some hundred samples this is a Gaussian process whose mean is the
    mix, and a better fit than ridge regression from nothing.
+4. Errors (`supernet/fits/shared_error.py`): what the samples leave open in the same directions is an error
+   that all networks share, larger where a network is unlike the samples.
 
-Sources and parts are slot tables, so the result is one too and predicts more than a million subnets a second.
+Sources, parts and errors are slot tables, so a prediction is a few gathers: above 1,000,000 subnets a second.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import PositiveFloat, PositiveInt
 
-from latency.conformal import mape, relative_std
+from latency import conformal
+from latency.conformal import mape
 from latency.data import LatencyData
+from latency.predictors import sampling
 from latency.predictors.interface import check_samples
-from latency.predictors.slots import SlotLatency
+from latency.predictors.slots import SharedErrors, SlotLatency
 from latency.predictors.sources import Source, common_resolutions, sources_of
 from latency.target import Target
-from supernet import slot_table
+from supernet import slot_table, table_parts
 from supernet.arrays import Floats, Ints
-from supernet.fits import folds, robust
+from supernet.fits import folds, mixing, robust, shared_error
 from supernet.options import options
-from supernet.slot_table import SlotTable
+from supernet.slot_table import SlotTable, SlotTables
 from supernet.space import SearchSpace, get_space
+from supernet.table_parts import Directions, Samples
 
-SPREAD_FLOOR = 0.004  # relative; fits of few samples can be perfect by chance
-RATIO_SPREAD = 0.03  # of a source's ratio to the samples, as assumed before they are seen; worth 2 samples
+SHIFTS = (0.0, 2.0, 6.0, 20.0)  # candidates of how far a mix is moved along its directions
+WILD = 5.0  # spreads; samples further off the mix, when left out, do not move it
+KAPPA = 15.0  # prior deviation of the error in each direction, in units of the errors' size
+RANK = 16  # independent errors that are kept
+POOL = 300  # random subnets, and as many tilted ones, that the largest errors are chosen on
 SWEEPS = 3
 CAUTION = 2.0  # log-evidence by which a family must be better than none: ten samples are easily persuaded
 CORRECTIONS = (0.0, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12)  # candidates for g
@@ -49,8 +57,6 @@ OTHER_ENGINE_STD = 1.0  # the same if the known device ran another engine: eager
 class Transfer:
     """`resolutions` leaves out sources that do not cover them; `without` leaves out sources by name."""
 
-    tau: PositiveFloat = 1.0  # how freely the weights leave their prior
-    rounds: PositiveInt = 8  # of robust re-weighting
     correct: bool = True  # let parts of the mix be off by a factor, where the samples say so
     # [lowest,highest]: leave out sources that do not cover these input sides
     resolutions: tuple[int, int] | None = None
@@ -70,49 +76,29 @@ class Transfer:
         space = get_space(data.target.space)
         low, high = common_resolutions(known)
         space.check_resolutions(data.genomes, (low, high), "the mix of " + ", ".join(s.name for s in known))
-        seen = np.stack([source.table.evaluate(space, data.genomes) for source in known], axis=1)
-
-        def predict(kept: Ints, out: Ints) -> Floats:
-            return self._mix(space, known, seen[kept], data.take(kept))[0].evaluate(space, data.genomes[out])
-
+        problem = _Problem.build(space, known, data)
         fold = folds.random_folds(len(data), FOLDS, singly_up_to=2 * FOLDS)
-        left_out = folds.left_out(fold, predict) / data.ms - 1
-        table, weights = self._mix(space, known, seen, data)
-        share = weights * seen.mean(axis=0) / data.ms.mean()
+        mix = mixing.fit(problem.samples.tables, data.ms, problem.leaning(known), fold)
+        problem = problem.with_trust(mix)
+        strengths = problem.strengths(mix)
+        left_out = np.empty(len(data))
+        for kept, out, weights in mix.left_out:
+            table = problem.table(weights, kept, strengths, self.correct)
+            left_out[out] = table.evaluate(space, data.genomes[out]) / data.ms[out] - 1
+        everything = np.arange(len(data))
+        table = problem.table(mix.weights, everything, strengths, self.correct)
+        share = mix.weights * problem.samples.tables.mean(axis=0) / data.ms.mean()
         used = sorted(zip(share, known, strict=True), key=lambda pair: -pair[0])
-        return SlotLatency(
-            target=data.target,
-            table=table,
-            relative_std=relative_std(left_out),
-            resolutions=(low, high),
-            facts={
-                "method": "transfer",
-                "samples": len(data),
-                "left_out_mape": mape(left_out),
-                "mix": {source.name: round(float(part), 3) for part, source in used if part > 0.0005},
-            },
-        )
-
-    def _mix(
-        self, space: SearchSpace, known: Sequence[Source], seen: Floats, data: LatencyData
-    ) -> tuple[SlotTable, Floats]:
-        """The table and the (d,) weights, from (n, d) values of the sources on the samples."""
-        batches = [None if source.target is None else source.target.batch for source in known]
-        group = np.array([batch == data.target.batch for batch in batches])
-        group |= not group.any()  # the prior leans on sources of the same batch size, or else on all
-        weights, trust, spread = _weights(seen, data.ms, group, self.tau, self.rounds)
-        table = slot_table.combine(zip(weights, (source.table for source in known), strict=True))
-        if not self.correct:
-            return table, weights
-        families = table_families(space, table)
-        mixed = table.evaluate(space, data.genomes)
-        shares = [
-            np.stack([part.evaluate(space, data.genomes) for part in parts], axis=1) / mixed[:, None]
-            for parts in families
-        ]
-        deltas = _correction(shares, data.ms / mixed - 1, trust, spread)
-        corrections = zip(chain(*deltas), chain(*families), strict=True)
-        return slot_table.combine([(1.0, table), *(pair for pair in corrections if pair[0])]), weights
+        facts = {
+            "method": "transfer",
+            "samples": len(data),
+            "left_out_mape": mape(left_out),
+            "mix": {source.name: round(float(part), 3) for part, source in used if part > 0.0005},
+        }
+        if "r" in space.index:
+            space = space.restrict("r", low, high)
+        errors = problem.errors(space, mix.weights, left_out)
+        return SlotLatency(data.target, table, errors.typical, (low, high), facts, errors)
 
     def from_specification(self, target: Target, known: Sequence[Source] | None = None) -> SlotLatency:
         """A prediction without any sample: the most similar device of the zoo (or of other sources), scaled
@@ -144,62 +130,90 @@ def _distance(other: Target, target: Target) -> tuple[float, ...]:
     )
 
 
-def _weights(
-    seen: Floats, ms: Floats, group: NDArray[np.bool_], tau: float, rounds: int
-) -> tuple[Floats, Floats, float]:
-    """(d,) weights, (n,) trust in the samples, and the robust relative spread of the residuals."""
-    from scipy.optimize import nnls
+@dataclass(frozen=True, eq=False)
+class _Problem:
+    """Samples of a target, and what the sources and their parts say of them."""
 
-    n = len(ms)
-    log_ratio = np.log(ms[:, None] / seen)
-    middle = np.median(log_ratio, axis=0)
-    spread_of = np.array([robust.spread(column) for column in (log_ratio - middle).T])
-    spread_of = np.sqrt((n * spread_of**2 + 2 * RATIO_SPREAD**2) / (n + 2))
-    lean = np.where(group, 1 / spread_of**2, 0)
-    prior = lean / lean.sum() * np.exp(middle)
-    share = seen.mean(axis=0) / ms.mean()
-    relative = seen / ms[:, None]
-    weights = prior
-    for _ in range(rounds):
-        residual = relative @ weights - 1
-        spread = robust.spread(residual, SPREAD_FLOOR)
-        trust = robust.cauchy_weights(residual, spread)
-        root, hold = np.sqrt(trust), spread / tau * share
-        weights, _ = nnls(
-            np.concatenate([relative * root[:, None], np.diag(hold)]), np.append(root, hold * prior)
-        )
-    return weights, trust, spread
+    space: SearchSpace
+    directions: Directions
+    samples: Samples
+    data: LatencyData
+    trust: Floats  # (n,)
 
+    @classmethod
+    def build(cls, space: SearchSpace, known: Sequence[Source], data: LatencyData) -> "_Problem":
+        directions = Directions.from_tables(space, [source.table for source in known])
+        return cls(space, directions, directions.at(data.genomes), data, np.ones(len(data)))
 
-def table_families(space: SearchSpace, table: SlotTable) -> list[list[SlotTable]]:
-    """Tables that are parts of `table`, from coarse to fine: what may be off by a factor of its own."""
-    slots, codes, levels = len(space.slots), table.cells.shape[2], len(table.base)
-    stage = slot_table.stages(space)
-    stages = np.eye(int(stage.max()) + 1, dtype=bool)[:, stage, None]  # (stages, S, 1)
-    each = np.eye(slots, dtype=bool)[:, :, None]
-    genes = slot_table.gene_levels(space, 0)
-    kinds = [levels == level for levels in genes for level in range(1, levels.max() + 1)]
-    variants = [np.arange(codes) == code for code in np.flatnonzero((genes > 0).all(axis=0))]
-    line = np.linspace(-1.75, 1.75, levels)  # unit variance over evenly drawn resolutions
-    one = np.eye(levels)
+    def leaning(self, known: Sequence[Source]) -> NDArray[np.bool_]:
+        """(d,) the sources that the prior leans on: of the same batch size, or else all."""
+        batches = [None if source.target is None else source.target.batch for source in known]
+        group = np.array([batch == self.data.target.batch for batch in batches])
+        return group | ~group.any()
 
-    def part(mask: NDArray[np.bool_], along: Floats | None = None) -> SlotTable:
-        cells = table.cells * mask
-        return SlotTable(cells if along is None else cells * along[:, None, None], np.zeros(levels))
+    def with_trust(self, mix: mixing.Mix) -> "_Problem":
+        """With little trust in samples far off, when left out of the mix."""
+        off = np.empty(len(self.data))
+        for _, out, weights in mix.left_out:
+            off[out] = self.samples.tables[out] @ weights / self.data.ms[out] - 1
+        spread = robust.spread(off, mixing.SPREAD_FLOOR)
+        return replace(self, trust=robust.cauchy_weights(off, spread, WILD))
 
-    whole = np.ones((slots, codes), bool)
-    coarse = [table, SlotTable(np.zeros_like(table.cells), table.base)]
-    coarse += [part(own & whole) for own in stages] + [part(kind & whole) for kind in kinds]
-    coarse += [part(own & kind) for own in stages for kind in kinds]
-    families = [coarse]
-    if levels > 1:
-        for along in (line, line**2):
-            coarse.append(SlotTable(table.cells * along[:, None, None], table.base * along))
-        families.append([part(own & kind, line) for own in stages for kind in (whole, *kinds)])
-        families.append([part(own & whole, along) for own in stages for along in one])
-    families.append([part(own & kind) for own in each for kind in (whole, *kinds)])
-    families.append([part(own & variant) for own in each for variant in variants])
-    return families
+    def strengths(self, mix: mixing.Mix) -> Floats:
+        """(t,) shares of `SHIFTS`, by the errors on samples left out."""
+        errors = np.empty((len(SHIFTS), len(self.data)))
+        for kept, out, weights in mix.left_out:
+            columns, residual = self._columns(weights, kept)
+            shifts = np.stack([self._shift(columns, residual, kept, kappa) for kappa in SHIFTS])
+            errors[:, out] = (1 + shifts @ columns[out].T) / (1 + residual[out]) - 1
+        return mixing.stacking_shares(errors, self.trust)
+
+    def table(self, weights: Floats, rows: Ints, strengths: Floats, correct: bool) -> SlotTable:
+        """The mix, moved along its directions and corrected in its parts as the samples `rows` say."""
+        columns, residual = self._columns(weights, rows)
+        shift = strengths @ [self._shift(columns, residual, rows, kappa) for kappa in SHIFTS]
+        mix = slot_table.combine(zip(weights, self.directions.tables, strict=True))
+        cells, base = self.directions.combined(shift[:, None], weights, self._scale(weights, rows))
+        table = SlotTable(mix.cells + cells[..., 0], mix.base + base[..., 0])
+        if not correct:
+            return table
+        genomes, parts = self.data.genomes[rows], table_parts.families(self.space, table)
+        mixed = table.evaluate(self.space, genomes)
+        shares = [np.stack([p.evaluate(self.space, genomes) for p in family], axis=1) for family in parts]
+        rest = self.data.ms[rows] / mixed - 1
+        spread = robust.spread(rest, mixing.SPREAD_FLOOR)
+        trust = robust.cauchy_weights(rest, spread)
+        deltas = _correction([share / mixed[:, None] for share in shares], rest, trust, spread)
+        corrections = zip(chain(*deltas), chain(*parts), strict=True)
+        return slot_table.combine([(1.0, table), *(pair for pair in corrections if pair[0])])
+
+    def errors(self, space: SearchSpace, weights: Floats, left_out: Floats) -> SharedErrors:
+        """What the samples leave open, on subnets of `space` from the smallest to the largest."""
+        everything = np.arange(len(self.data))
+        columns, _ = self._columns(weights, everything)
+        open_ = shared_error.posterior(columns, KAPPA)
+        spread, tails = conformal.spread_and_tails(left_out / np.sqrt(1 + open_.leverage))
+        rng = np.random.default_rng(0)
+        pool = np.concatenate([space.sample(POOL, rng), sampling.tilted(space, POOL, rng)])
+        scale = self._scale(weights, everything)
+        seen = self.directions.columns(self.directions.at(pool), weights, scale)
+        factors, rest = open_.main(seen, RANK)
+        own = spread * np.sqrt(1 + rest)
+        cells, base = self.directions.combined(spread * factors, weights, scale)
+        tables = SlotTables(cells.astype(np.float32), base.astype(np.float32))
+        typical = np.sqrt(own**2 + spread**2 * ((seen @ factors) ** 2).sum(axis=1).mean())
+        return SharedErrors(tables, float(own), float(typical), tails)
+
+    def _columns(self, weights: Floats, rows: Ints) -> tuple[Floats, Floats]:
+        """(n, k) directions of a mix fitted on some rows, and the (n,) relative residuals from the mix."""
+        residual = self.data.ms / (self.samples.tables @ weights) - 1
+        return self.directions.columns(self.samples, weights, self._scale(weights, rows)), residual
+
+    def _scale(self, weights: Floats, rows: Ints) -> Floats:
+        return table_parts.scale_to(self.samples.tables @ weights, self.samples.tables, rows)
+
+    def _shift(self, columns: Floats, residual: Floats, rows: Ints, kappa: float) -> Floats:
+        return shared_error.shift(columns[rows], residual[rows], self.trust[rows], kappa)
 
 
 def _correction(shares: Sequence[Floats], residual: Floats, trust: Floats, spread: float) -> list[Floats]:

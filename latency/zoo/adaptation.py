@@ -3,7 +3,7 @@
 Letters: n samples.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -21,7 +21,8 @@ from latency.predictors.sources import Source, common_resolutions
 from latency.predictors.transfer import Transfer
 from latency.scores import scores
 from latency.target import Target
-from supernet.arrays import Genomes
+from supernet import registry
+from supernet.arrays import Genomes, Rng
 from supernet.space import SearchSpace, get_space
 from supernet.surrogates import training_cost
 from supernet.surrogates.training_cost import Steps, StepTime
@@ -35,8 +36,9 @@ class Adaptation:
     """How many subnets are measured, which, and what is made of them.
 
     The `learner` adapts with `samples` (0, or 2 and more); `tests` are random others that only judge. Samples
-    are `chosen` to tell most about all subnets, or drawn at random, from the input sides `resolution` (lowest
-    and highest). After `seconds` no further subnet is measured.
+    are `chosen` to tell most about what a search returns (`sampling.for_search`; where no accuracy of the
+    space is known, up to five to tell most about all subnets), or else drawn at random, from the input sides
+    `resolution` (lowest and highest). After `seconds` no further subnet is measured.
     """
 
     samples: int = 10
@@ -98,10 +100,8 @@ def adapt(target: Target, how: Adaptation, *, store: Store, watch: Watcher | Non
         empty = LatencyData(target, nothing, np.empty(0), np.empty(0))
         return Adapted(how.learner.from_specification(target), empty, empty, {}, 0.0)
     rng, picked = np.random.default_rng(how.seed), nothing
-    if how.samples and how.chosen:
-        picked = sampling.choose(space, how.samples, rng, sources)
-    elif how.samples:
-        picked = sampling.draw(space, how.samples, rng)
+    if how.samples:
+        picked = choose_samples(target, how, space, sources, rng)
     others = _tests(space, how.tests, np.random.default_rng((how.seed, 1)), picked)
     measured = session.measure(
         target, np.concatenate([picked, others]), store=store, seconds=how.seconds, watch=watch
@@ -117,6 +117,21 @@ def adapt(target: Target, how: Adaptation, *, store: Store, watch: Watcher | Non
     facts = {key: measured.facts[key] for key in ("engine", "sitting")}
     facts |= {"anchors_ms": dict(measured.anchors_ms), "seconds": round(measured.seconds, 1)}
     return Adapted(with_facts(fitted, facts), samples, tests, measured.failed, measured.seconds, table)
+
+
+def choose_samples(
+    target: Target, how: Adaptation, space: SearchSpace, sources: Sequence[Source], rng: Rng
+) -> Genomes:
+    """The (samples, d) subnets that will be measured, of the space and sources of `plan`."""
+    few = how.samples <= sampling.FEW
+    if how.chosen and not few and space.name in registry.names("accuracy"):
+        surrogate = registry.build(registry.load("accuracy", space.name))
+        inside = space if "r" not in space.index else space.restrict("r", *surrogate.resolutions)
+        search = sampling.Search(target, lambda genomes: surrogate.predict(genomes, space).mean, inside)
+        return sampling.for_search(space, how.samples, rng, sources, search)
+    if how.chosen and few:
+        return sampling.choose(space, how.samples, rng, sources)
+    return sampling.draw(space, how.samples, rng)
 
 
 def known_or_adapt(

@@ -9,13 +9,13 @@ from hypothesis import strategies as st
 
 from latency import conformal
 from latency.data import LatencyData, read_csv, write_csv
-from latency.predictors import sampling, transfer
+from latency.predictors import sampling
 from latency.predictors.sources import Source, common_resolutions
 from latency.predictors.transfer import Transfer
 from latency.target import Target
 from latency.zoo import adaptation
 from latency.zoo.adaptation import Adaptation
-from supernet import footprint, slot_table
+from supernet import footprint, slot_table, table_parts
 from supernet.prediction import QUANTILE
 from supernet.space import get_space
 
@@ -82,7 +82,7 @@ def test_parts_add_up_to_the_whole(rng):
     table = made_up(space, 7)
     genomes = space.sample(50, rng)
     blocks = table.evaluate(space, genomes) - table.base[slot_table.resolution_level(space, genomes)]
-    families = transfer.table_families(space, table)
+    families = table_parts.families(space, table)
     variants = families[-1]
     assert np.allclose(sum(part.evaluate(space, genomes) for part in variants), blocks)
 
