@@ -74,8 +74,9 @@ class CompleteNodes(FileConfigSource):
                 {k: v for k, v in complete.items() if k in node or k not in groups}
             )
             for option, value in complete.items():
-                if value == {} and option in read.config:
-                    OmegaConf.set_struct(read.config[option], False)  # it takes any names, checked later
+                # A mapping without values takes any names, which are checked later.
+                if isinstance(value, dict) and not any(value.values()) and option in read.config:
+                    OmegaConf.set_struct(read.config[option], False)
         return read
 
 
@@ -87,6 +88,7 @@ def compose(name: str, words: list[str]) -> dict[str, Any]:
     10
     """
     _read_complete_nodes(name)
+    words = [_plain(word) for word in words]
     try:
         with hydra.initialize_config_dir(str(registry.FOLDER), version_base="1.3"):
             return _checked(hydra.compose(name, words), words)
@@ -158,6 +160,7 @@ def _run(name: str, task: Task) -> None:
             print(f"error: {failed[-1]}", file=sys.stderr)
 
     _read_complete_nodes(name)
+    sys.argv[1:] = map(_plain, sys.argv[1:])
     os.environ[FULL_ERROR] = "1"  # Hydra then raises its errors, which `explain` says in one line
     try:
         hydra.main(version_base="1.3", config_path=str(registry.FOLDER), config_name=name)(job)()
@@ -169,6 +172,15 @@ def _run(name: str, task: Task) -> None:
         os.environ[FULL_ERROR] = str(int(tracebacks))
     if failed:
         sys.exit(f"error: {len(failed)} job(s) failed, see above")
+
+
+def _plain(word: str) -> str:
+    """A word whose option names a device, `limits.latency_ms@note10_lut=20`, as Hydra's grammar has it."""
+    match = re.fullmatch(r"([\w.]+)\.(\w+@[\w.]+)=([^\[{]*)", word)
+    if match is None:
+        return word
+    mapping, name, values = match.groups()
+    return f"{mapping}={','.join(f'{{{name}:{value}}}' for value in values.split(','))}"
 
 
 def _read_complete_nodes(name: str) -> None:
@@ -187,8 +199,18 @@ def _checked(composed: DictConfig, words: list[str]) -> dict[str, Any]:
     for root, _, option in (word.partition("=")[0].partition(".") for word in words):
         if option and isinstance(config.get(root), dict) and registry.states_facts(root, config[root]):
             raise _fact(root, option)
-    config.pop("_target_", None)
+    if "_target_" in config:
+        _check_names(config, registry.defaults(registry.locate(config.pop("_target_"))))
     return config
+
+
+def _check_names(config: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
+    """ValueError for an unknown name in a mapping that has names by default; `@DEVICE` may follow them."""
+    for option, names in defaults.items():
+        if isinstance(names, dict) and names:
+            for name in config[option]:
+                if name.partition("@")[0] not in names:
+                    raise registry.unknown_name(f"option of {option}", name, names)
 
 
 def _fact(group: str, option: str) -> ValueError:

@@ -4,9 +4,9 @@ belong to one space.
 Letters: n architectures.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import partial, reduce
 from typing import Any, Protocol
 
 import numpy as np
@@ -20,7 +20,7 @@ from supernet import footprint, registry
 from supernet.arrays import Genomes
 from supernet.layers import BYTES_FP32
 from supernet.measures import MEASURES
-from supernet.prediction import Prediction, exact
+from supernet.prediction import Prediction, exact, where
 from supernet.space import SearchSpace, get_space
 from supernet.surrogates import accuracy as surrogates
 from supernet.surrogates.int8_change import Int8Change
@@ -46,30 +46,39 @@ class AccuracyModel(Protocol):
 @dataclass(frozen=True)
 class Models:
     """The models of one space; `accuracy`, `latency` and `training` may be absent. `int8` says what int8 does
-    to the accuracy of the networks whose precision gene chooses it."""
+    to the accuracy of the networks whose precision gene chooses it. With several targets `devices` has the
+    latency on each, by the name of the target, and `latency` is absent; see `several`."""
 
     space: SearchSpace
     accuracy: AccuracyModel | None = None
     latency: LatencyModel | None = None
     training: TrainingCost | None = None
     int8: Int8Change = field(default_factory=Int8Change)
+    devices: Mapping[str, LatencyModel] = field(default_factory=dict)
 
     @property
     def resolutions(self) -> tuple[int, int]:
         """The lowest and the highest input side that every model knows."""
-        ranges = [model.resolutions for model in (self.accuracy, self.latency) if model is not None]
+        models = (self.accuracy, self.latency, *self.devices.values())
+        ranges = [model.resolutions for model in models if model is not None]
         return max((low for low, _ in ranges), default=0), min((high for _, high in ranges), default=10**6)
 
     def objective(self, name: str, limit: float | None = None, confidence: float = 0.90) -> Objective:
-        """The objective `name` of `QUANTITIES`; ValueError with the nearest spelling otherwise."""
-        if name not in QUANTITIES:
-            raise registry.unknown_name("objective", name, QUANTITIES)
+        """The objective `name` of `QUANTITIES`, with several targets `latency_ms@TARGET` for that on one of
+        them; ValueError with the nearest spelling otherwise."""
+        quantity, at, device = name.partition("@")
+        if quantity not in QUANTITIES:
+            raise registry.unknown_name("objective", quantity, QUANTITIES)
+        if at and (quantity not in ON_A_DEVICE or device not in self.devices):
+            named = [f"{one}@{other}" for one in ON_A_DEVICE for other in self.devices]
+            raise registry.unknown_name("objective", name, named or QUANTITIES)
+        mine = replace(self, latency=self.devices[device]) if at else self
         measured = self.accuracy.measured if name == "accuracy" and self.accuracy is not None else None
         objective = Objective(
             name,
-            MEASURES[name].unit,
-            partial(QUANTITIES[name], self),
-            MEASURES[name].maximize,
+            MEASURES[quantity].unit,
+            partial(QUANTITIES[quantity], mine),
+            MEASURES[quantity].maximize,
             limit=limit,
             confidence=confidence,
             measured=measured,
@@ -77,6 +86,34 @@ class Models:
         probe = self.space.sample(1, np.random.default_rng(0))
         objective.of(probe if measured is None else probe[:0])  # fail now, not in the middle of a run
         return objective
+
+    def on_each(self, name: str) -> list[str]:
+        """The objectives that a name stands for: with several targets, that on each where it depends on one.
+
+        >>> from latency.zoo import catalogue
+        >>> phone_and_card = [catalogue.predictor("note10_lut"), catalogue.predictor("v100_b64")]
+        >>> several(choose(), phone_and_card).on_each("latency_ms")
+        ['latency_ms@note10_lut', 'latency_ms@v100_b64']
+        """
+        spread = self.devices and name in ON_A_DEVICE
+        return [f"{name}@{device}" for device in self.devices] if spread else [name]
+
+    def worst_latency(self, limits: Mapping[str, float]) -> Objective:
+        """The latency as a share of its limit, on the target where that share is largest. `limits` has the
+        limit of each, by `latency_ms@TARGET`."""
+        names = self.on_each("latency_ms")
+        if not self.devices or set(names) - set(limits):
+            raise ValueError(
+                "worst_latency compares the latencies on several targets with their limits: give targets= "
+                f"and a limit for each, for instance limits.{names[0]}=20"
+            )
+        latencies = {name: self.objective(name) for name in names}
+
+        def worst(genomes: Genomes) -> Prediction:
+            shares = [one.of(genomes).scaled(1 / limits[name]) for name, one in latencies.items()]
+            return reduce(lambda a, b: where(b.mean > a.mean, b, a), shares)
+
+        return Objective("worst_latency", MEASURES["worst_latency"].unit, worst)
 
     def in_int8(self, genomes: Genomes) -> NDArray[np.bool_]:
         """(n,) which networks are deployed in int8: none where precision is no gene."""
@@ -112,6 +149,15 @@ class Models:
             )
         return self.latency.predict(self.space.embed(genomes, target.space), target)
 
+    def predict_throughput(self, genomes: Genomes) -> Prediction:
+        """(n,) images per second in batches of the target's size; the relative deviation of the latency."""
+        latency = self.predict_latency(genomes)
+        assert self.latency is not None
+        mean = 1000 * self.latency.target.batch / latency.mean
+        slope = -mean / latency.mean
+        shared = None if latency.shared is None else latency.shared * slope[:, None]
+        return replace(latency, mean=mean, std=np.abs(slope) * latency.std, shared=shared)
+
     def predict_training(self, genomes: Genomes, name: str) -> Prediction:
         """(n,) `training_hours`, `training_kwh` or `training_usd`."""
         if self.training is None or "finetune_epochs" not in self.space.index:
@@ -136,9 +182,12 @@ TRAINING: Mapping[str, Callable[[TrainingCost, SearchSpace, Genomes], Prediction
     "training_kwh": TrainingCost.kwh,
     "training_usd": TrainingCost.usd,
 }
+ON_A_DEVICE = ("latency_ms", "throughput")  # with several targets: one for each
 QUANTITIES: Mapping[str, Callable[[Models, Genomes], Prediction]] = {  # what objectives= and limits= may name
     "accuracy": Models.predict_accuracy,
     "latency_ms": Models.predict_latency,
+    "throughput": Models.predict_throughput,
+    "worst_latency": lambda models, genomes: models.worst_latency({}).of(genomes),
     "training_hours": lambda models, genomes: models.predict_training(genomes, "training_hours"),
     "training_kwh": lambda models, genomes: models.predict_training(genomes, "training_kwh"),
     "training_usd": lambda models, genomes: models.predict_training(genomes, "training_usd"),
@@ -209,6 +258,19 @@ def latency_for(
     if isinstance(predictor, AnyTarget):
         return predictor.at(target)
     raise ValueError(f"the predictor was fitted for {predictor.target.name}; leave target={target.name} out")
+
+
+def several(models: Models, predictors: Sequence[LatencyModel]) -> Models:
+    """The same models with the latencies on several targets in place of that on one.
+
+    ValueError unless all are of networks of the space and of different targets, two at least.
+    """
+    devices = {predictor.target.name: predictor for predictor in predictors}
+    if len(devices) < 2 or len(devices) < len(predictors):
+        raise ValueError(f"targets=[{','.join(devices)}] must name two different targets at least")
+    for predictor in predictors:
+        _check_target(models.space, predictor.target)
+    return replace(models, latency=None, devices=devices)
 
 
 def _names(space: SearchSpace) -> list[str]:

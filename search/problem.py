@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from search.models import TRAINING, Models, choose
+from search.models import ON_A_DEVICE, TRAINING, Models, choose
 from search.objective import Evaluator, Objective
 from supernet.space import SearchSpace
 
@@ -42,7 +42,8 @@ def build(
 ) -> Problem:
     """The problem of optimising these objectives under these limits.
 
-    An objective is a name of `models.QUANTITIES` or an `Objective` of your own. Without `models` those of
+    An objective is a name of `models.QUANTITIES` or an `Objective` of your own. With several targets
+    (`models.several`) `latency_ms` is that on each, as objective and as limit. Without `models` those of
     `models.choose()` are taken; models that neither an objective nor a limit needs are left out. A limit is
     tested on the bound that holds with `confidence`. `resolution` restricts the space to the input sides from
     the first to the second number, `genes` to these values of genes or groups (`SearchSpace.keep_genes`).
@@ -55,17 +56,19 @@ def build(
     >>> build(["accuracy", "latency_ms"], fast, limits={"params": 7e6}).space.name
     'ofa_mbv3_w1.2'
     """
-    limits = dict(limits or {})
+    models = models or choose()
+    limits = {one: limit for name, limit in (limits or {}).items() for one in models.on_each(name)}
     own = {objective.name: objective for objective in objectives if isinstance(objective, Objective)}
-    names = [objective if isinstance(objective, str) else objective.name for objective in objectives]
+    names = [
+        name for one in objectives for name in (models.on_each(one) if isinstance(one, str) else [one.name])
+    ]
     if not names or len(set(names)) < len(names):
         raise ValueError(f"objectives={names} must name each objective once, at least one")
     asked = {*names, *limits} - set(own)
-    models = models or choose()
     models = replace(
         models,
         accuracy=models.accuracy if "accuracy" in asked else None,
-        latency=models.latency if "latency_ms" in asked else None,
+        latency=models.latency if asked & set(ON_A_DEVICE) else None,
         training=models.training if asked & set(TRAINING) else None,
     )
     genes = genes or {}
@@ -82,6 +85,8 @@ def build(
     def build_one(name: str) -> Objective:
         if name in own:
             return replace(own[name], limit=limits.get(name, own[name].limit))
+        if name == "worst_latency":
+            return replace(models.worst_latency(limits), limit=limits.get(name), confidence=confidence)
         return models.objective(name, limits.get(name), confidence)
 
     constraints = tuple(build_one(name) for name in limits if name not in names)

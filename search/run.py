@@ -21,7 +21,7 @@ from search import front_table
 from search.archive import Archive
 from search.objective import InfeasibleError
 from search.problem import Problem
-from search.report import search_report
+from search.report import devices, search_report
 from search.result import Result
 from search.searchers.searcher import InformedSearcher, Searcher
 from search.verify import Verifier
@@ -229,6 +229,8 @@ class Search:
             "front.json": result.front.json(),
             "report.html": search_report.render(result, self.config, environment),
         }
+        if (fronts := devices.compare(result)) is not None:
+            texts[devices.REGRET] = fronts.table(result).csv()
         if result.verified is not None:
             texts["verified_front.csv"] = result.verified.front.csv()
         for name, text in texts.items():

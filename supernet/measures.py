@@ -31,6 +31,8 @@ MEASURES: Mapping[str, Measure] = {
     "packed_bytes": Measure("B", "that file compressed (DEFLATE)", shown="kB", scale=1e3),
     "latency_ms": Measure("ms", "one batch on a target"),
     "images_per_second": Measure("images/s", "throughput on a target", maximize=True),
+    "throughput": Measure("images/s", "images in a second at the batch of a target", maximize=True),
+    "worst_latency": Measure("of its limit", "latency on the target that is nearest to its limit"),
     "training_hours": Measure("h", "device-hours of training beyond the supernet"),
     "training_kwh": Measure("kWh", "energy of those hours, at a stated power"),
     "training_usd": Measure("USD", "price of those hours, at a stated rate"),

@@ -41,6 +41,8 @@ class Options:
     training: dict[str, Any]
     searcher: dict[str, Any]
     target: dict[str, Any] | None = None  # v100_b64, or the first that fits space=
+    # several in one search, by what predictor= knows: each has a latency_ms@TARGET and a throughput@TARGET
+    targets: list[str] = field(default_factory=list)
     space: dict[str, Any] | None = None  # that of the target
     accuracy: dict[str, Any] | None = None  # the surrogate that ships for the space
     evaluator: dict[str, Any] | None = None  # supernet: accuracy is measured, by a supernet of your own
@@ -70,6 +72,11 @@ class Options:
     def __post_init__(self) -> None:
         if sum(one is not None for one in (self.evaluator, self.accuracy_file, self.accuracy)) > 1:
             raise ValueError("evaluator=, accuracy_file= and accuracy= all say what tells accuracy: give one")
+        if self.targets and (self.target or self.predictor != "auto" or self.int8_predictor):
+            raise ValueError(
+                "targets= names all devices: leave target=, predictor= and int8_predictor= out; a predictor "
+                "of your own is one of targets=[v100_b64,run:FOLDER,FILE.npz]"
+            )
 
     @property
     def evaluations(self) -> int:
@@ -99,6 +106,7 @@ class _Given:
     space: SearchSpace | None
     predictor: LatencyPredictor | None
     int8: LatencyPredictor | None
+    devices: Sequence[LatencyPredictor]  # of targets=
 
     @classmethod
     def of(cls, options: Options) -> "_Given":
@@ -107,6 +115,7 @@ class _Given:
             registry.build(options.space),
             None if options.predictor == "auto" else catalogue.find(options.predictor),
             catalogue.find(options.int8_predictor) if options.int8_predictor else None,
+            [catalogue.find(name) for name in options.targets],
         )
 
     @property
@@ -115,7 +124,9 @@ class _Given:
 
     @property
     def name(self) -> str:
-        """What the run is called after: the target, else the space."""
+        """What the run is called after: the targets, else the space."""
+        if self.devices:
+            return "+".join(device.target.name for device in self.devices)
         if self.where is not None:
             return self.where.name
         return models.DEFAULT_TARGET if self.space is None else self.space.name
@@ -229,7 +240,9 @@ def _models(
     elif predictor is None and target is not None and "latency_ms" in options.objectives:
         predictor, why = catalogue.automatic(target)
         say(f"latency of {target.name}: {why}")
-    return models.choose(
+    if given.devices:
+        predictor, space = given.devices[0], space or get_space(given.devices[0].target.space)
+    chosen = models.choose(
         space=space,
         target=None if eight else target,
         latency=_by_precision(space, target, predictor, eight) if eight else predictor,
@@ -239,6 +252,7 @@ def _models(
         training=registry.build(options.training),
         int8=int8_change.load(options.int8_accuracy) if options.int8_accuracy else None,
     )
+    return models.several(chosen, given.devices) if given.devices else chosen
 
 
 def _genes(options: Options, space: SearchSpace) -> dict[str, list[int]]:
@@ -277,7 +291,7 @@ def _adapted(
 def _measures(options: Options, given: _Given) -> bool:
     """Whether this run times networks: to adapt to this machine, or to verify a front that is for it."""
     where = given.where
-    if where is None or "latency_ms" not in (*options.objectives, *options.all_limits()):
+    if where is None or not set(models.ON_A_DEVICE) & {*options.objectives, *options.all_limits()}:
         return False
     wanted = options.verify > 0 or (given.predictor is None and where.method == "measured")
     return wanted and is_here(where)

@@ -10,7 +10,7 @@ import numpy as np
 from latency.predictors.by_precision import ByPrecision
 from latency.predictors.interface import LatencyModel
 from search.models import Models
-from search.report import page
+from search.report import devices, page
 from search.result import Result
 from supernet.files.tables import rounded
 
@@ -21,6 +21,7 @@ POINTS = 500  # of the curve of progress
 def render(result: Result, config: Mapping[str, Any], environment: Mapping[str, Any]) -> str:
     """The report of a finished run as HTML text. Everything from outside is escaped."""
     table, summary, models = result.front, result.summary, result.problem.models
+    fronts = devices.compare(result)
     data = {
         "columns": list(table.columns),
         "rows": [list(row.values()) for row in table.rows()],
@@ -28,6 +29,7 @@ def render(result: Result, config: Mapping[str, Any], environment: Mapping[str, 
         "file": "front",
         "knee": table.knee,
         "plots": _plots(result),
+        "devices": devices.plots(fronts, result),
         "history": _history(result.history),
     }
     figures = {
@@ -38,13 +40,18 @@ def render(result: Result, config: Mapping[str, Any], environment: Mapping[str, 
     }
     knee = f"<code>{html.escape(str(summary['knee']))}</code><span>the knee of the front</span>"
     where = models.latency.target if models.latency is not None else None
+    title = f"{models.space.name} on {' and '.join(models.devices)}" if models.devices else models.space.name
+    about = [f"{one.target.name}: {one.target}" for one in models.devices.values()]
     reference = (f"{name} {value:.4g}" for name, value in summary["hypervolume_reference"].items())
     parts = {
-        "TITLE": html.escape(f"{models.space.name} on {where.name}" if where else models.space.name),
-        "SUBTITLE": html.escape(str(where) if where else "no target: no latency was asked for"),
+        "TITLE": html.escape(f"{models.space.name} on {where.name}" if where else title),
+        "SUBTITLE": html.escape(
+            str(where) if where else "; ".join(about) or "no target: no latency was asked for"
+        ),
         "CARDS": f"{page.cards(figures)}<div class='card wide'>{knee}</div>",
         "LIMITS": page.items(table.limit_lines()) if table.limits else "<p>No limits were set.</p>",
         "VERIFICATION": _verification(result),
+        "DEVICES": devices.section(fronts),
         "MODELS": _models(models),
         "FACTS": page.definitions({**config, **environment}),
         "REFERENCE": html.escape(", ".join(reference)),
@@ -100,6 +107,7 @@ def _models(models: Models) -> str:
     parts = {"Latency": latency} if latency is not None else {}
     if isinstance(latency, ByPrecision):
         parts = {"Latency in fp32": latency.fp32, "Latency in int8": latency.int8}
+    parts |= {f"Latency on {name}": one for name, one in models.devices.items()}
     sections = {title: _latency_facts(part) for title, part in parts.items()}
     if models.accuracy is not None:
         how = "fitted for" if models.accuracy.measured is None else "measured in the supernet"
