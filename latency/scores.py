@@ -7,7 +7,7 @@ import numpy as np
 
 from supernet.arrays import Floats
 from supernet.files.tables import Table
-from supernet.prediction import Prediction
+from supernet.prediction import CONFIDENCES, Prediction
 
 
 def scores(predicted: Prediction, measured: Floats) -> dict[str, float]:
@@ -36,6 +36,16 @@ def scores(predicted: Prediction, measured: Floats) -> dict[str, float]:
         "kendall": float(kendalltau(predicted.mean, measured).statistic) if ranked else float("nan"),
         "coverage_90": float(100 * ((low <= measured) & (measured <= high)).mean()),
     }
+
+
+def calibration(predicted: Prediction, measured: Floats) -> dict[str, float]:
+    """`bias`, predicted minus measured in the mean, in the unit of `measured`; and `coverage_50` to
+    `coverage_99`, the percent of measurements in the interval of each of `CONFIDENCES`."""
+    row = {"bias": float(np.mean(predicted.mean - measured))}
+    for confidence in CONFIDENCES:
+        low, high = predicted.interval(confidence)
+        row[f"coverage_{100 * confidence:.0f}"] = float(100 * ((low <= measured) & (measured <= high)).mean())
+    return row
 
 
 def markdown(rows: Mapping[str, Mapping[str, float]], first: str = "predictor") -> str:

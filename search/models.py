@@ -73,7 +73,8 @@ class Models:
             named = [f"{one}@{other}" for one in ON_A_DEVICE for other in self.devices]
             raise registry.unknown_name("objective", name, named or QUANTITIES)
         mine = replace(self, latency=self.devices[device]) if at else self
-        measured = self.accuracy.measured if name == "accuracy" and self.accuracy is not None else None
+        model = self.accuracy if name == "accuracy" else None
+        measured = None if model is None else model.measured
         objective = Objective(
             name,
             MEASURES[quantity].unit,
@@ -82,6 +83,7 @@ class Models:
             limit=limit,
             confidence=confidence,
             measured=measured,
+            scale=None if model is None else _scale(model.facts),
         )
         probe = self.space.sample(1, np.random.default_rng(0))
         objective.of(probe if measured is None else probe[:0])  # fail now, not in the middle of a run
@@ -175,6 +177,13 @@ class Models:
         bytes_per_value = np.where(self.in_int8(genomes), 1, BYTES_FP32)
         unit = BYTES_FP32 if metric == "peak_bytes" else 1
         return exact(footprint.compute(self.space, genomes, metric) / unit * bytes_per_value)
+
+
+def _scale(facts: Mapping[str, Any]) -> str | None:
+    """On which images an accuracy is, as far as its model says."""
+    if "images" in facts:
+        return f"top-1 on {facts['images']} {facts['part']} images of the supernet's own data"
+    return facts.get("scale")
 
 
 TRAINING: Mapping[str, Callable[[TrainingCost, SearchSpace, Genomes], Prediction]] = {

@@ -36,7 +36,8 @@ class Objective:
 
     The limit is tested on the calibrated bound at `confidence`, so that it holds when measured: the upper
     bound of what is minimised, the lower bound of what is maximised. `measured` is None where `of` is a
-    prediction; otherwise it names everything that a measured value depends on besides the genome.
+    prediction; otherwise it names everything that a measured value depends on besides the genome. `scale`
+    says in words what the values may be compared with, where the unit does not: on which images top-1 is.
 
     >>> def depth(genomes):
     ...     return exact(sum(space.column(genomes, f"d{stage}") for stage in range(5)).astype(float))
@@ -50,6 +51,7 @@ class Objective:
     limit: float | None = None
     confidence: float = 0.90
     measured: str | None = None
+    scale: str | None = None
 
     def __post_init__(self) -> None:
         if not 0.5 <= self.confidence < 1:
@@ -65,13 +67,15 @@ class Objective:
         return {"unit": self.unit, "maximize": self.maximize}
 
     def described(self, space: SearchSpace, genomes: Genomes) -> dict[str, Any]:
-        """The facts and, where networks share errors, `shared_errors`: the loadings of each by name."""
+        """The facts, the scale where there is one, and where networks share errors `shared_errors`: the
+        loadings of each by name."""
+        facts = self.facts if self.scale is None else {**self.facts, "scale": self.scale}
         shared = self.of(genomes).shared
         if shared is None:
-            return self.facts
+            return facts
         names = space.format(genomes)
         rows = (rounded(row, SHARED_DIGITS) for row in shared)
-        return {**self.facts, "shared_errors": dict(zip(names, rows, strict=True))}
+        return {**facts, "shared_errors": dict(zip(names, rows, strict=True))}
 
     @property
     def label(self) -> str:

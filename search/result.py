@@ -28,6 +28,7 @@ class Result:
         seconds = self.summary["loop_seconds"]
         lines = [f"{len(self.front)} architectures on the front, {seconds:.1f} s: {out / 'report.html'}"]
         lines.append(self.shortlist_line())
+        lines += [f"{one.name}: {one.scale}" for one in self.problem.evaluator.asked if one.scale]
         lines += self.front.limit_lines()
         if self.verified is not None:
             lines += self.verified.lines()

@@ -5,7 +5,7 @@ with several values, any Hydra sweeper) compares the options by their errors on 
 """
 
 import json
-from dataclasses import field
+from dataclasses import field, replace
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +73,8 @@ def fit_accuracy(options: Options, out: Path) -> tuple[str, float]:
     genomes = space.encode(columns)
     curve = accuracy_fit.sample_curve(space, genomes, top1, options.curve, seeds=options.curve_seeds)
     fitted = accuracy_fit.fit(space, genomes, top1)
+    scale = f"as in the column {options.column} of {options.rows.name}"
+    fitted = replace(fitted, facts={**fitted.facts, "scale": scale})
     # What fine-tuning gains is published for ImageNet only; elsewhere its epochs get no effect.
     imagenet = space.classes == IMAGENET_CLASSES
     if imagenet and "finetune_epochs" in space.index and "finetune_epochs" not in columns:

@@ -1,5 +1,9 @@
 """Score a fitted predictor on measured rows: `make score ARGS="predictor=v100_b64 rows=my.csv
-column=lat_ms"`."""
+column=lat_ms"`.
+
+Accuracy is scored on published networks too: of a table with a column `space` the rows of the predictor's own
+space count, at the input sides that it knows, fine-tuned as the column `finetune_epochs` says.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -8,13 +12,17 @@ import numpy as np
 
 from latency.data import read_csv
 from latency.predictors.interface import KINDS
-from latency.scores import markdown, scores
+from latency.scores import calibration, markdown, scores
 from latency.zoo import catalogue
 from search import command
 from supernet import registry
+from supernet.arrays import Floats
 from supernet.files import artifact, tables
+from supernet.files.tables import Columns, select
+from supernet.prediction import Prediction
 from supernet.space import get_space
 from supernet.surrogates import accuracy
+from supernet.surrogates.accuracy import AccuracySurrogate
 
 
 @command.options
@@ -33,19 +41,39 @@ def score(name: str, rows: Path, column: str, first: int, past: int | None) -> d
     """Scores of the predictor `name` on rows [first, past) of a table.
 
     In ms for latencies, in points of top-1 for accuracy.
+
+    >>> score("ofa_mbv3_w1.2", Path("../shared/data/ofa_published_nets.csv"), "top1", 0, None)["rmse"]
     """
     part = slice(first, past)
     is_file = name.endswith(".npz")
     kind = artifact.load(Path(name), accuracy.KIND, *KINDS)[1]["kind"] if is_file else None
     if kind == accuracy.KIND or name in registry.names("accuracy"):
         surrogate = accuracy.load(name)
-        columns = tables.select(tables.read_columns(rows), part)
+        columns = _own_rows(tables.select(tables.read_columns(rows), part), surrogate, rows)
         points = tables.percent(tables.column(columns, column, rows))
         predicted = surrogate.predict(get_space(surrogate.space).encode(columns))
-        return scores(predicted.scaled(100), points)
+        return judged(predicted.scaled(100), points)
     predictor = catalogue.find(name)
     data = read_csv(rows, predictor.target, column, part)
-    return scores(predictor.predict(data.genomes, predictor.target), data.ms)
+    return judged(predictor.predict(data.genomes, predictor.target), data.ms)
+
+
+def judged(predicted: Prediction, measured: Floats) -> dict[str, float]:
+    """Scores, and how often the intervals hold."""
+    return scores(predicted, measured) | calibration(predicted, measured)
+
+
+def _own_rows(columns: Columns, surrogate: AccuracySurrogate, file: Path) -> Columns:
+    """The rows that the surrogate says something of: in a table of several spaces those of its own."""
+    if "space" not in columns:
+        return columns
+    keep = columns["space"] == surrogate.space
+    if "r" in columns:
+        low, high = surrogate.resolutions
+        keep &= (low <= columns["r"]) & (columns["r"] <= high)
+    if not keep.any():
+        raise ValueError(f"{file} has no rows of {surrogate.space} at input sides that its surrogate knows")
+    return select(columns, keep)
 
 
 @command.named("score")

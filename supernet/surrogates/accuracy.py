@@ -1,71 +1,94 @@
 """Accuracy surrogates: ImageNet top-1 of a subnet with calibrated uncertainty, at 200,000 subnets/s or more.
 
 A surrogate is a quadratic form in the canonical one-hot of the genes, which `accuracy_fit` fits. Its standard
-deviation is the exponential of a linear form, calibrated on rows left out of the fit.
+deviation is the exponential of a linear form, calibrated on rows left out of the fit. A `Calibration` turns
+what it says into the accuracy at each input side and after each recipe of fine-tuning.
 
 Letters: n architectures, v one-hot columns of the space.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from supernet.arrays import Floats, Genomes
 from supernet.files import artifact
 from supernet.prediction import Prediction
 from supernet.space import SearchSpace, get_space
+from supernet.surrogates.calibration import Calibration
 
 KIND = "accuracy surrogate"
 FITTED = Path(__file__).parent / "fitted"  # the surrogates that ship
+MEASURED = "ofa_mbv3_w1.0"  # the one whose calibration starts from measured ImageNet accuracies
 CHUNK = 8192  # rows at a time: one-hot and product stay in the cache
-ARRAYS = ("linear", "quadratic", "log_std", "extra_variance")
+ARRAYS = ("linear", "quadratic", "log_std")
 POINT = 0.01  # one point of top-1 as a fraction
-
-# Gain of top-1 by epochs of fine-tuning, and its standard deviation. OFA's own fine-tuned subnet (230 M MACs)
-# has 76.0 without, 76.4 after 25, 76.9 after 75 epochs (arXiv 1908.09791). One network is all that is
-# published, so the deviation is our assumption: a third of the gain.
-FINETUNE_GAIN = {0: (0.0, 0.0), 25: (0.004, 0.0013), 75: (0.009, 0.003)}
 
 
 @dataclass(frozen=True, eq=False)
 class AccuracySurrogate:
-    """Top-1 (fraction) as constant + linear.x + x'quadratic x over the one-hot x of a space."""
+    """Top-1 (fraction) as constant + linear.x + x'quadratic x over the one-hot x of a space, at most
+    `ceiling`; then calibrated."""
 
     space: str
     constant: float
     linear: Floats  # (v,)
     quadratic: Floats  # (v, v) symmetric
     log_std: Floats  # (1 + v,) intercept and slopes of the logarithm of the standard deviation
-    extra_variance: Floats  # (v,) added to the variance where a column is on: resolution, fine-tuning
     resolutions: tuple[int, int]  # lowest and highest input side it is valid for
     facts: Mapping[str, Any] = field(default_factory=dict)  # source, licence, command, scores, scale
+    calibration: Calibration | None = None
+    ceiling: float = 1.0
 
     def predict(self, genomes: Genomes, space: SearchSpace | None = None) -> Prediction:
         """Top-1 in [0, 1] of canonical genomes of `space` (default: the surrogate's own).
 
         ValueError for a space that is not part of the surrogate's, and for resolutions it was not fitted for.
 
-        >>> space = get_space("ofa_mbv3_w1.0").restrict("r", 160, 224)
+        >>> space = get_space("ofa_mbv3_w1.0")
         >>> load("ofa_mbv3_w1.0").predict(space.sample(10, np.random.default_rng(0))).mean
         """
         own = get_space(self.space)
         if space is not None:
             genomes = space.embed(genomes, self.space)
         own.check_resolutions(genomes, self.resolutions, f"the accuracy of {self.space}")
-        v = own.one_hot_width
-        columns = (self.quadratic, self.linear, self.log_std[1:], self.extra_variance)
-        weights = np.column_stack(columns).astype(np.float32)
-        mean, std = np.empty(len(genomes)), np.empty(len(genomes))
+        base = self.uncalibrated(genomes)
+        if self.calibration is None:
+            return base
+        recipe = genomes[:, own.index["finetune_epochs"]].astype(np.int64) - 1
+        return self.calibration.apply(base, recipe, own.column(genomes, "r"))
+
+    def uncalibrated(self, genomes: Genomes) -> Prediction:
+        """(n,) what the quadratic form says of genomes of its own space: top-1 on the scale that was fitted,
+        of a network at the side that was fitted, without fine-tuning."""
+        own = get_space(self.space)
+        if own.reaches_beyond(genomes).any():
+            genomes = np.minimum(genomes, own.levels).astype(np.int8)  # the calibration knows the side
+        columns, weights = self._weights
+        v = len(weights)
+        mean, log_std = np.empty(len(genomes)), np.empty(len(genomes))
         for start in range(0, len(genomes), CHUNK):
             part = slice(start, start + CHUNK)
-            x = own.one_hot(genomes[part], np.float32)
+            x = own.one_hot(genomes[part], np.float32)[:, columns]
             product = x @ weights
-            mean[part] = self.constant + np.einsum("ij,ij->i", product[:, :v], x) + product[:, v]
-            std[part] = np.sqrt(np.exp(2 * (self.log_std[0] + product[:, v + 1])) + product[:, v + 2])
-        return Prediction(mean, std)
+            mean[part] = np.einsum("ij,ij->i", product[:, :v], x) + product[:, v]
+            log_std[part] = product[:, v + 1]
+        return Prediction(np.minimum(self.constant + mean, self.ceiling), np.exp(self.log_std[0] + log_std))
+
+    @cached_property
+    def _weights(self) -> tuple[slice, NDArray[np.float32]]:
+        """The one-hot columns from the first to the last that has an effect, and what multiplies them:
+        (v, v + 2) the quadratic form, the linear one, and that of the standard deviation."""
+        weights = np.column_stack([self.quadratic, self.linear, self.log_std[1:]]).astype(np.float32)
+        used = np.flatnonzero(weights.any(axis=1))
+        columns = slice(int(used[0]), int(used[-1]) + 1) if len(used) else slice(1)
+        inside = [*range(len(weights))[columns], len(weights), len(weights) + 1]
+        return columns, np.ascontiguousarray(weights[columns][:, inside])
 
     @property
     def measured(self) -> None:
@@ -73,8 +96,10 @@ class AccuracySurrogate:
 
     def save(self, path: str | Path) -> None:
         arrays = {name: getattr(self, name).astype(np.float32) for name in ARRAYS}
+        if self.calibration is not None:
+            arrays |= self.calibration.arrays()
         facts = {"space": self.space, "constant": self.constant, "resolutions": list(self.resolutions)}
-        facts["about"] = dict(self.facts)
+        facts |= {"about": dict(self.facts), "ceiling": self.ceiling}
         artifact.save(Path(path), KIND, arrays, facts)
 
 
@@ -85,12 +110,16 @@ def load(file: str | Path) -> AccuracySurrogate:
         path = FITTED / f"accuracy_{file}.npz"
     arrays, facts = artifact.load(path, KIND)
     try:
+        if np.any(arrays.get("extra_variance", 0)):
+            raise ValueError("release 0.2 added fine-tuning in another way: fit it again")
         low, high = facts["resolutions"]
         loaded = AccuracySurrogate(
             space=facts["space"],
             constant=float(facts["constant"]),
             resolutions=(low, high),
             facts=facts["about"],
+            calibration=Calibration.from_arrays(arrays),
+            ceiling=float(facts.get("ceiling", 1.0)),
             **{name: arrays[name].astype(np.float64) for name in ARRAYS},
         )
         v = get_space(loaded.space).one_hot_width
@@ -101,50 +130,41 @@ def load(file: str | Path) -> AccuracySurrogate:
     return loaded
 
 
-def with_resolution_effect(
-    surrogate: AccuracySurrogate, other: AccuracySurrogate, relative_std: float = 0.15
-) -> AccuracySurrogate:
-    """`surrogate`, fitted at one resolution, with the loss of `other` (same genes) at lower resolutions.
+def with_finetuning(surrogate: AccuracySurrogate) -> AccuracySurrogate:
+    """A surrogate of measured ImageNet accuracies, plus what fine-tuning gained published networks."""
+    calibration = load(MEASURED).calibration
+    assert calibration is not None  # it ships with one
+    return replace(surrogate, calibration=calibration.at_any_side())
 
-    Whether the loss carries over from one width to the other is not known from public data: `relative_std` of
-    the mean loss is added as a standard deviation (our assumption).
-    """
-    space = get_space(surrogate.space)
-    if [axis.name for axis in space.axes] != [axis.name for axis in get_space(other.space).axes]:
+
+def transferred(surrogate: AccuracySurrogate, space: SearchSpace) -> AccuracySurrogate:
+    """The same function of the genes that `space` has too; its other genes have no effect."""
+    own = get_space(surrogate.space)
+    places = {key: column for column, key in enumerate(_columns(space))}
+    if unknown := [name for name, _ in _columns(own) if name not in space.index]:
         raise ValueError(
-            f"{other.space} has other genes than {surrogate.space}: its resolution effect does not carry over"
+            f"{space.name} has no gene {unknown[0]}: the accuracy of {own.name} says nothing of it"
         )
-    r = space.index["r"]
-    first = int(space.one_hot_offsets[r])
-    at = np.arange(first, first + len(space.axes[r].values))
-    reference = first + space.axes[r].values.index(surrogate.resolutions[1])
-    linear, quadratic = surrogate.linear.copy(), surrogate.quadratic.copy()
-    linear[at] += other.linear[at] - other.linear[reference]
-    shift = other.quadratic[at] - other.quadratic[reference]
-    quadratic[at] += shift
-    quadratic[:, at] += shift.T
-    variance = surrogate.extra_variance.copy()
-    x = space.one_hot(space.sample(1000, np.random.default_rng(0)))
-    x[:, at] = 0
-    loss = linear[at] + 2 * (x @ shift.T).mean(axis=0)
-    variance[at] += (relative_std * loss) ** 2
+    at = np.array([places[key] for key in _columns(own)])
+    linear, quadratic = np.zeros(len(places)), np.zeros((len(places),) * 2)
+    log_std = np.zeros(1 + len(places))
+    linear[at], quadratic[np.ix_(at, at)] = surrogate.linear, surrogate.quadratic
+    log_std[0], log_std[1 + at] = surrogate.log_std[0], surrogate.log_std[1:]
+    return replace(surrogate, space=space.name, linear=linear, quadratic=quadratic, log_std=log_std)
+
+
+def mixture(first: AccuracySurrogate, second: AccuracySurrogate, weight: float) -> AccuracySurrogate:
+    """The mean of two surrogates of one space, `second` by the share `weight`; deviation and facts are those
+    of `first`."""
+    one, other = 1 - weight, weight
     return replace(
-        surrogate, linear=linear, quadratic=quadratic, extra_variance=variance, resolutions=other.resolutions
+        first,
+        constant=one * first.constant + other * second.constant,
+        linear=one * first.linear + other * second.linear,
+        quadratic=one * first.quadratic + other * second.quadratic,
     )
 
 
-def with_finetuning(
-    surrogate: AccuracySurrogate, gains: Mapping[int, tuple[float, float]] = FINETUNE_GAIN
-) -> AccuracySurrogate:
-    """`surrogate` plus what epochs of fine-tuning gain, the same for all subnets.
-
-    `gains` holds by epochs the gain and its standard deviation, fractions of top-1.
-    """
-    space = get_space(surrogate.space)
-    j = space.index["finetune_epochs"]
-    linear, variance = surrogate.linear.copy(), surrogate.extra_variance.copy()
-    for column, epochs in enumerate(space.axes[j].values, start=int(space.one_hot_offsets[j])):
-        gain, std = gains[epochs]
-        linear[column] += gain
-        variance[column] += std**2
-    return replace(surrogate, linear=linear, extra_variance=variance)
+def _columns(space: SearchSpace) -> list[tuple[str, int]]:
+    """(v,) name and value of each one-hot column."""
+    return [(axis.name, value) for axis in space.axes for value in axis.values]

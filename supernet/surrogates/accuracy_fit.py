@@ -16,19 +16,21 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from supernet.arrays import Floats, Genomes, Ints
 from supernet.fits import folds, gaussian
 from supernet.fits.gaussian import Kernel, Posterior
 from supernet.prediction import QUANTILE, Prediction
-from supernet.space import SearchSpace
+from supernet.space import SearchSpace, get_space
 from supernet.surrogates import ofa_predictor
 from supernet.surrogates.accuracy import POINT, AccuracySurrogate
 from supernet.surrogates.ofa_predictor import OfaAccuracy
 
 FOLDS = 5
 MIN_ROWS = 10
-RELEASED_ROWS = 30_000  # random subnets that the released predictor is asked for
+RELEASED_ROWS = 30_000  # random subnets that a released predictor is asked for
+GRAM_ROWS = 2000  # rows of products of genes at a time: a few thousand numbers each
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,9 +104,8 @@ def fit(
 ) -> AccuracySurrogate:
     """The surrogate of measured top-1 (fractions) of (n, d) genomes.
 
-    Axes that do not vary in the data (resolution, fine-tuning) get no effect; add them with
-    `with_resolution_effect` and `with_finetuning`. O(n^3) per likelihood evaluation: about half a minute for
-    1,000 rows on two cores.
+    Axes that do not vary in the data (resolution, fine-tuning) get no effect; a `Calibration` adds them.
+    O(n^3) per likelihood evaluation: about half a minute for 1,000 rows on two cores.
     """
     if len(genomes) < MIN_ROWS:
         raise ValueError(f"{len(genomes)} measured subnets are too few for a fit; give at least {MIN_ROWS}")
@@ -139,7 +140,6 @@ def fit(
         linear=linear,
         quadratic=quadratic,
         log_std=log_std,
-        extra_variance=np.zeros(len(linear)),
         resolutions=space.resolution_range(genomes),
         facts={"rows": len(genomes), "noise_points": scale * process.noise**0.5 / POINT},
     )
@@ -188,66 +188,67 @@ def sample_curve(
     return curve
 
 
-def fit_released(space: SearchSpace, released: OfaAccuracy) -> AccuracySurrogate:
-    """The surrogate that says what OFA's released predictor says, at the resolutions that this one knows."""
+def fit_released(space: SearchSpace, released: OfaAccuracy, sides: Sequence[int]) -> AccuracySurrogate:
+    """The surrogate that says what one of OFA's released predictors says at these input sides."""
     rng = np.random.default_rng(1)
     genomes = space.sample(RELEASED_ROWS, rng)
-    sides = ofa_predictor.RESOLUTIONS
     levels = [space.axis("r").values.index(r) + 1 for r in sides]
     genomes[:, space.index["r"]] = rng.choice(levels, len(genomes))
-    top1 = released.predict(genomes, space).mean
-    return fit_quadratic(space, genomes, top1, std=ofa_predictor.STD, resolutions=(sides[0], sides[-1]))
+    return fit_quadratic(space, genomes, released.predict(genomes, space).mean, std=ofa_predictor.STD)
 
 
 def fit_quadratic(
-    space: SearchSpace,
-    genomes: Genomes,
-    top1: Floats,
-    *,
-    std: float,
-    resolutions: tuple[int, int],
-    ridge: float = 10.0,
+    space: SearchSpace, genomes: Genomes, top1: Floats, *, std: float, ridge: float = 10.0
 ) -> AccuracySurrogate:
-    """Least squares over the one-hot genes, rho = (r_max - r) / 64 and rho^2, and all pairs but rho^3.
+    """Least squares over the one-hot genes and all pairs of them; of the deployment genes none.
 
     For functions that can be asked at will (a released predictor). `std` is the deviation of the function
     itself from the truth (fraction); the misfit on a tenth of the rows is added to it.
     """
-    basis = _basis(space, resolutions)
-    z = space.one_hot(genomes, np.float32) @ basis.astype(np.float32)
-    i, j = np.triu_indices(z.shape[1], 1)
-    keep = i < z.shape[1] - 2  # rho * rho^2 would bend more than five resolutions can tell
-    i, j = i[keep], j[keep]
+    x = space.one_hot(genomes, np.float32)
+    deploy = np.array([axis.deploy for axis in space.axes for _ in axis.values])
+    used = np.flatnonzero((x.std(axis=0) > 0) & ~deploy)
+    i, j = np.triu_indices(len(used), 1)
     centre = float(top1.mean())
-    train = len(z) * 9 // 10
-    features = np.concatenate([z[:, i] * z[:, j], z, np.ones((len(z), 1), np.float32)], axis=1)
-    gram = (features[:train].T @ features[:train]).astype(np.float64)
-    gram[np.diag_indices_from(gram)] += ridge
-    theta = np.linalg.solve(gram, features[:train].T.astype(np.float64) @ (top1[:train] - centre))
-    misfit = float(np.sqrt(np.mean((features[train:] @ theta + centre - top1[train:]) ** 2)))
 
-    pairs = np.zeros((z.shape[1],) * 2)
-    pairs[i, j] = pairs[j, i] = theta[: len(i)] / 2
-    log_std = np.zeros(1 + len(basis))
+    def features(rows: slice) -> NDArray[np.float32]:
+        z = x[rows, used]
+        return np.concatenate([z[:, i] * z[:, j], z, np.ones((len(z), 1), np.float32)], axis=1)
+
+    train = len(x) * 9 // 10
+    gram, right = np.diag(np.full(len(i) + len(used) + 1, ridge)), np.zeros(len(i) + len(used) + 1)
+    parts = [slice(start, min(start + GRAM_ROWS, train)) for start in range(0, train, GRAM_ROWS)]
+    for part in parts:
+        rows = features(part)
+        gram += rows.T @ rows
+        right += rows.T.astype(np.float64) @ (top1[part] - centre)
+    theta = np.linalg.solve(gram, right)
+    test = slice(train, None)
+    misfit = float(np.sqrt(np.mean((features(test) @ theta + centre - top1[test]) ** 2)))
+
+    width = x.shape[1]
+    linear, quadratic, log_std = np.zeros(width), np.zeros((width, width)), np.zeros(1 + width)
+    linear[used] = theta[len(i) : -1]
+    quadratic[used[i], used[j]] = quadratic[used[j], used[i]] = theta[: len(i)] / 2
     log_std[0] = 0.5 * np.log(std**2 + misfit**2)
     return AccuracySurrogate(
         space=space.name,
         constant=centre + float(theta[-1]),
-        linear=basis @ theta[len(i) : -1],
-        quadratic=basis @ pairs @ basis.T,
+        linear=linear,
+        quadratic=quadratic,
         log_std=log_std,
-        extra_variance=np.zeros(len(basis)),
-        resolutions=resolutions,
+        resolutions=space.resolution_range(genomes),
         facts={"rows": len(genomes), "misfit_points": misfit / POINT},
     )
 
 
-def _basis(space: SearchSpace, resolutions: tuple[int, int]) -> Floats:
-    """(v, q) turns the one-hot into that of all genes of the network but the resolution, rho and rho^2."""
-    width, r = space.one_hot_width, space.index["r"]
-    columns = np.split(np.arange(width), space.one_hot_offsets[1:-1])
-    kept = [axis.name != "r" and not axis.deploy for axis in space.axes]
-    genes = [part for part, keep in zip(columns, kept, strict=True) if keep]
-    rho = np.zeros((width, 1))
-    rho[columns[r], 0] = (resolutions[1] - np.array(space.axes[r].values)) / 64
-    return np.concatenate([np.eye(width)[:, np.concatenate(genes)], rho, rho**2], axis=1)
+def interpolated(surrogate: AccuracySurrogate, side: int) -> AccuracySurrogate:
+    """The surrogate with a side that its data lack, half-way between the sides around it."""
+    space = get_space(surrogate.space)
+    sides = space.axis("r").values
+    column = int(space.one_hot_offsets[space.index["r"]]) + sides.index(side)
+    linear, quadratic = surrogate.linear.copy(), surrogate.quadratic.copy()
+    linear[column] = (linear[column - 1] + linear[column + 1]) / 2
+    quadratic[column] = (quadratic[column - 1] + quadratic[column + 1]) / 2
+    quadratic[:, column] = quadratic[column]
+    return replace(surrogate, linear=linear, quadratic=quadratic)

@@ -169,7 +169,10 @@ def test_words_of_hydra_pass(tmp_path):
         (["searcher.population=2"], "population"),
         (["predictor=absent.npz"], "no file absent.npz"),
         (["genes.kernl=[3]"], "unknown gene of ofa_mbv3_w1.2 'kernl'. Did you mean 'kernel'?"),
-        (["genes.resolution=[128,176]"], "goes beyond what the models were fitted on: 160 to 224"),
+        (
+            ["target=2080ti_b64_w1.0", "genes.resolution=[128,176]"],
+            "goes beyond what the models were fitted on: 160 to 224",
+        ),
         (["searcher.popultion=3"], "Did you mean 'population'?"),
         (["target=v100_b64", "target.batch=1"], "target.batch states a fact"),
     ],

@@ -90,7 +90,7 @@ def test_default_problem_fills_in_what_belongs_together():
     assert found.models.latency.target.name == "v100_b64"
     assert found.models.accuracy.space == "ofa_mbv3_w1.2"
     r = found.space.column(found.space.sample(300, np.random.default_rng(0)), "r")
-    assert (r.min(), r.max()) == (160, 224)
+    assert (r.min(), r.max()) == (128, 224)
 
 
 def test_widths_are_never_mixed():
@@ -189,7 +189,7 @@ def test_compofa_uses_the_models_of_its_parent(rng):
         (dict(objectives=["latency"]), "Did you mean 'latency_ms'"),
         (dict(objectives=[]), "at least one"),
         (dict(objectives=["macs", "macs"]), "each objective once"),
-        (dict(objectives=["accuracy"], models=RESNET), "no accuracy surrogate ships"),
+        (dict(objectives=["accuracy"], models=FBNET), "no accuracy surrogate ships"),
         (dict(objectives=["latency_ms"], models=RESNET), "no target ships for ofa_resnet50"),
         (dict(objectives=["training_hours"], models=FBNET), "no training recipe"),
         (dict(objectives=["latency_ms"], resolution=(100, 130)), "beyond what the models were fitted on"),

@@ -72,6 +72,7 @@ SET = {  # what the commands that make shipped files write to, and sizes that ha
         ("supernet.surrogates.accuracy_fit.fit", partial(accuracy_fit.fit, max_iterations=2)),
         ("search.commands.shipped.accuracy.SEEDS", 1),
         ("search.commands.shipped.accuracy.TRAIN", 100),
+        ("search.commands.shipped.accuracy.EVALUATIONS", 5000),
     ],
     "scripts.fit_training_cost": [("supernet.surrogates.training_cost.FITTED", "OUT/training_cost.json")],
     "scripts.fit_zoo": [("latency.zoo.catalogue.FOLDER", "OUT")],
