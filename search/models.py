@@ -7,7 +7,7 @@ Letters: n architectures.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial, reduce
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,6 +41,18 @@ class AccuracyModel(Protocol):
     @property
     def measured(self) -> str | None: ...  # as Objective.measured
     def predict(self, genomes: Genomes, space: SearchSpace | None = None) -> Prediction: ...
+
+
+@runtime_checkable
+class OwnTraining(Protocol):
+    """An accuracy model that also knows the images and the machine that its networks are fine-tuned with."""
+
+    def training_cost(self, rates: TrainingCost) -> TrainingCost: ...
+    def waiting(self, space: SearchSpace) -> Genomes: ...
+    def measured_after(
+        self, epochs: int, watch: Callable[[int, int], None] | None = None
+    ) -> Mapping[str, int]: ...
+    def describe_gain(self, epochs: int) -> str: ...
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from latency.predictors.interface import LatencyModel
-from search.models import ON_A_DEVICE, TRAINING, Models, choose
+from search.models import ON_A_DEVICE, TRAINING, Models, OwnTraining, choose
 from search.objective import Evaluator, Objective
 from supernet.space import SearchSpace
 
@@ -30,18 +29,6 @@ class Problem:
             return None
         epochs = self.space.allowed(RECIPE)
         return epochs[0] if len(epochs) == 1 else None
-
-    def with_latency(self, latency: LatencyModel) -> "Problem":
-        """The same problem with another model of the latency of the same target."""
-        models = replace(self.models, latency=latency)
-        objectives, constraints = (
-            tuple(
-                models.objective(one.name, one.limit, one.confidence) if one.name in ON_A_DEVICE else one
-                for one in group
-            )
-            for group in (self.evaluator.objectives, self.evaluator.constraints)
-        )
-        return Problem(self.space, models, Evaluator(objectives, constraints))
 
 
 def build(
@@ -78,32 +65,39 @@ def build(
     if not names or len(set(names)) < len(names):
         raise ValueError(f"objectives={names} must name each objective once, at least one")
     asked = {*names, *limits} - set(own)
-    models = replace(
+    trainer = models.accuracy if isinstance(models.accuracy, OwnTraining) else None
+    models = _needed(models, asked)
+    space = _restrict(models, resolution, genes or {})
+    if not (asked & set(TRAINING) or _recipe_matters(space, own.values())):
+        space = _shortest_recipe(space, genes or {})
+
+    def assembled(models: Models) -> Problem:
+        def build_one(name: str) -> Objective:
+            if name in own:
+                return replace(own[name], limit=limits.get(name, own[name].limit))
+            if name == "worst_latency":
+                return replace(models.worst_latency(limits), limit=limits.get(name), confidence=confidence)
+            return models.objective(name, limits.get(name), confidence)
+
+        constraints = tuple(build_one(name) for name in limits if name not in names)
+        return Problem(models.space, models, Evaluator(tuple(build_one(name) for name in names), constraints))
+
+    models = replace(models, space=space)
+    problem = assembled(models)
+    if trainer is None or models.training is None:
+        return problem
+    # May time training steps on this machine, so only when all else is right.
+    return assembled(replace(models, training=trainer.training_cost(models.training)))
+
+
+def _needed(models: Models, asked: set[str]) -> Models:
+    """The models that objectives and limits of these names need."""
+    return replace(
         models,
         accuracy=models.accuracy if "accuracy" in asked else None,
         latency=models.latency if asked & set(ON_A_DEVICE) else None,
         training=models.training if asked & set(TRAINING) else None,
     )
-    genes = genes or {}
-    space = _restrict(models, resolution, genes)
-    costs = bool(asked & set(TRAINING)) or _recipe_matters(space, own.values())
-    measured = models.accuracy is not None and models.accuracy.measured is not None
-    if RECIPE in space.index and not {RECIPE, space.axis(RECIPE).group} & set(genes):
-        if not costs:
-            space = space.keep(RECIPE, space.allowed(RECIPE)[:1])
-        elif measured:
-            space = space.keep(RECIPE, space.allowed(RECIPE)[1:2])  # accuracy is that before fine-tuning
-    models = replace(models, space=space)
-
-    def build_one(name: str) -> Objective:
-        if name in own:
-            return replace(own[name], limit=limits.get(name, own[name].limit))
-        if name == "worst_latency":
-            return replace(models.worst_latency(limits), limit=limits.get(name), confidence=confidence)
-        return models.objective(name, limits.get(name), confidence)
-
-    constraints = tuple(build_one(name) for name in limits if name not in names)
-    return Problem(models.space, models, Evaluator(tuple(build_one(name) for name in names), constraints))
 
 
 def recipe_genes(space: SearchSpace, epochs: int) -> dict[str, list[int]]:
@@ -119,6 +113,13 @@ def recipe_genes(space: SearchSpace, epochs: int) -> dict[str, list[int]]:
         choices = ", ".join(map(str, space.allowed(RECIPE)))
         raise ValueError(f"recipe={epochs} must be one of {choices} epochs")
     return {RECIPE: [epochs]}
+
+
+def _shortest_recipe(space: SearchSpace, genes: Mapping[str, Iterable[int]]) -> SearchSpace:
+    """The space without fine-tuning, unless it has no recipes or `genes` name some."""
+    if RECIPE not in space.index or {RECIPE, space.axis(RECIPE).group} & set(genes):
+        return space
+    return space.keep(RECIPE, space.allowed(RECIPE)[:1])
 
 
 def _recipe_matters(space: SearchSpace, objectives: Iterable[Objective]) -> bool:

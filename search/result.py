@@ -8,9 +8,8 @@ from typing import Any
 from search import shortlist
 from search.archive import Archive
 from search.front_table import FrontTable
-from search.problem import Problem
-from search.verify.verdict import Verification
-from supernet.arrays import Ints
+from search.problem import RECIPE, Problem
+from search.verify import Verification
 
 
 @dataclass(frozen=True)
@@ -23,11 +22,6 @@ class Result:
     history: Sequence[Mapping[str, float]]
     summary: Mapping[str, Any]
     verified: Verification | None = None
-
-    @property
-    def rows(self) -> Ints:
-        """(f,) the rows of the archive that `front` shows."""
-        return self.archive.front() if self.verified is None else self.verified.rows
 
     def describe(self, out: Path) -> str:
         """A line on the front and one per limit, for the terminal."""
@@ -44,21 +38,31 @@ class Result:
 
     def shortlist_line(self) -> str:
         """How much of the front the shortlist stands for."""
-        costs, rows = self.archive.costs[self.rows], self.front.shortlist()
+        costs, rows = self.archive.costs[self.archive.front()], self.front.shortlist()
         kept = shortlist.share(costs, self.archive.reference, rows)
         return f"shortlist: {len(rows)} of them keep {kept:.1%} of its hypervolume; front.csv marks them"
 
     def export_command(self, weights: str, out: Path) -> str | None:
-        """The command that exports the chosen member of the front, a measured one where there is one: the
-        most accurate one within the limits, or the knee without limits.
+        """The command that exports the chosen member of the front, of the verified one where there is one:
+        the most accurate one within the limits, or the knee without limits.
 
-        None for a space without networks to export. `weights` and `out` are what `make export` takes.
+        None for a space without networks to export. `weights` and `out` are what `make export` takes. A
+        subnet of one's own supernet is fine-tuned first where its name says so.
         """
-        front, space = self.front, self.problem.space
+        front = self.verified.front if self.verified and len(self.verified.front) else self.front
+        space = self.problem.space
         if space.owner.family is None:
             return None
         genome = space.parse([front.columns["architecture"][front.chosen]])
         name = space.owner.format(space.embed(genome, space.owner.name))[0]
-        words = {"weights": weights, "architecture": name, "out": str(out)}
-        quoted = (f"{key}='{word}'" if " " in word else f"{key}={word}" for key, word in words.items())
-        return f'make export ARGS="{" ".join(quoted)}"'
+        accuracy, target = self.problem.models.accuracy, str(out)
+        if accuracy is None or accuracy.measured is None or not space.column(genome, RECIPE)[0]:
+            return _make("export", weights=weights, architecture=name, out=target)
+        tuned = str(out.with_name("subnet"))
+        first = _make("finetune", supernet=weights, architecture=name, out=tuned)
+        return first + "\n" + _make("export", weights=tuned, out=target)
+
+
+def _make(command: str, **words: str) -> str:
+    quoted = (f"{key}='{word}'" if " " in word else f"{key}={word}" for key, word in words.items())
+    return f'make {command} ARGS="{" ".join(quoted)}"'

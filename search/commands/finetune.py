@@ -12,10 +12,10 @@ from supernet.files.run_folder import RunFolder
 from supernet.spaces.net_config import one_line_name
 from supernet.surrogates.training_cost import TrainingCost
 from supernet.training.finetune import FineTuning, energy_kwh, fine_tune
+from supernet.training.measured_accuracy import SupernetAccuracy
 from supernet.training.step import processes
 from supernet.weights import network
 from supernet.weights import subnet as subnets
-from supernet.weights.images import Images
 
 
 @command.options
@@ -27,7 +27,7 @@ class Options(FineTuning):
     epochs: NonNegativeInt | None = None  # type: ignore[assignment]  # None: as the name says
     threads: int = 1
     watts: float = 65  # power of the device that the energy is estimated with: nothing measures it
-    # training_step.json of make adapt ARGS="target.engine=torch_training": predicts the cost
+    # training_step.json of make adapt: predicts the hours; null: steps timed here, once
     step_file: Path | None = None
     out: Path | None = None  # None: subnet/ in the run folder
 
@@ -38,29 +38,31 @@ def main(options: Options, config: dict[str, Any]) -> None:
 
     torch.set_num_threads(options.threads)
     folder = options.supernet
-    trained, images = network.load(folder), Images.from_run_folder(folder)
+    trained = network.load(folder)
     space = trained.space
     genome = space.parse([one_line_name(options.architecture)])
     named = int(space.column(genome, "finetune_epochs")[0])
     recipe = command.take(FineTuning, options, epochs=named if options.epochs is None else options.epochs)
     space.check_resolutions(genome, trained.resolution, f"the supernet in {folder}")
+    accuracy = SupernetAccuracy(folder=folder, finetuning=recipe)
     out = command.run_folder(options.out or folder / "subnet", "finetune")
     with RunFolder(out, subnets.FILE).hold(config):
-        with processes() as group, Console().status("loading") as status:
+        with processes() as group, Console().status("timing training steps") as status:
+            predicted = 0.0
+            if recipe.epochs:
+                model = accuracy.training_cost(TrainingCost(step_file=options.step_file))
+                predicted = float(recipe.epochs * model.hours_per_epoch(space, genome)[0])
 
             def watch(done: int, loss: float) -> None:
-                status.update(f"epoch {done} of {recipe.epochs}, loss {loss:.3f}")
+                status.update(f"epoch {done} of {recipe.epochs}, loss {loss:.3f}; {predicted:.3g} h in all")
 
-            tuned = fine_tune(trained, images, genome, recipe, group, watch)
+            tuned = fine_tune(trained, accuracy.data, genome, recipe, group, watch)
         cost = {
+            "predicted_hours": predicted,
             "device_hours": tuned.hours,
             "energy_kwh_model": energy_kwh(tuned.hours, options.watts),
             "watts_assumed": options.watts,
         }
-        if options.step_file is not None and recipe.epochs:
-            count = len(images.parts["train"])
-            model = TrainingCost(step_file=options.step_file, images=count, batch=recipe.batch)
-            cost["predicted_hours"] = float(recipe.epochs * model.hours_per_epoch(space, genome)[0])
         facts = {"cost": cost, "top1_before": tuned.before.top1, "epochs": recipe.epochs}
         artifact.write_json(out / "cost.json", cost)
         tuned.subnet.with_facts(**facts).save(out / subnets.FILE)
@@ -69,8 +71,7 @@ def main(options: Options, config: dict[str, Any]) -> None:
     print(f"test top-1 {before:.2f}% as it came out of the supernet, {after:.2f}% after {how}: {out}")
     kwh = cost["energy_kwh_model"]
     print(f"{tuned.hours:.4f} device-hours; {kwh:.5f} kWh at {options.watts:g} W, which are assumed")
-    if "predicted_hours" in cost:
-        off = 100 * (cost["predicted_hours"] / tuned.hours - 1)
-        print(f"predicted {cost['predicted_hours']:.4f} device-hours: off by {off:+.0f}%")
-    else:
-        print("no prediction: step_file= names a training step of this machine, of make adapt")
+    if recipe.epochs:
+        off = 100 * (predicted / tuned.hours - 1)
+        print(f"predicted {predicted:.4f} device-hours: off by {off:+.0f}%")
+    print(f'next: make export ARGS="weights={out} out=..."')

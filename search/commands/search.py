@@ -7,26 +7,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import NonNegativeInt, PositiveInt, ValidationError
+from pydantic import NonNegativeInt, ValidationError
 from rich.console import Console
 
 from latency.measuring.here import in_int8, is_here
-from latency.measuring.known import Bench, Known
 from latency.measuring.store import Store
 from latency.predictors.by_precision import ByPrecision
-from latency.predictors.interface import LatencyModel, LatencyPredictor
-from latency.predictors.slots import SlotLatency
+from latency.predictors.interface import LatencyPredictor
 from latency.target import Target
 from latency.zoo import adaptation, catalogue
 from latency.zoo.adaptation import Adaptation
-from search import command, models, problem, run
+from search import command, models, problem, run, verify
 from search.api import Front
 from search.front_table import SHORTLIST
 from search.models import QUANTITIES
 from search.objective import Objective
 from search.result import Result
-from search.verify.latency import KnownLatency, parts
-from search.verify.rounds import Rounds
 from supernet import registry
 from supernet.files import sinks
 from supernet.files.sinks import Sink, Wandb
@@ -69,7 +65,6 @@ class Options:
     int8_accuracy: Path | None = None  # measured change of accuracy by int8 (JSON); as torchvision publishes
     samples: AtLeastTwo = 10  # target=here: subnets to time, unless the store holds as many
     verify: NonNegativeInt = 24  # networks of the front to measure, when it is for this machine
-    rounds: PositiveInt = 3  # in which they are measured; each fits the predictor again and goes on searching
     store: Path = Path("runs/measurements.sqlite")  # where measurements are kept
     shortlist: AtLeastTwo = SHORTLIST  # members that stand for the front: printed, and marked in front.csv
     wandb: Literal["offline", "online", "disabled"] = "offline"
@@ -147,11 +142,13 @@ def main(options: Options, config: dict[str, Any]) -> None:
         result = find(options, config, given, out, say=print, sinks=[bar])
     except run.Interrupted:
         command.stop("search", out)
-    result.front.show()
+    verified = result.verified.front if result.verified is not None else None
+    (verified if verified else result.front).show()
     print(result.describe(out))
     weights = (options.evaluator or {}).get("folder", "random")
     if (export := result.export_command(weights, out / "export")) is not None:
-        chosen = "the most accurate within the limits" if result.front.limits else "the knee"
+        front = verified or result.front
+        chosen = "the most accurate within the limits" if front.limits else "the knee"
         untrained = " (untrained; trained ones: docs/guide.md, Files)" if weights == "random" else ""
         print(f"to export {chosen}{untrained}:\n{export}")
 
@@ -202,9 +199,11 @@ def find(
             say(_recipe_line(asked.recipe, options.recipe is None))
         if asked.evaluator.measures:
             say(f"accuracy is measured: {options.evaluations} evaluations, kept and never repeated")
-        turns = None
+            run.folder(out).check(config)  # before hours of fine-tuning
+            _fine_tune(asked, say)
+        verifier = None
         if store is not None and options.verify and asked.models.latency is not None:
-            turns = _rounds(options, store)
+            verifier = verify.verifier(store, options.verify)
         copy = [] if options.wandb == "disabled" else [Wandb(out, config, options.wandb)]
         whole = run.Search(
             asked,
@@ -214,16 +213,13 @@ def find(
             out=out,
             config=config,
             sinks=[*sinks, *copy],
-            rounds=turns,
+            verify=verifier,
             shortlist=options.shortlist,
         )
         try:
-            result = whole.run()
+            return whole.run()
         except KeyboardInterrupt as stopped:
             raise run.Interrupted from stopped
-    if result.verified is not None and options.predictor == "auto":
-        _keep_predictors(result.problem.models.latency, out)
-    return result
 
 
 def _models(
@@ -267,6 +263,28 @@ def _genes(options: Options, space: SearchSpace) -> dict[str, list[int]]:
     return genes if options.recipe is None else genes | problem.recipe_genes(space, options.recipe)
 
 
+def _fine_tune(asked: problem.Problem, say: Callable[[str], None]) -> None:
+    """Fine-tune the subnets that accuracies after it are predicted from, unless the store holds them."""
+    accuracy, space = asked.models.accuracy, asked.space
+    if not isinstance(accuracy, models.OwnTraining):
+        return
+    waiting = accuracy.waiting(space)
+    if len(waiting):
+        cost = asked.models.training
+        hours = "" if cost is None else f", {cost.hours(space.owner, waiting).mean.sum():.2g} h predicted"
+        say(f"fine-tuning {len(waiting)} subnets{hours}: kept and never repeated")
+    recipes = [epochs for epochs in space.allowed(problem.RECIPE) if epochs]
+    with Console().status("fine-tuning") as status:
+        for epochs in recipes:
+
+            def watch(done: int, of: int, epochs: int = epochs) -> None:
+                status.update(f"{done} of {of} subnets fine-tuned for {epochs} epochs")
+
+            accuracy.measured_after(epochs, watch)
+    for epochs in recipes:
+        say(accuracy.describe_gain(epochs))
+
+
 def _recipe_line(epochs: int, by_default: bool) -> str:
     """How the networks are fine-tuned, and how to change that."""
     how = f"{epochs} epochs of fine-tuning" if epochs else "no fine-tuning (0 epochs)"
@@ -292,26 +310,6 @@ def _adapted(
         predictor = adaptation.for_run(target, kept, how, store=store, watch=watch)
     say(f"latency of {target.name}: {predictor.facts['samples']} subnets timed here (transfer)")
     return predictor
-
-
-def _rounds(options: Options, store: Store) -> Rounds:
-    """The front is measured and the predictor fitted again with it: from everything that the store holds
-    where this run adapts it itself, else the one that was asked for is corrected."""
-
-    def refit(predictor: LatencyModel, known: Known) -> LatencyModel:
-        if options.predictor == "auto":
-            return adaptation.from_known(Adaptation(samples=options.samples), known)
-        return adaptation.corrected(predictor, known)
-
-    return Rounds(Bench(store), refit, options.verify, options.rounds)
-
-
-def _keep_predictors(latency: LatencyModel | None, out: Path) -> None:
-    """The predictors that the front ended with take the place of those that the run began with, for
-    `predictor=run:FOLDER`."""
-    for part, name in zip(parts(latency) if latency else [], run.PREDICTORS, strict=False):
-        if isinstance(part, KnownLatency) and isinstance(part.predictor, SlotLatency):
-            part.predictor.save(out / name)
 
 
 def _measures(options: Options, given: _Given) -> bool:

@@ -31,7 +31,6 @@ def render(result: Result, config: Mapping[str, Any], environment: Mapping[str, 
         "plots": _plots(result),
         "devices": devices.plots(fronts, result),
         "history": _history(result.history),
-        "measured": result.verified.measured.rows() if result.verified is not None else [],
     }
     figures = {
         "architectures on the front": f"{len(table):,}",
@@ -39,8 +38,6 @@ def render(result: Result, config: Mapping[str, Any], environment: Mapping[str, 
         "hypervolume": f"{summary['hypervolume']:.4f}",
         "seconds of search": f"{summary['loop_seconds']:.1f}",
     }
-    if result.verified is not None:
-        figures["of them measured"] = str(result.verified.summary["verified_front"])
     knee = f"<code>{html.escape(str(summary['knee']))}</code><span>the knee of the front</span>"
     where = models.latency.target if models.latency is not None else None
     title = f"{models.space.name} on {' and '.join(models.devices)}" if models.devices else models.space.name
@@ -121,14 +118,7 @@ def _models(models: Models) -> str:
                 f"{models.space.name}'s"
             )
     if models.training is not None:
-        cost = models.training
-        sections["Training cost"] = {
-            "recipe": f"fine-tuning on {cost.images:,} images, batch {cost.batch}, on {cost.gpu}",
-            "relative deviation": f"{100 * cost.relative_std(models.space):.0f}%",
-            "price": f"{cost.usd_per_hour} USD/h of the GPU; power overhead {cost.power_overhead}",
-            "shared, not in the objective": f"supernet {cost.supernet_gpu_hours:g} h of a V100 once, "
-            f"{cost.shared()['v100_hours_per_deployment']:g} h per deployment over {cost.deployments}",
-        }
+        sections["Training cost"] = models.training.describe(models.space)
     shown = (f"<h3>{title}</h3>{page.definitions(facts)}" for title, facts in sections.items())
     return "".join(shown) or "<p>None.</p>"
 

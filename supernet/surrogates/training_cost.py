@@ -8,20 +8,21 @@ update):
 
 fitted per family on measured training speeds (timm's results, RTX 3090, AMP, channels_last): memory traffic,
 arithmetic, weight update and a floor. For mobile networks the fit gives b = 0: on this GPU their training
-time is memory traffic, so kernel sizes do not change it. Recalibrating batch norm (a forward pass over about
+time is memory traffic, so kernel sizes do not change it. With a teacher, whose forward pass takes about a
+third of its own training step, that third of its activations and MACs is added to those of the network.
+Recalibrating batch norm (a forward pass over about
 2,000 images, under a minute) is not counted, so zero epochs cost nothing. The supernet's own training is
 shared by all deployments and reported apart.
 """
 
 import json
 import re
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 
 import numpy as np
-from pydantic import PositiveInt
+from pydantic import PositiveFloat, PositiveInt
 
 from supernet import device, footprint, slot_table
 from supernet.arrays import Floats, Genomes, Ints
@@ -31,12 +32,14 @@ from supernet.fits import folds
 from supernet.options import options
 from supernet.prediction import QUANTILE, Prediction
 from supernet.slot_table import SlotTable
-from supernet.space import SearchSpace
+from supernet.space import SearchSpace, get_space
 
 FITTED = Path(__file__).parent / "fitted" / "training_cost.json"
 FITTED_ON = "rtx_3090"
 METRICS = ("activations", "macs", "params")
 PULL = 0.03  # of the base in `fit`
+FORWARD = 1 / 3  # of the work of a training step is its forward pass: backward takes two such passes
+IMAGENET, IMAGENET_BATCH = 1_281_167, 256  # training images, and images of a step
 SCALED_STD = 0.25  # added in quadrature (relative) when scaled to another GPU; see `speed_ratio`
 
 FAMILIES = {
@@ -63,9 +66,16 @@ class Steps:
     batch: Floats
 
     @classmethod
-    def from_genomes(cls, space: SearchSpace, genomes: Genomes, batch: int) -> "Steps":
-        """The steps of these subnets."""
+    def from_genomes(
+        cls, space: SearchSpace, genomes: Genomes, batch: int, *, teacher: float = 0.0
+    ) -> "Steps":
+        """The steps of these subnets, with this share of the work of a step of the largest network at the
+        same input side."""
         counts = {name: footprint.compute(space, genomes, name) for name in METRICS}
+        if teacher:
+            largest = _largest(space, genomes)
+            for name in ("activations", "macs"):
+                counts[name] = counts[name] + teacher * footprint.compute(space.owner, largest, name)
         return cls(**counts, batch=np.full(len(genomes), float(batch)))
 
     def take(self, rows: Ints) -> "Steps":
@@ -79,15 +89,26 @@ class Steps:
         )
 
 
+def _largest(space: SearchSpace, genomes: Genomes) -> Genomes:
+    """(n, d) the largest network of the whole space at the input side of each of these."""
+    owner = get_space(space.owner.name)
+    largest = np.repeat(owner.extremes()[1:], len(genomes), axis=0)
+    if "r" in owner.index:
+        largest[:, owner.index["r"]] = space.embed(genomes, owner.name)[:, owner.index["r"]]
+    return largest
+
+
 @dataclass(frozen=True)
 class StepTime:
-    """Milliseconds per image of a training step, for one family of networks on one machine."""
+    """Milliseconds per image of a training step, for one family of networks on one machine. `teacher` is the
+    share of a step of the largest network that is computed beside: 0 without distillation."""
 
     per_mega_activation: float
     per_giga_mac: float
     per_mega_param_over_batch: float
     floor: float
     relative_std: float  # of a prediction for a family member of another lineage
+    teacher: float = 0.0
 
     def coefficients(self) -> Floats:
         """(4,) in the order of `Steps.features`."""
@@ -206,41 +227,53 @@ class TrainingCost:
     """The recipe and the rates. Epochs come from the gene `finetune_epochs` of each genome.
 
     With `step_file`, training steps measured on the machine itself (`make adapt ARGS="target.engine=
-    torch_training ..."`), hours are of that machine, and `gpu` only stands for its power.
+    torch_training ..."`), hours are of that machine, and `gpu` only stands for its power. A search in a
+    supernet of one's own fills in what is null: its images, the batch of its fine-tuning and, without `gpu`,
+    steps timed on this machine.
     """
 
-    gpu: str = FITTED_ON
+    gpu: str | None = None  # whose hours; null: an RTX 3090
     # training_step.json of make adapt ARGS="target.engine=torch_training target.batch=16": this machine
     step_file: Path | None = None
-    images: PositiveInt = 1_281_167  # ImageNet training images
-    batch: PositiveInt = 256
+    images: PositiveInt | None = None  # training images; null: those of ImageNet
+    batch: PositiveInt | None = None  # images of a step; null: 256
+    distil: bool = False  # the supernet's largest network answers beside; a step_file says so itself
     usd_per_hour: float = 0.5
     power_overhead: float = 1.5  # wall power over the GPU's data-sheet power: host, cooling
+    watts: PositiveFloat | None = None  # wall power; null: of the GPU's data sheet, times the overhead
     supernet_gpu_hours: float = 1200.0  # OFA's own training, in V100-hours (Cai et al., 2020)
     deployments: PositiveInt = 40  # over how many deployments the supernet is amortised
 
     def __post_init__(self) -> None:
-        speed_ratio(self.gpu)
+        speed_ratio(self._gpu)
         if self.step_file is not None:
             load_step(self.step_file)
+
+    @property
+    def _gpu(self) -> str:
+        return self.gpu or FITTED_ON
 
     def hours_per_epoch(self, space: SearchSpace, genomes: Genomes) -> Floats:
         """(n,) GPU-hours of an epoch, whatever recipes the genomes name."""
         step = self._step(space)
         tables = [table for metric in METRICS if (table := footprint.table(space, metric)) is not None]
-        if len(tables) < len(METRICS) or space.reaches_beyond(genomes).any():
-            return self._hours(step.ms(Steps.from_genomes(space, genomes, self.batch)))
+        batch = self.batch or IMAGENET_BATCH
+        if len(tables) < len(METRICS) or step.teacher or space.reaches_beyond(genomes).any():
+            steps = Steps.from_genomes(space, genomes, batch, teacher=step.teacher)
+            return self._hours(step.ms(steps))
         *per_unit, floor = step.coefficients()
-        weights = np.array(per_unit) / (1e6, 1e9, 1e6) / (1, 1, self.batch)
+        weights = np.array(per_unit) / (1e6, 1e9, 1e6) / (1, 1, batch)
         ms = slot_table.combine(zip(weights, tables, strict=True))
         return SlotTable(self._hours(ms.cells), self._hours(ms.base + floor)).evaluate(space, genomes)
 
     def _hours(self, ms: Floats) -> Floats:
-        return ms * self.images / 3.6e6 / (1.0 if self.step_file else speed_ratio(self.gpu))
+        return ms * (self.images or IMAGENET) / 3.6e6 / (1.0 if self.step_file else speed_ratio(self._gpu))
 
     def _step(self, space: SearchSpace) -> StepTime:
         family = FAMILY_OF_SPACE.get(space.name, "mobile")
-        return load_step(self.step_file) if self.step_file else fitted()[family]
+        if self.step_file is not None:
+            return load_step(self.step_file)
+        return replace(fitted()[family], teacher=FORWARD if self.distil else 0.0)
 
     def hours(self, space: SearchSpace, genomes: Genomes) -> Prediction:
         """(n,) GPU-hours to fine-tune these subnets by their recipe; 0 for zero epochs."""
@@ -251,24 +284,36 @@ class TrainingCost:
     def relative_std(self, space: SearchSpace) -> float:
         """Relative standard deviation of the hours: of the fit on lineages left out, and of scaling to
         another GPU."""
-        scaled = self.step_file is None and self.gpu != FITTED_ON
+        scaled = self.step_file is None and self._gpu != FITTED_ON
         return float(np.hypot(self._step(space).relative_std, SCALED_STD if scaled else 0.0))
 
     def kwh(self, space: SearchSpace, genomes: Genomes) -> Prediction:
-        """(n,) energy in kWh at data-sheet power times `power_overhead`: a model, nothing is measured."""
-        watts = device.get(self.gpu).tdp_w
-        if watts is None:
-            raise ValueError(f"no data-sheet power for {self.gpu}: its energy is not known")
-        return self.hours(space, genomes).scaled(watts * self.power_overhead / 1000)
+        """(n,) energy in kWh at an assumed power: a model, nothing is measured."""
+        return self.hours(space, genomes).scaled(self._watts() / 1000)
+
+    def _watts(self) -> float:
+        sheet = device.get(self._gpu).tdp_w
+        if self.watts is None and sheet is None:
+            raise ValueError(f"no data-sheet power for {self._gpu}: give training.watts=")
+        return self.watts or (sheet or 0.0) * self.power_overhead
 
     def usd(self, space: SearchSpace, genomes: Genomes) -> Prediction:
         """(n,) price in USD at `usd_per_hour`."""
         return self.hours(space, genomes).scaled(self.usd_per_hour)
 
-    def shared(self) -> Mapping[str, float]:
-        """What the supernet itself cost, once, and the share of one deployment (V100-hours)."""
-        return {
-            "supernet_v100_hours": self.supernet_gpu_hours,
-            "deployments": float(self.deployments),
-            "v100_hours_per_deployment": self.supernet_gpu_hours / self.deployments,
+    def describe(self, space: SearchSpace) -> dict[str, str]:
+        """What the hours are of, for people."""
+        share = self.supernet_gpu_hours / self.deployments
+        where = f"this machine (steps timed: {self.step_file})" if self.step_file else self._gpu
+        facts = {
+            "recipe": f"fine-tuning on {self.images or IMAGENET:,} images, batch "
+            f"{self.batch or IMAGENET_BATCH}, on {where}",
+            "relative deviation": f"{100 * self.relative_std(space):.0f}%",
+            "price": f"{self.usd_per_hour} USD/h; power overhead {self.power_overhead}",
         }
+        if self.step_file is None:
+            facts["shared, not in the objective"] = (
+                f"supernet {self.supernet_gpu_hours:g} h of a V100 once, {share:g} h per deployment over "
+                f"{self.deployments}"
+            )
+        return facts

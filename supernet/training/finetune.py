@@ -80,13 +80,28 @@ def fine_tune(
     """
     subnet = subnets.from_supernet(trained, images, trained.space.format(genome)[0])
     before = subnets.judge(subnet, images, "test")
+    subnet, seconds, loss = train_further(subnet, trained, images, recipe, group, watch)
+    after = subnets.judge(subnet, images, "test")
+    return FineTuned(subnet.with_quality(after, "test"), before, after, seconds, loss)
+
+
+def train_further(
+    subnet: Subnet,
+    trained: Trained,
+    images: Images,
+    recipe: FineTuning,
+    group: Processes,
+    watch: Watch | None = None,
+) -> tuple[Subnet, tuple[float, ...], float]:
+    """Train a subnet of the supernet in place by the recipe, and calibrate it.
+
+    Returns the subnet, the seconds of each epoch and the loss of the last.
+    """
     if recipe.from_scratch:
         initialise(subnet.module, recipe.seed)
     teacher = subnets.largest(trained, images, subnet.side).module if recipe.distil else None
     seconds, loss = train_alone(subnet, images, recipe, group, teacher=teacher, watch=watch)
-    subnet = subnets.calibrated(subnet, images)
-    after = subnets.judge(subnet, images, "test")
-    return FineTuned(subnet.with_quality(after, "test"), before, after, seconds, loss)
+    return subnets.calibrated(subnet, images), seconds, loss
 
 
 def train_alone(

@@ -2,22 +2,24 @@
 
 Letters: n architectures.
 
-`SupernetAccuracy` answers like `accuracy.AccuracySurrogate`, only that nothing is predicted: each subnet is
-extracted, calibrated at its own resolution, and classifies the images of a part. What was measured once is
+`SupernetAccuracy` answers like `accuracy.AccuracySurrogate`, only that it measures: each subnet is extracted,
+calibrated at its own resolution, and classifies the images of a part. Accuracy after fine-tuning is measured
+for a few subnets and predicted from the accuracy before for the others (`gain`). What was measured once is
 never measured again.
 """
 
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
-from pydantic import PositiveInt
+from pydantic import NonNegativeInt, PositiveInt
+from threadpoolctl import threadpool_limits
 
 from supernet.arrays import Floats, Genomes
 from supernet.files import artifact
@@ -25,14 +27,22 @@ from supernet.files.tables import Table
 from supernet.options import options
 from supernet.prediction import Prediction
 from supernet.space import SearchSpace
-from supernet.training import train
+from supernet.surrogates.training_cost import TrainingCost
+from supernet.training import gain, step_timing, train
 from supernet.training.accuracy_store import AccuracyStore, Measured
+from supernet.training.finetune import FineTuning, train_further
+from supernet.training.gain import Gain
+from supernet.training.step import processes
+from supernet.training.step_timing import Workplace
 from supernet.weights import network
 from supernet.weights import subnet as subnets
 from supernet.weights.images import Images
 from supernet.weights.network import Trained
 
+EPOCHS = "finetune_epochs"  # the gene
 STORE = "accuracies.sqlite"
+POOL = 24  # subnets that those to be fine-tuned are chosen from
+CPU_WATTS = 65.0  # of a machine that trains on its CPU: nothing measures it
 Watch = Callable[[int, int], None]  # subnets measured so far, and of how many
 
 
@@ -46,6 +56,13 @@ class SupernetAccuracy:
     calibrated: bool = True  # false only shows what calibration is worth
     store: Path | None = None  # null: accuracies.sqlite in the folder
     workers: PositiveInt = 1  # processes, through Ray when more than one
+    # subnets to fine-tune by each recipe that is asked for; the accuracy of the others after it is predicted
+    finetuned: NonNegativeInt = 6
+    finetuning: FineTuning = field(default_factory=FineTuning)  # as of make finetune; epochs are the gene's
+
+    def __post_init__(self) -> None:
+        if 0 < self.finetuned < gain.FEWEST:
+            raise ValueError(f"finetuned={self.finetuned} must be 0 or at least {gain.FEWEST} subnets")
 
     @cached_property
     def trained(self) -> Trained:
@@ -81,23 +98,119 @@ class SupernetAccuracy:
             "torch": torch.__version__,
         }
 
+    @cached_property
+    def facts_after(self) -> dict[str, Any]:
+        """Everything an accuracy after fine-tuning depends on beside the network and its epochs."""
+        recipe = {name: value for name, value in asdict(self.finetuning).items() if name != "epochs"}
+        return {**self.facts, "finetuning": recipe}
+
     @property
     def measured(self) -> str:
-        """Names everything that an accuracy depends on besides the network: the setting in the store."""
-        return AccuracyStore.key(self.facts)
+        """Names everything that an accuracy depends on besides the network and its recipe."""
+        return AccuracyStore.key({**self.facts_after, "finetuned": self.finetuned})
 
     def predict(self, genomes: Genomes, space: SearchSpace | None = None) -> Prediction:
         """Top-1 in [0, 1] of canonical genomes of `space` (default: the supernet's own), and the standard
         deviation of sampling so many images.
 
-        Fine-tuning is not simulated: all recipes of a network have its accuracy as it comes out of the
-        supernet. ValueError for resolutions that the supernet was not trained for.
+        After fine-tuning it is measured for `finetuned` subnets, at the first call that asks for it, and
+        predicted for the others. ValueError for resolutions that the supernet was not trained for, and where
+        `finetuned=0` leaves a recipe of the space without accuracy.
         """
-        counts = self.measure(genomes, space)
+        own = self.trained.space
+        if space is not None:
+            self._check_recipes(space.allowed(EPOCHS))
+            genomes = space.embed(genomes, own.name)
+        epochs = own.column(genomes, EPOCHS)
+        self._check_recipes(np.unique(epochs).tolist())
         total = self.facts["images"]
-        # The rule of succession keeps the deviation above 0 where all or none are right.
-        shrunk = (counts + 1) / (total + 2)
-        return Prediction(counts / total, np.sqrt(shrunk * (1 - shrunk) / total))
+        before = sampled(self.measure(genomes), total)
+        if not epochs.any():
+            return before
+        recipes = [count for count in own.axis(EPOCHS).values if count]
+        mean, std, shared = before.mean.copy(), before.std.copy(), np.zeros((len(genomes), 2 * len(recipes)))
+        for i, recipe in enumerate(recipes):
+            rows = np.flatnonzero(epochs == recipe)
+            if not len(rows):
+                continue
+            predicted = self.gain(recipe).after(before.mean[rows])
+            mean[rows], std[rows] = predicted.mean, predicted.std
+            shared[rows, 2 * i : 2 * i + 2] = predicted.shared
+            counts = self.measured_after(recipe)
+            names = own.format(genomes[rows])
+            seen = np.array([name in counts for name in names])
+            measured = sampled(np.array([counts[name] for name in names if name in counts], float), total)
+            mean[rows[seen]], std[rows[seen]], shared[rows[seen]] = measured.mean, measured.std, 0
+        return Prediction(mean, std, shared)
+
+    def _check_recipes(self, recipes: Iterable[int]) -> None:
+        if not self.finetuned and (epochs := [str(count) for count in recipes if count]):
+            raise ValueError(
+                f"finetuned=0 tells no accuracy after {' or '.join(epochs)} epochs of fine-tuning: give "
+                "evaluator.finetuned=6, or recipe=0 and no training cost among objectives= and limits="
+            )
+
+    @cached_property
+    def to_finetune(self) -> Genomes:
+        """(k, d) the networks that are fine-tuned: the largest, the smallest, then each time the one of a
+        random pool whose accuracy is farthest from those chosen before. More of them begin with the same."""
+        space = self.trained.space.restrict("r", *self.resolutions)
+        pool = sample(space, max(POOL, self.finetuned), seed=0)
+        top1 = self.measure(pool[:POOL])
+        picked = [0, 1]
+        while len(picked) < min(self.finetuned, POOL):
+            distance = np.abs(top1[:, None] - top1[picked]).min(axis=1)
+            distance[picked] = -1
+            picked.append(int(np.argmax(distance)))
+        return pool[[*picked, *range(POOL, self.finetuned)]]
+
+    def to_finetune_by(self, epochs: int) -> Genomes:
+        """(k, d) the same networks with a recipe of so many epochs."""
+        own, genomes = self.trained.space, self.to_finetune.copy()
+        genomes[:, own.index[EPOCHS]] = own.axis(EPOCHS).values.index(epochs) + 1
+        return genomes
+
+    def waiting(self, space: SearchSpace) -> Genomes:
+        """(m, d) the fine-tunings that predictions in a space need and that the store does not hold."""
+        recipes = [count for count in space.allowed(EPOCHS) if count]
+        self._check_recipes(recipes)
+        own, done = self.trained.space, self.accuracies.values(self.facts_after)
+        genomes = np.concatenate([own.parse([]), *map(self.to_finetune_by, recipes)])
+        return genomes[[name not in done for name in own.format(genomes)]]
+
+    def measured_after(self, epochs: int, watch: Watch | None = None) -> dict[str, int]:
+        """{name: correct images} of the fine-tuned networks after so many epochs; fine-tunes those that are
+        not in the store."""
+        names = self.trained.space.format(self.to_finetune_by(epochs))
+        counts = self._complete(self.facts_after, names, watch)
+        return {name: counts[name].correct for name in names}
+
+    def gain(self, epochs: int) -> Gain:
+        """What so many epochs of fine-tuning add, by the networks that were fine-tuned."""
+        total = self.facts["images"]
+        after = np.array(list(self.measured_after(epochs).values())) / total
+        return gain.fit(self.measure(self.to_finetune) / total, after, total)
+
+    def describe_gain(self, epochs: int) -> str:
+        """What so many epochs of fine-tuning gained, for people."""
+        return f"{epochs} epochs of fine-tuning: {self.gain(epochs).describe()}, {self.finetuned} subnets"
+
+    def training_cost(self, rates: TrainingCost) -> TrainingCost:
+        """Cost of fine-tuning on the supernet's images, in hours of this machine unless `rates` name another:
+        from training steps that are timed here, once."""
+        place = Workplace(self.trained, self.data, self.finetuning)
+        cost = replace(
+            rates,
+            images=rates.images or place.images_of_an_epoch,
+            batch=rates.batch or self.finetuning.batch,
+            distil=self.finetuning.distil,
+        )
+        if rates.step_file is not None or rates.gpu is not None:
+            return cost
+        space = self.trained.space.restrict("r", *self.resolutions)
+        steps = place.step_file(self.folder, sample(space, step_timing.SUBNETS, seed=0))
+        on_cpu = network.best_device().type == "cpu"
+        return replace(cost, step_file=steps, watts=rates.watts or (CPU_WATTS if on_cpu else None))
 
     def measure(
         self, genomes: Genomes, space: SearchSpace | None = None, watch: Watch | None = None
@@ -109,14 +222,21 @@ class SupernetAccuracy:
         own.check(genomes)
         own.check_resolutions(genomes, self.resolutions, f"the supernet in {self.folder}")
         names = own.format(own.network(genomes))
-        counts = self.accuracies.values(self.facts)
+        counts = self._complete(self.facts, names, watch)
+        return np.array([counts[name].correct for name in names], np.float64)
+
+    def _complete(
+        self, facts: Mapping[str, Any], names: Sequence[str], watch: Watch | None
+    ) -> dict[str, Measured]:
+        """Everything in the store of this setting, after what is missing of these names was measured."""
+        counts = self.accuracies.values(facts)
         missing = [name for name in dict.fromkeys(names) if name not in counts]
         for done, (name, measured) in enumerate(self._measured(missing), start=1):
-            self.accuracies.add(self.facts, name, measured)
+            self.accuracies.add(facts, name, measured)
             counts[name] = measured
             if watch is not None:
                 watch(done, len(missing))
-        return np.array([counts[name].correct for name in names], np.float64)
+        return counts
 
     def _measured(self, names: Sequence[str]) -> Iterator[tuple[str, Measured]]:
         if self.workers > 1 and len(names) > 1:
@@ -124,9 +244,14 @@ class SupernetAccuracy:
         return ((name, self.evaluate(name)) for name in names)
 
     def evaluate(self, architecture: str) -> Measured:
-        """One subnet measured now, whatever the store holds."""
+        """One subnet measured now, after the fine-tuning that its name says, whatever the store holds."""
         started = time.perf_counter()
         subnet = subnets.from_supernet(self.trained, self.data, architecture, calibrate=self.calibrated)
+        own = self.trained.space
+        if epochs := int(own.column(own.parse([architecture]), EPOCHS)[0]):
+            recipe = replace(self.finetuning, epochs=epochs)
+            with processes() as group, threadpool_limits(1):  # as make finetune
+                subnet, _, _ = train_further(subnet, self.trained, self.data, recipe, group)
         quality = subnets.judge(subnet, self.data, self.part, count=self.images)
         return Measured(quality.correct, quality.images, time.perf_counter() - started)
 
@@ -163,6 +288,13 @@ class _Worker:
 
     def evaluate(self, name: str) -> tuple[str, Measured]:
         return name, self._accuracy.evaluate(name)
+
+
+def sampled(counts: Floats, total: int) -> Prediction:
+    """Shares of (n,) correct images, with the deviation of sampling so many images; the rule of succession
+    keeps it above 0 where all or none are right."""
+    shrunk = (counts + 1) / (total + 2)
+    return Prediction(counts / total, np.sqrt(shrunk * (1 - shrunk) / total))
 
 
 def sample(space: SearchSpace, count: int, seed: int) -> Genomes:

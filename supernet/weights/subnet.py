@@ -97,7 +97,8 @@ def find(weights: str, architecture: str | None, data: ImageSet | None = None) -
 
     `weights` is one of four things: a run folder of `make train`, whose subnet comes with its accuracy on the
     test images; a checkpoint of the OFA authors (.pth), whose batch norms are calibrated on the images of
-    `data`; a folder or file of one subnet, which names its own architecture; or `random`.
+    `data`; a folder or file of one subnet, which names its own architecture; or `random`. ValueError for a
+    name with fine-tuning that the weights of a run folder have not had.
 
     >>> find("runs/mine", "ofa_small r16 d1-1-1 k3-3-3 e2-2-2 ft0").facts["accuracy"]["top1"]
     """
@@ -122,6 +123,13 @@ def find(weights: str, architecture: str | None, data: ImageSet | None = None) -
     if not path.is_dir():
         raise ValueError(f"weights={weights} is no folder, no file and not 'random'")
     trained, images = network.load(path), Images.from_run_folder(path)
+    space, genome = parse(architecture)
+    if epochs := int(space.column(genome, "finetune_epochs")[0]):
+        raise ValueError(
+            f"{architecture!r} is fine-tuned for {epochs} epochs, the subnets of {path} are not: "
+            f"make finetune ARGS=\"supernet={path} architecture='{architecture}'\" first, then weights= its "
+            "folder; or export ft0"
+        )
     subnet = from_supernet(trained, images, architecture)
     return subnet.with_quality(judge(subnet, images, "test"), "test")
 

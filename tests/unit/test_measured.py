@@ -115,16 +115,6 @@ def test_limits_of_what_is_measured_are_found_out_by_searching(tmp_path):
         go(Evaluated(patience=0), tmp_path / "b", limits={"params": 1e6})
 
 
-def test_recipes_are_not_searched_by_an_accuracy_before_fine_tuning(rng):
-    plain = problem.build(["accuracy", "macs"], models.choose(accuracy=Evaluated()))
-    assert set(plain.space.column(plain.space.sample(50, rng), "finetune_epochs")) == {0}
-    costs = problem.build(["accuracy", "training_hours"], models.choose(accuracy=Evaluated()))
-    genomes = costs.space.sample(50, rng)
-    assert set(costs.space.column(genomes, "finetune_epochs")) == {25}
-    hours = costs.evaluator(genomes)[0][:, 1]
-    assert np.ptp(hours) > 0
-
-
 def test_accuracy_is_told_by_one():
     given = dict(objectives=["accuracy"], latency_limit_ms=None, limits={}, confidence=0.9, resolution=None)
     given |= dict(budget=None, seed=0, out=None, predictor="auto", accuracy_file=None, samples=10, verify=0)

@@ -44,7 +44,31 @@ def test_energy_and_price_follow_from_hours(rng):
     hours = cost.hours(space, genomes).mean
     assert np.allclose(cost.usd(space, genomes).mean, 2 * hours)
     assert np.allclose(cost.kwh(space, genomes).mean, 0.350 * 1.2 * hours)
-    assert cost.shared()["v100_hours_per_deployment"] == 1200 / 40
+    assert np.allclose(TrainingCost(watts=65).kwh(space, genomes).mean, 0.065 * hours)
+    facts = cost.describe(space)
+    assert facts["recipe"] == "fine-tuning on 1,281,167 images, batch 256, on rtx_3090"
+    assert "30 h per deployment over 40" in facts["shared, not in the objective"]
+
+
+@pytest.mark.parametrize("name", ["ofa_small", "compofa_elastic", "ofa_mbv3_w1.0_int8"])
+def test_a_teacher_adds_a_third_of_a_step_of_the_largest_network(name, rng):
+    """Against layer tables; a teacher has no share in the terms of parameters and floor."""
+    space = get_space(name)
+    genomes = space.sample(20, rng)
+    largest = get_space(space.owner.name).extremes()[1:].repeat(20, axis=0)
+    sides = space.owner.axis("r").values
+    largest[:, space.owner.index["r"]] = [1 + sides.index(side) for side in space.column(genomes, "r")]
+    tables = [space.layers(genomes), space.owner.layers(largest)]
+    own, its = (table.layer_activations().sum(axis=1) for table in tables)
+    steps = Steps.from_genomes(space, genomes, 64, teacher=1 / 3)
+    assert steps.activations == pytest.approx(own + its / 3)
+    assert steps.macs == pytest.approx(tables[0].macs() + tables[1].macs() / 3)
+    assert (steps.params == tables[0].params()).all()
+    plain, distilled = TrainingCost(), TrainingCost(distil=True)
+    extra = distilled.hours_per_epoch(space, genomes) - plain.hours_per_epoch(space, genomes)
+    step = training_cost.fitted()["mobile"]
+    ms = (step.per_mega_activation * its / 1e6 + step.per_giga_mac * tables[1].macs() / 1e9) / 3
+    assert extra == pytest.approx(ms * 1_281_167 / 3.6e6)
 
 
 def test_fit_recovers_known_coefficients(rng):
