@@ -1,4 +1,4 @@
-"""Good networks within the limits, quickly: coordinate ascent over the parts of a program, then over pairs of them.
+"""Good networks within the limits, quickly: coordinate ascent over the parts of a program, then over pairs.
 
 Letters: P parts, K states of a part, m limits, c candidates.
 """
@@ -24,14 +24,18 @@ class Incumbent:
         self.parts = range(len(program.parts))
         self.coupling = {(s, t): program.coupling(s, t) for s in self.parts for t in self.parts if s != t}
         self.value = -np.inf
+        self.reserve = np.zeros(len(program.limits))  # of the budgets, for what sums do not count
         self.setting: Setting | None = None
         self.states: list[int] = []
 
     def offer(self, setting: Setting, states: Ints) -> bool:
         """Take the best of the networks in these states (n, P) if it meets the limits and is better."""
-        states = states[(self.program.cost(setting, states) <= setting.budget[:, None]).all(axis=0)]
-        if not len(states):
+        holds = self.program.within(setting, states)
+        if not holds.any():
+            if len(states) == 1:
+                self.reserve = np.maximum(self.reserve, self.program.hidden(setting, states))
             return False
+        states = states[holds]
         values = self.program.value(setting, states)
         best = int(np.argmax(values))
         if values[best] <= self.value:
@@ -42,7 +46,9 @@ class Incumbent:
     def improve(self, setting: Setting, states: Sequence[int], price: Floats) -> None:
         """Offer the local optimum near these states, which need not meet the limits."""
         states = self.ascend(setting, states)
-        self.offer(setting, np.array([states]))
+        if not self.offer(setting, np.array([states])) and self.reserve.any():
+            states = self.ascend(setting, states)
+            self.offer(setting, np.array([states]))
         while self.offer(setting, self._best_pairs(setting, states, price)):
             states = self.ascend(setting, self.states)
             self.offer(setting, np.array([states]))
@@ -70,12 +76,14 @@ class Incumbent:
 
     def slope(self, s: int, states: Sequence[int]) -> Floats:
         """(v_s,) what a column of part s adds beside these states of the other parts."""
-        changes = [self.coupling[s, t] @ self.program.parts[t].change[states[t]] for t in self.parts if t != s]
+        changes = [
+            self.coupling[s, t] @ self.program.parts[t].change[states[t]] for t in self.parts if t != s
+        ]
         return np.asarray(np.sum(changes, axis=0))
 
     def ascend(self, setting: Setting, states: Sequence[int], price: Floats | None = None) -> list[int]:
-        """Each part in turn takes its best state: its costs paid at a price, or without one, within the limits
-        (as near to them as the part alone can come)."""
+        """Each part in turn takes its best state: its costs paid at a price, or without one, within the
+        limits (as near to them as the part alone can come)."""
         states = list(states)
         for _ in range(SWEEPS):
             before = list(states)
@@ -83,7 +91,7 @@ class Incumbent:
                 value = setting.unary[s] + self.program.parts[s].change @ self.slope(s, states)
                 if price is None:
                     others = [setting.costs[t][:, states[t]] for t in self.parts if t != s]
-                    free = setting.budget - np.sum(others, axis=0)
+                    free = setting.budget - self.reserve - np.sum(others, axis=0)
                     excess = self._excess(setting.costs[s] - free[:, None])
                     value = np.where(excess <= excess.min(), value, -np.inf)
                 else:
@@ -96,7 +104,7 @@ class Incumbent:
     def _excess(self, over: Floats) -> Floats:
         """(...) sum over the limits of what goes beyond them (m, ...), each as a share of its limit."""
         most = np.array([limit.most for limit in self.program.limits]).reshape(-1, *[1] * (over.ndim - 1))
-        return np.asarray((np.maximum(over, 0) / most).sum(axis=0))
+        return np.asarray((np.maximum(over, 0) / np.maximum(np.abs(most), 1e-12)).sum(axis=0))
 
     def _best_pairs(self, setting: Setting, states: Sequence[int], price: Floats) -> Ints:
         """(pairs, P) for each two parts the best states within the limits, beside these of the others."""
@@ -113,7 +121,7 @@ class Incumbent:
             value = (gains[s][tried[s]] + paid[0])[:, None] + (gains[t][tried[t]] + paid[1])
             value += change[0] @ self.coupling[s, t] @ change[1].T
             others = [setting.costs[k][:, states[k]] for k in self.parts if k not in (s, t)]
-            free = setting.budget - np.sum(others, axis=0)
+            free = setting.budget - self.reserve - np.sum(others, axis=0)
             cost = setting.costs[s][:, tried[s], None] + setting.costs[t][:, None, tried[t]]
             value[self._excess(cost - free[:, None, None]) > 0] = -np.inf
             first, second = np.unravel_index(int(np.argmax(value)), value.shape)

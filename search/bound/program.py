@@ -14,19 +14,23 @@ first. In one setting
 where `change` is how the one-hot differs from that of the part's first state.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import combinations, product
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from itertools import combinations, pairwise, product
 
 import numpy as np
+from numpy.typing import NDArray
 
+from search.objective import Objective
 from supernet.arrays import Floats, Genomes, Ints
-from supernet.slot_table import SlotTable
 from supernet.space import SearchSpace, get_space
 from supernet.surrogates.accuracy import AccuracySurrogate
 
 MOST_STATES = 20_000  # of a part: a round of messages is quadratic in them
 MOST_SETTINGS = 20_000
+KEPT_SETTINGS = 100  # are not computed again
 JOINED_STATES = 8000  # neighbouring parts are joined up to here: fewer parts give tighter bounds
 CHECKED = 256  # random networks on which the program must agree with its models
 SINGLE_PRECISION = 1e-6  # of accuracy (a fraction), in which surrogates predict
@@ -34,23 +38,50 @@ SINGLE_PRECISION = 1e-6  # of accuracy (a fraction), in which surrogates predict
 
 @dataclass(frozen=True, eq=False)
 class Limit:
-    """A sum over the slots of the space named `space` that may be at most `most`."""
+    """An objective whose bound must meet its limit, as a cost that is a sum over the parts of a network.
 
-    name: str
-    table: SlotTable
-    space: str
-    most: float
+    Where all networks share errors, the deviation sqrt(own^2 + sum_k shared_k^2) of a prediction is no sum.
+    For any direction of length 1, direction.(own, shared) is at most as large, and it is one: a limit on it
+    admits all networks that meet the true one, and hardly any other near the network that gave the direction.
+    """
 
-    def of(self, genomes: Genomes, space: SearchSpace) -> Floats:
-        """(n,) the cost of canonical genomes of `space`."""
-        owner = get_space(self.space)
-        return self.table.evaluate(owner, space.embed(genomes, self.space))
+    objective: Objective
+    direction: Floats | None = None  # (1 + k,); None: the deviation as it is
+
+    @property
+    def most(self) -> float:
+        """The cost that the limit allows."""
+        assert self.objective.limit is not None
+        return float(self.objective.cost(np.array(self.objective.limit)))
+
+    def true(self, genomes: Genomes) -> Floats:
+        """(n,) the cost that is compared with the limit."""
+        return self.objective.cost(self.objective.bound(self.objective.of(genomes)))
+
+    def additive(self, genomes: Genomes) -> Floats:
+        """(n,) the sum that is at most the true cost."""
+        if self.direction is None:
+            return self.true(genomes)
+        predicted = self.objective.of(genomes)
+        assert predicted.shared is not None  # it gave the direction
+        deviation = np.column_stack([predicted.own, predicted.shared]) @ self.direction
+        width = predicted.tails.quantile(self.objective.confidence)
+        return np.asarray(self.objective.cost(predicted.mean) + width * deviation)
+
+    def about(self, genome: Genomes) -> "Limit":
+        """The sum that is nearest to the true cost about a (1, d) network."""
+        predicted = self.objective.of(genome)
+        if predicted.shared is None:
+            return self
+        deviation = np.concatenate([predicted.own, predicted.shared[0]])
+        return replace(self, direction=deviation / max(float(np.linalg.norm(deviation)), 1e-300))
 
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """Genes that are chosen together. `levels` (K, genes) are its states, `change` (K, v) how the `columns` (v,)
-    of the surrogate's one-hot differ from those of the first state; `curved` (K,) what that adds by itself."""
+    """Genes that are chosen together. `levels` (K, genes) are its states, `change` (K, v) how the `columns`
+    (v,) of the surrogate's one-hot differ from those of the first state, `curved` (K,) what that adds by
+    itself."""
 
     genes: Ints
     levels: Genomes
@@ -74,80 +105,98 @@ class Setting:
 
 
 class Program:
-    """Accuracy and limits on the networks of a space as restricted; ValueError where they do not fit.
+    """The accuracy that is maximised and the limits, on the networks of a space as restricted.
 
-    The surrogate must be the quadratic form it says and the costs sums over parts: both are checked on random
-    networks, so that nothing is proven about another function than the one that a search optimises.
+    `accuracy` must be what the surrogate says, a quadratic form, up to a constant in each setting, and the
+    costs sums over parts. Both are checked on random networks, so that nothing is proven about another
+    function than the one that a search optimises: ValueError otherwise.
     """
 
-    def __init__(self, space: SearchSpace, accuracy: AccuracySurrogate, limits: Sequence[Limit]) -> None:
-        self.space, self.accuracy, self.limits = space, accuracy, tuple(limits)
+    def __init__(
+        self,
+        space: SearchSpace,
+        surrogate: AccuracySurrogate,
+        accuracy: Callable[[Genomes], Floats],
+        limits: Sequence[Limit],
+    ) -> None:
+        self.space, self.surrogate, self.accuracy, self.limits = space, surrogate, accuracy, tuple(limits)
         setting_genes, groups = _groups(space)
-        counts = [len(space.choices[j]) for j in setting_genes]
-        if (settings := int(np.prod(counts))) > MOST_SETTINGS:
+        if (settings := math.prod(len(space.choices[j]) for j in setting_genes)) > MOST_SETTINGS:
             raise ValueError(
                 f"{space.name} has {settings:,} combinations of "
                 f"{', '.join(space.axes[j].name for j in setting_genes)}, at most {MOST_SETTINGS:,} can be "
-                "bounded: restrict the space, for instance genes.finetune_epochs=[75]"
+                "bounded: restrict the space, for instance by resolution=192"
             )
         first = space.at(np.zeros((1, space.d), np.int64))
-        levels = list(product(*(space.choices[j] for j in setting_genes)))
-        self.settings = np.repeat(first, len(levels), axis=0)
-        self.settings[:, setting_genes] = levels
+        self.settings = np.repeat(first, settings, axis=0)
+        self.settings[:, setting_genes] = list(product(*(space.choices[j] for j in setting_genes)))
         states = _join([_states(space, genes, first) for genes in groups])
-        self.parts = tuple(self._part(genes, states_of, first) for genes, states_of in states)
-        self._known: dict[bytes, tuple[tuple[Floats, ...], Floats]] = {}
+        self.parts = tuple(self._part(genes, levels, first) for genes, levels in states)
+        self.setting = lru_cache(KEPT_SETTINGS)(self._setting)
         self._check()
 
     def _one_hot(self, genomes: Genomes) -> Floats:
-        own = get_space(self.accuracy.space)
-        return own.one_hot(self.space.embed(genomes, self.accuracy.space))
+        own = get_space(self.surrogate.space)
+        return own.one_hot(self.space.embed(genomes, self.surrogate.space))
 
     def _part(self, genes: Ints, levels: Genomes, first: Genomes) -> Part:
         x = self._one_hot(_with(first, genes, levels))
         columns = np.flatnonzero((x != x[0]).any(axis=0))
         change = x[:, columns] - x[0, columns]
-        curved = np.einsum("ij,ij->i", change @ self.accuracy.quadratic[np.ix_(columns, columns)], change)
+        curved = np.einsum("ij,ij->i", change @ self.surrogate.quadratic[np.ix_(columns, columns)], change)
         return Part(genes, levels, columns, change, curved)
 
     def coupling(self, s: int, t: int) -> Floats:
         """(v_s, v_t) matrix C with which two parts together add change_s' C change_t to the accuracy."""
-        return 2 * self.accuracy.quadratic[np.ix_(self.parts[s].columns, self.parts[t].columns)]
+        return 2 * self.surrogate.quadratic[np.ix_(self.parts[s].columns, self.parts[t].columns)]
 
-    def setting(self, number: int) -> Setting:
+    def _setting(self, number: int) -> Setting:
         """The setting of this number, in the order of `settings`."""
         genome = self.settings[[number]]
-        q = self.accuracy.quadratic
-        x = self._one_hot(genome)[0]
-        slope = self.accuracy.linear + 2 * q @ x
-        costs, budget = self._costs(genome)
+        form, x = self.surrogate, self._one_hot(genome)[0]
+        slope = form.linear + 2 * form.quadratic @ x
+        constant = float(form.constant + form.linear @ x + x @ form.quadratic @ x)
+        offset = float(self.accuracy(genome)[0]) - constant  # of int8, say
+        batches = [_with(genome, part.genes, part.levels) for part in self.parts]
+        genomes = np.concatenate(batches)
+        values = np.array([limit.additive(genomes) for limit in self.limits]).reshape(-1, len(genomes))
+        at = np.cumsum([len(part) for part in self.parts])[:-1]
+        most = np.array([limit.most for limit in self.limits])
         return Setting(
             genome,
-            float(self.accuracy.constant + self.accuracy.linear @ x + x @ q @ x),
+            constant + (offset if abs(offset) > SINGLE_PRECISION else 0.0),
             tuple(part.change @ slope[part.columns] + part.curved for part in self.parts),
-            costs,
-            budget,
+            tuple(np.split(values - values[:, :1], at, axis=1)),
+            most - values[:, 0],
         )
 
-    def _costs(self, genome: Genomes) -> tuple[tuple[Floats, ...], Floats]:
-        """Costs of the parts and what is left for them; the same for all recipes of a network."""
-        key = self.space.network(genome).tobytes()
-        if key not in self._known:
-            batches = [_with(genome, part.genes, part.levels) for part in self.parts]
-            at = np.cumsum([len(part) for part in self.parts])[:-1]
-            values = [limit.of(np.concatenate(batches), self.space) for limit in self.limits]
-            base = np.array([value[0] for value in values])
-            relative = np.array(values).reshape(len(values), -1) - base[:, None]
-            most = np.array([limit.most for limit in self.limits])
-            self._known[key] = tuple(np.split(relative, at, axis=1)), most - base
-        return self._known[key]
+    def genomes(self, setting: Setting, states: Ints) -> Genomes:
+        """(n, d) the networks with these states (n, P) of the parts."""
+        genomes = np.repeat(setting.genome, len(states), axis=0)
+        for s, part in enumerate(self.parts):
+            genomes[:, part.genes] = part.levels[states[:, s]]
+        return genomes
 
-    def genome(self, setting: Setting, states: Sequence[int]) -> Genomes:
-        """(1, d) the network with these states of the parts."""
-        genome = setting.genome.copy()
-        for part, state in zip(self.parts, states, strict=True):
-            genome[:, part.genes] = part.levels[state]
-        return genome
+    def locate(self, genome: Genomes) -> tuple[int, Ints]:
+        """The number of the setting of a (d,) network of the space, and the (1, P) states of its parts."""
+        base, states = genome.copy(), []
+        for part in self.parts:
+            base[part.genes] = self.settings[0, part.genes]
+            states.append(int(np.argmax((part.levels == genome[part.genes]).all(axis=1))))
+        return int(np.argmax((self.settings == base).all(axis=1))), np.array([states])
+
+    def hidden(self, setting: Setting, states: Ints) -> Floats:
+        """(m,) by how much each true cost of the network in these states (1, P) is above its sum."""
+        genome = self.genomes(setting, states)
+        return np.array([float((limit.true(genome) - limit.additive(genome))[0]) for limit in self.limits])
+
+    def within(self, setting: Setting, states: Ints) -> NDArray[np.bool_]:
+        """(n,) which of the networks in these states (n, P) meet all limits."""
+        holds = np.asarray((self.cost(setting, states) <= setting.budget[:, None]).all(axis=0))
+        for limit in self.limits:
+            if limit.direction is not None and holds.any():
+                holds[holds] = limit.true(self.genomes(setting, states[holds])) <= limit.most
+        return holds
 
     def value(self, setting: Setting, states: Ints) -> Floats:
         """(n,) accuracy of the networks in these states (n, P)."""
@@ -165,21 +214,24 @@ class Program:
         rng = np.random.default_rng(0)
         states = np.stack([rng.integers(0, len(part), CHECKED) for part in self.parts], axis=1)
         which = rng.integers(0, len(self.settings), CHECKED // 32)
-        for number, rows in zip(which, np.split(states, len(which)), strict=True):
-            setting = self.setting(int(number))
-            genomes = np.concatenate([self.genome(setting, row) for row in rows.tolist()])
-            off = np.abs(self.value(setting, rows) - self.accuracy.predict(genomes, self.space).mean).max()
-            if off > SINGLE_PRECISION:
+        for number, rows in zip(which.tolist(), np.split(states, len(which)), strict=True):
+            setting = self.setting(number)
+            genomes = self.genomes(setting, rows)
+            off = float(np.abs(self.value(setting, rows) - self.accuracy(genomes)).max())
+            if not off <= SINGLE_PRECISION:
                 raise ValueError(
-                    f"the accuracy surrogate of {self.accuracy.space} is no quadratic form of the genes: its "
-                    f"predictions are up to {off:.2g} away from that of its coefficients; no optimum can be "
-                    "proven"
+                    f"the accuracy of {self.space.name} is not the quadratic form of its surrogate "
+                    f"({off:.2g} apart): no optimum can be proven"
                 )
-            costs = self.cost(setting, rows)
-            for i, limit in enumerate(self.limits):
-                value = limit.of(genomes, self.space) - (limit.most - setting.budget[i])
-                if not np.allclose(value, costs[i], rtol=1e-9, atol=1e-9 * abs(limit.most)):
-                    raise ValueError(f"{limit.name} is no sum over the parts of {self.space.name}")
+            for limit, cost, budget in zip(
+                self.limits, self.cost(setting, rows), setting.budget, strict=True
+            ):
+                total = limit.additive(genomes)
+                if not np.allclose(total, cost + limit.most - budget, rtol=1e-9, atol=1e-9 * abs(limit.most)):
+                    raise ValueError(
+                        f"{limit.objective.name} is no sum over the blocks of {self.space.name}: no optimum "
+                        "within a limit on it can be proven"
+                    )
 
 
 def _with(genome: Genomes, genes: Ints, levels: Genomes) -> Genomes:
@@ -202,7 +254,7 @@ def _groups(space: SearchSpace) -> tuple[list[int], list[Ints]]:
     shared = {j for j in acting if uses[j] > 1 and j not in controllers | gated}
     owner = {j: j for j in acting if j not in shared}
     links = [(gate.controller, gate.axis) for gate in space.gates]
-    links += [(first, second) for slot in space.slots for first, second in zip(slot, slot[1:], strict=False)]
+    links += [(first, second) for slot in space.slots for first, second in pairwise(slot)]
     for a, b in links:
         if a in owner and b in owner and owner[a] != owner[b]:
             owner |= {j: owner[a] for j, mine in owner.items() if mine == owner[b]}
@@ -225,7 +277,7 @@ def _states(space: SearchSpace, genes: Ints, first: Genomes) -> tuple[Ints, Geno
             (chosen,) if chosen else space.choices[j] if on else (0,)
             for j, on, chosen in zip(genes, live, choice, strict=True)
         ]
-        if (count := int(np.prod([len(levels) for levels in free], dtype=np.float64))) > MOST_STATES:
+        if (count := math.prod(len(levels) for levels in free)) > MOST_STATES:
             names = ", ".join(space.axes[j].name for j in genes)
             raise ValueError(
                 f"{space.name}: the genes {names} have {count:,} states together, at most {MOST_STATES:,} "
@@ -248,4 +300,3 @@ def _join(parts: list[tuple[Ints, Genomes]]) -> list[tuple[Ints, Genomes]]:
     while len(joined) < 2:
         joined.append((np.empty(0, np.int64), np.empty((1, 0), np.int8)))
     return joined
-

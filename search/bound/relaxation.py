@@ -7,16 +7,18 @@ pair of parts adds is bounded by itself: with shares a_st(x_s) of a part's own a
 
     accuracy <= constant + price.budget + sum_{s<t} max_{x,y} [pair_st(x, y) + a_st(x) + a_ts(y)].
 
-A round gives each part in turn the shares at which its pairs agree about it, which never raises the bound: the
-max-product linear programming of Globerson and Jaakkola (2007), on parts instead of single variables. What
-the bound is with a part in one state comes along, and states that cannot be part of a better network than the
-incumbent are dropped.
+A round gives each part in turn the shares at which its pairs agree about it, which never raises the bound:
+the max-product linear programming of Globerson and Jaakkola (2007), on parts instead of single variables.
+What the bound is with a part in one state comes along, and states that cannot be part of a better network
+than the incumbent are dropped.
 """
 
 from collections.abc import Callable, Sequence
 from copy import copy
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from search.bound.program import Program, Setting
 from supernet.arrays import Floats, Ints
@@ -75,9 +77,9 @@ class Relaxation:
         slopes, centred = self.pairs.slopes[s, t][self.alive[s]], self.pairs.centred[t][self.alive[t]]
         share = self.share[t, s]
         shift = float(share.max())  # kept out of the sums: rounding goes with their size
-        kind = np.float64 if len(slopes) * len(centred) <= MOST_DOUBLE else np.float32
-        left = np.column_stack([slopes, np.ones(len(slopes))]).astype(kind)
-        right = np.column_stack([centred, share - shift]).astype(kind).T
+        kind: type[np.floating[Any]] = np.float64 if len(slopes) * len(centred) <= MOST_DOUBLE else np.float32
+        left: NDArray[Any] = np.column_stack([slopes, np.ones(len(slopes))]).astype(kind)
+        right: NDArray[Any] = np.column_stack([centred, share - shift]).astype(kind).T
         best = np.empty(len(left))
         step = max(1, VALUES_AT_ONCE // len(centred))
         for start in range(0, len(left), step):
@@ -117,6 +119,10 @@ class Relaxation:
                 self.upper = -np.inf
                 return
 
+    def agreed_states(self) -> list[int]:
+        """The state of each part that its pairs rate best."""
+        return [int(rows[np.argmax(total)]) for rows, total in zip(self.alive, self.agreed, strict=True)]
+
     def stars(self) -> list[Floats]:
         """(K,) of each part: half of what all pairs add that hold it, each at its best partner.
 
@@ -141,9 +147,7 @@ class Relaxation:
         self.top = {(s, t): top + shifts[s].max() + shifts[t].max() for (s, t), top in self.top.items()}
         self.price = price
 
-    def moved_to(
-        self, setting: Setting, price: Floats, alive: Sequence[Ints], upper: float
-    ) -> "Relaxation":
+    def moved_to(self, setting: Setting, price: Floats, alive: Sequence[Ints], upper: float) -> "Relaxation":
         """The shares of this relaxation, of all states, in another setting that keeps the states `alive`."""
         moved = Relaxation(self.pairs, setting, price, alive)
         for s, t in self.share:
@@ -181,7 +185,9 @@ class Relaxation:
         bound += sum(float(table.max()) for (s, t), table in tables.items() if s < t)
         for place, t in enumerate(order):
             before, after = order[:place], order[place + 1 :]
-            own = np.sum([best[t, u] - best[t, u].max() for u in after], axis=0) + np.zeros(len(self.alive[t]))
+            own = np.zeros(len(self.alive[t]))
+            for u in after:
+                own += best[t, u] - best[t, u].max()
             if (most := most - len(rows) * len(own)) < 0:
                 return None
             total = bound[:, None] + own
@@ -193,9 +199,7 @@ class Relaxation:
         return np.stack(chosen, axis=1)
 
 
-def best_price(
-    values: Sequence[Floats], costs: Sequence[Floats], budget: Floats, start: Floats
-) -> Floats:
+def best_price(values: Sequence[Floats], costs: Sequence[Floats], budget: Floats, start: Floats) -> Floats:
     """(m,) prices p >= 0 that make sum_s max_x [values_s - p.costs_s] + p.budget least: each in turn."""
     price = start.copy()
     for _ in range(1 if len(price) == 1 else 3):

@@ -3,8 +3,8 @@
 1. Local search in each setting gives an incumbent.
 2. In the incumbent's setting all parts keep all their states for two rounds of messages. The result bounds
    every other setting at once: parts differ there by sums over states only (`Relaxation.stars`).
-3. What is left of the settings is taken in the order of the bounds. Rounds of messages drop states. Where they
-   no longer help, what is left is listed, or split by the values of one gene.
+3. What is left of the settings is taken in the order of the bounds. Rounds of messages drop states. Where
+   they no longer help, what is left is listed, or split by the values of one gene.
 """
 
 import heapq
@@ -26,7 +26,7 @@ MOST_SUMS = 3_000_000  # to list what is left, rather than to split it
 
 
 class Solver:
-    """Finds the best network of a program until it is proven, or until a deadline (of `time.perf_counter`)."""
+    """Finds the best network of a program, until it is proven or a deadline (`time.perf_counter`) passes."""
 
     def __init__(self, program: Program, deadline: float) -> None:
         self.program, self.deadline = program, deadline
@@ -59,8 +59,8 @@ class Solver:
         left = max((-bound for bound, _, _ in queue), default=-np.inf)
         self.upper = left if left > self.target else self.incumbent.value
 
-    def _settings(self) -> Iterator[Relaxation]:
-        """What is left of each setting after the bounds that all share."""
+    def start(self) -> tuple[int, Floats]:
+        """Local search in the settings; the number of the best one, and its prices."""
         numbers = np.arange(len(self.program.settings))
         if len(numbers) > STARTS:
             numbers = np.random.default_rng(0).choice(numbers, STARTS, replace=False)
@@ -68,9 +68,13 @@ class Solver:
         for number in numbers.tolist():
             before = self.incumbent.value
             its_price = self.incumbent.start(self.program.setting(number))
-            if self.incumbent.value > before:
+            if self.incumbent.value > before or number == best:
                 best, price = number, its_price
-        reference = self._reference(best, price)
+        return best, price
+
+    def _settings(self) -> Iterator[Relaxation]:
+        """What is left of each setting after the bounds that all share."""
+        reference = self._reference(*self.start())
         stars, base = reference.stars(), [reference.unary(s) for s in self.parts]
         for number in range(len(self.program.settings)):
             yield from self._left(number, reference, stars, base)
@@ -117,8 +121,7 @@ class Solver:
             rounds += 1
             if node.upper <= self.target:
                 return []
-            agreed = [int(rows[np.argmax(total)]) for rows, total in zip(node.alive, node.agreed, strict=True)]
-            self.incumbent.improve(node.setting, agreed, node.price)
+            self.incumbent.improve(node.setting, node.agreed_states(), node.price)
             if rounds > 1 and before - node.upper < SMALL_STEP * (before - self.incumbent.value):
                 listed = node.above(self.target, MOST_SUMS)
                 if listed is None:
