@@ -29,12 +29,21 @@ class Result:
         lines = [f"{len(self.front)} architectures on the front, {seconds:.1f} s: {out / 'report.html'}"]
         lines.append(self.shortlist_line())
         lines += [f"{one.name}: {one.scale}" for one in self.problem.evaluator.asked if one.scale]
-        lines += self.front.limit_lines()
+        lines += self.front.limit_lines() + self.bound_lines()
         if self.verified is not None:
             lines += self.verified.lines()
         if "verification_failed" in self.summary:
             lines.append(f"the front could not be measured: {self.summary['verification_failed']}")
         return "\n".join(lines)
+
+    def bound_lines(self) -> list[str]:
+        """How far the front is from the best within the limits, or how to know; nothing without limits."""
+        if "bound" in self.summary:
+            return [str(self.summary["bound"]["line"])]
+        if "bound_failed" in self.summary:
+            return [f"no bound on the accuracy within the limits: {self.summary['bound_failed']}"]
+        how = 'how far from the best there can be: make bound ARGS="run=FOLDER", or search with bound=20'
+        return [how] if self.front.limits else []
 
     def shortlist_line(self) -> str:
         """How much of the front the shortlist stands for."""

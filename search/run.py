@@ -19,6 +19,7 @@ from threadpoolctl import threadpool_limits
 
 from search import front_table
 from search.archive import Archive
+from search.bound import optimum
 from search.objective import InfeasibleError
 from search.problem import Problem
 from search.report import devices, search_report
@@ -43,7 +44,7 @@ def folder(out: Path) -> RunFolder:
     return RunFolder(
         out,
         finished="archive.npz",
-        reporting=frozenset({"out", "shortlist", "store", "verify", "wandb"}),
+        reporting=frozenset({"bound", "out", "shortlist", "store", "verify", "wandb"}),
         beforehand=frozenset(PREDICTORS),
     )
 
@@ -70,6 +71,7 @@ class Search:
     sinks: Sequence[Sink] = ()
     verify: Verifier | None = None
     shortlist: int = front_table.SHORTLIST  # members that stand for all of the front
+    bound_seconds: float = 0.0  # to prove how far the front is from the best within the limits
     checkpoint_seconds: float = 1.0  # at least, between two checkpoints
 
     def __post_init__(self) -> None:
@@ -210,6 +212,9 @@ class Search:
             "loop_seconds": round(seconds, 3),
             "evaluations_per_second": round(len(archive) / seconds),
         }
+        if self.bound_seconds and self._evaluator.limited:
+            self._save()  # a proof may take longer than the search
+            summary |= self._bound()
         verified = None
         if self.verify is not None:
             self._save()  # measuring takes longer than searching
@@ -221,6 +226,14 @@ class Search:
                 table = verified.table
                 summary["verification"] = dict(verified.summary)
         return Result(self.problem, archive, table, self._history, summary, verified)
+
+    def _bound(self) -> dict[str, Any]:
+        """The entry of the summary about how much better a network within the limits can be."""
+        try:
+            gap = optimum.search_gap(self.problem, self._archive.genomes, self.bound_seconds)
+        except ValueError as error:  # of a predictor that is no sum over blocks, say
+            return {"bound_failed": str(error)}
+        return {"bound": {**gap.facts(), "line": gap.line()}}
 
     def _write(self, result: Result, environment: Mapping[str, Any]) -> None:
         """The files of a finished run, the archive last."""

@@ -36,7 +36,7 @@ class Incumbent:
                 self.reserve = np.maximum(self.reserve, self.program.hidden(setting, states))
             return False
         states = states[holds]
-        values = self.program.value(setting, states)
+        values = setting.scale(self.program.value(setting, states))
         best = int(np.argmax(values))
         if values[best] <= self.value:
             return False

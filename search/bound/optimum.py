@@ -1,8 +1,9 @@
 """The most accurate network within limits, with a proof of how much better any other one can be."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from threadpoolctl import threadpool_limits
@@ -14,6 +15,7 @@ from search.models import Models
 from search.objective import InfeasibleError, Objective
 from search.problem import Problem
 from supernet.arrays import Floats, Genomes
+from supernet.prediction import Prediction
 from supernet.space import SearchSpace, get_space
 from supernet.surrogates.accuracy import POINT, AccuracySurrogate
 
@@ -98,6 +100,51 @@ def most_accurate(problem: Problem, seconds: float = SECONDS, start: Genomes | N
     return _solve(problem.models, limited, seconds, start)
 
 
+@dataclass(frozen=True, eq=False)
+class SearchGap:
+    """How far the most accurate network of a search within its limits is from the best there can be."""
+
+    accuracy: float  # of the search's network, a fraction
+    optimum: Optimum
+
+    @property
+    def points(self) -> float:
+        """By how many points of accuracy the search can be beaten, at most."""
+        return max(0.0, self.optimum.upper - self.accuracy) / POINT
+
+    def facts(self) -> dict[str, Any]:
+        """The figures as JSON."""
+        best = self.optimum
+        return {
+            "search_accuracy": self.accuracy,
+            "best_accuracy": best.accuracy,
+            "upper_bound": best.upper,
+            "gap_points": round(self.points, 5),
+            "proven": best.proven,
+            "seconds": round(best.seconds, 2),
+            "architecture": best.architecture,
+        }
+
+    def line(self) -> str:
+        """The gap of the search, for the terminal and the report."""
+        return (
+            f"most accurate within the limits: {self.accuracy:.5f}, at most {self.points:.3f} points below "
+            f"the best there can be (upper bound {self.optimum.upper:.5f}, in {self.optimum.seconds:.1f} s)"
+        )
+
+
+def search_gap(problem: Problem, genomes: Genomes, seconds: float = SECONDS) -> SearchGap:
+    """The gap of the networks (n, d) that a search evaluated, at the limits of its problem.
+
+    ValueError where none of them meets the limits, and as `most_accurate`.
+    """
+    within = genomes[problem.evaluator.predicted(genomes)[1] <= 0]
+    if not len(within):
+        raise ValueError("none of the networks of the search meets the limits")
+    optimum = most_accurate(problem, seconds, within)
+    return SearchGap(float(problem.models.predict_accuracy(within).mean.max()), optimum)
+
+
 def _solve(
     models: Models, limited: Sequence[Objective], seconds: float, start: Genomes | None = None
 ) -> Optimum:
@@ -135,8 +182,25 @@ def _program(models: Models, limited: Sequence[Objective], start: Genomes | None
     def accuracy(genomes: Genomes) -> Floats:
         return models.predict_accuracy(genomes).mean
 
+    def scale(genome: Genomes) -> Callable[[Floats], Floats]:
+        own = get_space(surrogate.space)
+        network = models.space.embed(genome, surrogate.space)
+
+        def accuracies(values: Floats) -> Floats:
+            predicted = Prediction(np.minimum(values, surrogate.ceiling), np.zeros(len(values)))
+            if surrogate.calibration is not None:
+                recipe = network[:, own.index["finetune_epochs"]].astype(np.int64) - 1
+                sides = own.column(network, "r") if "r" in own.index else np.zeros(1, np.int64)
+                rows = np.zeros(len(values), np.int64)
+                predicted = surrogate.calibration.apply(predicted, recipe[rows], sides[rows])
+            return models.int8.apply(predicted).mean if models.in_int8(genome)[0] else predicted.mean
+
+        return accuracies
+
     def about(genome: Genomes) -> Program:
-        return Program(models.space, surrogate, accuracy, [Limit(one).about(genome) for one in limited])
+        return Program(
+            models.space, surrogate, accuracy, scale, [Limit(one).about(genome) for one in limited]
+        )
 
     surrogate = models.accuracy
     if start is not None and len(start):

@@ -8,7 +8,7 @@ on one place of the network, or that a depth switches on and off together, form 
 network); the others, like the resolution and the recipe of fine-tuning, are the setting, which is chosen
 first. In one setting
 
-    accuracy = constant + sum_s unary_s(x_s) + sum_{s<t} change_s(x_s)' C_st change_t(x_t)
+    accuracy = scale(form), form = constant + sum_s unary_s(x_s) + sum_{s<t} change_s(x_s)' C_st change_t(x_t)
     cost_i   = sum_s cost_is(x_s), at most budget_i
 
 where `change` is how the one-hot differs from that of the part's first state.
@@ -33,6 +33,7 @@ MOST_SETTINGS = 20_000
 KEPT_SETTINGS = 100  # are not computed again
 JOINED_STATES = 8000  # neighbouring parts are joined up to here: fewer parts give tighter bounds
 CHECKED = 256  # random networks on which the program must agree with its models
+LOWEST, HIGHEST, HALVINGS = -1.0, 1.0 - 1e-9, 50  # values of the quadratic form that scales are asked for
 SINGLE_PRECISION = 1e-6  # of accuracy (a fraction), in which surrogates predict
 
 
@@ -102,13 +103,25 @@ class Setting:
     unary: tuple[Floats, ...]  # (K,) of each part
     costs: tuple[Floats, ...]  # (m, K) of each part
     budget: Floats  # (m,)
+    scale: Callable[[Floats], Floats]  # accuracies by values of the quadratic form: does not fall
+
+    def form(self, accuracy: float) -> float:
+        """The value of the quadratic form up to which the accuracy is at most this."""
+        if accuracy >= float(self.scale(np.array([HIGHEST]))[0]):
+            return np.inf
+        low, high = LOWEST, HIGHEST
+        for _ in range(HALVINGS):
+            middle = (low + high) / 2
+            below = float(self.scale(np.array([middle]))[0]) <= accuracy
+            low, high = (middle, high) if below else (low, middle)
+        return low
 
 
 class Program:
     """The accuracy that is maximised and the limits, on the networks of a space as restricted.
 
-    `accuracy` must be what the surrogate says, a quadratic form, up to a constant in each setting, and the
-    costs sums over parts. Both are checked on random networks, so that nothing is proven about another
+    `accuracy` must be a scale, of each setting its own, of the quadratic form of the surrogate, and the costs
+    sums over parts. Both are checked on random networks, so that nothing is proven about another
     function than the one that a search optimises: ValueError otherwise.
     """
 
@@ -117,9 +130,11 @@ class Program:
         space: SearchSpace,
         surrogate: AccuracySurrogate,
         accuracy: Callable[[Genomes], Floats],
+        scale: Callable[[Genomes], Callable[[Floats], Floats]],
         limits: Sequence[Limit],
     ) -> None:
         self.space, self.surrogate, self.accuracy, self.limits = space, surrogate, accuracy, tuple(limits)
+        self.scale = scale  # of the accuracy in the setting of a (1, d) network
         setting_genes, groups = _groups(space)
         if (settings := math.prod(len(space.choices[j]) for j in setting_genes)) > MOST_SETTINGS:
             raise ValueError(
@@ -137,7 +152,8 @@ class Program:
 
     def _one_hot(self, genomes: Genomes) -> Floats:
         own = get_space(self.surrogate.space)
-        return own.one_hot(self.space.embed(genomes, self.surrogate.space))
+        inside = np.minimum(self.space.embed(genomes, self.surrogate.space), own.levels).astype(np.int8)
+        return own.one_hot(inside)  # the effect of sides beyond is a matter of the scale
 
     def _part(self, genes: Ints, levels: Genomes, first: Genomes) -> Part:
         x = self._one_hot(_with(first, genes, levels))
@@ -156,7 +172,6 @@ class Program:
         form, x = self.surrogate, self._one_hot(genome)[0]
         slope = form.linear + 2 * form.quadratic @ x
         constant = float(form.constant + form.linear @ x + x @ form.quadratic @ x)
-        offset = float(self.accuracy(genome)[0]) - constant  # of int8, say
         batches = [_with(genome, part.genes, part.levels) for part in self.parts]
         genomes = np.concatenate(batches)
         values = np.array([limit.additive(genomes) for limit in self.limits]).reshape(-1, len(genomes))
@@ -164,10 +179,11 @@ class Program:
         most = np.array([limit.most for limit in self.limits])
         return Setting(
             genome,
-            constant + (offset if abs(offset) > SINGLE_PRECISION else 0.0),
+            constant,
             tuple(part.change @ slope[part.columns] + part.curved for part in self.parts),
             tuple(np.split(values - values[:, :1], at, axis=1)),
             most - values[:, 0],
+            self.scale(genome),
         )
 
     def genomes(self, setting: Setting, states: Ints) -> Genomes:
@@ -199,7 +215,7 @@ class Program:
         return holds
 
     def value(self, setting: Setting, states: Ints) -> Floats:
-        """(n,) accuracy of the networks in these states (n, P)."""
+        """(n,) quadratic form of the networks in these states (n, P)."""
         chosen = [part.change[states[:, s]] for s, part in enumerate(self.parts)]
         total = setting.constant + np.sum([u[states[:, s]] for s, u in enumerate(setting.unary)], axis=0)
         for s, t in combinations(range(len(self.parts)), 2):
@@ -216,8 +232,12 @@ class Program:
         which = rng.integers(0, len(self.settings), CHECKED // 32)
         for number, rows in zip(which.tolist(), np.split(states, len(which)), strict=True):
             setting = self.setting(number)
+            for row in range(0, len(rows) * (len(self.limits) > 0), 2):  # half of them of extreme states
+                cost = row // 2 % len(self.limits)
+                ends = [(one[cost].argmin(), one[cost].argmax()) for one in setting.costs]
+                rows[row] = [end[rng.integers(2)] for end in ends]
             genomes = self.genomes(setting, rows)
-            off = float(np.abs(self.value(setting, rows) - self.accuracy(genomes)).max())
+            off = float(np.abs(setting.scale(self.value(setting, rows)) - self.accuracy(genomes)).max())
             if not off <= SINGLE_PRECISION:
                 raise ValueError(
                     f"the accuracy of {self.space.name} is not the quadratic form of its surrogate "
@@ -227,7 +247,9 @@ class Program:
                 self.limits, self.cost(setting, rows), setting.budget, strict=True
             ):
                 total = limit.additive(genomes)
-                if not np.allclose(total, cost + limit.most - budget, rtol=1e-9, atol=1e-9 * abs(limit.most)):
+                if not np.allclose(
+                    total, cost + limit.most - budget, rtol=1e-9, atol=1e-9 * np.abs(total).max()
+                ):
                     raise ValueError(
                         f"{limit.objective.name} is no sum over the blocks of {self.space.name}: no optimum "
                         "within a limit on it can be proven"

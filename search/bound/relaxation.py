@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from search.bound.program import Program, Setting
+from search.bound.program import HIGHEST, Program, Setting
 from supernet.arrays import Floats, Ints
 
 VALUES_AT_ONCE = 400_000  # of a table of two parts: they stay in the cache
@@ -66,6 +66,13 @@ class Relaxation:
     @property
     def constant(self) -> float:
         return self.setting.constant + self.pairs.constant + float(self.price @ self.setting.budget)
+
+    @property
+    def accuracy(self) -> float:
+        """The accuracy that `upper`, a value of the quadratic form, means."""
+        if not np.isfinite(self.upper):
+            return self.upper
+        return float(self.setting.scale(np.array([min(self.upper, HIGHEST)]))[0])
 
     @property
     def size(self) -> float:

@@ -48,14 +48,14 @@ class Solver:
         """Afterwards `incumbent` is the best network that was found and `upper` bounds all."""
         queue: list[tuple[float, int, Relaxation]] = []
         for number, node in enumerate(self._settings()):
-            heapq.heappush(queue, (-node.upper, number, node))
+            heapq.heappush(queue, (-node.accuracy, number, node))
         count = len(queue)
         while queue and -queue[0][0] > self.target and not self.late:
             _, _, node = heapq.heappop(queue)
             self.nodes += 1
             for child in self._explore(node):
                 count += 1
-                heapq.heappush(queue, (-child.upper, count, child))
+                heapq.heappush(queue, (-child.accuracy, count, child))
         left = max((-bound for bound, _, _ in queue), default=-np.inf)
         self.upper = left if left > self.target else self.incumbent.value
 
@@ -108,8 +108,8 @@ class Solver:
         paid = [value - price @ cost for value, cost in zip(free, setting.costs, strict=True)]
         upper = setting.constant + reference.pairs.constant + float(price @ setting.budget)
         upper += sum(float(value.max()) for value in paid)
-        if upper > self.target:
-            alive = [np.flatnonzero(upper - value.max() + value > self.target) for value in paid]
+        if upper > (target := setting.form(self.target)):
+            alive = [np.flatnonzero(upper - value.max() + value > target) for value in paid]
             yield reference.moved_to(setting, price, alive, upper)
 
     def _explore(self, node: Relaxation) -> list[Relaxation]:
@@ -117,13 +117,14 @@ class Solver:
         rounds = 0
         while not self.late:
             before = node.upper
-            node.drop_worse(self.target)
+            node.drop_worse(node.setting.form(self.target))
             rounds += 1
-            if node.upper <= self.target:
+            if node.upper <= node.setting.form(self.target):
                 return []
             self.incumbent.improve(node.setting, node.agreed_states(), node.price)
-            if rounds > 1 and before - node.upper < SMALL_STEP * (before - self.incumbent.value):
-                listed = node.above(self.target, MOST_SUMS)
+            target = node.setting.form(self.target)
+            if rounds > 1 and before - node.upper < SMALL_STEP * (before - target):
+                listed = node.above(target, MOST_SUMS)
                 if listed is None:
                     return self._split(node)
                 self.incumbent.offer(node.setting, listed)

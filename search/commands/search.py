@@ -3,11 +3,11 @@
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import NonNegativeInt, ValidationError
+from pydantic import NonNegativeFloat, NonNegativeInt, ValidationError
 from rich.console import Console
 
 from latency.measuring.here import in_int8, is_here
@@ -32,6 +32,7 @@ from supernet.surrogates import accuracy, int8_change
 
 BUDGET = 50_000
 MEASURED_BUDGET = 200
+BOUND_SECONDS = 20.0
 
 
 @command.options
@@ -66,6 +67,9 @@ class Options:
     samples: AtLeastTwo = 10  # target=here: subnets to time, unless the store holds as many
     verify: NonNegativeInt = 24  # networks of the front to measure, when it is for this machine
     store: Path = Path("runs/measurements.sqlite")  # where measurements are kept
+    # seconds to prove how far the front is from the best within the limits; by default 20 where a surrogate
+    # predicts accuracy and at least 50000 networks are evaluated, else none
+    bound: NonNegativeFloat | None = None
     shortlist: AtLeastTwo = SHORTLIST  # members that stand for the front: printed, and marked in front.csv
     wandb: Literal["offline", "online", "disabled"] = "offline"
 
@@ -84,6 +88,13 @@ class Options:
         if self.budget is not None:
             return self.budget
         return BUDGET if self.evaluator is None else MEASURED_BUDGET
+
+    @property
+    def bound_seconds(self) -> float:
+        """Seconds for the proof; small searches go without unless they ask for it."""
+        if self.bound is not None:
+            return self.bound
+        return BOUND_SECONDS if self.evaluator is None and self.evaluations >= BUDGET else 0.0
 
     def all_limits(self) -> dict[str, float]:
         """The limits that are set, by objective."""
@@ -186,15 +197,7 @@ def find(
     is assumed."""
     with Store(options.store) if _measures(options, given) else nullcontext() as store:
         chosen = _models(options, config, given, out, store, say)
-        names = {one.name: one for one in own}
-        asked = problem.build(
-            [names.get(name, name) for name in options.objectives],
-            chosen,
-            limits=options.all_limits(),
-            confidence=options.confidence,
-            resolution=command.resolution_range(options.resolution),
-            genes=_genes(options, chosen.space),
-        )
+        asked = _asked(options, chosen, own)
         if asked.recipe is not None and asked.models.accuracy is not None:
             say(_recipe_line(asked.recipe, options.recipe is None))
         if asked.evaluator.measures:
@@ -215,11 +218,34 @@ def find(
             sinks=[*sinks, *copy],
             verify=verifier,
             shortlist=options.shortlist,
+            bound_seconds=options.bound_seconds,
         )
         try:
             return whole.run()
         except KeyboardInterrupt as stopped:
             raise run.Interrupted from stopped
+
+
+def problem_of(options: Options, out: Path) -> problem.Problem:
+    """The problem of the options, nothing measured: predictors of this machine are those of the run `out`."""
+    fp32, int8 = (out / name for name in run.PREDICTORS)
+    if fp32.exists():
+        options = replace(options, predictor=str(fp32))
+    if int8.exists():
+        options = replace(options, int8_predictor=str(int8))
+    return _asked(options, _models(options, {}, _Given.of(options), out, None, lambda line: None))
+
+
+def _asked(options: Options, chosen: models.Models, own: Sequence[Objective] = ()) -> problem.Problem:
+    names = {one.name: one for one in own}
+    return problem.build(
+        [names.get(name, name) for name in options.objectives],
+        chosen,
+        limits=options.all_limits(),
+        confidence=options.confidence,
+        resolution=command.resolution_range(options.resolution),
+        genes=_genes(options, chosen.space),
+    )
 
 
 def _models(

@@ -49,7 +49,9 @@ def render(result: Result, config: Mapping[str, Any], environment: Mapping[str, 
             str(where) if where else "; ".join(about) or "no target: no latency was asked for"
         ),
         "CARDS": f"{page.cards(figures)}<div class='card wide'>{knee}</div>",
-        "LIMITS": page.items(table.limit_lines()) if table.limits else "<p>No limits were set.</p>",
+        "LIMITS": page.items(table.limit_lines() + result.bound_lines())
+        if table.limits
+        else "<p>No limits were set.</p>",
         "VERIFICATION": _verification(result),
         "DEVICES": devices.section(fronts),
         "MODELS": _models(models),

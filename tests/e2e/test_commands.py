@@ -25,6 +25,24 @@ def search(*words, cwd):
     return call("search", *words, cwd=cwd)
 
 
+def test_bound_of_limits_and_of_a_finished_search(tmp_path):
+    restricted = ["target=note10_lut", "resolution=192", "genes.kernel=[3]", "genes.depth=[2]"]
+    code, out, _ = call("bound", *restricted, "latency_limit_ms=20", cwd=tmp_path)
+    assert code == 0
+    assert "proven optimum" in out
+    words = ["latency_limit_ms=20", "budget=500", "bound=20", "out=run", "wandb=disabled"]
+    code, out, _ = call("search", *restricted, *words, cwd=tmp_path)
+    assert code == 0
+    assert "points below the best there can be" in out
+    assert "points below the best there can be" in (tmp_path / "run/report.html").read_text()
+    code, again, _ = call("bound", "run=run", cwd=tmp_path)
+    assert code == 0
+    assert re.search("at most [0-9.]+ points", again)[0] == re.search("at most [0-9.]+ points", out)[0]
+    code, _, err = call("bound", "target=note10_lut", cwd=tmp_path)
+    assert code != 0
+    assert "give a limit" in err
+
+
 def test_search_prints_a_front_and_writes_a_report(tmp_path):
     code, out, err = run(
         "search", "budget=2000", "target=titan_rtx_b64", "latency_limit_ms=25", "out=run", cwd=tmp_path

@@ -1,0 +1,74 @@
+"""Prove how accurate a network can be: `make bound ARGS="target=note10_lut latency_limit_ms=20"`.
+
+With `run=FOLDER` of a finished search also how far its most accurate network is from that.
+"""
+
+from dataclasses import field, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import PositiveFloat
+from rich.console import Console
+
+from search import command
+from search.archive import Archive
+from search.bound.optimum import SECONDS, Optimum, most_accurate, search_gap
+from search.commands import search
+from search.models import QUANTITIES
+from supernet.files.run_folder import CONFIG
+
+
+@command.options
+class Options:
+    """What `make bound` takes; what the problem is, as `make search` does."""
+
+    target: dict[str, Any] | None = None  # v100_b64, or the first that fits space=
+    space: dict[str, Any] | None = None  # that of the target
+    accuracy: dict[str, Any] | None = None  # the surrogate that ships for the space
+    accuracy_file: Path | None = None  # a fitted accuracy surrogate (.npz) in place of the one that ships
+    training: dict[str, Any]  # of limits.training_hours
+    predictor: str = "auto"  # by the target; or run:FOLDER of make adapt, a name, or a .npz
+    latency_limit_ms: float | None = None  # short for limits.latency_ms
+    limits: dict[str, float | None] = field(default_factory=lambda: dict.fromkeys(QUANTITIES))
+    confidence: float = 0.9  # limits are tested on the bound that holds with this probability; .5: the mean
+    resolution: command.Sides = None  # one input side, or [lowest,highest]; all that is known
+    genes: dict[str, int | list[int]] = field(default_factory=dict)  # as in make search
+    recipe: int | None = None  # epochs of fine-tuning; none
+    run: Path | None = None  # folder of a finished search: its problem, whose limits others here replace
+    seconds: PositiveFloat = SECONDS  # afterwards the bound is what has been proven until then
+
+
+@command.named("bound")
+def main(options: Options, config: dict[str, Any]) -> None:
+    limited = options.latency_limit_ms is not None or any(one is not None for one in options.limits.values())
+    if options.run is None:
+        if not limited:
+            raise ValueError(
+                "give a limit, latency_limit_ms=20 or limits.macs=3e8, or run=FOLDER of a search"
+            )
+        asked = command.take(search.Options, options, searcher={}, objectives=["accuracy", "latency_ms"])
+        with Console().status("proving"):
+            best = most_accurate(search.problem_of(asked, Path()), options.seconds)
+        _show(best)
+        return
+    settings, archive = options.run / CONFIG, options.run / "archive.npz"
+    if not (settings.is_file() and archive.is_file()):
+        raise ValueError(
+            f"run={options.run} is no finished search: {CONFIG} and archive.npz are not both there"
+        )
+    asked = search.Options(**yaml.safe_load(settings.read_text()))
+    if limited:
+        asked = replace(asked, latency_limit_ms=options.latency_limit_ms, limits=options.limits)
+    problem = search.problem_of(asked, options.run)
+    if not problem.evaluator.limited:
+        raise ValueError(f"the search {options.run} has no limit: give one, for instance latency_limit_ms=20")
+    with Console().status("proving"):
+        gap = search_gap(problem, Archive.load(archive, problem.space).genomes, options.seconds)
+    _show(gap.optimum)
+    print(f"search {options.run}: {gap.line()}")
+
+
+def _show(best: Optimum) -> None:
+    print(best.architecture)
+    print(best.line())
