@@ -37,9 +37,8 @@ class Front:
 
     @property
     def table(self) -> FrontTable:
-        """The columns of front.csv; those of the verified front where it was measured."""
-        verified = self.result.verified
-        return verified.front if verified is not None and len(verified.front) else self.result.front
+        """The columns of front.csv."""
+        return self.result.front
 
     def __len__(self) -> int:
         return len(self.table)
@@ -56,8 +55,8 @@ class Front:
     def best(self, **limits: float) -> dict[str, Any]:
         """The most accurate member within these limits: `best(latency_ms=12, params=6e6)`.
 
-        A limit holds when the bound of the prediction does, at the confidence of the search; where the front
-        was measured, when the measurement does. Where accuracy is no objective, the first one decides.
+        A limit holds when its bound does, at the confidence of the search: that of the prediction or, where a
+        member was measured, of the measurement. Where accuracy is no objective, the first one decides.
         InfeasibleError, a ValueError, when no member holds them.
         """
         table = self.table
@@ -81,9 +80,6 @@ class Front:
     def _holds(self, name: str, limit: float) -> NDArray[np.bool_]:
         """(f,) which members hold a limit."""
         limited = replace(self._objective(name), limit=float(limit))
-        measured = self.table.columns.get(f"{name}_measured")
-        if measured is not None:
-            return limited.cost(np.array(measured, np.float64)) <= limited.cost(np.array(limited.limit))
         genomes = self.result.problem.space.parse(self.table.columns["architecture"])
         return limited.violation(limited.of(genomes)) <= 0
 

@@ -123,13 +123,16 @@ class Archive:
         rows = self.front()
         return int(rows[pareto.knee(self.costs[rows])])
 
-    def efficiency(self, evaluator: Evaluator, *, draws: int = DRAWS, seed: int = 0) -> Floats:
-        """(f,) probability of each member of `front()` to be efficient, given the predictors' uncertainty.
+    def efficiency(
+        self, evaluator: Evaluator, rows: Ints | None = None, *, draws: int = DRAWS, seed: int = 0
+    ) -> Floats:
+        """(f,) probability of each member of `front()`, or of these rows, to be efficient, given the
+        predictors' uncertainty.
 
         The rivals are the front and the RIVALS feasible rows next to it in dominance depth: what lies further
         back hardly comes forward, and leaving it out can only raise a probability.
         """
-        rows = self.front()
+        rows = self.front() if rows is None else rows
         feasible = np.flatnonzero(self.violation <= 0)
         behind = feasible[~np.isin(feasible, rows)]
         depth = pareto.ranks(self.costs[behind]) if len(behind) else behind

@@ -48,7 +48,8 @@ class FrontTable(Table):
     def show(self) -> None:
         """Print the shortlist; the knee is marked with *, the most accurate member with +."""
         rows = self.shortlist()
-        shown = [name for name in (*self.objectives, "p_efficient", "architecture") if name in self.columns]
+        wanted = [own for name in self.objectives for own in (name, f"{name}_predicted")]
+        shown = [name for name in (*wanted, "p_efficient", "architecture") if name in self.columns]
         cells = {name: [self.columns[name][row] for row in rows] for name in shown}
         Table({"": [self.mark(row) for row in rows], **cells}).show()
 
@@ -65,10 +66,12 @@ class FrontTable(Table):
         ]
 
 
-def table(archive: Archive, evaluator: Evaluator, size: int = SHORTLIST) -> FrontTable:
-    """The front of an archive with means, standard deviations, limits and footprint of its members, `size` of
-    them on the shortlist."""
-    rows: Ints = archive.front()
+def table(
+    archive: Archive, evaluator: Evaluator, size: int = SHORTLIST, rows: Ints | None = None
+) -> FrontTable:
+    """The front of an archive, or these rows of it, with means, standard deviations, limits and footprint of
+    its members, `size` of them on the shortlist."""
+    rows = archive.front() if rows is None else rows
     genomes = archive.genomes[rows]
     space = archive.space
     columns: dict[str, list[Any]] = {"architecture": space.format(genomes)}
@@ -88,7 +91,7 @@ def table(archive: Archive, evaluator: Evaluator, size: int = SHORTLIST) -> Fron
                 "holds": int(holds.sum()),
                 "of": len(holds),
             }
-    columns["p_efficient"] = rounded(archive.efficiency(evaluator), DIGITS) if len(rows) else []
+    columns["p_efficient"] = rounded(archive.efficiency(evaluator, rows), DIGITS) if len(rows) else []
     for metric in ("macs", "params"):
         if metric not in columns:
             columns[metric] = [int(v) for v in footprint.compute(space, genomes, metric)]

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from latency.predictors.interface import LatencyModel
 from search.models import ON_A_DEVICE, TRAINING, Models, OwnTraining, choose
 from search.objective import Evaluator, Objective
 from supernet.space import SearchSpace
@@ -29,6 +30,18 @@ class Problem:
             return None
         epochs = self.space.allowed(RECIPE)
         return epochs[0] if len(epochs) == 1 else None
+
+    def with_latency(self, latency: LatencyModel) -> "Problem":
+        """The same problem with another model of the latency of the same target."""
+        models = replace(self.models, latency=latency)
+        objectives, constraints = (
+            tuple(
+                models.objective(one.name, one.limit, one.confidence) if one.name in ON_A_DEVICE else one
+                for one in group
+            )
+            for group in (self.evaluator.objectives, self.evaluator.constraints)
+        )
+        return Problem(self.space, models, Evaluator(objectives, constraints))
 
 
 def build(

@@ -9,7 +9,8 @@ from search import shortlist
 from search.archive import Archive
 from search.front_table import FrontTable
 from search.problem import RECIPE, Problem
-from search.verify import Verification
+from search.verify.verdict import Verification
+from supernet.arrays import Ints
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,11 @@ class Result:
     history: Sequence[Mapping[str, float]]
     summary: Mapping[str, Any]
     verified: Verification | None = None
+
+    @property
+    def rows(self) -> Ints:
+        """(f,) the rows of the archive that `front` shows."""
+        return self.archive.front() if self.verified is None else self.verified.rows
 
     def describe(self, out: Path) -> str:
         """A line on the front and one per limit, for the terminal."""
@@ -47,19 +53,18 @@ class Result:
 
     def shortlist_line(self) -> str:
         """How much of the front the shortlist stands for."""
-        costs, rows = self.archive.costs[self.archive.front()], self.front.shortlist()
+        costs, rows = self.archive.costs[self.rows], self.front.shortlist()
         kept = shortlist.share(costs, self.archive.reference, rows)
         return f"shortlist: {len(rows)} of them keep {kept:.1%} of its hypervolume; front.csv marks them"
 
     def export_command(self, weights: str, out: Path) -> str | None:
-        """The command that exports the chosen member of the front, of the verified one where there is one:
-        the most accurate one within the limits, or the knee without limits.
+        """The command that exports the chosen member of the front, a measured one where there is one: the
+        most accurate one within the limits, or the knee without limits.
 
         None for a space without networks to export. `weights` and `out` are what `make export` takes. A
         subnet of one's own supernet is fine-tuned first where its name says so.
         """
-        front = self.verified.front if self.verified and len(self.verified.front) else self.front
-        space = self.problem.space
+        front, space = self.front, self.problem.space
         if space.owner.family is None:
             return None
         genome = space.parse([front.columns["architecture"][front.chosen]])

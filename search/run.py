@@ -2,9 +2,11 @@
 
 A run folder holds config.yaml, env.json, events.jsonl, and when it is finished front.csv, front.json,
 objectives.json (unit and direction of each), report.html and archive.npz (written last: its presence means
-finished). Until then checkpoint.npz lets the run go on where it was.
+finished). Until then checkpoint.npz lets the run go on where it was. What is measured on the way is in
+round_1.npz, round_2.npz, .. and, at the end, in measured.csv.
 """
 
+import copy
 import signal
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,7 +27,8 @@ from search.problem import Problem
 from search.report import devices, search_report
 from search.result import Result
 from search.searchers.searcher import InformedSearcher, Searcher
-from search.verify import Verifier
+from search.verify import verdict
+from search.verify.rounds import Round, Rounds
 from supernet.arrays import Genomes
 from supernet.files import artifact
 from supernet.files.run_folder import EVENTS, RunFolder
@@ -44,7 +47,7 @@ def folder(out: Path) -> RunFolder:
     return RunFolder(
         out,
         finished="archive.npz",
-        reporting=frozenset({"bound", "out", "shortlist", "store", "verify", "wandb"}),
+        reporting=frozenset({"bound", "out", "shortlist", "store", "wandb"}),
         beforehand=frozenset(PREDICTORS),
     )
 
@@ -53,10 +56,10 @@ def folder(out: Path) -> RunFolder:
 class Search:
     """A search with `budget` evaluations that writes the run folder `out`.
 
-    Where `out` holds an unfinished search of the same configuration, it goes on. With `verify`, members of
-    the front are measured before the folder is finished. The same configuration and seed give the same
-    archive.npz byte for byte, also after stop and resume; the loop runs on one thread, because the sums of
-    BLAS depend on the number of threads.
+    Where `out` holds an unfinished search of the same configuration, it goes on. With `rounds`, members of
+    the front are measured in between and at the end, and the search goes by what was measured. The same
+    configuration, seed and measurements give the same archive.npz byte for byte, also after stop and resume;
+    the loop runs on one thread, because the sums of BLAS depend on the number of threads.
 
     >>> asked = problem.build(["accuracy", "latency_ms", "training_hours"])
     >>> Search(asked, NSGA2(), budget=50_000, seed=0, out=Path("runs/mine")).run().front.show()
@@ -69,7 +72,7 @@ class Search:
     out: Path
     config: Mapping[str, Any] = field(default_factory=dict)
     sinks: Sequence[Sink] = ()
-    verify: Verifier | None = None
+    rounds: Rounds | None = None
     shortlist: int = front_table.SHORTLIST  # members that stand for all of the front
     bound_seconds: float = 0.0  # to prove how far the front is from the best within the limits
     checkpoint_seconds: float = 1.0  # at least, between two checkpoints
@@ -79,13 +82,13 @@ class Search:
             raise ValueError(f"budget={self.budget} must be at least 1 evaluation")
         if self.seed < 0:
             raise ValueError(f"seed={self.seed} must not be negative")
-        self._space, self._evaluator = self.problem.space, self.problem.evaluator
+        self._beginning = self.problem if self.rounds is None else self.rounds.begin(self.problem)
         self._checkpoint = self.out / "checkpoint.npz"
 
     def run(self) -> Result:
         """Search, measure if asked to, and finish the folder."""
         with threadpool_limits(1):
-            self._evaluator.check_limits(self._space)
+            self._beginning.evaluator.check_limits(self._beginning.space)
         with folder(self.out).hold(self.config) as environment, threadpool_limits(1):
             self._prepare()
             sinks = [Jsonl(self.out / EVENTS, "generation"), *self.sinks]
@@ -94,7 +97,7 @@ class Search:
                 facts |= {"seed": self.seed, "environment": environment}
                 for sink in sinks:
                     sink.start(facts, self._history)
-                self._loop(sinks)
+                self._take_turns(sinks)
                 result = self._result()
                 self._write(result, environment)
                 for sink in sinks:
@@ -106,24 +109,76 @@ class Search:
 
     def _prepare(self) -> None:
         """The state of a new search, or that of the checkpoint."""
-        worst, best = self._evaluator.reference(self._space)
+        evaluator, space = self._beginning.evaluator, self._beginning.space
+        worst, best = evaluator.reference(space)
         self._box = float(np.prod(np.where(worst > best, worst - best, 1.0)))
-        names = [objective.name for objective in self._evaluator.objectives]
-        self._fingerprint = self._evaluator.fingerprint(self._space)
-        self._archive = Archive(self._space, names, worst)
-        if isinstance(self.searcher, InformedSearcher):
-            self.searcher.inform(self._evaluator)
+        self._archive = Archive(space, [objective.name for objective in evaluator.objectives], worst)
         self._rng = np.random.default_rng(self.seed)
         self._history: list[dict[str, float]] = []
+        self._turn, self._measured = 0, list[Round]()
+        self._verification_failed = ""
+        self._adopt(self._beginning)
         seconds = self._resume() if self._checkpoint.exists() else 0.0
         self._started = time.perf_counter() - seconds  # had this process searched from the beginning
 
-    def _loop(self, sinks: Sequence[Sink]) -> None:
+    def _adopt(self, problem: Problem) -> None:
+        """Go on with these models, and with a searcher that has seen nothing yet."""
+        self._problem, self._evaluator, self._space = problem, problem.evaluator, problem.space
+        self._fingerprint = self._evaluator.fingerprint(self._space)
+        self._searcher = copy.deepcopy(self.searcher)
+        if isinstance(self._searcher, InformedSearcher):
+            self._searcher.inform(self._evaluator)
+
+    def _take_turns(self, sinks: Sequence[Sink]) -> None:
+        """Search and, where asked to, measure in turns. Each turn has an equal part of the evaluations."""
+        turns = 1 if self.rounds is None else self.rounds.rounds
+        while self._turn < turns:
+            until = self.budget if self.rounds is None else self.rounds.until(self._turn, self.budget)
+            self._loop(sinks, until)
+            if self.rounds is not None and self._archive.front_size and not self._verification_failed:
+                self._measure(self.rounds)
+            self._turn += 1
+        if not self._archive.front_size:
+            least = int(np.argmin(self._archive.violation))
+            limits = ", ".join(f"{o.name} {o.limit:g} {o.unit}" for o in self._evaluator.limited)
+            raise InfeasibleError(
+                f"none of {len(self._archive)} architectures meets all limits ({limits}) together; the "
+                f"nearest is {self._space.format(self._archive.genomes[least : least + 1])[0]}, "
+                f"{self._archive.violation[least]:.1%} over"
+            )
+
+    def _measure(self, rounds: Rounds) -> None:
+        """Measure members of the front, unless that was done before a kill, and go on with what it says: the
+        costs of everything evaluated are asked again."""
+        path = self.out / f"round_{len(self._measured) + 1}.npz"
+        if not path.exists():
+            self._save()  # measuring takes longer than searching
+            try:
+                measured = rounds.measure(self._problem, self._archive, self._turn, self._measured)
+            except ValueError as error:  # the search itself is done: its front is not lost with it
+                self._verification_failed = str(error)
+                return
+            if measured is None:
+                return
+            measured.save(path)
+        self._take_over(rounds, Round.load(path, rounds.targets(self._beginning)))
+        genomes, before = self._archive.genomes, self._archive
+        costs, violation = self._evaluator(genomes)
+        self._archive = Archive(self._space, before.objectives, before.reference)
+        self._archive.add(genomes, costs, violation)
+        self._searcher.tell(genomes, costs, violation)
+
+    def _take_over(self, rounds: Rounds, measured: Round) -> None:
+        self._measured.append(measured)
+        self._adopt(rounds.apply(self._problem, self._beginning, measured))
+
+    def _loop(self, sinks: Sequence[Sink], budget: int) -> None:
+        """Search until the archive holds `budget` architectures."""
         archive = self._archive
         saved, cost_of_saving = time.perf_counter(), 0.0
         with _stop_requests() as stop:
-            while len(archive) < self.budget:
-                genomes = self.searcher.ask(self._space, archive, self._rng)[: self.budget - len(archive)]
+            while len(archive) < budget:
+                genomes = self._searcher.ask(self._space, archive, self._rng)[: budget - len(archive)]
                 if not len(genomes):
                     break  # the space is exhausted
                 self._history.append(self._generation(genomes))
@@ -138,20 +193,12 @@ class Search:
                     self._save()
                     saved = time.perf_counter()
                     cost_of_saving = saved - begun
-        if not archive.front_size:
-            least = int(np.argmin(archive.violation))
-            limits = ", ".join(f"{o.name} {o.limit:g} {o.unit}" for o in self._evaluator.limited)
-            raise InfeasibleError(
-                f"none of {len(archive)} architectures meets all limits ({limits}) together; the nearest is "
-                f"{self._space.format(archive.genomes[least : least + 1])[0]}, "
-                f"{archive.violation[least]:.1%} over"
-            )
 
     def _generation(self, genomes: Genomes) -> dict[str, float]:
         """Evaluate the genomes, tell searcher and archive, and sum up where the search stands."""
         archive = self._archive
         costs, violation = self._evaluator(genomes)
-        self.searcher.tell(genomes, costs, violation)
+        self._searcher.tell(genomes, costs, violation)
         archive.add(genomes, costs, violation)
         row = {
             "generation": len(self._history),
@@ -167,13 +214,15 @@ class Search:
 
     def _save(self) -> None:
         arrays = {f"archive.{key}": value for key, value in self._archive.arrays().items()}
-        arrays |= {f"searcher.{key}": value for key, value in self.searcher.state().items()}
+        arrays |= {f"searcher.{key}": value for key, value in self._searcher.state().items()}
         facts = {
             "archive": self._archive.facts(),
             "rng": self._rng.bit_generator.state,
             "history": self._history,
             "seconds": time.perf_counter() - self._started,
             "fingerprint": self._fingerprint,
+            "turn": self._turn,
+            "rounds": len(self._measured),
         }
         artifact.save(self._checkpoint, KIND, arrays, facts, compress=False)
 
@@ -185,10 +234,15 @@ class Search:
             for key, value in arrays.items():
                 owner, _, name = key.partition(".")
                 parts[owner][name] = value
+            for number in range(1, facts.get("rounds", 0) + 1):
+                assert self.rounds is not None  # or the configuration would be another one
+                path = self.out / f"round_{number}.npz"
+                self._take_over(self.rounds, Round.load(path, self.rounds.targets(self._beginning)))
+            self._turn = facts.get("turn", 0)
             self._archive = Archive.restore(self._space, parts["archive"], facts["archive"])
             self._rng.bit_generator.state = facts["rng"]
             self._history = facts["history"]
-            self.searcher.restore(parts["searcher"])
+            self._searcher.restore(parts["searcher"])
             if facts["fingerprint"] != self._fingerprint:
                 raise ValueError("its objectives or predictors were other ones")
             return float(facts["seconds"])
@@ -198,9 +252,8 @@ class Search:
             ) from error
 
     def _result(self) -> Result:
-        archive, knee = self._archive, self._archive.knee()
+        archive = self._archive
         seconds = time.perf_counter() - self._started
-        table = front_table.table(archive, self._evaluator, self.shortlist)
         worst = zip(self._evaluator.objectives, archive.reference, strict=True)
         summary = {
             "evaluations": len(archive),
@@ -208,29 +261,28 @@ class Search:
             "front_size": archive.front_size,
             "hypervolume": archive.hypervolume() / self._box,
             "hypervolume_reference": {one.name: float(one.cost(value)) for one, value in worst},
-            "knee": self._space.format(archive.genomes[knee : knee + 1])[0],
             "loop_seconds": round(seconds, 3),
             "evaluations_per_second": round(len(archive) / seconds),
         }
         if self.bound_seconds and self._evaluator.limited:
             self._save()  # a proof may take longer than the search
             summary |= self._bound()
-        verified = None
-        if self.verify is not None:
-            self._save()  # measuring takes longer than searching
-            try:
-                verified = self.verify(self.problem, archive, table)
-            except ValueError as error:  # the search itself is done: its front is not lost with it
-                summary["verification_failed"] = str(error)
-            else:
-                table = verified.table
-                summary["verification"] = dict(verified.summary)
-        return Result(self.problem, archive, table, self._history, summary, verified)
+        if self._verification_failed:
+            summary["verification_failed"] = self._verification_failed
+        if self._measured:
+            verified = verdict.verification(self._problem, archive, self._measured, self.shortlist)
+            table, figures = verified.front, dict(verified.summary)
+            figures["verified_hypervolume"] /= self._box
+            summary["verification"] = figures
+        else:
+            verified, table = None, front_table.table(archive, self._evaluator, self.shortlist)
+        summary["knee"] = table.columns["architecture"][table.knee]
+        return Result(self._problem, archive, table, self._history, summary, verified)
 
     def _bound(self) -> dict[str, Any]:
         """The entry of the summary about how much better a network within the limits can be."""
         try:
-            gap = optimum.search_gap(self.problem, self._archive.genomes, self.bound_seconds)
+            gap = optimum.search_gap(self._problem, self._archive.genomes, self.bound_seconds)
         except ValueError as error:  # of a predictor that is no sum over blocks, say
             return {"bound_failed": str(error)}
         return {"bound": {**gap.facts(), "line": gap.line()}}
@@ -245,11 +297,11 @@ class Search:
         if (fronts := devices.compare(result)) is not None:
             texts[devices.REGRET] = fronts.table(result).csv()
         if result.verified is not None:
-            texts["verified_front.csv"] = result.verified.front.csv()
+            texts["measured.csv"] = result.verified.measured.csv()
         for name, text in texts.items():
             artifact.write_text(self.out / name, text)
-        front = result.archive.genomes[result.archive.front()]
-        about = {one.name: one.described(self.problem.space, front) for one in self._evaluator.objectives}
+        front = result.archive.genomes[result.rows]
+        about = {one.name: one.described(self._space, front) for one in self._evaluator.objectives}
         artifact.write_json(self.out / "objectives.json", about)
         result.archive.save(self.out / "archive.npz")
         self._checkpoint.unlink(missing_ok=True)

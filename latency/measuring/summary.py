@@ -119,25 +119,41 @@ def relative_scale(anchors_ms: Mapping[str, float], reference: Mapping[str, floa
     return float(np.median(shared)) if shared else 1.0
 
 
+Sitting = tuple[LatencyData, dict[str, float]]  # what was measured in it, and the medians of its anchors
+
+
 def stored_latencies(
     store: Store, target: Target, engine_version: str
 ) -> tuple[LatencyData, dict[str, float]]:
     """All subnets measured on this target with this version of its engine, on the scale of the last sitting,
     and the anchors of that sitting. A subnet measured in several sittings has the median.
     """
-    parts = []
+    return on_one_scale(target, stored_sittings(store, target, engine_version))
+
+
+def stored_sittings(store: Store, target: Target, engine_version: str) -> list[Sitting]:
+    """The sittings of this target with this version of its engine that measured anything, oldest first."""
+    sittings = []
     for sitting in store.sittings(target, engine_version):
         quartiles, usual = summarise(store.visits(sitting.id), target)
         subnets = {name: q for name, q in quartiles.items() if name.startswith(target.space)}
         if subnets and usual:
-            parts.append((latencies(target, subnets), usual))
-    if not parts:
+            sittings.append((latencies(target, subnets), usual))
+    return sittings
+
+
+def on_one_scale(target: Target, sittings: Sequence[Sitting]) -> tuple[LatencyData, dict[str, float]]:
+    """The same as `stored_latencies`, of these sittings."""
+    if not sittings:
         return latencies(target, {}), {}
-    last = parts[-1][1]
-    scales = [relative_scale(usual, last) for _, usual in parts]
-    genomes = np.concatenate([data.genomes for data, _ in parts])
+    last = sittings[-1][1]
+    scales = [relative_scale(usual, last) for _, usual in sittings]
+    genomes = np.concatenate([data.genomes for data, _ in sittings])
     times = np.concatenate(
-        [np.stack([data.ms, data.spread_ms]) / scale for (data, _), scale in zip(parts, scales, strict=True)],
+        [
+            np.stack([data.ms, data.spread_ms]) / scale
+            for (data, _), scale in zip(sittings, scales, strict=True)
+        ],
         axis=1,
     )
     distinct, owner = np.unique(genomes, axis=0, return_inverse=True)

@@ -6,12 +6,14 @@ Letters: n samples.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from latency.conformal import relative_std
 from latency.data import LatencyData
-from latency.measuring import session, summary
+from latency.measuring import session
+from latency.measuring.known import Bench, Known
 from latency.measuring.session import Watcher
 from latency.measuring.store import Store
 from latency.predictors import baselines, sampling
@@ -116,6 +118,7 @@ def adapt(target: Target, how: Adaptation, *, store: Store, watch: Watcher | Non
     table = _table(sources, how.learner, samples, tests) if len(tests) else {}
     facts = {key: measured.facts[key] for key in ("engine", "sitting")}
     facts |= {"anchors_ms": dict(measured.anchors_ms), "seconds": round(measured.seconds, 1)}
+    facts |= Bench(store).known(target).wander.facts
     return Adapted(with_facts(fitted, facts), samples, tests, measured.failed, measured.seconds, table)
 
 
@@ -139,14 +142,34 @@ def known_or_adapt(
 ) -> SlotLatency:
     """The predictor of this machine from everything the store holds for it; measures first if that is less
     than the samples asked for."""
-    engine = session.engine_of(target)
-    space, sources = plan(target, how)
-    data, anchors = summary.stored_latencies(store, target, engine.version)
-    if len(_inside(space, data)) < how.samples:
+    bench = Bench(store, watch)
+    known, space = bench.known(target), plan(target, how)[0]
+    if len(_inside(space, known.data)) < how.samples:
         adapt(target, how, store=store, watch=watch)
-        data, anchors = summary.stored_latencies(store, target, engine.version)
-    facts = {"engine": engine.version, "anchors_ms": anchors}
-    return with_facts(how.learner.fit_from(sources, _inside(space, data)), facts)
+        known = bench.known(target)
+    return from_known(how, known)
+
+
+def from_known(how: Adaptation, known: Known) -> SlotLatency:
+    """The predictor of a target from all that was measured of it, with what is known of the machine's
+    drift."""
+    space, sources = plan(known.data.target, how)
+    facts = {"engine": known.engine, "anchors_ms": dict(known.anchors_ms), **known.wander.facts}
+    return with_facts(how.learner.fit_from(sources, _inside(space, known.data)), facts)
+
+
+def corrected(predictor: Any, known: Known) -> Any:
+    """A predictor of this target adapted to what was measured of it, at least two networks that it knows the
+    resolutions of."""
+    space, data = get_space(known.data.target.space), known.data
+    if "r" in space.index:
+        low, high = predictor.resolutions
+        sides = space.column(data.genomes, "r")
+        data = data.take(np.flatnonzero((sides >= low) & (sides <= high)))
+    if len(data) < 2:
+        return predictor
+    facts = {"engine": known.engine, "anchors_ms": dict(known.anchors_ms), **known.wander.facts}
+    return with_facts(predictor.adapt(data), facts)
 
 
 def for_run(
@@ -157,7 +180,9 @@ def for_run(
     ValueError when that file is of another target.
     """
     if not kept.exists():
-        known_or_adapt(target, how, store=store, watch=watch).save(kept)
+        adapted = known_or_adapt(target, how, store=store, watch=watch)
+        if not kept.exists():  # another process may have started the same run meanwhile
+            adapted.save(kept)
     predictor = load_as(SlotLatency, kept)
     if predictor.target.key != target.key:
         different = predictor.target.differences(target)

@@ -7,22 +7,26 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import NonNegativeFloat, NonNegativeInt, ValidationError
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt, ValidationError
 from rich.console import Console
 
 from latency.measuring.here import in_int8, is_here
+from latency.measuring.known import Bench, Known
 from latency.measuring.store import Store
 from latency.predictors.by_precision import ByPrecision
-from latency.predictors.interface import LatencyPredictor
+from latency.predictors.interface import LatencyModel, LatencyPredictor
+from latency.predictors.slots import SlotLatency
 from latency.target import Target
 from latency.zoo import adaptation, catalogue
 from latency.zoo.adaptation import Adaptation
-from search import command, models, problem, run, verify
+from search import command, models, problem, run
 from search.api import Front
 from search.front_table import SHORTLIST
 from search.models import QUANTITIES
 from search.objective import Objective
 from search.result import Result
+from search.verify.latency import KnownLatency, parts
+from search.verify.rounds import Rounds
 from supernet import registry
 from supernet.files import sinks
 from supernet.files.sinks import Sink, Wandb
@@ -66,6 +70,7 @@ class Options:
     int8_accuracy: Path | None = None  # measured change of accuracy by int8 (JSON); as torchvision publishes
     samples: AtLeastTwo = 10  # target=here: subnets to time, unless the store holds as many
     verify: NonNegativeInt = 24  # networks of the front to measure, when it is for this machine
+    rounds: PositiveInt = 3  # in which they are measured; each fits the predictor again and goes on searching
     store: Path = Path("runs/measurements.sqlite")  # where measurements are kept
     # seconds to prove how far the front is from the best within the limits; by default 20 where a surrogate
     # predicts accuracy and at least 50000 networks are evaluated, else none
@@ -153,13 +158,11 @@ def main(options: Options, config: dict[str, Any]) -> None:
         result = find(options, config, given, out, say=print, sinks=[bar])
     except run.Interrupted:
         command.stop("search", out)
-    verified = result.verified.front if result.verified is not None else None
-    (verified if verified else result.front).show()
+    result.front.show()
     print(result.describe(out))
     weights = (options.evaluator or {}).get("folder", "random")
     if (export := result.export_command(weights, out / "export")) is not None:
-        front = verified or result.front
-        chosen = "the most accurate within the limits" if front.limits else "the knee"
+        chosen = "the most accurate within the limits" if result.front.limits else "the knee"
         untrained = " (untrained; trained ones: docs/guide.md, Files)" if weights == "random" else ""
         print(f"to export {chosen}{untrained}:\n{export}")
 
@@ -204,9 +207,9 @@ def find(
             say(f"accuracy is measured: {options.evaluations} evaluations, kept and never repeated")
             run.folder(out).check(config)  # before hours of fine-tuning
             _fine_tune(asked, say)
-        verifier = None
+        turns = None
         if store is not None and options.verify and asked.models.latency is not None:
-            verifier = verify.verifier(store, options.verify)
+            turns = _rounds(options, store)
         copy = [] if options.wandb == "disabled" else [Wandb(out, config, options.wandb)]
         whole = run.Search(
             asked,
@@ -216,14 +219,17 @@ def find(
             out=out,
             config=config,
             sinks=[*sinks, *copy],
-            verify=verifier,
+            rounds=turns,
             shortlist=options.shortlist,
             bound_seconds=options.bound_seconds,
         )
         try:
-            return whole.run()
+            result = whole.run()
         except KeyboardInterrupt as stopped:
             raise run.Interrupted from stopped
+    if result.verified is not None and options.predictor == "auto":
+        _keep_predictors(result.problem.models.latency, out)
+    return result
 
 
 def problem_of(options: Options, out: Path) -> problem.Problem:
@@ -336,6 +342,26 @@ def _adapted(
         predictor = adaptation.for_run(target, kept, how, store=store, watch=watch)
     say(f"latency of {target.name}: {predictor.facts['samples']} subnets timed here (transfer)")
     return predictor
+
+
+def _rounds(options: Options, store: Store) -> Rounds:
+    """The front is measured and the predictor fitted again with it: from everything that the store holds
+    where this run adapts it itself, else the one that was asked for is corrected."""
+
+    def refit(predictor: LatencyModel, known: Known) -> LatencyModel:
+        if options.predictor == "auto":
+            return adaptation.from_known(Adaptation(samples=options.samples), known)
+        return adaptation.corrected(predictor, known)
+
+    return Rounds(Bench(store), refit, options.verify, options.rounds)
+
+
+def _keep_predictors(latency: LatencyModel | None, out: Path) -> None:
+    """The predictors that the front ended with take the place of those that the run began with, for
+    `predictor=run:FOLDER`."""
+    for part, name in zip(parts(latency) if latency else [], run.PREDICTORS, strict=False):
+        if isinstance(part, KnownLatency) and isinstance(part.predictor, SlotLatency):
+            part.predictor.save(out / name)
 
 
 def _measures(options: Options, given: _Given) -> bool:

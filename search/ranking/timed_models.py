@@ -98,7 +98,12 @@ class SearchRun:
         for name, about in json.loads(described.read_text()).items():
             std = columns[f"{name}_std"]
             predicted = Prediction(columns[name], std, _shared(about, names, std))
-            if name == "latency_ms" and "latency_ms_measured" in columns:
+            # Since 0.2 the column itself is what was measured, where that is known.
+            if (
+                name == "latency_ms"
+                and "latency_ms_measured" in columns
+                and f"{name}_predicted" not in columns
+            ):
                 ms, iqr = columns["latency_ms_measured"], columns["latency_ms_iqr"]
                 predicted = where(np.isfinite(ms), Prediction(ms, iqr / IQR), predicted)
             facts = {fact: about[fact] for fact in ("unit", "maximize")}

@@ -31,6 +31,7 @@ def render(result: Result, config: Mapping[str, Any], environment: Mapping[str, 
         "plots": _plots(result),
         "devices": devices.plots(fronts, result),
         "history": _history(result.history),
+        "measured": result.verified.measured.rows() if result.verified is not None else [],
     }
     figures = {
         "architectures on the front": f"{len(table):,}",
@@ -38,6 +39,8 @@ def render(result: Result, config: Mapping[str, Any], environment: Mapping[str, 
         "hypervolume": f"{summary['hypervolume']:.4f}",
         "seconds of search": f"{summary['loop_seconds']:.1f}",
     }
+    if result.verified is not None:
+        figures["of them measured"] = str(result.verified.summary["verified_front"])
     knee = f"<code>{html.escape(str(summary['knee']))}</code><span>the knee of the front</span>"
     where = models.latency.target if models.latency is not None else None
     title = f"{models.space.name} on {' and '.join(models.devices)}" if models.devices else models.space.name

@@ -42,6 +42,10 @@ class NoisyNSGA2(NSGA2):
     denoise: bool = True  # pull costs to an additive model of the genes, as far as the noise asks for it
     draws: Annotated[int, Field(ge=10)] = 50
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._archive: Archive | None = None  # until the first `ask`
+
     def ask(self, space: SearchSpace, archive: Archive, rng: Rng) -> Genomes:
         self._archive = archive
         return super().ask(space, archive, rng)
@@ -53,9 +57,10 @@ class NoisyNSGA2(NSGA2):
                 "objectives: give one per objective, or one for all"
             )
         noise = np.abs(costs) * np.array(self.spread)
-        if self.denoise:
-            costs, noise = self._freed(genomes, costs, noise)
-        rng = np.random.default_rng(len(self._archive))  # a resumed search draws the same
+        if self.denoise and self._archive is not None:
+            costs, noise = self._freed(self._archive, genomes, costs, noise)
+        drawn_before = 0 if self._archive is None else len(self._archive)
+        rng = np.random.default_rng(drawn_before)  # a resumed search draws the same
         drawn = costs + noise * rng.standard_normal((self.draws, *costs.shape))
         if self.select == "probability":
             return constrained_ranks(costs, violation), front_probability(drawn)
@@ -63,13 +68,14 @@ class NoisyNSGA2(NSGA2):
         rank = depth.round().astype(np.int64)
         return rank, pareto.crowding(costs, rank)
 
-    def _freed(self, genomes: Genomes, costs: Floats, noise: Floats) -> tuple[Floats, Floats]:
+    def _freed(
+        self, archive: Archive, genomes: Genomes, costs: Floats, noise: Floats
+    ) -> tuple[Floats, Floats]:
         """(n, m), (n, m) posterior means and standard deviations of the true costs.
 
         Normal prior about an additive model c = sum over genes + misfit; the misfit's variance is what the
         residuals show beyond the noise (robustly: from their median size).
         """
-        archive = self._archive
         new = archive.unseen(genomes)  # told, and not yet added
         evaluated = np.concatenate([archive.genomes, genomes[new]])[-HISTORY:]
         seen = np.concatenate([archive.costs, costs[new]])[-HISTORY:]

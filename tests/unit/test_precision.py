@@ -2,17 +2,19 @@
 
 import json
 from dataclasses import replace
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from latency.data import LatencyData
 from latency.measuring import session
+from latency.measuring.known import Known
 from latency.predictors.by_precision import ByPrecision
 from latency.zoo import catalogue
-from search import front_table, models, pareto, problem, verify
+from search import models, pareto, problem
 from search.archive import Archive
+from search.verify import verdict
+from search.verify.rounds import Rounds
 from supernet.prediction import Prediction
 from supernet.space import get_space
 from supernet.spaces import precision
@@ -137,47 +139,60 @@ def test_the_declared_change_is_that_of_torchvision():
 
 def test_each_precision_on_the_front_is_measured_in_its_own_sitting(rng, monkeypatch):
     """int8 turns out a tenth slower than predicted, fp32 as predicted."""
-    asked = build("accuracy", "latency_ms", "weight_bytes", eight=Halved())
+    change = int8_change.Int8Change(points=-2.0, std_points=0.3)  # so much that fp32 is worth its time
+    asked = build("accuracy", "latency_ms", "weight_bytes", eight=Halved(), change=change)
     genomes = np.concatenate(both(asked, rng))
     costs, violation = asked.evaluator(genomes)
     archive = Archive(asked.space, ["accuracy", "latency_ms", "weight_bytes"], costs.max(axis=0))
     archive.add(genomes, costs, violation)
-    sittings = []
 
-    def fake(target, networks, *, store, watch=None):
-        sittings.append(target)
-        known = Halved() if target.precision == "int8" else catalogue.predictor("epyc_ort")
-        ms = known.predict(networks, target).mean * (1.1 if target.precision == "int8" else 1.0)
-        facts = {"sitting": len(sittings), "engine": "e 1"}
-        data = LatencyData(target, networks, ms, 0.01 * ms)
-        return SimpleNamespace(data=data, failed={}, anchors_ms={}, seconds=1.0, facts=facts)
+    class Bench:
+        def __init__(self, broken=()):
+            self.sittings, self.broken = {}, broken
 
-    monkeypatch.setattr(session, "measure", fake)
-    table = front_table.table(archive, asked.evaluator)
-    found = verify.verifier(None, 12)(asked, archive, table)
-    assert [target.precision for target in sittings] == ["fp32", "int8"]
-    assert abs(found.summary["networks"] - 12) <= 1
-    assert found.summary["sittings"] == [1, 2]
-    measured = np.array(found.table.columns["latency_ms_measured"], float)
-    ratio = measured / np.array(found.table.columns["latency_ms"])
-    in_int8 = np.array([name.endswith("b8") for name in found.table.columns["architecture"]])
-    known = np.isfinite(measured)
-    assert np.allclose(ratio[known & in_int8], 1.1, rtol=1e-3)
-    assert np.allclose(ratio[known & ~in_int8], 1.0, rtol=1e-3)
-    assert {True, False} == set(in_int8[known])
-    assert np.isfinite(measured[table.knee])
+        def time(self, target, networks):
+            if target.precision in self.broken:
+                raise ValueError("nothing could be measured")
+            model = Halved() if target.precision == "int8" else catalogue.predictor("epyc_ort")
+            ms = model.predict(networks, target).mean * (1.1 if target.precision == "int8" else 1.0)
+            self.sittings[target.precision] = LatencyData(target, networks, ms, 0.01 * ms)
+            return session.Timed(target, {}, {}, {}, 1.0, {})
 
-    def half(target, networks, *, store, watch=None):
-        if target.precision == "int8":
-            raise ValueError("nothing could be measured")
-        return fake(target, networks, store=store)
+        def known(self, target):
+            nothing = LatencyData(target, networks[:0], np.empty(0), np.empty(0))
+            return Known(self.sittings.get(target.precision, nothing), "e 1")
 
-    monkeypatch.setattr(session, "measure", half)
-    found = verify.verifier(None, 12)(asked, archive, table)
-    assert found.summary["failed"] == {"all of int8": "nothing could be measured"}
-    known = np.isfinite(np.array(found.table.columns["latency_ms_measured"], float))
-    assert known.any()
-    assert not known[in_int8].any()
+    networks = get_space("ofa_mbv3_w1.0").sample(1, rng)
+
+    def measured(bench):
+        turns = Rounds(bench, lambda predictor, known: predictor, 12, 1)
+        beginning = turns.begin(asked)
+        taken = turns.measure(beginning, archive, 0, [])
+        after = turns.apply(beginning, beginning, taken)
+        again = Archive(asked.space, archive.objectives, archive.reference)
+        again.add(archive.genomes, *after.evaluator(archive.genomes))
+        return verdict.verification(after, again, [taken], 10)
+
+    bench = Bench()
+    result = measured(bench)
+    assert list(bench.sittings) == ["fp32", "int8"]
+    assert result.summary["networks"] == 12
+    table = result.measured.columns
+    ratio = np.array(table["latency_ms_measured"]) / np.array(table["latency_ms_predicted"])
+    in_int8 = np.array(table["precision"]) == "int8"
+    assert np.allclose(ratio[in_int8], 1.1, rtol=1e-3)
+    assert np.allclose(ratio[~in_int8], 1.0, rtol=1e-3)
+    assert {True, False} == set(in_int8)
+    columns = result.front.columns
+    assert columns["on_verified_front"][result.front.knee]
+    ms = np.array(columns["latency_ms_measured"], float)
+    kept = np.isfinite(ms)
+    assert np.allclose(ms[kept], np.array(columns["latency_ms"])[kept], rtol=1e-3)
+
+    half = measured(Bench(broken=("int8",)))
+    assert set(half.summary["failed"].values()) == {"nothing could be measured"}
+    assert all(name.endswith(", int8") for name in half.summary["failed"])
+    assert set(half.measured.columns["precision"]) == {"fp32"}
 
 
 def test_targets_that_have_no_int8():

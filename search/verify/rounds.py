@@ -1,0 +1,287 @@
+"""Search and measure in turns: after each part of the search, the members of the front with most at stake are
+measured, and the search goes on with predictors that were fitted again with them.
+
+Predictions are then fitted where they are used. Letters: v networks measured, d genes.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from latency.data import LatencyData
+from latency.measuring import session, summary
+from latency.measuring.known import Known, Wander
+from latency.predictors.by_precision import ByPrecision
+from latency.predictors.interface import LatencyModel
+from latency.target import Target
+from search import shortlist
+from search.archive import Archive
+from search.objective import networks
+from search.problem import Problem
+from search.verify import latency as latencies
+from search.verify.latency import KnownLatency
+from supernet.arrays import Floats, Genomes, Ints
+from supernet.files import artifact
+from supernet.space import get_space
+
+KIND = "round of measurements"
+CONFIDENCE = 0.90  # of the intervals that are compared with the measurements
+FIRST_SEARCH = (
+    0.6  # of the evaluations come before the first measurements: later turns start from its archive
+)
+EARLY = (
+    6  # each turn but the last measures a sixth: enough to correct a predictor, and the final front decides
+)
+
+
+class Bench(Protocol):
+    """Where networks are timed and remembered: `latency.measuring.known.Bench`."""
+
+    def known(self, target: Target) -> Known: ...
+    def time(self, target: Target, networks: Genomes) -> session.Timed: ...
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """v networks of one precision: what was predicted of them, and all that is known after measuring."""
+
+    networks: Genomes  # (v, d) of the target's space
+    mean: Floats  # (v,) ms as predicted
+    low: Floats  # (v,), (v,) interval of the prediction at CONFIDENCE, for a later sitting
+    high: Floats
+    known: Known  # holds all v networks, on the scale of the sitting they were measured in
+    facts: Mapping[str, Any]  # seconds, drift, engine, adapted_with
+
+    @property
+    def ms(self) -> Floats:
+        """(v,) as measured."""
+        return self.known.data.ms[self.known.rows(self.networks)]
+
+    @property
+    def iqr(self) -> Floats:
+        """(v,) interquartile range of the visits, ms."""
+        return self.known.data.spread_ms[self.known.rows(self.networks)]
+
+
+@dataclass(frozen=True, eq=False)
+class Round:
+    """What was measured between two parts of a search, by precision, and the reason of each failure."""
+
+    parts: Mapping[str, Part]
+    failed: Mapping[str, str]
+
+    def save(self, path: Path) -> None:
+        arrays: artifact.Arrays = {}
+        facts = {}
+        for precision, part in self.parts.items():
+            data = part.known.data
+            arrays |= {f"{precision}.{name}": getattr(part, name) for name in ARRAYS}
+            arrays |= {f"{precision}.known_{name}": getattr(data, name) for name in KNOWN}
+            facts[precision] = {
+                "engine": part.known.engine,
+                "anchors_ms": dict(part.known.anchors_ms),
+                "wander": part.known.wander.facts,
+                "facts": dict(part.facts),
+            }
+        artifact.save(path, KIND, arrays, {"parts": facts, "failed": dict(self.failed)})
+
+    @classmethod
+    def load(cls, path: Path, targets: Mapping[str, Target]) -> "Round":
+        """A saved round; ValueError that names the file when it is damaged or of other targets."""
+        arrays, facts = artifact.load(path, KIND)
+        try:
+            parts = {}
+            for precision, about in facts["parts"].items():
+                data = LatencyData(
+                    targets[precision], *(arrays[f"{precision}.known_{name}"] for name in KNOWN)
+                )
+                wander = Wander.from_facts(about["wander"])
+                known = Known(data, about["engine"], about["anchors_ms"], wander)
+                own = {name: arrays[f"{precision}.{name}"] for name in ARRAYS}
+                parts[precision] = Part(known=known, facts=about["facts"], **own)
+            return cls(parts, facts["failed"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{path} does not fit this run ({error}); choose another out=") from error
+
+
+ARRAYS, KNOWN = ("networks", "mean", "low", "high"), ("genomes", "ms", "spread_ms")
+
+
+@dataclass(frozen=True)
+class Rounds:
+    """`count` networks of the front are measured in `rounds` turns.
+
+    `refit` makes a predictor of everything that is known of a target, from the one that the search began
+    with. A round stops early when no member of the front promises to add to the verified one.
+    """
+
+    bench: Bench
+    refit: Callable[[LatencyModel, Known], LatencyModel]
+    count: int = 24
+    rounds: int = 3
+
+    def __post_init__(self) -> None:
+        if self.count < 1 or self.rounds < 1:
+            raise ValueError(
+                f"verify={self.count} and rounds={self.rounds} must be at least 1; verify=0 measures no front"
+            )
+
+    def begin(self, problem: Problem) -> Problem:
+        """The problem whose latencies are those of a later sitting."""
+        return problem.with_latency(latencies.by_part(_latency(problem), KnownLatency))
+
+    def targets(self, problem: Problem) -> dict[str, Target]:
+        """By precision."""
+        return {part.target.precision: part.target for part in latencies.parts(_latency(problem))}
+
+    def apply(self, problem: Problem, beginning: Problem, measured: Round) -> Problem:
+        """The problem after a round; `beginning` is the one that the search began with."""
+        first = {part.target.precision: part for part in latencies.parts(_latency(beginning))}
+
+        def change(part: LatencyModel) -> LatencyModel:
+            precision = part.target.precision
+            if precision not in measured.parts:
+                return part
+            known, predictor = measured.parts[precision].known, first[precision]
+            assert isinstance(predictor, KnownLatency)
+            return KnownLatency(self.refit(predictor.predictor, known), known)
+
+        return problem.with_latency(latencies.by_part(_latency(problem), change))
+
+    def measure(self, problem: Problem, archive: Archive, turn: int, before: Sequence[Round]) -> Round | None:
+        """Measure the members of the front with most at stake; None when none has.
+
+        What the bench knows already is not measured again, as after a kill. ValueError when nothing could be
+        measured.
+        """
+        rows = archive.front()
+        genomes, costs = archive.genomes[rows], archive.costs[rows]
+        if failed := {name for earlier in before for name in earlier.failed}:
+            kept = np.array([name not in failed for name in timed_as(problem, genomes)])
+            genomes, costs = genomes[kept], costs[kept]
+        done = sum(len(part.networks) for earlier in before for part in earlier.parts.values())
+        owner = networks(problem.space, genomes)
+        for i, (_, mine) in enumerate(split(problem, genomes)):
+            owner[mine] += i * (len(owner) + 1)  # each precision of a network is measured by itself
+        verified = np.flatnonzero(is_measured(problem, genomes))
+        share = self.share(turn, self.count - done)
+        chosen = most_at_stake(costs, owner, verified, archive.reference, share)
+        return self._time(problem, genomes[chosen]) if len(chosen) else None
+
+    def until(self, turn: int, budget: int) -> int:
+        """How many of `budget` evaluations are made before the measurements of a turn (0, 1, ..)."""
+        if turn + 1 == self.rounds:
+            return budget
+        return int(budget * (FIRST_SEARCH + (1 - FIRST_SEARCH) * turn / (self.rounds - 1)))
+
+    def share(self, turn: int, left: int) -> int:
+        """How many of the `left` networks are measured in a turn."""
+        if turn + 1 == self.rounds:
+            return left
+        return min(left, max(1, self.count // max(self.rounds, EARLY)))
+
+    def _time(self, problem: Problem, genomes: Genomes) -> Round:
+        """Measure these members, each precision in its own sitting."""
+        parts, failed = {}, {}
+        names = np.array(timed_as(problem, genomes))
+        for part, mine in split(problem, genomes):
+            target = part.target
+            picked = _bare(problem, part, genomes[mine])
+            seconds, reasons = 0.0, {}
+            fresh = self.bench.known(target).rows(picked) < 0
+            if fresh.any():
+                try:
+                    timed = self.bench.time(target, picked[fresh])
+                    seconds, reasons = timed.seconds, dict(timed.failed)
+                except ValueError as error:
+                    reasons = dict.fromkeys(get_space(target.space).format(picked), str(error))
+            known = self.bench.known(target)
+            there = known.rows(picked) >= 0
+            for name in names[mine[~there]].tolist():
+                failed[name] = reasons.get(name.rpartition(", ")[0], "it could not be visited often enough")
+            if there.any():
+                parts[target.precision] = _part(part, picked[there], known, seconds)
+        if not parts:
+            raise ValueError("; ".join(dict.fromkeys(failed.values())))
+        return Round(parts, failed)
+
+
+def most_at_stake(costs: Floats, owner: Ints, verified: Ints, reference: Floats, count: int) -> Ints:
+    """A member of each of up to `count` networks: those that add most to the hypervolume of the verified
+    front, below `reference` (m,).
+
+    `costs` (f, m) are as far as they are known, `owner` (f,) is the network of a member, and `verified` are
+    the members that were measured. Members that add nothing are left out.
+    """
+    must, chosen = verified.tolist(), list[int]()
+    while len(chosen) < count:
+        kept = shortlist.choose(costs, reference, len(must) + count - len(chosen), must)
+        new = np.setdiff1d(kept, must)
+        if not len(new):
+            break
+        chosen += new[np.unique(owner[new], return_index=True)[1]].tolist()
+        must = [*must, *np.setdiff1d(np.flatnonzero(np.isin(owner, owner[new])), must).tolist()]
+    return np.array(chosen, np.int64)
+
+
+def _part(part: LatencyModel, picked: Genomes, known: Known, seconds: float) -> Part:
+    predicted = part.predict(picked, part.target)
+    low, high = predicted.interval(CONFIDENCE)
+    facts = {
+        "seconds": round(seconds, 1),
+        "drift": summary.relative_scale(known.anchors_ms, part.facts.get("anchors_ms", {})),
+        "engine": known.engine,
+        "adapted_with": part.facts.get("engine", known.engine),
+    }
+    return Part(picked, predicted.mean, low, high, known, facts)
+
+
+def split(problem: Problem, genomes: Genomes) -> list[tuple[LatencyModel, Ints]]:
+    """The part of the model of latency for each precision, with the rows it answers for, if any."""
+    model = _latency(problem)
+    whole = [(model, np.ones(len(genomes), bool))]
+    masks = model.parts(genomes) if isinstance(model, ByPrecision) else whole
+    return [(part, np.flatnonzero(mask)) for part, mask in masks if mask.any()]
+
+
+def _bare(problem: Problem, part: LatencyModel, genomes: Genomes) -> Genomes:
+    """The networks of a part's target that these genomes are."""
+    space = get_space(part.target.space)
+    return space.network(problem.space.embed(genomes, space.name))
+
+
+def timed_as(problem: Problem, genomes: Genomes) -> list[str]:
+    """(n,) the name of the network that is timed for each genome, and its precision."""
+    names = np.empty(len(genomes), object)
+    for part, mine in split(problem, genomes):
+        bare = get_space(part.target.space).format(_bare(problem, part, genomes[mine]))
+        names[mine] = [f"{name}, {part.target.precision}" for name in bare]
+    return list(names.tolist())
+
+
+def rows_known(problem: Problem, genomes: Genomes) -> list[tuple[KnownLatency, Ints, Ints]]:
+    """Per precision the model, the rows it answers for, and their rows in what is known (-1: unmeasured)."""
+    found = []
+    for part, mine in split(problem, genomes):
+        assert isinstance(part, KnownLatency)
+        bare = _bare(problem, part, genomes[mine])
+        known = np.full(len(mine), -1) if part.known is None else part.known.rows(bare)
+        found.append((part, mine, known))
+    return found
+
+
+def is_measured(problem: Problem, genomes: Genomes) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    """(n,) whether the latency of a genome was measured."""
+    measured = np.zeros(len(genomes), bool)
+    for _, mine, known in rows_known(problem, genomes):
+        measured[mine] = known >= 0
+    return measured
+
+
+def _latency(problem: Problem) -> LatencyModel:
+    if problem.models.latency is None:
+        raise ValueError("nothing to verify: no objective or limit is a latency")
+    return problem.models.latency

@@ -1,0 +1,201 @@
+"""What measuring a front showed: one table, one knee, one verdict per limit.
+
+Letters: f rows of the front, v networks measured.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from search import front_table, pareto
+from search.archive import Archive
+from search.front_table import FrontTable
+from search.objective import Objective
+from search.problem import Problem
+from search.verify import latency as latencies
+from search.verify.rounds import CONFIDENCE, Round, is_measured, rows_known
+from supernet.arrays import Floats, Genomes, Ints
+from supernet.files.tables import Table, rounded
+from supernet.space import get_space
+
+LATENCY = "latency_ms"
+
+
+@dataclass(frozen=True, eq=False)
+class Verification:
+    """`front` has the members that were measured and are efficient among those measured
+    (`on_verified_front`), and those not measured that nothing dominates; `measured` every network that was
+    measured on the way, `summary` the figures."""
+
+    front: FrontTable
+    measured: Table
+    rows: Ints  # (f,) of the archive
+    summary: Mapping[str, Any]
+
+    def lines(self) -> list[str]:
+        """What measuring showed, for the terminal and the report."""
+        s = self.summary
+        turns = s["mape_by_round"]
+        off = f"{turns[0]:.1f}%" if len(turns) == 1 else ", ".join(f"{m:.1f}" for m in turns) + "% by round"
+        turns_word = "1 round" if len(turns) == 1 else f"{len(turns)} rounds"
+        lines = [
+            f"measured {s['networks']} networks of the front in {turns_word}, "
+            f"{s['seconds']:.0f} s: predictions were off by {off} with the machine's drift removed "
+            f"(bias {s['bias']:+.1f}%), {s['mape_raw']:.1f}% with it "
+            f"({s['covered']} of {s['networks']} inside their {CONFIDENCE:.0%} interval)",
+            f"the machine was up to {abs(s['drift'] - 1):.1%} {'slower' if s['drift'] > 1 else 'faster'} "
+            "than when the predictor in use was fitted (by the anchor subnets)",
+        ]
+        if s["engine"] != s["adapted_with"]:
+            lines.append(f"adapted with {s['adapted_with']}, measured with {s['engine']}: adapt again")
+        if "limit" in s:
+            lines.append(
+                f"{s['holds']} of the {s['networks']} measured networks hold the limit of {s['limit']:g} ms, "
+                f"the machine's drift included ({s['within']} were within it when measured)"
+            )
+            lines.append(s["meaning"])
+        lines.append(
+            f"{s['verified_front']} rows of the front are measured; the latency of the other "
+            f"{s['predicted_rows']} is predicted, by what was measured"
+        )
+        return lines + [f"failed: {name}: {reason}" for name, reason in s["failed"].items()]
+
+
+def verification(problem: Problem, archive: Archive, rounds: Sequence[Round], shortlist: int) -> Verification:
+    """The front of an archive whose costs are those of `problem`, after these rounds, at least one.
+
+    A prediction displaces no measurement: what was measured stays on the front unless something measured
+    dominates it. The knee, the most accurate and the `shortlist` are measured members, if there are any.
+    """
+    genomes, costs = archive.genomes, archive.costs
+    verified = _verified(problem, archive)
+    rows = np.union1d(archive.front(), verified)
+    rows = rows[np.lexsort(costs[rows].T[::-1])]
+    table = front_table.table(archive, problem.evaluator, shortlist, rows)
+    on_front = np.isin(rows, verified)
+    columns = (
+        table.columns | _columns(problem, genomes[rows], rounds) | {"on_verified_front": on_front.tolist()}
+    )
+    if on_front.any():
+        kept = np.flatnonzero(on_front)
+        knee, best = front_table.landmarks(costs[verified], archive.objectives)
+        must = (knee, best) if table.limits else (knee,)
+        marks = np.zeros(len(rows), bool)
+        marks[kept] = front_table.marks(costs[verified], archive.reference, shortlist, must)
+        columns["shortlist"] = marks.tolist()
+        table = replace(table, knee=int(kept[knee]), best=int(kept[best]))
+    limit = next((o for o in problem.evaluator.limited if o.name == LATENCY), None)
+    summary = _summary(rounds) | {
+        "verified_front": int(on_front.sum()),
+        "predicted_rows": int((~on_front).sum()),
+        "verified_hypervolume": pareto.hypervolume(costs[verified], archive.reference),
+    }
+    measured = _measured(problem, rounds, limit)
+    if limit is not None:
+        wander = max((part.known.wander for part in rounds[-1].parts.values()), key=lambda one: one.drift)
+        holds = sum(measured.columns[f"{LATENCY}_limit_holds"])
+        within = int((np.array(measured.columns[f"{LATENCY}_measured"]) <= limit.limit).sum())
+        summary |= {"limit": limit.limit, "holds": holds, "within": within}
+        summary["meaning"] = wander.line(limit.confidence)
+    return Verification(replace(table, columns=columns), measured, rows, summary)
+
+
+def _verified(problem: Problem, archive: Archive) -> Ints:
+    """The rows that were measured, keep the limits, and are efficient among those; sorted by their costs."""
+    rows = np.flatnonzero(archive.violation <= 0)
+    rows = rows[is_measured(problem, archive.genomes[rows])]
+    rows = rows[pareto.is_front(archive.costs[rows])] if len(rows) else rows
+    return rows[np.lexsort(archive.costs[rows].T[::-1])]
+
+
+def _columns(problem: Problem, genomes: Genomes, rounds: Sequence[Round]) -> dict[str, list[Any]]:
+    """Predicted and measured side by side. What was predicted before a network was measured is known for
+    those that this run measured; what was measured is on the scale of the last sitting."""
+    predicted, measured, iqr = np.full((3, len(genomes)), np.nan)
+    for part, mine, known in rows_known(problem, genomes):
+        there = known >= 0
+        predicted[mine[~there]] = part.predictor.predict(
+            problem.space.embed(genomes[mine[~there]], part.target.space), part.target
+        ).mean
+        if part.known is None or not there.any():
+            continue
+        data = part.known.data
+        measured[mine[there]], iqr[mine[there]] = data.ms[known[there]], data.spread_ms[known[there]]
+        before = {
+            network.tobytes(): ms
+            for turn in reversed(rounds)
+            for own in (turn.parts.get(part.target.precision),)
+            if own is not None
+            for network, ms in zip(own.networks, own.mean, strict=True)
+        }
+        names = (data.genomes[row].tobytes() for row in known[there])
+        predicted[mine[there]] = [before.get(name, np.nan) for name in names]
+    return {
+        f"{LATENCY}_predicted": _cells(predicted),
+        f"{LATENCY}_measured": _cells(measured),
+        f"{LATENCY}_iqr": _cells(iqr),
+    }
+
+
+def _cells(values: Floats) -> list[float | None]:
+    """Numbers for a table, empty where there is none."""
+    return [value if np.isfinite(value) else None for value in rounded(values)]
+
+
+def _measured(problem: Problem, rounds: Sequence[Round], limit: Objective | None) -> Table:
+    """Every network that was measured, as it was predicted and measured then, and the verdict of now."""
+    columns: dict[str, list[Any]] = {}
+    assert problem.models.latency is not None  # it was measured
+    models = {one.target.precision: one for one in latencies.parts(problem.models.latency)}
+
+    def add(**values: Sequence[Any]) -> None:
+        for name, cells in values.items():
+            columns.setdefault(name, []).extend(cells)
+
+    for number, turn in enumerate(rounds, 1):
+        for precision, part in turn.parts.items():
+            target = part.known.data.target
+            now = models[precision].predict(part.networks, target)
+            add(
+                architecture=get_space(target.space).format(part.networks),
+                precision=[precision] * len(part.networks),
+                round=[number] * len(part.networks),
+                latency_ms_predicted=rounded(part.mean),
+                latency_ms_half_width=rounded((part.high - part.low) / 2),
+                latency_ms_measured=rounded(part.ms),
+                latency_ms_iqr=rounded(part.iqr),
+                latency_ms=rounded(now.mean),
+                latency_ms_std=rounded(now.std),
+            )
+            if limit is not None:
+                add(latency_ms_limit_holds=(limit.violation(now) <= 0).tolist())
+    return Table(columns)
+
+
+def _summary(rounds: Sequence[Round]) -> dict[str, Any]:
+    """Figures over all rounds. The machine's drift since a predictor was fitted is no error of it."""
+    parts = [part for turn in rounds for part in turn.parts.values()]
+    ms, mean = (np.concatenate([getattr(part, name) for part in parts]) for name in ("ms", "mean"))
+    low, high = (np.concatenate([getattr(part, name) for part in parts]) for name in ("low", "high"))
+    undrifted = np.concatenate([part.ms / part.facts["drift"] for part in parts])
+    off = [[p.mean / (p.ms / p.facts["drift"]) - 1 for p in turn.parts.values()] for turn in rounds]
+    engines = [(str(part.facts["engine"]), str(part.facts["adapted_with"])) for part in parts]
+    now, then = next((pair for pair in engines if pair[0] != pair[1]), engines[0])
+    drifts = [float(part.facts["drift"]) for part in parts]
+    most = max(drifts, key=lambda ratio: abs(float(np.log(ratio))))
+    return {
+        "networks": len(ms),
+        "rounds": len(rounds),
+        "mape": float(100 * np.abs(mean / undrifted - 1).mean()),
+        "mape_by_round": [float(100 * np.abs(np.concatenate(turn)).mean()) for turn in off],
+        "mape_raw": float(100 * np.abs(mean / ms - 1).mean()),
+        "bias": float(100 * (mean / undrifted - 1).mean()),
+        "covered": int(((low <= ms) & (ms <= high)).sum()),
+        "seconds": round(sum(part.facts["seconds"] for part in parts), 1),
+        "drift": round(most, 4),
+        "engine": now,
+        "adapted_with": then,
+        "failed": {name: reason for turn in rounds for name, reason in turn.failed.items()},
+    }
