@@ -29,7 +29,7 @@ def load(name: str, *, path: Path | None = None, sha256: str | None = None) -> T
     published; with `sha256` the file must match.
 
     >>> load("ofa_mbv3_w1.0", path=Path("ofa_mbv3_d234_e346_k357_w1.0")).resolution
-    (128, 224)
+    (128, 260)
     """
     if name not in URLS:
         raise unknown_name("published supernet", name, URLS)
@@ -59,7 +59,7 @@ def load(name: str, *, path: Path | None = None, sha256: str | None = None) -> T
         module.load_state_dict(state)
     except (AssertionError, ValueError, RuntimeError, KeyError) as error:
         raise ValueError(f"the weights in {path} are not those of {name} ({error})") from error
-    sides = space.axis("r").values
+    sides = space.axis("r").known  # trained to 224 px; the authors deploy subnets at larger sides too
     facts = {
         "space": name,
         "classes": space.classes,

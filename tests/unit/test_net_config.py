@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pytest
 
+from search.commands import export
 from supernet import footprint
 from supernet.files.tables import read_columns, select
 from supernet.space import get_space
@@ -95,6 +96,19 @@ def test_files_say_side_and_recipe(tmp_path):
         assert name.endswith(" ft75")
     assert net_config.one_line_name(name) == name
     assert (space.parse([name])[:, 1:-1] == genome[:, 1:-1]).all()
+
+
+def test_export_takes_a_config_in_place_of_a_name(tmp_path, monkeypatch, capsys):
+    space = get_space("ofa_mbv3_w1.0")
+    genome = space.extremes()[:1]
+    config = network.extract(network.supernet(space), space, genome).config
+    (tmp_path / "net.config").write_text(json.dumps(config))
+    (tmp_path / "run.config").write_text(json.dumps({"image_size": 240}))
+    words = ["weights=random", f"architecture={tmp_path / 'net.config'}", "formats=[state_dict]"]
+    monkeypatch.setattr(sys, "argv", ["export", *words, f"out={tmp_path / 'out'}"])
+    monkeypatch.chdir(tmp_path)
+    export.main()
+    assert capsys.readouterr().out.startswith("ofa_mbv3_w1.0 r240 d2-2-2-2-2 k33-33")
 
 
 @pytest.mark.parametrize(

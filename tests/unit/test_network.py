@@ -166,7 +166,7 @@ def test_published_weights_from_a_file(torch, tmp_path):
     with torch.no_grad():
         assert (trained.module.eval()(images) == module(images)).all()
     found = published.load("ofa_mbv3_w1.0", path=path, sha256=artifact.checksum(path))
-    assert found.resolution == (128, 224)
+    assert found.resolution == (128, 260)
     with pytest.raises(ValueError, match="SHA-256"):
         published.load("ofa_mbv3_w1.0", path=path, sha256="0" * 64)
     with pytest.raises(ValueError, match=r"not those of ofa_mbv3_w1\.2"):
