@@ -113,17 +113,18 @@ def test_front_members_get_the_probability_to_be_efficient(searched):
 
 
 def test_archive_efficiency_against_a_plain_loop(searched):
-    """All rows compete, recipes of one network share their errors, training cost is off by one factor."""
+    """All rows compete; recipes of one network share its own errors, all networks the common ones."""
     asked, archive = searched
     found, rng = archive.efficiency(asked.evaluator, draws=400), np.random.default_rng(1)
     predicted = [objective.of(archive.genomes) for objective in asked.evaluator.objectives]
     networks = np.unique(archive.space.network(archive.genomes), axis=0, return_inverse=True)[1].ravel()
     count = np.zeros(len(archive))
     for _ in range(400):
-        errors = [rng.standard_normal(networks.max() + 1)[networks] for _ in range(2)] + [
-            rng.standard_normal()
-        ]
-        drawn = np.stack([p.mean + p.std * error for p, error in zip(predicted, errors, strict=True)], axis=1)
+        drawn = np.empty((len(archive), len(predicted)))
+        for j, told in enumerate(predicted):
+            drawn[:, j] = told.mean + told.own * rng.standard_normal(networks.max() + 1)[networks]
+            if told.shared is not None:
+                drawn[:, j] += told.shared @ rng.standard_normal(told.shared.shape[1])
         count += pareto.is_front(drawn * [-1, 1, 1])
     apart = found - count[archive.front()] / 400
     assert np.abs(apart).max() < 0.15
