@@ -140,6 +140,24 @@ class Archive:
         genomes = self.genomes[np.concatenate([rows, rivals])]
         return evaluator.efficiency(self.space, genomes, draws=draws, seed=seed)[: len(rows)]
 
+    def seeds(self, space: SearchSpace, evaluator: Evaluator, count: int) -> Genomes:
+        """(n, d) up to `count` genomes for another search to begin with: the nearest to the front of all that
+        was evaluated, whatever its limits were.
+
+        Left out are those outside the (restricted) space and those whose known costs exceed a limit of the
+        evaluator. They are to be evaluated anew.
+        """
+        costs = self.costs
+        fits = space.contains(self.genomes)
+        for objective in evaluator.limited:
+            if objective.name in self.objectives:
+                known = costs[:, self.objectives.index(objective.name)]
+                fits &= known <= objective.cost(np.array(objective.limit))
+        rows = np.flatnonzero(fits)
+        if len(rows) > count:
+            rows = rows[np.argsort(pareto.ranks(costs[rows]), kind="stable")[:count]]
+        return self.genomes[rows]
+
     def arrays(self) -> dict[str, NDArray[Any]]:
         return {
             "genomes": self.genomes,

@@ -75,6 +75,7 @@ class Search:
     rounds: Rounds | None = None
     shortlist: int = front_table.SHORTLIST  # members that stand for all of the front
     bound_seconds: float = 0.0  # to prove how far the front is from the best within the limits
+    warm: Genomes | None = None  # proposed first, in place of what the searcher would draw
     checkpoint_seconds: float = 1.0  # at least, between two checkpoints
 
     def __post_init__(self) -> None:
@@ -178,7 +179,7 @@ class Search:
         saved, cost_of_saving = time.perf_counter(), 0.0
         with _stop_requests() as stop:
             while len(archive) < budget:
-                genomes = self._searcher.ask(self._space, archive, self._rng)[: budget - len(archive)]
+                genomes = self._proposals()[: budget - len(archive)]
                 if not len(genomes):
                     break  # the space is exhausted
                 self._history.append(self._generation(genomes))
@@ -193,6 +194,11 @@ class Search:
                     self._save()
                     saved = time.perf_counter()
                     cost_of_saving = saved - begun
+
+    def _proposals(self) -> Genomes:
+        if self.warm is not None and len(self.warm) and not len(self._archive):
+            return self.warm
+        return self._searcher.ask(self._space, self._archive, self._rng)
 
     def _generation(self, genomes: Genomes) -> dict[str, float]:
         """Evaluate the genomes, tell searcher and archive, and sum up where the search stands."""

@@ -221,6 +221,11 @@ class SearchSpace:
                 "space.parse or space.canonical"
             )
 
+    def contains(self, genomes: Genomes) -> NDArray[np.bool_]:
+        """(n,) which canonical genomes have only levels that the space is restricted to."""
+        kept = [np.isin(genomes[:, j], (0, *levels)) for j, levels in enumerate(self.choices)]
+        return np.asarray(np.all(kept, axis=0))
+
     def _draw(self, n: int, rng: Rng) -> Genomes:
         places = rng.integers(0, self.width, size=(n, self.d), dtype=np.int64)
         return self._levels_at(places)

@@ -21,6 +21,7 @@ from latency.zoo import adaptation, catalogue
 from latency.zoo.adaptation import Adaptation
 from search import command, models, problem, run
 from search.api import Front
+from search.archive import Archive
 from search.front_table import SHORTLIST
 from search.models import QUANTITIES
 from search.objective import Objective
@@ -28,6 +29,7 @@ from search.result import Result
 from search.verify.latency import KnownLatency, parts
 from search.verify.rounds import Rounds
 from supernet import registry
+from supernet.arrays import Genomes
 from supernet.files import sinks
 from supernet.files.sinks import Sink, Wandb
 from supernet.options import AtLeastTwo
@@ -37,6 +39,8 @@ from supernet.surrogates import accuracy, int8_change
 BUDGET = 50_000
 MEASURED_BUDGET = 200
 BOUND_SECONDS = 20.0
+WARM_BUDGET = 10_000
+WARM_SHARE = 0.2  # of the budget, for what another run has found; .1 and .35 were no better
 
 
 @command.options
@@ -61,7 +65,8 @@ class Options:
     genes: dict[str, int | list[int]] = field(default_factory=dict)
     # epochs of fine-tuning of all networks; null: searched where a training cost is asked for, else none
     recipe: int | None = None
-    budget: int | None = None  # evaluations; 50000, or 200 where accuracy is measured
+    budget: int | None = None  # evaluations; 50000, 10000 of a warm start, 200 where accuracy is measured
+    warm_start: Path | None = None  # finished run folder whose best architectures are evaluated first
     seed: int = 0
     out: Path | None = None  # run folder; runs/<target>-<time>. An unfinished one is resumed
     predictor: str = "auto"  # by the target; or run:FOLDER of make adapt, a name, or a .npz or .safetensors
@@ -92,7 +97,9 @@ class Options:
         """The budget; where accuracy is measured it is smaller unless one is given."""
         if self.budget is not None:
             return self.budget
-        return BUDGET if self.evaluator is None else MEASURED_BUDGET
+        if self.evaluator is not None:
+            return MEASURED_BUDGET
+        return BUDGET if self.warm_start is None else WARM_BUDGET
 
     @property
     def bound_seconds(self) -> float:
@@ -207,6 +214,9 @@ def find(
             say(f"accuracy is measured: {options.evaluations} evaluations, kept and never repeated")
             run.folder(out).check(config)  # before hours of fine-tuning
             _fine_tune(asked, say)
+        warm = None if options.warm_start is None else _warm_start(options, options.warm_start, asked)
+        if warm is not None:
+            say(f"warm start: {len(warm)} architectures of {options.warm_start} are evaluated first")
         turns = None
         if store is not None and options.verify and asked.models.latency is not None:
             turns = _rounds(options, store)
@@ -222,6 +232,7 @@ def find(
             rounds=turns,
             shortlist=options.shortlist,
             bound_seconds=options.bound_seconds,
+            warm=warm,
         )
         try:
             result = whole.run()
@@ -287,6 +298,15 @@ def _models(
         int8=int8_change.load(options.int8_accuracy) if options.int8_accuracy else None,
     )
     return models.several(chosen, given.devices) if given.devices else chosen
+
+
+def _warm_start(options: Options, folder: Path, asked: problem.Problem) -> Genomes:
+    """The architectures of a finished run that this one begins with."""
+    path = folder / "archive.npz"
+    if not path.is_file():
+        raise ValueError(f"warm_start={folder} holds no finished search: there is no {path}")
+    count = max(1, int(WARM_SHARE * options.evaluations))
+    return Archive.load(path, asked.space).seeds(asked.space, asked.evaluator, count)
 
 
 def _genes(options: Options, space: SearchSpace) -> dict[str, list[int]]:
