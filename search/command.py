@@ -9,7 +9,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import field, fields
 from functools import partial
 from pathlib import Path
@@ -31,6 +31,7 @@ from rich.status import Status
 
 from latency.measuring import instruction_sets
 from latency.measuring.session import Watcher
+from search.own import plugins
 from supernet import registry
 from supernet.files.run_folder import FinishedRun
 
@@ -140,7 +141,9 @@ def _run(name: str, task: Task) -> None:
     def job(composed: DictConfig) -> None:
         os.environ[FULL_ERROR] = str(int(tracebacks))
         try:
-            config = _checked(composed, list(HydraConfig.get().overrides.task))
+            sources = HydraConfig.get().runtime.config_sources
+            folders = [Path(one.path) for one in sources if one.schema == "file"]
+            config = _checked(composed, list(HydraConfig.get().overrides.task), folders)
             _hold(config)
             task(registry.locate(composed["_target_"])(**config), config)
         except KeyboardInterrupt:
@@ -191,7 +194,7 @@ def _read_complete_nodes(name: str) -> None:
     SourcesRegistry.instance().types[CompleteNodes.scheme()] = CompleteNodes
 
 
-def _checked(composed: DictConfig, words: list[str]) -> dict[str, Any]:
+def _checked(composed: DictConfig, words: list[str], folders: Iterable[Path] = ()) -> dict[str, Any]:
     """The configuration, its references resolved; ValueError when an option is missing or states a fact."""
     if missing := OmegaConf.missing_keys(composed):
         raise ValueError(f"please give {', '.join(f'{key}=...' for key in sorted(missing))}")
@@ -199,6 +202,8 @@ def _checked(composed: DictConfig, words: list[str]) -> dict[str, Any]:
     for root, _, option in (word.partition("=")[0].partition(".") for word in words):
         if option and isinstance(config.get(root), dict) and registry.states_facts(root, config[root]):
             raise _fact(root, option)
+    if "objective" in config:
+        _add_own_objectives(config, folders)
     if "_target_" in config:
         _check_names(config, registry.defaults(registry.locate(config.pop("_target_"))))
     return config
@@ -208,9 +213,31 @@ def _check_names(config: Mapping[str, Any], defaults: Mapping[str, Any]) -> None
     """ValueError for an unknown name in a mapping that has names by default; `@DEVICE` may follow them."""
     for option, names in defaults.items():
         if isinstance(names, dict) and names:
+            own = {*config.get("objective", ()), *config.get("objectives", ()), *plugins()}
             for name in config[option]:
-                if name.partition("@")[0] not in names:
+                if name.partition("@")[0] not in names and name not in own:
                     raise registry.unknown_name(f"option of {option}", name, names)
+
+
+def _add_own_objectives(config: dict[str, Any], folders: Iterable[Path]) -> None:
+    """Add the nodes objective/NAME.yaml of the user's folders whose names are objectives or limits.
+
+    Options that the command line gives them go before. What they build is looked up as safely as any node.
+    """
+    limits = [name for name, limit in config["limits"].items() if limit is not None]
+    for name in (*config["objectives"], *limits):
+        for path in (folder / "objective" / f"{name}.yaml" for folder in folders):
+            if path.is_file():
+                node = yaml.safe_load(path.read_text())
+                if not isinstance(node, dict) or "_target_" not in node:
+                    raise ValueError(f"{path} must be a mapping with a _target_")
+                node = registry.complete(node) | config["objective"].get(name, {})
+                node.pop("space", None)  # is that of the search
+                if missing := [key for key, value in node.items() if value == registry.REQUIRED]:
+                    raise ValueError(
+                        f"please give {', '.join(f'objective.{name}.{key}=...' for key in missing)}"
+                    )
+                config["objective"][name] = node
 
 
 def _fact(group: str, option: str) -> ValueError:

@@ -67,6 +67,15 @@ class Models:
     training: TrainingCost | None = None
     int8: Int8Change = field(default_factory=Int8Change)
     devices: Mapping[str, LatencyModel] = field(default_factory=dict)
+    own: Mapping[str, Objective] = field(default_factory=dict)  # of the user's, by name
+
+    def __post_init__(self) -> None:
+        for name in self.own:
+            if name in QUANTITIES or not name.isidentifier():
+                raise ValueError(
+                    f"an objective of your own cannot be called {name!r}: choose a word of letters, digits "
+                    f"and _ that is none of {', '.join(QUANTITIES)}"
+                )
 
     @property
     def resolutions(self) -> tuple[int, int]:
@@ -78,9 +87,11 @@ class Models:
     def objective(self, name: str, limit: float | None = None, confidence: float = 0.90) -> Objective:
         """The objective `name` of `QUANTITIES`, with several targets `latency_ms@TARGET` for that on one of
         them; ValueError with the nearest spelling otherwise."""
+        if name in self.own:
+            return self.own[name] if limit is None else replace(self.own[name], limit=limit)
         quantity, at, device = name.partition("@")
         if quantity not in QUANTITIES:
-            raise registry.unknown_name("objective", quantity, QUANTITIES)
+            raise registry.unknown_name("objective", quantity, [*QUANTITIES, *self.own])
         if at and (quantity not in ON_A_DEVICE or device not in self.devices):
             named = [f"{one}@{other}" for one in ON_A_DEVICE for other in self.devices]
             raise registry.unknown_name("objective", name, named or QUANTITIES)

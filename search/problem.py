@@ -8,6 +8,7 @@ import numpy as np
 from latency.predictors.interface import LatencyModel
 from search.models import ON_A_DEVICE, TRAINING, Models, OwnTraining, choose
 from search.objective import Evaluator, Objective
+from search.own import prepared
 from supernet.space import SearchSpace
 
 RECIPE = "finetune_epochs"  # the gene that says how a network is trained before it is deployed
@@ -55,13 +56,14 @@ def build(
 ) -> Problem:
     """The problem of optimising these objectives under these limits.
 
-    An objective is a name of `models.QUANTITIES` or an `Objective` of your own. With several targets
-    (`models.several`) `latency_ms` is that on each, as objective and as limit. Without `models` those of
-    `models.choose()` are taken; models that neither an objective nor a limit needs are left out. A limit is
-    tested on the bound that holds with `confidence`. `resolution` restricts the space to the input sides from
-    the first to the second number, `genes` to these values of genes or groups (`SearchSpace.keep_genes`).
-    Epochs of fine-tuning that `genes` leave free are searched where they cost something: where a training
-    cost, or an objective of your own that depends on them, is asked for. Elsewhere nothing is fine-tuned.
+    An objective is a name of `models.QUANTITIES` or of `models.own`, or an `Objective` of your own. With
+    several targets (`models.several`) `latency_ms` is that on each, as objective and as limit. Without
+    `models` those of `models.choose()` are taken; models that neither an objective nor a limit needs are left
+    out. A limit is tested on the bound that holds with `confidence`. `resolution` restricts the space to the
+    input sides from the first to the second number, `genes` to these values of genes or groups
+    (`SearchSpace.keep_genes`). Epochs of fine-tuning that `genes` leave free are searched where they cost
+    something: where a training cost, or an objective of your own that depends on them, is asked for.
+    Elsewhere nothing is fine-tuned.
 
     >>> from latency.zoo import catalogue
     >>> from search import models
@@ -71,23 +73,22 @@ def build(
     """
     models = models or choose()
     limits = {one: limit for name, limit in (limits or {}).items() for one in models.on_each(name)}
-    own = {objective.name: objective for objective in objectives if isinstance(objective, Objective)}
+    own = [objective for objective in objectives if isinstance(objective, Objective)]
+    models = replace(models, own={**models.own, **{one.name: prepared(one, models.space) for one in own}})
     names = [
         name for one in objectives for name in (models.on_each(one) if isinstance(one, str) else [one.name])
     ]
     if not names or len(set(names)) < len(names):
         raise ValueError(f"objectives={names} must name each objective once, at least one")
-    asked = {*names, *limits} - set(own)
+    asked = {*names, *limits}
     trainer = models.accuracy if isinstance(models.accuracy, OwnTraining) else None
     models = _needed(models, asked)
     space = _restrict(models, resolution, genes or {})
-    if not (asked & set(TRAINING) or _recipe_matters(space, own.values())):
+    if not (asked & set(TRAINING) or _recipe_matters(space, models.own.values())):
         space = _shortest_recipe(space, genes or {})
 
     def assembled(models: Models) -> Problem:
         def build_one(name: str) -> Objective:
-            if name in own:
-                return replace(own[name], limit=limits.get(name, own[name].limit))
             if name == "worst_latency":
                 return replace(models.worst_latency(limits), limit=limits.get(name), confidence=confidence)
             return models.objective(name, limits.get(name), confidence)
@@ -110,6 +111,7 @@ def _needed(models: Models, asked: set[str]) -> Models:
         accuracy=models.accuracy if "accuracy" in asked else None,
         latency=models.latency if asked & set(ON_A_DEVICE) else None,
         training=models.training if asked & set(TRAINING) else None,
+        own={name: objective for name, objective in models.own.items() if name in asked},
     )
 
 

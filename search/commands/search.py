@@ -20,6 +20,7 @@ from latency.target import Target
 from latency.zoo import adaptation, catalogue
 from latency.zoo.adaptation import Adaptation
 from search import command, models, problem, run
+from search import own as own_objectives
 from search.api import Front
 from search.archive import Archive
 from search.front_table import SHORTLIST
@@ -56,6 +57,8 @@ class Options:
     accuracy: dict[str, Any] | None = None  # the surrogate that ships for the space
     evaluator: dict[str, Any] | None = None  # supernet: accuracy is measured, by a supernet of your own
     objectives: list[str] = field(default_factory=lambda: ["accuracy", "latency_ms", "training_hours"])
+    # of your own, by name: objective.NAME._target_=MODULE.FUNCTION, or objective/NAME.yaml of --config-dir
+    objective: dict[str, dict[str, Any]] = field(default_factory=dict)
     latency_limit_ms: float | None = None  # short for limits.latency_ms
     # of any objective, searched or not: limits.params=6e6 limits.accuracy=0.78 (a lower limit)
     limits: dict[str, float | None] = field(default_factory=lambda: dict.fromkeys(QUANTITIES))
@@ -207,11 +210,12 @@ def find(
     is assumed."""
     with Store(options.store) if _measures(options, given) else nullcontext() as store:
         chosen = _models(options, config, given, out, store, say)
-        asked = _asked(options, chosen, own)
+        asked = _problem(options, chosen, own, out)
         if asked.recipe is not None and asked.models.accuracy is not None:
             say(_recipe_line(asked.recipe, options.recipe is None))
         if asked.evaluator.measures:
-            say(f"accuracy is measured: {options.evaluations} evaluations, kept and never repeated")
+            measured = " and ".join(one.name for one in asked.evaluator.asked if one.measured is not None)
+            say(f"{measured} is measured: {options.evaluations} evaluations, kept and never repeated")
             run.folder(out).check(config)  # before hours of fine-tuning
             _fine_tune(asked, say)
         warm = None if options.warm_start is None else _warm_start(options, options.warm_start, asked)
@@ -250,19 +254,7 @@ def problem_of(options: Options, out: Path) -> problem.Problem:
         options = replace(options, predictor=str(fp32))
     if int8.exists():
         options = replace(options, int8_predictor=str(int8))
-    return _asked(options, _models(options, {}, _Given.of(options), out, None, lambda line: None))
-
-
-def _asked(options: Options, chosen: models.Models, own: Sequence[Objective] = ()) -> problem.Problem:
-    names = {one.name: one for one in own}
-    return problem.build(
-        [names.get(name, name) for name in options.objectives],
-        chosen,
-        limits=options.all_limits(),
-        confidence=options.confidence,
-        resolution=command.resolution_range(options.resolution),
-        genes=_genes(options, chosen.space),
-    )
+    return _problem(options, _models(options, {}, _Given.of(options), out, None, lambda line: None), (), out)
 
 
 def _models(
@@ -298,6 +290,22 @@ def _models(
         int8=int8_change.load(options.int8_accuracy) if options.int8_accuracy else None,
     )
     return models.several(chosen, given.devices) if given.devices else chosen
+
+
+def _problem(options: Options, chosen: models.Models, own: Sequence[Objective], out: Path) -> problem.Problem:
+    """What the options ask of these models; `own` are objectives from Python."""
+    space = chosen.space
+    mine = own_objectives.find((*options.objectives, *options.all_limits()), options.objective, space)
+    mine |= {one.name: one for one in own}
+    values = out / own_objectives.STORE
+    return problem.build(
+        options.objectives,
+        replace(chosen, own={name: own_objectives.prepared(o, space, values) for name, o in mine.items()}),
+        limits=options.all_limits(),
+        confidence=options.confidence,
+        resolution=command.resolution_range(options.resolution),
+        genes=_genes(options, space),
+    )
 
 
 def _warm_start(options: Options, folder: Path, asked: problem.Problem) -> Genomes:
