@@ -25,7 +25,6 @@ from latency.data import LatencyData
 from latency.measuring import session, summary
 from latency.measuring.jobs import anchor_subnets
 from latency.measuring.known import Known, wander
-from latency.predictors import sampling
 from latency.predictors.interface import LatencyModel
 from latency.predictors.transfer import Transfer
 from latency.target import Target
@@ -125,7 +124,8 @@ def one_run(name: str, seed: int, rounds: int, budget: int) -> dict[str, float |
     low, high = catalogue.predictor(name).resolutions
     sides = [side for side in space.allowed("r") if low <= side <= high]
     space = space.restrict("r", sides[0], sides[-1])
-    bench.time(target, sampling.choose(space, SAMPLES, np.random.default_rng(seed), sources))
+    rng = np.random.default_rng(seed)
+    bench.time(target, adaptation.choose_samples(target, how, space, sources, rng))
 
     def refit(predictor: LatencyModel, known: Known) -> LatencyModel:
         return adaptation.from_known(how, known)

@@ -59,9 +59,11 @@ class FrontTable(Table):
 
     def limit_lines(self) -> list[str]:
         """How many members hold each limit."""
+        measured = {name for name in self.limits if f"{name}_measured" in self.columns}
         return [
             f"{name} {'>=' if limit['at_least'] else '<='} {limit['limit']:g} {limit['unit']}: holds for "
-            f"{limit['holds']} of {limit['of']} at {limit['confidence']:.0%} confidence of the predictor"
+            f"{limit['holds']} of {limit['of']} at {limit['confidence']:.0%} confidence "
+            + ("in a later sitting" if name in measured else "of the predictor")
             for name, limit in self.limits.items()
         ]
 

@@ -167,9 +167,15 @@ class Rounds:
         for i, (_, mine) in enumerate(split(problem, genomes)):
             owner[mine] += i * (len(owner) + 1)  # each precision of a network is measured by itself
         verified = np.flatnonzero(is_measured(problem, genomes))
-        share = self.share(turn, self.count - done)
-        chosen = most_at_stake(costs, owner, verified, archive.reference, share)
-        return self._time(problem, genomes[chosen]) if len(chosen) else None
+        left = self.count - done
+        # What will be measured is chosen for all turns that are left, and again in the next one: members that
+        # were chosen to stand alone would stand in the way of the best choice of all.
+        chosen = most_at_stake(costs, owner, verified, archive.reference, left)
+        pool = np.concatenate([verified, chosen])
+        before_all = np.arange(len(verified))
+        share = self.share(turn, left)
+        now = most_at_stake(costs[pool], owner[pool], before_all, archive.reference, share)
+        return self._time(problem, genomes[pool[now]]) if len(now) else None
 
     def until(self, turn: int, budget: int) -> int:
         """How many of `budget` evaluations are made before the measurements of a turn (0, 1, ..)."""

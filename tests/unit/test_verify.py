@@ -306,6 +306,19 @@ def test_a_damaged_round_is_refused_in_one_line(tmp_path):
         go(tmp_path / "run", replace(bench, killed_in=None), count=6, rounds=2)
 
 
+def test_who_loses_the_race_for_a_run_folder_overwrites_no_predictor(tmp_path, monkeypatch):
+    kept, ours = tmp_path / "predictor.npz", catalogue.predictor("v100_b64")
+    theirs = with_facts(ours, {"whose": "the other process"})
+
+    def meanwhile(target, how, *, store, watch=None):
+        theirs.save(kept)
+        return ours
+
+    monkeypatch.setattr(adaptation, "known_or_adapt", meanwhile)
+    taken = adaptation.for_run(ours.target, kept, adaptation.Adaptation(), store=None)
+    assert taken.facts["whose"] == "the other process"
+
+
 def test_nothing_to_verify_is_refused():
     with pytest.raises(ValueError, match="verify=0 measures no front"):
         Rounds(FakeBench(), adaptation.corrected, 0)
