@@ -36,6 +36,7 @@ SMALL = {
     "benchmarks.claims": [""],
     "benchmarks.efficiency selection": ["selection seeds=1 budget=60"],
     "benchmarks.efficiency findings spreads": ["findings spreads draws=20"],
+    "benchmarks.fronts": ["targets=[v100_b64] seeds=1 budget=600 random=50 out=OUT"],
     "benchmarks.latency_tables": [f"{name} small=1 out=OUT" for name in PROTOCOLS],
     "benchmarks.linas imagenet": ["imagenet seeds=1 budget=50 out=OUT/linas.json"],
     "benchmarks.linas run test": ["run FOLDER --part test seeds=1 budget=8 out=OUT/linas.json"],
