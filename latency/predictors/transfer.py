@@ -33,7 +33,7 @@ from latency.predictors.slots import SharedErrors, SlotLatency
 from latency.predictors.sources import Source, common_resolutions, sources_of
 from latency.target import Target
 from supernet import slot_table, table_parts
-from supernet.arrays import Floats, Ints
+from supernet.arrays import Floats, Genomes, Ints, Rng
 from supernet.fits import folds, mixing, robust, shared_error
 from supernet.options import options
 from supernet.slot_table import SlotTable, SlotTables
@@ -43,7 +43,9 @@ from supernet.table_parts import Directions, Samples
 SHIFTS = (0.0, 2.0, 6.0, 20.0)  # candidates of how far a mix is moved along its directions
 WILD = 5.0  # spreads; samples further off the mix, when left out, do not move it
 KAPPA = 15.0  # prior deviation of the error in each direction, in units of the errors' size
-RANK = 16  # independent errors that are kept
+RANK = 12  # errors in these directions that are kept
+FINE = 16  # errors that stand for a factor on every block of every slot
+ALIKE = 0.97  # share of the variance besides these directions that networks with the same blocks share
 POOL = 300  # random subnets, and as many tilted ones, that the largest errors are chosen on
 SWEEPS = 3
 CAUTION = 2.0  # log-evidence by which a family must be better than none: ten samples are easily persuaded
@@ -199,10 +201,26 @@ class _Problem:
         seen = self.directions.columns(self.directions.at(pool), weights, scale)
         factors, rest = open_.main(seen, RANK)
         own = spread * np.sqrt(1 + rest)
-        cells, base = self.directions.combined(spread * factors, weights, scale)
-        tables = SlotTables(cells.astype(np.float32), base.astype(np.float32))
         typical = np.sqrt(own**2 + spread**2 * ((seen @ factors) ** 2).sum(axis=1).mean())
-        return SharedErrors(tables, float(own), float(typical), tails)
+        cells, base = self.directions.combined(spread * factors, weights, scale)
+        fine = self._fine(weights, pool, own * np.sqrt(ALIKE), rng)
+        tables = SlotTables(
+            np.concatenate([cells, fine], axis=3).astype(np.float32),
+            np.concatenate([base, np.zeros((len(base), FINE))], axis=1).astype(np.float32),
+        )
+        return SharedErrors(tables, float(own * np.sqrt(1 - ALIKE)), float(typical), tails)
+
+    def _fine(self, weights: Floats, pool: Genomes, size: float, rng: Rng) -> Floats:
+        """Cells (R, S, C, FINE) of errors that networks share as far as they have the same blocks.
+
+        A factor on every block in every slot would be hundreds of errors; sums of all of them with random
+        signs stand for them. `size` is their relative standard deviation in all, in the mean of the pool.
+        """
+        mix = slot_table.combine(zip(weights, self.directions.tables, strict=True))
+        cells = mix.cells[..., None] * rng.choice([-1.0, 1.0], size=(*mix.cells.shape[1:], FINE))
+        tables = SlotTables(cells.astype(np.float32), np.zeros((len(mix.base), FINE), np.float32))
+        moved = tables.evaluate(self.space, pool) / mix.evaluate(self.space, pool)[:, None]
+        return np.asarray(cells * size / np.sqrt((moved**2).sum(axis=1).mean()))
 
     def _columns(self, weights: Floats, rows: Ints) -> tuple[Floats, Floats]:
         """(n, k) directions of a mix fitted on some rows, and the (n,) relative residuals from the mix."""
