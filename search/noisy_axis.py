@@ -11,6 +11,7 @@ from typing import Literal
 from zlib import crc32
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.special import expit, logit
 
 from search import pareto
@@ -59,7 +60,8 @@ class Normal:
 class Shared:
     """Normal errors that all models have in common, each model to its own extent."""
 
-    loadings: Floats  # (n, e) what one standard deviation of each error does to each model
+    # (n, e) what one standard deviation of each error does to each model
+    loadings: Floats | NDArray[np.float32]
 
     def draw(self, rng: Rng, count: int) -> Floats:
         """(count, n)"""

@@ -65,7 +65,7 @@ class Prediction:
 
     mean: Floats  # (n,) in the unit of what is predicted
     std: Floats  # (n,) same unit, of the whole error
-    shared: Floats | None = None  # (n, k) same unit
+    shared: Floats | NDArray[np.float32] | None = None  # (n, k) same unit
     tails: Tails = NORMAL
 
     @property

@@ -76,10 +76,13 @@ class SlotTables:
 
     def evaluate(self, space: SearchSpace, genomes: Genomes) -> NDArray[np.float32]:
         """(n, r) values of canonical genomes."""
-        codes, level = space.slot_codes(genomes), resolution_level(space, genomes)
+        return self.at(space.slot_codes(genomes), resolution_level(space, genomes))
+
+    def at(self, codes: NDArray[np.int32], level: NDArray[np.int64]) -> NDArray[np.float32]:
+        """(n, r) values for slot codes (n, S) and resolution levels (n,) counted from 0."""
         flat = self.cells.reshape(-1, self.cells.shape[3])
         values = self.base[level]
-        for start in range(0, len(genomes), CHUNK):
+        for start in range(0, len(codes), CHUNK):
             part = slice(start, start + CHUNK)
             for place in np.ascontiguousarray(_places(self.cells.shape, codes[part], level[part]).T):
                 values[part] += flat.take(place, axis=0)

@@ -14,6 +14,7 @@ from latency.data import LatencyData
 from latency.predictors import interface
 from latency.predictors.interface import check_samples, space_of
 from latency.target import Target
+from supernet import slot_table
 from supernet.arrays import Genomes
 from supernet.prediction import Prediction, Tails
 from supernet.slot_table import SlotTable, SlotTables
@@ -60,10 +61,11 @@ class SlotLatency:
     def predict(self, genomes: Genomes, target: Target) -> Prediction:
         """(n,) ms of canonical genomes; ValueError for another target or unknown resolutions."""
         space = space_of(self, genomes, target)
-        mean = self.table.evaluate(space, genomes)
+        codes, level = space.slot_codes(genomes), slot_table.resolution_level(space, genomes)
+        mean = self.table.at(codes, level)
         if self.errors is None:
             return Prediction(mean, self.relative_std * mean)
-        shared = self.errors.tables.evaluate(space, genomes).astype(np.float64)
+        shared = self.errors.tables.at(codes, level)
         variance = (self.errors.own * mean) ** 2 + np.einsum("nr,nr->n", shared, shared)
         return Prediction(mean, np.sqrt(variance), shared, self.errors.tails)
 
