@@ -12,7 +12,8 @@ from supernet.prediction import CONFIDENCES, QUANTILE, Tails
 
 PRIOR_SPREAD, PRIOR_WEIGHT = 0.05, 2
 LEAST_SPREAD = 0.009  # of standardised residuals, counted like two more samples
-OPTIMISM = 2.5  # settled on frontiers of nine targets (docs/efficiency.md says which)
+OPTIMISM = 2.5  # by the coverage of intervals on frontiers of nine targets (docs/efficiency.md)
+CORE = 0.75  # by the Brier score of the probability to be efficient on those frontiers
 FEW = 20  # samples, up to which intervals go by the spread of all residuals
 
 
@@ -47,9 +48,9 @@ def spread_and_tails(residuals: Floats) -> tuple[float, Tails]:
     """The standard deviation of new residuals, and the half widths of their intervals in units of it.
 
     From (n,) standardised residuals left out of their fits: up to `FEW` of them by Student's t of their root
-    mean square, with more by conformal quantiles where their ranks exist. The deviation is that whose normal
-    interval at 90% has the resulting width; the half widths are larger by 1 + `OPTIMISM` / n, because the
-    same samples chose how the fit is made.
+    mean square, with more by conformal quantiles where their ranks exist; widened by 1 + `OPTIMISM` / n,
+    because the same samples chose how the fit is made. The deviation is `CORE` times that whose normal
+    interval at 90% has the width before widening: what lies in the tails is no part of it.
     """
     from scipy.special import stdtrit
 
@@ -60,7 +61,7 @@ def spread_and_tails(residuals: Floats) -> tuple[float, Tails]:
         ranks = np.ceil((n + 1) * np.array(CONFIDENCES)).astype(int)
         widths = np.where(ranks <= n, size[np.minimum(ranks, n) - 1], widths)
         widths = np.maximum.accumulate(np.maximum(widths, LEAST_SPREAD / 10))
-    std = float(widths[CONFIDENCES.index(0.90)]) / QUANTILE(0.95)
+    std = CORE * float(widths[CONFIDENCES.index(0.90)]) / QUANTILE(0.95)
     return std, Tails(tuple((widths / std * (1 + OPTIMISM / n)).tolist()))
 
 
