@@ -65,7 +65,7 @@ class Limit:
             return self.true(genomes)
         predicted = self.objective.of(genomes)
         assert predicted.shared is not None  # it gave the direction
-        deviation = np.column_stack([predicted.own, predicted.shared]) @ self.direction
+        deviation = np.column_stack([predicted.own, predicted.shared]).astype(np.float64) @ self.direction
         width = predicted.tails.quantile(self.objective.confidence)
         return np.asarray(self.objective.cost(predicted.mean) + width * deviation)
 
