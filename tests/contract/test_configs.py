@@ -203,13 +203,7 @@ def test_a_group_that_has_to_be_chosen_is_asked_for_in_one_line():
 def test_options_need_no_line_in_yaml():
     """They are those of the class, and the configuration of a run holds all of them."""
     assert set(registry.load("searcher", "nsga2")) == {"_target_"}
-    words = [
-        "searcher=nsga2",
-        "searcher.population=50",
-        "++searcher.mutation=0.1",
-        "target=gpu",
-        "target.device=t4",
-    ]
+    words = ["searcher=nsga2", "searcher.population=50", "++searcher.mutation=0.1"]
     config = command.compose("search", [*words, "target=gpu", "target.device=t4"])
     assert config["searcher"] == registry.load("searcher", "nsga2") | {
         "population": 50,
