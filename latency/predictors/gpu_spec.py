@@ -16,8 +16,9 @@ family (before Volta, since), a generation and a study (its software) the deviat
 learned where there are data, and none is assumed elsewhere; the launch cost is that of the host, which no
 data sheet states: an unseen GPU gets that of the mean host. All parameters are logarithms with a normal
 prior; the fit is the robust maximum a posteriori. How far off an unseen GPU is follows from leaving each
-known one out: the spreads of its device and host factors are the uncertainty of a prediction, and the prior
-by which a few measured subnets (`adapt`) move them.
+known one out and predicting it as a user would, whose software is of no known study: the spreads of its
+device and host factors are the uncertainty of a prediction, and the prior by which a few measured subnets
+(`adapt`) move them.
 
 The form was chosen on the GPU columns of FBNet and NAS-Bench-201, whole GPUs left out; the families, the
 norm's bytes and the prior of `f` on rows of OFA's GPUs that are not reported.
@@ -34,7 +35,6 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, PositiveInt, TypeAdapter
 
-from latency.conformal import relative_std
 from latency.data import LatencyData
 from latency.predictors import interface
 from latency.predictors.interface import space_of
@@ -46,7 +46,7 @@ from supernet.files import artifact
 from supernet.fits import robust
 from supernet.layers import BYTES_FP32, LayerKind, LayerTable
 from supernet.options import options
-from supernet.prediction import Prediction
+from supernet.prediction import QUANTILE, Prediction
 from supernet.space import get_space
 
 MODEL_KIND = "gpu data-sheet model"
@@ -65,9 +65,11 @@ LAUNCH_MS = (0.12, 0.5)  # per layer; of the mean host
 HOST_SPREAD = 0.4  # log; of a host around the mean host
 BEFORE_VOLTA = ("Kepler", "Maxwell", "Pascal")  # their first-level cache is apart from shared memory
 FAMILY_SPREAD, GENERATION_SPREAD, STUDY_SPREAD = 0.4, 0.1, 0.3
-UNSEEN = (0.25, 0.4)  # log; of the factors of an unseen GPU, where too few known ones tell
+UNSEEN = (0.25, 0.4)  # log; of the factors of an unseen GPU, as far as known ones do not tell
+UNSEEN_WEIGHT = 2  # of that assumption, in known GPUs
 NOISE = 0.05  # relative, of a row around the model
 ROWS = 120  # of each target in a fit; more do not change it
+MIN_GPUS = 3  # whose spread is learned
 AGREEING = 30  # rows of one target agree: they count like so many
 
 
@@ -241,6 +243,26 @@ def _factors(
     return best.x, np.linalg.inv(best.jac.T @ best.jac), residuals(best.x)[: len(ms)] * noise
 
 
+def _off_sheet(model: "GpuModel", sets: Sequence[LatencyData]) -> tuple[Floats, float]:
+    """(2,) logarithms of the factors by which a GPU is off its data sheet, and the spread of its rows."""
+    parts = [model.predictor(data.target).parts(data.genomes) for data in sets]
+    device, host = (np.concatenate([part[i] for part in parts]) for i in (0, 1))
+    ms = np.concatenate([data.ms for data in sets])
+    logs, _, left = _factors(device, host, ms, np.diag(np.square(UNSEEN)), NOISE)
+    return logs, robust.spread(left)
+
+
+def _spread(logs: Floats, assumed: float) -> float:
+    """The standard deviation whose normal 90% interval is as wide as Student's for one more such number.
+
+    From (k,) logarithms about zero; the `assumed` spread counts like UNSEEN_WEIGHT of them.
+    """
+    from scipy.special import stdtrit
+
+    variance = (logs @ logs + UNSEEN_WEIGHT * assumed**2) / (len(logs) + UNSEEN_WEIGHT)
+    return float(stdtrit(len(logs) - 1, 0.95) / QUANTILE(0.95) * np.sqrt(variance))
+
+
 def host_of(target: Target) -> str:
     """Whose launches: a GPU in the machine of one study."""
     return f"{target.spec.name}@{study(target)}"
@@ -291,7 +313,7 @@ def load_model(path: Path) -> GpuModel:
 
 @options
 class GpuSpec:
-    """Fits the parameters on all known GPUs at once, and the spreads on each GPU left out."""
+    """Fits the parameters on all known GPUs at once, and the spreads by leaving each of them out."""
 
     rows: Annotated[int, Field(ge=10)] = ROWS  # of each target that are used, evenly spaced
     iterations: PositiveInt = 60
@@ -304,22 +326,19 @@ class GpuSpec:
         return replace(self._model(used, sets), **self._left_out(used, sets))
 
     def _left_out(self, used: Sequence[LatencyData], sets: Sequence[LatencyData]) -> dict[str, Any]:
-        """Spreads and noise from predicting each GPU by the others."""
-        gpus = list(dict.fromkeys(data.target.spec.name for data in used))
-        if len(gpus) < 3:
+        """Spreads and noise from predicting each GPU by the others, as software of an unknown study."""
+        gpus = dict.fromkeys(data.target.spec.name for data in used)
+        if len(gpus) < MIN_GPUS:
             return {}
         factors, noise = [], []
         for gpu in gpus:
-            others = [data for data in used if data.target.spec.name != gpu]
-            model = self._model(others, sets)
+            model = self._model([data for data in used if data.target.spec.name != gpu], sets)
             mine = [data for data in used if data.target.spec.name == gpu]
-            parts = [model.predictor(data.target, study(data.target)).parts(data.genomes) for data in mine]
-            device, host = (np.concatenate([part[i] for part in parts]) for i in (0, 1))
-            ms = np.concatenate([data.ms for data in mine])
-            logs, _, left = _factors(device, host, ms, np.diag(np.square(UNSEEN)), NOISE)
-            factors.append(logs)
-            noise.append(robust.spread(left))
-        spreads = tuple(relative_std(logs) for logs in np.array(factors).T)
+            for name in dict.fromkeys(study(data.target) for data in mine):
+                logs, spread = _off_sheet(model, [data for data in mine if study(data.target) == name])
+                factors.append(logs)
+                noise.append(spread)
+        spreads = tuple(map(_spread, np.array(factors).T, UNSEEN))
         return {"spreads": spreads, "noise": float(np.median(noise))}
 
     def _model(self, used: Sequence[LatencyData], sets: Sequence[LatencyData]) -> GpuModel:
