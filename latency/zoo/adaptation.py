@@ -13,6 +13,7 @@ import numpy as np
 from latency.conformal import relative_std
 from latency.data import LatencyData
 from latency.measuring import session
+from latency.measuring.jobs import anchor_subnets
 from latency.measuring.known import Bench, Known
 from latency.measuring.session import Watcher
 from latency.measuring.store import Store
@@ -58,7 +59,8 @@ class Adaptation:
 
 @dataclass(frozen=True, eq=False)
 class Adapted:
-    """`table` holds scores on the tests by method and number of samples; empty without tests."""
+    """`samples` are the `earlier` ones of the store, then those of this sitting. `table` holds scores on the
+    tests by method and number of samples; empty without tests."""
 
     predictor: SlotLatency
     samples: LatencyData
@@ -66,6 +68,7 @@ class Adapted:
     failed: Mapping[str, str]
     seconds: float
     table: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    earlier: int = 0
 
 
 def plan(target: Target, how: Adaptation) -> tuple[SearchSpace, list[Source]]:
@@ -89,9 +92,11 @@ def plan(target: Target, how: Adaptation) -> tuple[SearchSpace, list[Source]]:
 def adapt(target: Target, how: Adaptation, *, store: Store, watch: Watcher | None = None) -> Adapted:
     """Measure samples and tests on the target in one sitting, and fit its predictor on the samples.
 
-    Without samples nothing is measured, and the predictor follows from data sheets. When the seconds are over
-    or when subnets fail, the predictor is fitted on the samples that were measured; fewer than two are a
-    ValueError.
+    Networks of the target that the store already holds are samples too, unless they are tests now, on the
+    scale of this sitting; the new samples are others. So two calls with three samples say what one call with
+    six says; another store begins anew. Without samples nothing is measured, and the predictor follows from
+    data sheets. When the seconds are over or when subnets fail, the predictor is fitted on what was measured;
+    fewer than two samples are a ValueError.
 
     >>> with Store("runs/latencies.sqlite") as store:
     ...     adapted = adapt(registry.build(registry.load("target", "here")), Adaptation(), store=store)
@@ -101,14 +106,16 @@ def adapt(target: Target, how: Adaptation, *, store: Store, watch: Watcher | Non
     if not how.samples and not how.tests:
         empty = LatencyData(target, nothing, np.empty(0), np.empty(0))
         return Adapted(how.learner.from_specification(target), empty, empty, {}, 0.0)
-    rng, picked = np.random.default_rng(how.seed), nothing
-    if how.samples:
-        picked = choose_samples(target, how, space, sources, rng)
+    known = _stored_samples(target, space, store) if how.samples else nothing
+    picked = pick(target, how, space, sources, known) if how.samples else nothing
     others = _tests(space, how.tests, np.random.default_rng((how.seed, 1)), picked)
     measured = session.measure(
         target, np.concatenate([picked, others]), store=store, seconds=how.seconds, watch=watch
     )
-    samples, tests = _rows_of(measured.data, picked), _rows_of(measured.data, others)
+    tests = _rows_of(measured.data, others)
+    known = _without(known, others)
+    everything = Bench(store).known(target)
+    samples = _rows_of(everything.data, np.concatenate([known, _rows_of(measured.data, picked).genomes]))
     if how.samples and len(samples) < 2:
         raise ValueError(
             f"only {len(samples)} of {how.samples} subnets could be measured, too few to adapt: "
@@ -118,8 +125,37 @@ def adapt(target: Target, how: Adaptation, *, store: Store, watch: Watcher | Non
     table = _table(sources, how.learner, samples, tests) if len(tests) else {}
     facts = {key: measured.facts[key] for key in ("engine", "sitting")}
     facts |= {"anchors_ms": dict(measured.anchors_ms), "seconds": round(measured.seconds, 1)}
-    facts |= Bench(store).known(target).wander.facts
-    return Adapted(with_facts(fitted, facts), samples, tests, measured.failed, measured.seconds, table)
+    facts |= everything.wander.facts
+    return Adapted(
+        with_facts(fitted, facts), samples, tests, measured.failed, measured.seconds, table, len(known)
+    )
+
+
+def _stored_samples(target: Target, space: SearchSpace, store: Store) -> Genomes:
+    """The networks of the space that the store holds for a target, without the anchors of every sitting."""
+    genomes = _inside(space, Bench(store).known(target).data).genomes
+    return _without(genomes, anchor_subnets(get_space(target.space)))
+
+
+def pick(
+    target: Target, how: Adaptation, space: SearchSpace, sources: Sequence[Source], known: Genomes
+) -> Genomes:
+    """The (samples, d) subnets that will be measured, none of which is known.
+
+    They are of a choice that is longer by what is known: up to `sampling.FEW` the rest of the same choice,
+    beyond it a random part of it.
+    """
+    rng, wanted = np.random.default_rng(how.seed), how.samples + len(known)
+    picked = choose_samples(target, replace(how, samples=wanted), space, sources, rng)
+    picked = _without(picked, known)
+    some = np.arange(len(picked)) if wanted <= sampling.FEW else rng.permutation(len(picked))
+    return picked[some[: how.samples]]
+
+
+def _without(genomes: Genomes, others: Genomes) -> Genomes:
+    """The networks that are not among the others, in their order."""
+    taken = {row.tobytes() for row in others}
+    return genomes[[row.tobytes() not in taken for row in genomes]]
 
 
 def choose_samples(

@@ -32,7 +32,8 @@ class Options:
 
     target: dict[str, Any]
     learner: dict[str, Any]
-    samples: int = 10  # subnets to measure and adapt with; 0: from specifications alone
+    # subnets to measure, beside those that the store holds, which count too; 0: from specifications alone
+    samples: int = 10
     tests: int = 50  # other subnets to measure, to score on; 0: only errors of samples left out
     chosen: bool = True  # choose the samples that tell most; False: at random
     resolution: command.Sides = None  # None: all that the sources know
@@ -58,10 +59,14 @@ def save(adapted: Adapted, out: Path) -> None:
 
 def describe(adapted: Adapted, options: Options, out: Path) -> str:
     """Scores, cost and the next command, for the terminal."""
-    predictor, count = adapted.predictor, len(adapted.samples)
+    predictor, count = adapted.predictor, len(adapted.samples) - adapted.earlier
     lines = [f"failed: {name}: {reason}" for name, reason in adapted.failed.items()]
     if count < options.samples:
         lines.append(f"only {count} of {options.samples} samples could be measured; adapted with those")
+    if adapted.earlier:
+        lines.append(
+            f"{adapted.earlier} subnets measured earlier are samples too (another store= begins anew)"
+        )
     if adapted.table:
         lines += ["", markdown(adapted.table, "on the tests"), ""]
     if "left_out_mape" in predictor.facts:
@@ -73,7 +78,7 @@ def describe(adapted: Adapted, options: Options, out: Path) -> str:
         "samples:",
         *(f"{ms:9.3f} ms  {name}" for name, ms in zip(names, adapted.samples.ms, strict=True)),
     ]
-    if count:
+    if len(adapted.samples):
         agree = 100 * float(np.median(adapted.samples.spread_ms / adapted.samples.ms))
         noisy = "; a noisy machine: close other programs, or give more samples=" if agree > NOISY else ""
         lines.append(f"the middle half of a subnet's visits spanned {agree:.1f}%{noisy}")

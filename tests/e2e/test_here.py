@@ -12,12 +12,16 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from latency.data import read_csv
 from latency.measuring.here import here
 from latency.measuring.machine import cpu_flags
 from latency.measuring.store import Store
-from latency.zoo import catalogue
+from latency.predictors.transfer import Transfer
+from latency.zoo import adaptation, catalogue
+from latency.zoo.adaptation import Adaptation
 from supernet.space import get_space
 from tests.e2e.commands import ROOT, call, run, start
 
@@ -55,6 +59,28 @@ def test_adapt_scores_saves_and_says_what_is_next(adapted):
     code, _, err = call("adapt", EAGER, "out=mine", cwd=folder)
     assert code != 0
     assert "left alone" in err
+
+
+def test_twice_three_samples_are_six(tmp_path):
+    """The second call measures others, keeps the first ones, and fits on all six."""
+    words = [EAGER, "samples=3", "tests=2", "resolution=160", "store=s.sqlite"]
+    for out in ("first", "second"):
+        code, said, err = call("adapt", *words, f"out={out}", cwd=tmp_path)
+        assert code == 0, err
+    assert "3 subnets measured earlier are samples too" in said
+    first, second = (
+        read_csv(tmp_path / out / "samples.csv", here(engine="torch_eager"), "lat_ms")
+        for out in ("first", "second")
+    )
+    assert len(first) == 3
+    assert len(second) == 6
+    assert {row.tobytes() for row in first.genomes} < {row.tobytes() for row in second.genomes}
+    _, sources = adaptation.plan(here(engine="torch_eager"), Adaptation(resolution=(160, 160)))
+    adapted = catalogue.find(f"run:{tmp_path / 'second'}")
+    assert adapted.facts["samples"] == 6
+    at_once = Transfer().fit_from(sources, second)
+    said = (each.predict(second.genomes, each.target).mean for each in (at_once, adapted))
+    assert np.allclose(*said, rtol=1e-3)
 
 
 def test_search_with_it_verifies_the_front(adapted):
