@@ -159,7 +159,7 @@ def _measured(engine: str, *, batch: int = 1, utilisation: float = 0.0) -> Netwo
 
 def _scores(predictor: ModulesLatency, part: Networks) -> dict[str, float]:
     said = predictor.network_ms(part.modules, part.conditions)
-    return scores(Prediction(said, predictor.relative_std * said), part.ms)
+    return scores(Prediction(said, predictor.relative_stds(part.conditions) * said), part.ms)
 
 
 def _visible(measured: Measured, utilisation: bool) -> Measured:

@@ -28,6 +28,7 @@ from latency.modules.kinds import module_kind
 from latency.modules.medn import Medn
 from latency.modules.predictor import Models, ModuleModel, ModulesLatency, features
 from latency.modules.selection import Score, Scores, Selection
+from latency.modules.spread import ErrorSpread
 from latency.target import Target
 from supernet import registry
 from supernet.arrays import Floats
@@ -46,6 +47,7 @@ class Fits:
     selection: Selection
     rows: Mapping[str, int]  # measured, by kind
     seconds: float
+    left_out: "Mapping[str, LeftOut]"  # by kind
 
     def test_scores(self, chosen: Selection) -> dict[str, Score]:
         """The test scores of a selection, by module kind."""
@@ -59,6 +61,16 @@ class Fits:
             model: selection.mean([scores[model] for scores in self.test.values()]) for model in models
         }
         return schemes | {AUTO: selection.mean(list(self.test_scores(self.selection).values()))}
+
+
+@dataclass(frozen=True, eq=False)
+class LeftOut:
+    """The (n, c) conditions of the rows of a kind that fitted, and the (n,) log errors of each model there,
+    fitted without their fold."""
+
+    condition_names: tuple[str, ...]
+    conditions: Floats
+    errors: Mapping[str, Floats]
 
 
 @options
@@ -80,11 +92,13 @@ class Fitting:
         models: dict[str, dict[str, ModuleModel]] = {name: {} for name in data}
         validation: dict[str, dict[str, Score]] = {name: {} for name in data}
         test: dict[str, dict[str, Score]] = {name: {} for name in data}
+        errors: dict[str, dict[str, Floats]] = {name: {} for name in data}
         for model, learner in learners.items():
             *by_fold, final = (self._fit_all(learner, splits, fold) for fold in range(self.folds + 1))
             for name, split in splits.items():
                 cost = _timed(final[name], split.x), forms.stored_bytes(final[name])
                 left_out = split.left_out([fitted[name] for fitted in by_fold])
+                errors[name][model] = np.log(left_out) - split.y
                 validation[name][model] = score(left_out, split.data.ms[split.train], *cost)
                 models[name][model] = split.model(model, final[name])
                 tested = split.data.take(split.test)
@@ -94,7 +108,8 @@ class Fitting:
             say(f"{model:11} accuracy {mean.accuracy:.2f}% on the rows left out of the folds")
         rows = {name: len(modules) for name, modules in data.items()}
         chosen = selection.choose(validation, max_ms=self.max_ms, max_bytes=self.max_bytes)
-        return Fits(models, validation, test, chosen, rows, time.perf_counter() - begun)
+        left = {name: split.errors(errors[name]) for name, split in splits.items()}
+        return Fits(models, validation, test, chosen, rows, time.perf_counter() - begun, left)
 
     def _fit_all(self, learner: Any, splits: "Mapping[str, _Split]", fold: int) -> Mapping[str, Fitted]:
         """Fitted regressions by kind on all folds but one; on all of them for a fold that is not there."""
@@ -152,6 +167,9 @@ class _Split:
             log_ms[self.fold == fold] = fitted(self.x[self.fold == fold])
         return np.exp(log_ms)
 
+    def errors(self, by_model: Mapping[str, Floats]) -> LeftOut:
+        return LeftOut(self.data.condition_names, self.data.conditions[self.train], by_model)
+
     def model(self, name: str, fitted: Fitted) -> ModuleModel:
         return ModuleModel(self.kind, self.data.condition_names, self.mean, self.scale, name, fitted)
 
@@ -166,7 +184,16 @@ def predictor(target: Target, fits: Fits) -> ModulesLatency:
     picked, scores = fits.selection.models, fits.test_scores(fits.selection)
     facts = {"selection": dict(picked), "test_accuracy": {n: round(s.accuracy, 2) for n, s in scores.items()}}
     models = Models({name: fits.models[name][model] for name, model in picked.items()})
-    return ModulesLatency(target, models, facts=facts)
+    return ModulesLatency(target, models, spread=error_spread(fits), facts=facts)
+
+
+def error_spread(fits: Fits) -> ErrorSpread:
+    """The size of the errors of the selected models by condition, from the rows left out of their folds."""
+    parts = [(of.conditions, of.errors[fits.selection.models[name]]) for name, of in fits.left_out.items()]
+    conditions, errors = (np.concatenate([part[i] for part in parts]) for i in (0, 1))
+    owner = np.repeat(np.arange(len(parts)), [len(own) for _, own in parts])
+    names = next(iter(fits.left_out.values())).condition_names
+    return ErrorSpread.fit(names, conditions, errors, owner)
 
 
 def accuracy(predicted: Floats, measured: Floats) -> float:

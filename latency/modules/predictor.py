@@ -28,9 +28,10 @@ from latency.modules.data import CONDITIONS
 from latency.modules.fitted import Fitted
 from latency.modules.kinds import module_kind
 from latency.modules.kinds.module_kind import Module, ModuleKind
+from latency.modules.spread import ErrorSpread
 from latency.predictors import interface
 from latency.target import Target
-from supernet import slot_table
+from supernet import registry, slot_table
 from supernet.arrays import Floats, Genomes
 from supernet.files import artifact
 from supernet.fits import folds, robust
@@ -178,16 +179,30 @@ class Networks:
 class ModulesLatency:
     """Latency of any network of measured module kinds on one engine, at any batch, threads and utilisation.
 
-    `target` says for which of them `predict` answers; `at` gives the same predictor for others. ValueError
-    for another device, engine, precision or instruction set.
+    `target` says for which of them `predict` answers, and `relative_std` how far off it is there; `at` gives
+    the same predictor for others. ValueError for another device, engine, precision or instruction set, and
+    for conditions too far from those that were measured (`ErrorSpread`).
     """
 
     target: Target
     models: Models
     correction: Correction = field(default_factory=Correction)
     relative_std: float = 0.1
+    own_share: float = 1.0  # of that; the rest of the error is common to all networks of a space
     declared: Mapping[str, float] = field(default_factory=dict)  # declared conditions it answers for
+    spread: ErrorSpread = field(default_factory=ErrorSpread)
     facts: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def condition(self) -> Floats:
+        """(1, c) what `target` and `declared` say, in the order of the models."""
+        values = {name: getattr(self.target, name) for name in CONDITIONS} | dict(self.declared)
+        names = next(iter(self.models.values())).condition_names
+        return np.array([[float(values[name]) for name in names]])
+
+    def relative_stds(self, conditions: Floats) -> Floats:
+        """(n,) relative standard deviations of predictions under (n, c) conditions."""
+        return self.relative_std * self.spread.factor(conditions) / self.spread.factor(self.condition)
 
     @property
     def resolutions(self) -> tuple[int, int]:
@@ -206,14 +221,19 @@ class ModulesLatency:
             raise ValueError(f"this predictor knows the modules of {mine}, not of {other}")
         if target.threads is None:
             raise ValueError(f"{target.name} does not say its threads, which module latencies depend on")
-        return replace(self, target=target)
+        moved = replace(self, target=target)
+        self.spread.check(moved.condition)
+        return replace(moved, relative_std=float(self.relative_stds(moved.condition)[0]))
 
     def predict(self, genomes: Genomes, target: Target) -> Prediction:
         """(n,) ms of canonical genomes of `target.space`, one of the OFA families."""
         if target.key != self.target.key:
             return self.at(target).predict(genomes, target)
+        self.spread.check(self.condition)
         mean = self._table().evaluate(get_space(target.space), genomes)
-        return Prediction(mean, self.relative_std * mean)
+        common = np.sqrt(1 - self.own_share**2)
+        shared = (common * self.relative_std * mean)[:, None] if common else None
+        return Prediction(mean, self.relative_std * mean, shared)
 
     def _table(self) -> SlotTable:
         """Every different module of the space is predicted once, and the space becomes a table."""
@@ -227,15 +247,12 @@ class ModulesLatency:
 
     def _layers_ms(self, table: LayerTable) -> Floats:
         """(n, L) ms, each module at its first layer."""
-        values = {name: getattr(self.target, name) for name in CONDITIONS} | dict(self.declared)
-        condition_names = next(iter(self.models.values())).condition_names
-        condition = np.array([float(values[name]) for name in condition_names])
         ms = np.zeros(table.kind.shape)
         for place in places.places(table):
             model = self._model(place.kind)
             rows = np.stack([place.inputs[name] for name in model.kind.inputs], axis=1)[place.live]
             distinct, owner = np.unique(rows.astype(float), axis=0, return_inverse=True)
-            each = model.terms(distinct, np.tile(condition, (len(distinct), 1)))
+            each = model.terms(distinct, np.tile(self.condition, (len(distinct), 1)))
             corrected = each @ self.correction.weights([place.kind])
             ms[place.live, place.column] += corrected[owner.ravel()]
         return ms
@@ -277,11 +294,13 @@ class ModulesLatency:
         group = np.unique(networks.names, return_inverse=True)[1].ravel()
         shares = self._sums(networks.modules, networks.conditions) / networks.ms[:, None]
         residual = folds.left_out(group, lambda kept, out: shares[out] @ self._fit_weights(shares[kept])) - 1
+        ratio = self.spread.factor(networks.conditions) / self.spread.factor(self.condition)
         facts = {"networks": int(group.max()) + 1, "left_out_mape": float(100 * np.abs(residual).mean())}
         return replace(
             self,
             correction=Correction.from_weights(list(self.models), self._fit_weights(shares)),
-            relative_std=relative_std(residual),
+            relative_std=relative_std(residual / ratio),
+            own_share=_own_share(networks, residual / ratio),
             facts={**self.facts, **facts},
         )
 
@@ -326,6 +345,23 @@ class ModulesLatency:
 
     def save(self, path: str | Path) -> None:
         interface.save(self, path)
+
+
+def _own_share(networks: Networks, residual: Floats) -> float:
+    """The spread of (n,) residuals about the middle of their space and condition, by the spread about zero.
+
+    Of OFA spaces, which predictions are for; 1 where no space has MIN_NETWORKS.
+    """
+    spaces = np.array([name.split(" ")[0] for name in networks.names])
+    groups = np.unique(
+        np.column_stack([spaces, networks.conditions.astype(str)]), axis=0, return_inverse=True
+    )
+    members = [np.flatnonzero(groups[1].ravel() == i) for i in range(len(groups[0]))]
+    kept = [m for m in members if len(m) >= MIN_NETWORKS and spaces[m[0]] in registry.names("space")]
+    if not kept:
+        return 1.0
+    about = np.concatenate([residual[m] - np.median(residual[m]) for m in kept])
+    return min(1.0, robust.spread(about) / robust.spread(residual[np.concatenate(kept)], floor=1e-6))
 
 
 @options

@@ -18,9 +18,11 @@ from latency.measuring.store import Sitting, Store, Visit
 from latency.modules import data as module_data
 from latency.modules import design as module_design
 from latency.modules import fit, networks, tracing
+from latency.modules.data import CONDITIONS
 from latency.modules.design import Design
 from latency.modules.fit import Fitting
 from latency.modules.predictor import Correction, Models, Networks
+from latency.modules.spread import ErrorSpread
 from latency.predictors import interface
 from latency.target import Target
 from latency.zoo import catalogue
@@ -107,6 +109,90 @@ def test_a_correction_that_is_there_is_found(modules_of, rng):
         found.corrected(known.take(np.arange(2)))
 
 
+def test_intervals_are_as_wide_as_errors_are_under_each_condition():
+    """Three times the error beside a full load and twice on two threads are found in 3,000 left-out rows."""
+    rng = np.random.default_rng(0)
+    conditions = np.stack(
+        [rng.choice([1.0, 4.0], 3000), rng.choice([1.0, 2.0], 3000), rng.choice([0.0, 1.0], 3000)], axis=1
+    )
+    size = 0.05 * np.where(conditions[:, 2] > 0, 3, 1) * np.where(conditions[:, 1] > 1, 2, 1)
+    owner = rng.integers(0, 5, 3000)
+    errors = size * (1 + 0.3 * owner) * rng.normal(size=3000)
+    spread = ErrorSpread.fit(CONDITIONS, conditions, errors, owner)
+    asked = np.array([[1.0, 1.0, 0.0], [1.0, 1.0, 1.0], [1.0, 2.0, 0.0], [1.0, 2.0, 1.0]])
+    assert np.allclose(spread.factor(asked), [1, 3, 2, 6], rtol=0.15)
+
+
+def test_a_correction_from_networks_beside_a_load_says_how_far_off_it_is_idle(modules_of, rng):
+    found = replace(modules_of(TARGET), spread=ErrorSpread(weights=(np.log(4), 0, 0, 0, 0)))
+    known = networks_of(found, 60, rng, Correction())
+    busy = np.arange(60) % 2 == 0
+    conditions = np.where(busy[:, None], [[1.0, 1.0, 0.5]], IDLE)
+    noise = np.exp(np.where(busy, 0.08, 0.02) * rng.normal(size=60))
+    corrected = found.corrected(
+        replace(known, conditions=conditions, ms=found.network_ms(known.modules, conditions) * noise)
+    )
+    loaded = replace(TARGET, utilisation=0.5)
+    assert 0.015 < corrected.relative_std < 0.03
+    assert corrected.at(loaded).relative_std == pytest.approx(4 * corrected.relative_std)
+    assert corrected.at(loaded).at(TARGET).relative_std == pytest.approx(corrected.relative_std)
+    assert np.allclose(
+        corrected.relative_stds(conditions[:2]), [4 * corrected.relative_std, corrected.relative_std]
+    )
+
+
+def test_what_all_networks_have_in_common_is_said_to_be_shared(modules_of, rng):
+    found = modules_of(TARGET)
+    known = networks_of(found, 40, rng, Correction())
+    shifted = np.where(np.arange(40) < 20, 1.1, 0.9)  # the middle is right, each space is off
+    spaces = np.where(shifted > 1, "ofa_mbv3_w1.0", "ofa_mbv3_w1.2")
+    names = tuple(f"{space} {name.split(' ', 1)[1]}" for space, name in zip(spaces, known.names, strict=True))
+    corrected = found.corrected(replace(known, names=names, ms=known.ms * shifted))
+    genomes = get_space(TARGET.space).sample(5, rng)
+    prediction = corrected.predict(genomes, TARGET)
+    assert prediction.shared.shape == (5, 1)
+    assert (prediction.own < 0.4 * prediction.std).all()
+    assert found.predict(genomes, TARGET).shared is None
+
+
+def test_beyond_the_measured_conditions_intervals_widen_and_then_it_refuses(modules_of, rng):
+    """The fixture measures batch 1 to 8, one and two threads, utilisation 0 to 50%."""
+    found = modules_of(TARGET)
+    inside, near, far = (found.at(replace(TARGET, batch=batch)).relative_std for batch in (8, 16, 32))
+    assert near > 1.3 * inside
+    assert far > 1.3 * near
+    assert (
+        found.at(replace(TARGET, threads=4)).relative_std
+        > 1.3 * found.at(replace(TARGET, threads=2)).relative_std
+    )
+    for wrong, said in (
+        (dict(batch=512), "batch=512 is too far .* batch 1 to 8: ask for 0.25 to 32 .*design.batches"),
+        (dict(threads=64), "threads=64 is too far .* threads 1 to 2: ask for 0.5 to 4 .*design.threads"),
+        (dict(utilisation=0.9), "utilisation=0.9 is too far .* 0 to 0.5: ask for 0 to 0.6 .*design.utilis"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            found.at(replace(TARGET, **wrong))
+        with pytest.raises(ValueError, match="too far"):
+            replace(found, target=replace(TARGET, **wrong)).predict(
+                get_space(TARGET.space).sample(2, rng), replace(TARGET, **wrong)
+            )
+    old = replace(found, spread=ErrorSpread())  # of a file that does not say what was measured
+    assert old.at(replace(TARGET, batch=512)).relative_std == found.relative_std
+
+
+@pytest.mark.parametrize("engine", catalogue.module_engines())
+def test_shipped_intervals_cover_networks_beside_a_load(engine):
+    """Subnets at 50% load, timed by us, that nothing was fitted on: +-8 and +-11% covered 65 and 30%."""
+    found = catalogue.module_predictor(engine)
+    table = catalogue.FOLDER / "measured" / "modules" / f"test_networks_{engine}.csv"
+    tested = networks.read_csv(table)
+    tested = tested.take(tested.conditions[:, 2] > 0)
+    said = found.network_ms(tested.modules, tested.conditions)
+    half = 1.645 * found.relative_stds(tested.conditions)
+    assert (np.abs(tested.ms / said - 1) <= half).mean() > 0.8
+    assert (half < 0.25).all()
+
+
 def test_a_drift_is_adapted_to(modules_of, rng):
     found = modules_of(TARGET)
     genomes = get_space(TARGET.space).sample(6, rng)
@@ -127,6 +213,7 @@ def test_its_file_is_all_of_it(modules_of, rng, tmp_path):
     genomes = get_space(TARGET.space).sample(5, rng)
     assert np.allclose(again.predict(genomes, TARGET).mean, found.predict(genomes, TARGET).mean, rtol=1e-4)
     assert again.correction == found.correction
+    assert again.spread == found.spread
     (tmp_path / "broken.npz").write_bytes((tmp_path / "mine.npz").read_bytes()[:2000])
     with pytest.raises(ValueError, match=r"broken.npz is damaged"):
         interface.load(tmp_path / "broken.npz")
