@@ -46,9 +46,9 @@ SMALL = {
     ],
     "benchmarks.ofa_search": ["seeds=1 budget=400 generations=1 out=OUT/ofa.json"],
     "benchmarks.predictors": ["only=titan_rtx_b1 out=OUT/predictors.json"],
-    "benchmarks.rounds": ["targets=titan_rtx_b64 seeds=1 budget=600 rounds=2 out=OUT"],
-    "benchmarks.reuse warm": ["warm seeds=1 budget=600"],
-    "benchmarks.reuse devices": ["devices seeds=1 budget=600"],
+    "benchmarks.searches.rounds": ["targets=titan_rtx_b64 seeds=1 budget=600 rounds=2 out=OUT"],
+    "benchmarks.searches.reuse warm": ["warm seeds=1 budget=600"],
+    "benchmarks.searches.reuse devices": ["devices seeds=1 budget=600"],
     "benchmarks.shrink": [],  # its parts are quoted one by one
     "benchmarks.shrink peak": ["peak nets=1 out=OUT"],
     "benchmarks.shrink joint": ["joint seeds=1 budget=200 out=OUT"],

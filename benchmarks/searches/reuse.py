@@ -1,6 +1,6 @@
 """What one search saves of another: a warm start after a changed limit, and several devices at once.
 
-`python -m benchmarks.reuse [warm] [devices] [seeds=3] [budget=50000] [searcher=nsga2]`
+`python -m benchmarks.searches.reuse [warm] [devices] [seeds=3] [budget=50000] [searcher=nsga2]`
 
 `warm`: hypervolume with a fifth of the evaluations after another limit, as a share of a search from nothing
 with all of them (other seeds), and the same fifth from nothing (v100_b64, three objectives). `devices`:

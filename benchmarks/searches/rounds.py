@@ -1,6 +1,6 @@
 """Search and measure in rounds against one round, with equal measurements, on devices whose truth is known.
 
-`python -m benchmarks.rounds [targets=note10_lut,...] [seeds=6] [rounds=3] [budget=50000] [out=FOLDER]`
+`python -m benchmarks.searches.rounds [targets=note10_lut,...] [seeds=6] [rounds=3] [out=FOLDER]`
 
 The truth of a device is its shipped table. A simulated sitting returns it with noise (that of the table's own
 rows, at most 1%) and a drift of its own (3%); the device's family is left out of what its predictor is
