@@ -97,7 +97,7 @@ def test_killed_search_resumes_to_the_same_bytes(unbroken, tmp_path, how):
     process = start("search", *KILLED, "out=cut", cwd=tmp_path)
     events = tmp_path / "cut" / "events.jsonl"
     deadline = time.monotonic() + 60
-    generation = int(np.random.default_rng().integers(40, 120))
+    generation = int(np.random.default_rng().integers(10, 40))
     while time.monotonic() < deadline and process.poll() is None:
         if events.exists() and events.read_text().count('"generation"') >= 2 * generation:
             break
