@@ -11,11 +11,13 @@ from supernet.files import artifact
 from supernet.files.run_folder import RunFolder
 from supernet.spaces.net_config import one_line_name
 from supernet.surrogates.training_cost import TrainingCost
-from supernet.training.finetune import FineTuning, energy_kwh, fine_tune
+from supernet.training.finetune import FineTuning, Progress, energy_kwh, fine_tune
 from supernet.training.measured_accuracy import SupernetAccuracy
 from supernet.training.step import processes
 from supernet.weights import network
 from supernet.weights import subnet as subnets
+
+CHECKPOINT = "checkpoint.safetensors"  # until the training is finished
 
 
 @command.options
@@ -56,7 +58,9 @@ def main(options: Options, config: dict[str, Any]) -> None:
             def watch(done: int, loss: float) -> None:
                 status.update(f"epoch {done} of {recipe.epochs}, loss {loss:.3f}; {predicted:.3g} h in all")
 
-            tuned = fine_tune(trained, accuracy.data, genome, recipe, group, watch)
+            tuned = fine_tune(
+                trained, accuracy.data, genome, recipe, group, Progress(watch, out / CHECKPOINT)
+            )
         cost = {
             "predicted_hours": predicted,
             "device_hours": tuned.hours,

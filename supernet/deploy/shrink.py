@@ -25,7 +25,7 @@ from supernet.files.run_folder import RunFolder
 from supernet.files.tables import Table
 from supernet.measures import MEASURES
 from supernet.options import AtLeastTwo, PositiveFraction, options
-from supernet.training.finetune import FineTuning, energy_kwh, train_alone
+from supernet.training.finetune import FineTuning, Progress, energy_kwh, train_alone
 from supernet.training.step import Processes
 from supernet.weights import live_memory, network, quality
 from supernet.weights import subnet as subnets
@@ -137,7 +137,9 @@ class TrainingStep:
             recipe,
             bench.group,
             teacher=bench.teacher(subnet.side) if self.distil else None,
-            watch=lambda done, loss: bench.watch(f"epoch {done} of {self.epochs}, loss {loss:.3f}"),
+            progress=Progress(
+                lambda done, loss: bench.watch(f"epoch {done} of {self.epochs}, loss {loss:.3f}")
+            ),
         )
         hours = float(subnet.facts.get("training_hours", 0.0)) + sum(seconds) / 3600
         return subnet.with_facts(training_hours=hours, training_kwh=energy_kwh(hours, bench.watts))

@@ -5,9 +5,11 @@ outputs of the supernet's largest subnet. The measured cost is set against what 
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
 
 import torch
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat
@@ -16,13 +18,15 @@ from torch.nn.functional import cross_entropy, softmax
 from supernet.arrays import Genomes
 from supernet.options import AtLeastTwo, FractionBelowOne, options
 from supernet.training.depthwise import SmallMaps
-from supernet.training.step import DivergedError, Processes, begin, rate_at, sgd
+from supernet.training.step import DivergedError, Processes, begin, momentum, rate_at, restore_momentum, sgd
+from supernet.weights import network
 from supernet.weights import subnet as subnets
 from supernet.weights.images import Epoch, Images, training_batches
 from supernet.weights.network import Trained, initialise
 from supernet.weights.quality import Quality
 from supernet.weights.subnet import Subnet
 
+CHECKPOINT_KIND = "fine-tuning checkpoint"
 Watch = Callable[[int, float], None]  # epochs done, and the loss of the last
 
 
@@ -39,6 +43,19 @@ class FineTuning:
     weight_decay: NonNegativeFloat = 1e-4
     label_smoothing: FractionBelowOne = 0.1
     seed: int = 0
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Who is told of each epoch, and the file that lets an interrupted training go on after the last one it
+    saved. It is written when the last is older than `seconds`, and removed when the training is finished."""
+
+    watch: Watch | None = None
+    checkpoint: Path | None = None
+    seconds: float = 30.0
+
+
+NO_PROGRESS = Progress()
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,7 +85,7 @@ def fine_tune(
     genome: Genomes,
     recipe: FineTuning,
     group: Processes,
-    watch: Watch | None = None,
+    progress: Progress = NO_PROGRESS,
 ) -> FineTuned:
     """Train the subnet of a (1, d) genome by the recipe, at its own resolution and on one process.
 
@@ -80,7 +97,7 @@ def fine_tune(
     """
     subnet = subnets.from_supernet(trained, images, trained.space.format(genome)[0])
     before = subnets.judge(subnet, images, "test")
-    subnet, seconds, loss = train_further(subnet, trained, images, recipe, group, watch)
+    subnet, seconds, loss = train_further(subnet, trained, images, recipe, group, progress)
     after = subnets.judge(subnet, images, "test")
     return FineTuned(subnet.with_quality(after, "test"), before, after, seconds, loss)
 
@@ -91,7 +108,7 @@ def train_further(
     images: Images,
     recipe: FineTuning,
     group: Processes,
-    watch: Watch | None = None,
+    progress: Progress = NO_PROGRESS,
 ) -> tuple[Subnet, tuple[float, ...], float]:
     """Train a subnet of the supernet in place by the recipe, and calibrate it.
 
@@ -100,7 +117,7 @@ def train_further(
     if recipe.from_scratch:
         initialise(subnet.module, recipe.seed)
     teacher = subnets.largest(trained, images, subnet.side).module if recipe.distil else None
-    seconds, loss = train_alone(subnet, images, recipe, group, teacher=teacher, watch=watch)
+    seconds, loss = train_alone(subnet, images, recipe, group, teacher=teacher, progress=progress)
     return subnets.calibrated(subnet, images), seconds, loss
 
 
@@ -111,7 +128,7 @@ def train_alone(
     group: Processes,
     *,
     teacher: torch.nn.Module | None = None,
-    watch: Watch | None = None,
+    progress: Progress = NO_PROGRESS,
 ) -> tuple[tuple[float, ...], float]:
     """Train a network in place by the recipe, with the outputs of `teacher` as a second target; both are on
     the device of the group meanwhile.
@@ -119,19 +136,55 @@ def train_alone(
     Returns the seconds of each epoch and the loss of the last.
     """
     clock = time.process_time if group.device.type == "cpu" else time.perf_counter
-    seconds: list[float] = []
-    loss = float("nan")
     with ExitStack() as stack:
         for module in filter(None, (subnet.module, teacher)):
             stack.enter_context(subnets.placed(module, group.device))
         optimiser = sgd(subnet.module, recipe.rate, recipe.momentum, recipe.weight_decay)
-        for epoch in range(recipe.epochs):
+        seconds, loss = _resumed(subnet, recipe, optimiser, progress.checkpoint)
+        saved = time.monotonic()
+        for epoch in range(len(seconds), recipe.epochs):
             started = clock()
             loss = _train_epoch(subnet, images, recipe, optimiser, epoch, teacher)
             seconds.append(clock() - started)
-            if watch is not None:
-                watch(epoch + 1, loss)
+            if progress.checkpoint is not None and time.monotonic() - saved >= progress.seconds:
+                facts = {"of": _training(subnet, recipe), "seconds": seconds, "loss": loss}
+                _save(subnet.module, optimiser, progress.checkpoint, facts)
+                saved = time.monotonic()
+            if progress.watch is not None:
+                progress.watch(epoch + 1, loss)
+    if progress.checkpoint is not None:
+        progress.checkpoint.unlink(missing_ok=True)
     return tuple(seconds), loss
+
+
+def _training(subnet: Subnet, recipe: FineTuning) -> dict[str, Any]:
+    """What a checkpoint must be of to go on from."""
+    return {"architecture": subnet.architecture, "supernet": subnet.facts.get("supernet"), **asdict(recipe)}
+
+
+def _save(module: Any, optimiser: torch.optim.Optimizer, path: Path, facts: Mapping[str, Any]) -> None:
+    parts = {"model": module.state_dict(), "momentum": momentum(module, optimiser)}
+    tensors = {f"{part}.{name}": tensor for part, held in parts.items() for name, tensor in held.items()}
+    network.save(path, tensors, CHECKPOINT_KIND, facts)
+
+
+def _resumed(
+    subnet: Subnet, recipe: FineTuning, optimiser: torch.optim.Optimizer, path: Path | None
+) -> tuple[list[float], float]:
+    """The seconds of the epochs that a checkpoint holds, whose state the subnet and the optimiser take over,
+    and the loss of the last; none without a checkpoint."""
+    if path is None or not path.is_file():
+        return [], float("nan")
+    tensors, facts = network.read(path, CHECKPOINT_KIND)
+    if facts["of"] != _training(subnet, recipe):
+        raise ValueError(f"{path} is of another training; left as it is, choose another out=")
+    parts: dict[str, dict[str, torch.Tensor]] = {"model": {}, "momentum": {}}
+    for name, tensor in tensors.items():
+        part, _, rest = name.partition(".")
+        parts[part][rest] = tensor
+    network.fill(subnet.module, parts["model"], path)
+    restore_momentum(subnet.module, optimiser, parts["momentum"])
+    return list(facts["seconds"]), float(facts["loss"])
 
 
 def _train_epoch(

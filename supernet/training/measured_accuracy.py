@@ -30,7 +30,7 @@ from supernet.space import SearchSpace
 from supernet.surrogates.training_cost import TrainingCost
 from supernet.training import gain, step_timing, train
 from supernet.training.accuracy_store import AccuracyStore, Measured
-from supernet.training.finetune import FineTuning, train_further
+from supernet.training.finetune import FineTuning, Progress, train_further
 from supernet.training.gain import Gain
 from supernet.training.step import processes
 from supernet.training.step_timing import Workplace
@@ -250,8 +250,10 @@ class SupernetAccuracy:
         own = self.trained.space
         if epochs := int(own.column(own.parse([architecture]), EPOCHS)[0]):
             recipe = replace(self.finetuning, epochs=epochs)
+            key = AccuracyStore.key({**self.facts_after, "architecture": architecture})
+            progress = Progress(checkpoint=self.folder / f"finetuning-{key[:12]}.safetensors")
             with processes() as group, threadpool_limits(1):  # as make finetune
-                subnet, _, _ = train_further(subnet, self.trained, self.data, recipe, group)
+                subnet, _, _ = train_further(subnet, self.trained, self.data, recipe, group, progress)
         quality = subnets.judge(subnet, self.data, self.part, count=self.images)
         return Measured(quality.correct, quality.images, time.perf_counter() - started)
 

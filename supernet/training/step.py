@@ -129,6 +129,26 @@ def sgd(module: torch.nn.Module, rate: float, momentum: float, weight_decay: flo
     )
 
 
+def momentum(module: torch.nn.Module, optimiser: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+    """The momentum of each parameter that has one, by its name."""
+    return {
+        name: buffer
+        for name, parameter in module.named_parameters()
+        if (buffer := optimiser.state.get(parameter, {}).get("momentum_buffer")) is not None
+    }
+
+
+def restore_momentum(
+    module: torch.nn.Module, optimiser: torch.optim.Optimizer, buffers: Mapping[str, torch.Tensor]
+) -> None:
+    """Give the optimiser the momentum that `momentum` told, on the device of the parameters."""
+    parameters = dict(module.named_parameters())
+    for name, buffer in buffers.items():
+        layout = torch.channels_last if buffer.ndim == 4 else torch.contiguous_format
+        placed = buffer.to(parameters[name].device).contiguous(memory_format=layout)
+        optimiser.state[parameters[name]]["momentum_buffer"] = placed
+
+
 def begin(optimiser: torch.optim.Optimizer, rate: float) -> None:
     """Begin a step at a learning rate, without gradients."""
     for settings in optimiser.param_groups:
@@ -236,12 +256,7 @@ class Learner:
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """What `restore` needs, beside the state of the scaler, to go on bit by bit."""
-        momentum = {
-            name: buffer
-            for name, parameter in self.module.named_parameters()
-            if (buffer := self.optimiser.state.get(parameter, {}).get("momentum_buffer")) is not None
-        }
-        parts = {"model": self.module.state_dict(), "momentum": momentum}
+        parts = {"model": self.module.state_dict(), "momentum": momentum(self.module, self.optimiser)}
         for part, owner in (("teacher", self.teacher), ("average", self.average)):
             parts[part] = {} if owner is None else owner.state_dict()
         return {f"{part}.{name}": tensor for part, held in parts.items() for name, tensor in held.items()}
@@ -253,11 +268,7 @@ class Learner:
             part, _, rest = name.partition(".")
             parts.setdefault(part, {})[rest] = tensor.to(self.group.device)
         network.fill(self.module, parts["model"], path)
-        parameters = dict(self.module.named_parameters())
-        for name, buffer in parts.get("momentum", {}).items():
-            layout = torch.channels_last if buffer.ndim == 4 else torch.contiguous_format
-            state = self.optimiser.state[parameters[name]]
-            state["momentum_buffer"] = buffer.contiguous(memory_format=layout)
+        restore_momentum(self.module, self.optimiser, parts.get("momentum", {}))
         if "teacher" in parts:
             self._copy_teacher()
             network.fill(self.teacher, parts["teacher"], path)

@@ -9,7 +9,7 @@ from other_device import DEVICE, OtherDevice
 
 from supernet.surrogates import training_cost
 from supernet.surrogates.training_cost import Steps, StepTime
-from supernet.training.finetune import FineTuning, energy_kwh, fine_tune
+from supernet.training.finetune import FineTuning, Progress, energy_kwh, fine_tune
 from supernet.training.measured_accuracy import SupernetAccuracy
 from supernet.training.step import Processes, processes
 from supernet.weights import network
@@ -42,6 +42,32 @@ def test_fine_tuning_from_the_supernet_and_from_scratch(trained_folder):
     ):
         assert (a == b).all(), name
     assert energy_kwh(2.0, 65.0) == pytest.approx(0.13)
+
+
+def test_interrupted_fine_tuning_goes_on_to_the_same_weights(trained_folder, tmp_path):
+    trained, images = network.load(trained_folder), Images.from_run_folder(trained_folder)
+    genome, recipe = network.smallest(trained.space), FineTuning(epochs=4, batch=100)
+
+    def stop(done, loss):
+        if done == 3:
+            raise KeyboardInterrupt
+
+    checkpoint = tmp_path / "checkpoint.safetensors"
+    with processes() as group:
+        whole = fine_tune(trained, images, genome, recipe, group)
+        with pytest.raises(KeyboardInterrupt):
+            fine_tune(trained, images, genome, recipe, group, Progress(stop, checkpoint, seconds=0))
+        with pytest.raises(ValueError, match="is of another training"):
+            fine_tune(trained, images, genome, replace(recipe, rate=0.1), group, Progress(None, checkpoint))
+        told = []
+        progress = Progress(lambda done, loss: told.append(done), checkpoint)
+        again = fine_tune(trained, images, genome, recipe, group, progress)
+    assert told == [4]
+    assert len(again.epoch_seconds) == 4
+    assert not checkpoint.exists()
+    assert (again.after, again.loss) == (whole.after, whole.loss)
+    state = whole.subnet.module.state_dict()
+    assert all((state[name] == tensor).all() for name, tensor in again.subnet.module.state_dict().items())
 
 
 def test_all_ways_to_judge_a_subnet_say_the_same(trained_folder, tmp_path):
