@@ -18,7 +18,7 @@ from supernet.surrogates import accuracy_fit
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-PYTHON = re.compile(r"python -m ((?:benchmarks|scripts)\.\w+)([^`\n;)]*)")
+PYTHON = re.compile(r"python -m ((?:benchmarks|scripts)(?:\.\w+)+)([^`\n;)]*)")
 MAKE = re.compile(r'make ([a-z-]+) ARGS="([^"]*)"')
 PROTOCOLS = [
     "s1",
@@ -44,6 +44,7 @@ SMALL = {
     "benchmarks.module_tables": [
         "modules networks load speed engine=onnxruntime rows=60 models=ridge,svr subnets=100 out=OUT"
     ],
+    "benchmarks.module_tables load": [],  # runs with the other parts
     "benchmarks.ofa_search": ["seeds=1 budget=400 generations=1 out=OUT/ofa.json"],
     "benchmarks.predictors": ["only=titan_rtx_b1 out=OUT/predictors.json"],
     "benchmarks.searches.rounds": ["targets=titan_rtx_b64 seeds=1 budget=600 rounds=2 out=OUT"],
