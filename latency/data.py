@@ -13,6 +13,8 @@ from supernet.files import artifact, tables
 from supernet.registry import unknown_name
 from supernet.space import get_space
 
+COLUMNS = ("genomes", "ms", "spread_ms")
+
 
 @dataclass(frozen=True, eq=False)
 class LatencyData:
@@ -36,6 +38,15 @@ class LatencyData:
     def take(self, rows: Ints | slice) -> "LatencyData":
         """The measurements of these rows."""
         return replace(self, genomes=self.genomes[rows], ms=self.ms[rows], spread_ms=self.spread_ms[rows])
+
+    def followed_by(self, later: "LatencyData") -> "LatencyData":
+        """These and later measurements of the same target; of a network in both, only the later ones."""
+        again = {row.tobytes() for row in later.genomes}
+        kept = self.take(
+            np.array([i for i, row in enumerate(self.genomes) if row.tobytes() not in again], int)
+        )
+        columns = (np.concatenate([getattr(part, name) for part in (kept, later)]) for name in COLUMNS)
+        return LatencyData(later.target, *columns)
 
 
 def read_csv(path: str | Path, target: Target, column: str, rows: slice = slice(None)) -> LatencyData:

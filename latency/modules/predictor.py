@@ -192,6 +192,7 @@ class ModulesLatency:
     declared: Mapping[str, float] = field(default_factory=dict)  # declared conditions it answers for
     spread: ErrorSpread = field(default_factory=ErrorSpread)
     facts: Mapping[str, Any] = field(default_factory=dict)
+    history: interface.History | None = None  # of `adapt`
 
     @property
     def condition(self) -> Floats:
@@ -302,6 +303,7 @@ class ModulesLatency:
             relative_std=relative_std(residual / ratio),
             own_share=_own_share(networks, residual / ratio),
             facts={**self.facts, **facts},
+            history=None,
         )
 
     def _fit_weights(self, shares: Floats) -> Floats:
@@ -322,6 +324,7 @@ class ModulesLatency:
             trust = robust.cauchy_weights(residual, spread)
         return weights
 
+    @interface.with_history
     def adapt(self, data: LatencyData) -> "ModulesLatency":
         """The predictor for the conditions of today: one factor from measured subnets of an OFA space.
 

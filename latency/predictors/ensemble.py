@@ -33,7 +33,7 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt
 from latency import conformal
 from latency.data import LatencyData
 from latency.predictors import sampling
-from latency.predictors.interface import check_samples, space_of
+from latency.predictors.interface import check_samples, space_of, with_history
 from latency.predictors.slots import SlotLatency
 from latency.predictors.sources import FOOTPRINTS, Source, common_resolutions, sources_of
 from latency.predictors.transfer import FOLDS
@@ -74,6 +74,7 @@ class EnsembleLatency(SlotLatency):
         mean = np.maximum(self.table.evaluate(space, genomes), self.floor_ms)
         return Prediction(mean, np.full(len(mean), self.std_ms))
 
+    @with_history
     def adapt(self, data: LatencyData) -> "EnsembleLatency":
         """The predictor of another device of the same space: its samples, and this one as the only source."""
         check_samples(data, self.target, MIN_SAMPLES)

@@ -37,7 +37,7 @@ from pydantic import Field, PositiveInt, TypeAdapter
 
 from latency.data import LatencyData
 from latency.predictors import interface
-from latency.predictors.interface import space_of
+from latency.predictors.interface import History, space_of, with_history
 from latency.target import Target
 from supernet import footprint, slot_table
 from supernet.arrays import Floats, Genomes
@@ -173,6 +173,7 @@ class GpuSpecLatency:
     factors: tuple[float, float] = (1.0, 1.0)
     study: str = ""  # "": software as the data sheet's mean
     facts: Mapping[str, Any] = field(default_factory=dict)
+    history: History | None = None  # of `adapt`
 
     @property
     def relative_std(self) -> float:
@@ -201,6 +202,7 @@ class GpuSpecLatency:
         variance = np.einsum("ni,ij,nj->n", share, self.covariance, share) + self.noise**2
         return Prediction(mean, np.sqrt(variance) * mean)
 
+    @with_history
     def adapt(self, data: LatencyData) -> "GpuSpecLatency":
         """The factors of device and host from a few measured subnets (1 is enough): the posterior's mode and
         covariance."""

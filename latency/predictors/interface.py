@@ -1,11 +1,12 @@
 """Latency predictors: one file here and one YAML in `configs/learner`.
 
 A predictor is fitted (`fit(data)` returns it) and then answers `predict(genomes, target)`; `adapt(data)`
-returns a new one.
+returns a new one, which keeps the samples (`History`).
 """
 
-from collections.abc import Mapping
-from dataclasses import MISSING, Field, fields, replace
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, Field, dataclass, fields, replace
+from functools import wraps
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any, Protocol, TypeVar, get_args, get_type_hints, runtime_checkable
@@ -13,7 +14,7 @@ from typing import Any, Protocol, TypeVar, get_args, get_type_hints, runtime_che
 import numpy as np
 from pydantic import TypeAdapter
 
-from latency.data import LatencyData
+from latency.data import COLUMNS, LatencyData
 from latency.target import Target
 from supernet.arrays import Genomes
 from supernet.files import artifact
@@ -118,6 +119,10 @@ def suffix(predictor: LatencyPredictor) -> str:
 
 def save(predictor: LatencyPredictor, path: str | Path) -> None:
     """Write a predictor, a dataclass of one of `KINDS`: its arrays, and everything else as JSON."""
+    artifact.save(Path(path), kind_of(type(predictor)), *_stored(predictor))
+
+
+def _stored(predictor: LatencyPredictor) -> tuple[Arrays, dict[str, Any]]:
     own: Any = predictor
     arrays: Arrays = {}
     facts: dict[str, Any] = {}
@@ -130,7 +135,7 @@ def save(predictor: LatencyPredictor, path: str | Path) -> None:
             arrays[field.name] = value
         elif value is not None:
             facts[field.name] = TypeAdapter(Any).dump_python(value)
-    artifact.save(Path(path), kind_of(type(predictor)), arrays, facts)
+    return arrays, facts
 
 
 def load(path: Path) -> LatencyPredictor:
@@ -149,19 +154,24 @@ def load_as(cls: type[Fitted], path: Path) -> Fitted:
 def _load(path: Path, *kinds: str) -> Any:
     arrays, facts = artifact.load(path, *kinds)
     kind = facts.pop("kind")
-    cls = resolve_name(KINDS[kind])
     try:
-        types = get_type_hints(cls)
-        values = {field.name: _restored(types[field.name], field, arrays, facts) for field in fields(cls)}
-        predictor = cls(**{name: value for name, value in values.items() if value is not MISSING})
-        if check := getattr(predictor, "check", None):
-            check()
+        return _restored(kind, arrays, facts)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ValueError(f"{path} is no usable {kind} ({error}); left as it is") from error
+
+
+def _restored(kind: str, arrays: Arrays, facts: Mapping[str, Any]) -> Any:
+    """The predictor of this kind that arrays and facts hold."""
+    cls = resolve_name(KINDS[kind])
+    types = get_type_hints(cls)
+    values = {field.name: _value(types[field.name], field, arrays, facts) for field in fields(cls)}
+    predictor = cls(**{name: value for name, value in values.items() if value is not MISSING})
+    if check := getattr(predictor, "check", None):
+        check()
     return predictor
 
 
-def _restored(hint: Any, field: Field[Any], arrays: Arrays, facts: Mapping[str, Any]) -> Any:
+def _value(hint: Any, field: Field[Any], arrays: Arrays, facts: Mapping[str, Any]) -> Any:
     """The value of a field as its annotation says, or MISSING for the default of the class."""
     for kind in (hint, *get_args(hint)):  # a class, or a class | None
         if restored := getattr(kind, "restored", None):
@@ -174,3 +184,51 @@ def _restored(hint: Any, field: Field[Any], arrays: Arrays, facts: Mapping[str, 
     if field.default is MISSING and field.default_factory is MISSING:
         raise KeyError(f"{field.name} is missing")
     return MISSING
+
+
+@dataclass(frozen=True, eq=False)
+class History:
+    """What a predictor was adapted with, and from; without `base` the method starts from samples alone."""
+
+    samples: LatencyData
+    base: Any = None  # a LatencyPredictor without a history
+
+    def stored(self) -> tuple[Arrays, dict[str, Any]]:
+        """Its arrays and its JSON value, the base among them."""
+        arrays: Arrays = {f"samples/{name}": getattr(self.samples, name) for name in COLUMNS}
+        facts: dict[str, Any] = {"target": self.samples.target}
+        if self.base is not None:
+            own, facts["base"] = _stored(self.base)
+            arrays |= {f"base/{name}": array for name, array in own.items()}
+            facts["kind"] = kind_of(type(self.base))
+        return {f"history/{name}": array for name, array in arrays.items()}, facts
+
+    @classmethod
+    def restored(cls, arrays: Arrays, facts: Mapping[str, Any]) -> "History":
+        """From the arrays and facts of a file; ValueError where they are not its own."""
+        target = TypeAdapter(Target).validate_python(facts["target"])
+        samples = LatencyData(target, *(arrays[f"history/samples/{name}"] for name in COLUMNS))
+        if "base" not in facts:
+            return cls(samples)
+        prefix = "history/base/"
+        own = {key.removeprefix(prefix): arrays[key] for key in arrays if key.startswith(prefix)}
+        return cls(samples, _restored(facts["kind"], own, facts["base"]))
+
+
+def with_history(adapt: Callable[[Fitted, LatencyData], Fitted]) -> Callable[[Fitted, LatencyData], Fitted]:
+    """`adapt` with the earlier samples of the same target too, from the predictor that these adapted.
+
+    So two times three samples say what six say at once. Samples of another target begin a new history, and
+    of a network that was measured again only the later measurement counts.
+    """
+
+    @wraps(adapt)
+    def adapted(predictor: Fitted, data: LatencyData) -> Fitted:
+        untyped: Any = predictor
+        base, history = replace(untyped, history=None), untyped.history
+        if history is not None and history.samples.target.key == data.target.key:
+            base, data = history.base or base, history.samples.followed_by(data)
+        result: Any = adapt(base, data)
+        return result if result.history is not None else replace(result, history=History(data, base))
+
+    return adapted

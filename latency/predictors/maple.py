@@ -36,7 +36,7 @@ from latency.descriptors import KnownDevice, importance_weights, references, sca
 from latency.features import Line, Scale, features, squared_distance
 from latency.perceptron import Mlp, Training
 from latency.predictors import interface
-from latency.predictors.interface import space_of
+from latency.predictors.interface import History, space_of, with_history
 from latency.target import Target
 from supernet import registry
 from supernet.arrays import Floats, Genomes, Ints
@@ -164,6 +164,7 @@ class Maple:
                 "devices": [device.data.target.name for device in devices],
                 "options": {k: v for k, v in asdict(self).items() if k != "training"},
             },
+            history=History(data),
         )
 
     def _rows(
@@ -367,6 +368,7 @@ class MaplePredictor:
     relative_std: float  # of a single new measurement, from samples left out
     resolutions: tuple[int, int]
     facts: Mapping[str, Any] = field(default_factory=dict)
+    history: History | None = None  # all samples; the devices of the zoo are the base
 
     def inputs(self, genomes: Genomes) -> tuple[Floats, Floats]:
         """(n,) what the line says of log latencies, and (n, p) scaled features."""
@@ -382,8 +384,12 @@ class MaplePredictor:
             mean[first : first + CHUNK] = np.exp(line + self.function(x))
         return Prediction(mean, self.relative_std * mean)
 
+    @with_history
     def adapt(self, data: LatencyData) -> "MaplePredictor":
-        """Fitted anew from the devices of the zoo, with the same options, for the target of these samples."""
+        """Fitted anew from the devices of the zoo, with the same options, for the target of these samples.
+
+        Those that it was fitted on for the same target count, too.
+        """
         return registry.build(registry.load("learner", "maple") | self.facts["options"]).fit(data)
 
     def check(self) -> None:

@@ -25,7 +25,7 @@ from latency.conformal import mape, relative_std
 from latency.data import LatencyData, held_out
 from latency.perceptron import Mlp, Training
 from latency.predictors import interface, mlp
-from latency.predictors.interface import check_samples, space_of
+from latency.predictors.interface import History, check_samples, space_of, with_history
 from latency.predictors.mlp import Rows
 from latency.target import Target
 from supernet.arrays import Floats, Genomes, Ints, Rng
@@ -88,6 +88,7 @@ class NeuralLatency:
     resolutions: tuple[int, int]
     context: Floats = field(default_factory=lambda: np.empty(0))
     facts: Mapping[str, Any] = field(default_factory=dict)
+    history: History | None = None  # of `adapt`
 
     def predict(self, genomes: Genomes, target: Target) -> Prediction:
         """(n,) ms of canonical genomes; ValueError for another target or unknown resolutions."""
@@ -114,6 +115,7 @@ class NeuralLatency:
         """(n,) what the network should say for these latencies."""
         return ((np.log(ms) if self.log else ms) - self.offset) / self.scale
 
+    @with_history
     def adapt(self, data: LatencyData) -> "NeuralLatency":
         """This predictor fine-tuned to another target of the same space; `FineTune` has the options."""
         return FineTune().tune(self, data)
@@ -227,7 +229,8 @@ class FineTune:
         """`base` moved to the target of `data`; ValueError for another space or fewer than 3 samples."""
         check_samples(data, base.target, 3)
         rng = np.random.default_rng(self.seed)
-        name, base = base.target.name, replace(base, target=data.target, relative_std=0.0)
+        origin = replace(base, history=None)
+        base = replace(origin, target=data.target, relative_std=0.0)
         head = self.layers == "head"
         start = _with_new_head(base, rng) if head else _with_line(base, data)
         x, networks = start.inputs(data.genomes), []
@@ -249,9 +252,15 @@ class FineTune:
             return tuned.milliseconds(tuned.network(x[out])) / data.ms[out] - 1
 
         left_out = folds.left_out(folds.random_folds(len(data), FOLDS, rng=rng), relative_error)
-        facts = {"method": f"fine-tuned ({self.layers})", "base": name, "samples": len(data)}
+        facts = {"method": f"fine-tuned ({self.layers})", "base": origin.target.name, "samples": len(data)}
         facts["left_out_mape"] = mape(left_out)
-        return replace(start, network=Mlp.mean(networks), relative_std=relative_std(left_out), facts=facts)
+        return replace(
+            start,
+            network=Mlp.mean(networks),
+            relative_std=relative_std(left_out),
+            facts=facts,
+            history=History(data, origin),
+        )
 
 
 def _with_new_head(base: NeuralLatency, rng: Rng) -> NeuralLatency:

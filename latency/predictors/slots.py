@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from latency.data import LatencyData
 from latency.predictors import interface
-from latency.predictors.interface import check_samples, space_of
+from latency.predictors.interface import History, check_samples, space_of, with_history
 from latency.target import Target
 from supernet import slot_table
 from supernet.arrays import Genomes
@@ -57,6 +57,7 @@ class SlotLatency:
     resolutions: tuple[int, int]  # lowest and highest input side it was fitted on
     facts: Mapping[str, Any] = field(default_factory=dict)  # scores, fit command, number of rows
     errors: SharedErrors | None = None  # None: errors are of one relative size and independent
+    history: History | None = None  # of `adapt`
 
     def predict(self, genomes: Genomes, target: Target) -> Prediction:
         """(n,) ms of canonical genomes; ValueError for another target or unknown resolutions."""
@@ -69,6 +70,7 @@ class SlotLatency:
         variance = (self.errors.own * mean) ** 2 + np.einsum("nr,nr->n", shared, shared)
         return Prediction(mean, np.sqrt(variance), shared, self.errors.tails)
 
+    @with_history
     def adapt(self, data: LatencyData) -> "SlotLatency":
         """The same table times one factor, the median ratio of the samples, for another device of its space.
 

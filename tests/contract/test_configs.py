@@ -83,7 +83,7 @@ def test_the_others_build():
 @pytest.mark.parametrize("name", registry.names("learner"))
 def test_learners_fit_and_predict(name, rng, tmp_path, modules_of):
     """From 24 measurements, whatever the method: positive latencies with an uncertainty, for each network the
-    same in any order; adapting leaves a predictor alone, and its file says the same."""
+    same in any order; adapting leaves a predictor alone but forgets no sample, and its file says the same."""
     target = catalogue.target("epyc_ort")
     space = get_space(target.space).restrict("r", 160, 224)
     genomes = space.network(space.sample(24, rng))
@@ -111,9 +111,17 @@ def test_learners_fit_and_predict(name, rng, tmp_path, modules_of):
     assert (fitted.predict(genomes, target).mean == predicted.mean).all()
     path = tmp_path / f"mine{interface.suffix(fitted)}"
     fitted.save(path)
-    again = interface.load(path).predict(genomes, target)
-    assert np.allclose(again.mean, predicted.mean, rtol=1e-5)
-    assert np.allclose(again.std, predicted.std, rtol=1e-5)
+    pairs = [(interface.load(path), fitted)]
+    for batch in (1, 2):  # its own target and another one: two times three samples say what six say at once
+        six = replace(
+            data.take(slice(0, 6)), target=replace(target, batch=batch), ms=np.linspace(1.5, 2.5, 6) * ms[:6]
+        )
+        fitted.adapt(six.take(slice(0, 3))).save(path)
+        pairs.append((interface.load(path).adapt(six.take(slice(3, 6))), fitted.adapt(six)))
+    for again, expected in pairs:
+        said, wanted = (each.predict(genomes, expected.target) for each in (again, expected))
+        assert np.allclose(said.mean, wanted.mean, rtol=1e-5)
+        assert np.allclose(said.std, wanted.std, rtol=1e-5)
 
 
 @pytest.mark.parametrize("name", registry.names("module"))

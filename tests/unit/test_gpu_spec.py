@@ -96,6 +96,9 @@ def test_one_anchor_removes_most_of_a_wrong_factor_and_narrows_the_interval():
     assert wrong[1] < 0.07
     assert after.relative_std < before.relative_std
     assert before.factors == (1.0, 1.0)
+    one_more, both = after.adapt(data.take(slice(1, 2))), before.adapt(data.take(slice(0, 2)))
+    assert one_more.factors == both.factors
+    assert (one_more.covariance == both.covariance).all()
     with pytest.raises(ValueError, match="cannot adapt"):
         before.adapt(replace(data, target=target.gpu("v100")))
 
