@@ -1,0 +1,3 @@
+from search.commands.bound import main
+
+main()
