@@ -1,14 +1,15 @@
 """Our searches against OFA's EvolutionFinder and other peers: same accuracy predictor, same latency tables.
 
-`python -m benchmarks.ofa_search [seeds=5] [first=0] [budget=50000] [generations=500] [only=local,nsga2]`
-`[--tables "FILE FILE"] [--accuracy FILE] [--reference FILE] [out=FILE.json]`
+`python -m benchmarks.ofa_search [seeds=5] [first=0] [budget=50000] [generations=500]`
+`[only=local,nsga2,ageing,pymoo] [--tables FILE...] [--accuracy FILE] [--reference FILE] [out=FILE.json]`
 
 By default the predictor that the OFA authors released and their Note10 tables (160, 176, 192, 208, 224 px);
-`--tables` and `--accuracy` take other files of the same forms, `--reference` another front (CSV with the
-columns accuracy and latency_ms). Ours and pymoo's are one run for the whole front: its share of the
-hypervolume of the reference front (below accuracy .76, 36 ms), and at each limit the most accurate subnet
-within it. The finder is the one of the installed `ofa` package, as its tutorial uses it: population 100, 500
-generations, one run per limit (`generations=0` leaves it out). Runs alternate, one thread each; CPU seconds.
+`--tables` and `--accuracy` take other files of the same forms (tables also as CSV, which OFA's finder cannot
+read), `--reference` another front (CSV with the columns accuracy and latency_ms). Ours and pymoo's are one
+run for the whole front: its share of the hypervolume of the reference front (below accuracy .76, 36 ms),
+and at each limit the most accurate subnet within it. The finder is the one of the installed `ofa` package,
+as its tutorial uses it: population 100, 500 generations, one run per limit (`generations=0` leaves it out).
+Runs alternate, one thread each; CPU seconds.
 """
 
 import contextlib
@@ -38,16 +39,17 @@ from search.searchers.nsga2 import NSGA2
 from search.searchers.searcher import InformedSearcher, Searcher
 from supernet.arrays import Floats, Genomes
 from supernet.files import artifact
-from supernet.files.tables import Table, data_dir, read_columns
+from supernet.files.tables import Table, column, data_dir, read_columns
 from supernet.prediction import exact
 from supernet.space import SearchSpace, get_space
 from supernet.surrogates.ofa_predictor import RESOLUTIONS, OfaAccuracy
 
 LIMITS = (15.0, 20.0, 25.0, 30.0, 33.0)
+SIDE = re.compile(r"_(\d{3})_lookup_table\.ya?ml$")  # the input side in the name of a table
 WORST = np.array([-0.76, 36.0])  # costs: where the hypervolume ends
 # The settings of Local were chosen on seeds 100 to 700; seeds 0 to 4 are reported.
 OURS: dict[str, Callable[[], Searcher]] = {"local": Local, "nsga2": NSGA2, "ageing": Ageing}
-PYMOO = "pymoo NSGA-II"
+PYMOO = "pymoo"
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,7 @@ class Options:
     budget: int = 50_000  # evaluations of one of our runs
     generations: int = 500  # of OFA's finder; 0 leaves it out
     only: str = ",".join([*OURS, PYMOO])  # searches of ours and pymoo's, with commas
-    tables: str = ""  # lookup tables, with spaces; OFA's of the Note10 if empty
+    tables: tuple[Path, ...] = ()  # lookup tables; OFA's of the Note10 if empty
     accuracy: Path | None = None  # OFA's predictor of w1.2 if none
     reference: Path | None = None  # the best front known for OFA's predictor and the Note10 if none
     out: Path = Path("runs/bench-ofa-search.json")
@@ -108,6 +110,12 @@ def search(
 
 def ofa_finder(tables: Sequence[Path], accuracy: Path, generations: int) -> Callable[[float, int], float]:
     """(limit, seed) -> accuracy by OFA's finder, with its released predictor and copies of its tables."""
+    named = {int(side[1]): path for path in tables if (side := SIDE.search(path.name))}
+    if missing := [r for r in RESOLUTIONS if r not in named]:
+        raise ValueError(
+            f"OFA's finder reads tables *_RESOLUTION_lookup_table.yaml, and there is none of {missing}: "
+            "leave it out with generations=0"
+        )
     import torch
     import yaml
 
@@ -118,8 +126,7 @@ def ofa_finder(tables: Sequence[Path], accuracy: Path, generations: int) -> Call
 
     torch.set_num_threads(1)
     latency = object.__new__(LatencyTable)  # its constructor downloads
-    by_resolution = {int(side[1]): path for path in tables if (side := re.search(r"_(\d{3})_", path.name))}
-    latency.latency_tables = {r: LatencyEstimator(url=str(by_resolution[r])) for r in RESOLUTIONS}
+    latency.latency_tables = {r: LatencyEstimator(url=str(named[r])) for r in RESOLUTIONS}
     predictor = AccuracyPredictor(pretrained=False, device="cpu")
     state = torch.load(accuracy, map_location="cpu", weights_only=True)
     predictor.model.load_state_dict(state)
@@ -186,28 +193,73 @@ def one_run(name: str, space: SearchSpace, evaluate: Evaluator, budget: int, see
     return search(space, evaluate, OURS[name](), budget, np.random.default_rng(seed), WORST)[0].costs
 
 
+@dataclass(frozen=True)
+class Task:
+    """What is searched, the files that it is made of, and the hypervolume of the reference front."""
+
+    space: SearchSpace
+    evaluate: Evaluator
+    tables: Sequence[Path]
+    accuracy: Path
+    fastest_ms: float
+    reference: Path
+    whole: float
+
+    @classmethod
+    def from_options(cls, options: Options) -> "Task":
+        """ValueError for a file that is absent or of another form."""
+        folder, space = data_dir() / "ofa_official", subspace()
+        accuracy = options.accuracy or folder / "ofa_mbv3_w1.2_acc_predictor.pth"
+        tables = options.tables or sorted(folder.glob("note10_w1.2_*_lookup_table.yaml"))
+        reference = options.reference or data_dir() / "note10_best_known_front.csv"
+        columns = read_columns(reference)
+        costs = np.stack(
+            [-column(columns, "accuracy", reference), column(columns, "latency_ms", reference)], 1
+        )
+        whole = pareto.hypervolume(costs, WORST)
+        if not whole > 0 or costs[:, 0].min() < -1:
+            raise ValueError(
+                f"{reference}: accuracies must be fractions, and a member must be above {-WORST[0]:g} within "
+                f"{WORST[1]:g} ms, where the hypervolume ends"
+            )
+        released = OfaAccuracy.read(accuracy)
+        if not space.name.startswith(released.space):
+            raise ValueError(f"{accuracy} predicts {released.space}; give a predictor of ofa_mbv3_w1.2")
+        table = lookup_table.read(tables).predictor(catalogue.target("note10_lut"), space).table
+        evaluate = evaluator(lambda g: released.predict(g, space).mean, lambda g: table.evaluate(space, g))
+        fastest_ms = float(table.evaluate(space, space.extremes()[:1])[0])
+        return cls(space, evaluate, tables, accuracy, fastest_ms, reference, whole)
+
+    def finder(self, generations: int) -> Callable[[float, int], float]:
+        """OFA's finder; 0 at limits below the smallest network's latency, where it would search for ever."""
+        run = ofa_finder(self.tables, self.accuracy, generations)
+        return lambda limit, seed: run(limit, seed) if limit > self.fastest_ms else 0.0
+
+    def doubt(self, options: Options) -> str:
+        """What to add where the reference front may be of something else."""
+        other = (options.tables or options.accuracy) and not options.reference
+        return ": of OFA's predictor and the Note 10, --reference FILE takes another" if other else ""
+
+
 def main() -> None:
     _, options = command.words(Options, ())
     names = options.only.split(",")
     if unknown := [name for name in names if name not in (*OURS, PYMOO)]:
         raise SystemExit(f"error: only={','.join(unknown)} must be some of {', '.join((*OURS, PYMOO))}")
-    folder, space = data_dir() / "ofa_official", subspace()
-    accuracy = options.accuracy or folder / "ofa_mbv3_w1.2_acc_predictor.pth"
-    shipped = sorted(folder.glob("note10_w1.2_*_lookup_table.yaml"))
-    tables = [Path(name) for name in options.tables.split()] or shipped
-    reference = read_columns(options.reference or data_dir() / "note10_best_known_front.csv")
-    whole = pareto.hypervolume(np.stack([-reference["accuracy"], reference["latency_ms"]], axis=1), WORST)
-    released = OfaAccuracy.read(accuracy)
-    table = lookup_table.read(tables).predictor(catalogue.target("note10_lut"), space).table
-    asked = evaluator(lambda g: released.predict(g, space).mean, lambda g: table.evaluate(space, g))
-    finder = ofa_finder(tables, accuracy, options.generations) if options.generations else None
+    try:
+        task = Task.from_options(options)
+        finder = task.finder(options.generations) if options.generations else None
+    except ValueError as error:
+        raise SystemExit(f"error: {error}") from error
     rows: list[dict[str, Any]] = []
     for seed in range(options.first, options.first + options.seeds):
         row: dict[str, Any] = {"seed": seed}
         for name in names:
             with threadpool_limits(1):
-                costs, seconds = cpu_timed(partial(one_run, name, space, asked, options.budget, seed))
-            row[name] = summary(costs, whole, seconds)
+                costs, seconds = cpu_timed(
+                    partial(one_run, name, task.space, task.evaluate, options.budget, seed)
+                )
+            row[name] = summary(costs, task.whole, seconds)
         if finder is not None:
             peer = {limit: cpu_timed(partial(finder, limit, seed)) for limit in LIMITS}
             accuracies = {limit: best for limit, (best, _) in peer.items()}
@@ -215,6 +267,7 @@ def main() -> None:
         rows.append(row)
         print(json.dumps(row), flush=True)
     report(rows)
+    print(f"shares are of the hypervolume of {task.reference}" + task.doubt(options))
     artifact.write_json(options.out, rows)
 
 

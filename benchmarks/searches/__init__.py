@@ -1,2 +1,2 @@
-"""What a search saves and finds: warm starts, several devices at once, rounds of measuring. May import the
-packages and `benchmarks.command`."""
+"""What a search saves and finds: warm starts, several devices at once, rounds of measuring; BoTorch and
+Optuna as searchers. May import the packages and `benchmarks.command`."""

@@ -1,6 +1,7 @@
 """The accuracy predictors that the OFA authors released, for OFA-MobileNetV3 w1.2 and OFA-ResNet50, read from
 their files, batched in numpy."""
 
+import pickle
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,20 +32,26 @@ class OfaAccuracy:
 
     @classmethod
     def read(cls, path: Path) -> "OfaAccuracy":
-        """From a released `.pth` (weights only, nothing is executed)."""
+        """From a released `.pth` (weights only, nothing is executed); ValueError for any other file."""
         import torch
 
         if not path.is_file():
             raise ValueError(f"no file {path}: get github.com/han-cai/files, ofa/acc_predictor.pth")
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        state = {name: tensor.numpy() for name, tensor in state.items()}
-        if "base_acc" in state:
-            layers = [(state[f"layers.{i}.0.weight"].T, state[f"layers.{i}.0.bias"]) for i in range(3)]
-            layers.append((state["layers.3.weight"].T, state["base_acc"]))
-            space = "ofa_resnet50"
-        else:
-            layers = [(state[f"{i}.weight"].T, state[f"{i}.bias"]) for i in (0, 2, 4, 6)]
-            space = "ofa_mbv3_w1.2"
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+            state = {name: tensor.detach().numpy() for name, tensor in state.items()}
+            if "base_acc" in state:
+                layers = [(state[f"layers.{i}.0.weight"].T, state[f"layers.{i}.0.bias"]) for i in range(3)]
+                layers.append((state["layers.3.weight"].T, state["base_acc"]))
+                space = "ofa_resnet50"
+            else:
+                layers = [(state[f"{i}.weight"].T, state[f"{i}.bias"]) for i in (0, 2, 4, 6)]
+                space = "ofa_mbv3_w1.2"
+        except (AttributeError, EOFError, LookupError, RuntimeError, pickle.UnpicklingError) as error:
+            raise ValueError(
+                f"{path} is no accuracy predictor of OFA: expected the weights of four linear layers, as in "
+                "github.com/han-cai/files, ofa/acc_predictor.pth"
+            ) from error
         return cls(tuple((weights.copy(), bias) for weights, bias in layers), space)
 
     def predict(self, genomes: Genomes, space: SearchSpace) -> Prediction:

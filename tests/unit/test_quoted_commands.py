@@ -31,21 +31,29 @@ PROTOCOLS = [
     "maplex_ablation",
 ]
 
-# {a command without options and placeholders: the words of its small forms}; FOLDER is of `make train`
+# {a command without options and placeholders: the words of its small forms}; FOLDER is of `make train`, DATA
+# that of the public tables
 SMALL = {
     "benchmarks.claims": [""],
     "benchmarks.efficiency selection": ["selection seeds=1 budget=60"],
     "benchmarks.efficiency findings spreads": ["findings spreads draws=20"],
     "benchmarks.fronts": ["targets=[v100_b64] seeds=1 budget=600 random=50 out=OUT"],
     "benchmarks.latency_tables": [f"{name} small=1 out=OUT" for name in PROTOCOLS],
-    "benchmarks.linas imagenet": ["imagenet seeds=1 budget=50 out=OUT/linas.json"],
+    "benchmarks.linas imagenet": [
+        "imagenet seeds=1 budget=50 only=linas,nsga2-20,random out=OUT/linas.json",
+        "imagenet seeds=1 budget=50 only=optuna-tpe,optuna-nsga2 out=OUT/linas.json",
+        "imagenet seeds=1 budget=50 only=botorch out=OUT/linas.json",
+    ],
     "benchmarks.linas run test": ["run FOLDER --part test seeds=1 budget=8 out=OUT/linas.json"],
     "benchmarks.measure_devices": [""],  # measures nothing where every device is there
     "benchmarks.module_tables": [
         "modules networks load speed engine=onnxruntime rows=60 models=ridge,svr subnets=100 out=OUT"
     ],
     "benchmarks.module_tables load": [],  # runs with the other parts
-    "benchmarks.ofa_search": ["seeds=1 budget=400 generations=1 out=OUT/ofa.json"],
+    "benchmarks.ofa_search": [
+        "seeds=1 budget=400 generations=1 out=OUT/ofa.json",
+        "seeds=1 budget=400 generations=0 --tables DATA/lut_i7_8700k_ofa_mbv3.csv.gz out=OUT/ofa.json",
+    ],
     "benchmarks.predictors": ["only=titan_rtx_b1 out=OUT/predictors.json"],
     "benchmarks.searches.rounds": ["targets=titan_rtx_b64 seeds=1 budget=600 rounds=2 out=OUT"],
     "benchmarks.searches.reuse warm": ["warm seeds=1 budget=600"],
@@ -83,6 +91,7 @@ SET = {  # what the commands that make shipped files write to, and sizes that ha
     "scripts.fit_zoo": [("latency.zoo.catalogue.FOLDER", "OUT")],
 }
 SLOW = (
+    "botorch",
     "findings",
     "selection",
     "modules",
@@ -123,7 +132,10 @@ def test_every_quoted_command_has_a_small_form():
 @pytest.mark.parametrize(("module", "words"), [*small_forms()])
 def test_small_form_runs(module, words, data, request, tmp_path, monkeypatch, capsys):
     folder = request.getfixturevalue("trained_folder") if "FOLDER" in words else None
-    words = words.replace("FOLDER", str(folder)).replace("OUT", str(tmp_path))
+    for package in ("botorch", "optuna"):
+        if package in words:
+            pytest.importorskip(package, reason='pip install "ofa-frontier[peers]"')
+    words = words.replace("FOLDER", str(folder)).replace("OUT", str(tmp_path)).replace("DATA", str(data))
     for name, value in SET.get(module, ()):
         monkeypatch.setattr(
             name, Path(value.replace("OUT", str(tmp_path))) if isinstance(value, str) else value
