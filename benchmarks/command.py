@@ -24,8 +24,8 @@ def words(options: type[Options], parts: Iterable[str] | None = None) -> tuple[l
     """(the parts that are asked for, or all without a name; the options) of the command line.
 
     An option is `name=value`, `--name value` or, to switch it on, `--name`; `options` is the dataclass of
-    their defaults. One whose default is a tuple takes several: `--name value value`. Without `parts` any
-    other word is returned. SystemExit for a word that means nothing.
+    their defaults. One whose default is a tuple takes several: `--name value value` or `name=[value,value]`.
+    Without `parts` any other word is returned. SystemExit for a word that means nothing.
     """
     defaults = {field.name: field.default for field in fields(options)}  # type: ignore[arg-type]
     asked: list[str] = []
@@ -43,7 +43,7 @@ def words(options: type[Options], parts: Iterable[str] | None = None) -> tuple[l
         name = _one_of(name.replace("-", "_"), defaults)
         several = name if isinstance(defaults[name], tuple) else ""
         if several:
-            values[name] = value.split()
+            values[name] = value.strip("[]").replace(",", " ").split()
         else:
             values[name] = value if equals else "1" if defaults[name] is False else next(remaining, "")
     try:

@@ -21,10 +21,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
-from pydantic import BeforeValidator
 from threadpoolctl import threadpool_limits
 
 from benchmarks import command
@@ -54,13 +53,9 @@ QUANTILES = (0.25, 0.5, 0.75)  # of the latencies of a front, where limits are s
 SPACES = ("ofa_mbv3_w1.2", "ofa_mbv3_w1.0")
 
 
-def _names(value: Any) -> Any:
-    return tuple(value.strip("[]").split(",")) if isinstance(value, str) else value
-
-
 @dataclass(frozen=True)
 class Options:
-    targets: Annotated[tuple[str, ...], BeforeValidator(_names)] = ()  # names, or files of `make fit`
+    targets: tuple[str, ...] = ()  # names, or files of `make fit`
     seeds: int = 6
     first: int = 0  # seed
     samples: int = 10
