@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from supernet.arrays import Floats, Genomes, Ints
 from supernet.space import SearchSpace
 
-MOST = 2048  # explored networks that are remembered; the oldest ones give way
+MOST = 16384  # explored networks that are remembered (30 MB with two objectives); the oldest give way
+FIRST = 1024  # rows to begin with; they double when they are full
 
 
 class Effects:
@@ -26,8 +27,8 @@ class Effects:
         self.usable = np.zeros(len(self.gene), bool)  # (v,) values that sampling and mutation use
         for start, levels in zip(self.first, space.choices, strict=True):
             self.usable[start + np.array(levels) - 1] = True
-        self._genomes = np.zeros((MOST, space.d), np.int8)
-        self._changes = np.full((MOST, len(self.gene), columns), np.nan, np.float32)
+        self._genomes = np.zeros((FIRST, space.d), np.int8)
+        self._changes = np.full((FIRST, len(self.gene), columns), np.nan, np.float32)
         self._added = 0
 
     def movable(self, genomes: Genomes) -> NDArray[np.bool_]:
@@ -52,9 +53,15 @@ class Effects:
         mine = genomes[:, self.gene]
         changes[mine == 0] = np.nan
         changes[mine == self.level] = 0
+        self._make_room(known + len(genomes))
         self._genomes[rows], self._changes[rows] = genomes, changes
         self._added += len(genomes)
         return rows
+
+    def _make_room(self, count: int) -> None:
+        while len(self._genomes) < min(count, MOST):
+            self._genomes = np.concatenate([self._genomes, np.zeros_like(self._genomes)])
+            self._changes = np.concatenate([self._changes, np.full_like(self._changes, np.nan)])
 
     def of(self, rows: Ints) -> tuple[Genomes, Floats]:
         """(k, d) the networks and (k, v, c) their changes."""
@@ -74,5 +81,6 @@ class Effects:
 
     def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
         known = len(state["genomes"])
+        self._make_room(known)
         self._genomes[:known], self._changes[:known] = state["genomes"], state["changes"]
         self._added = int(state["added"])

@@ -32,6 +32,7 @@ NEIGHBOURS = 12  # members of the front that the slope around one of them is est
 MEMORY = 0.9  # of the running error of predicted changes
 UNKNOWN = 1e9  # cost of a change that is not known
 SHAKEN = 400  # members of the front, at most
+PATIENT = 2  # shakes after which twice the caution pays: nearly all neighbours, but fewer rounds
 TRIES = 20  # steps without a new network before evolution takes over
 
 
@@ -40,9 +41,10 @@ class Local:
     """NSGA-II with `population` for the first `start` evaluations per gene, then local search.
 
     `members` are explored at a time; neighbours count as hopeless when the front dominates what is predicted
-    for them by more than `caution` errors. `samples` combinations are drawn per member, with weights that
-    spread by a factor of exp(`spread`) around the slope of the front and effects that are off by
-    `temperature` errors. A local optimum is shaken by redrawing genes with probability `shake`.
+    for them by more than `caution` errors, from the second shake on twice as many. `samples` combinations are
+    drawn per member, with weights that spread by a factor of exp(`spread`) around the slope of the front and
+    effects that are off by `temperature` errors. A local optimum is shaken: each gene is redrawn with
+    probability `shake`.
     """
 
     population: Annotated[int, Field(ge=4)] = 200
@@ -57,6 +59,7 @@ class Local:
     def __post_init__(self) -> None:
         self._evolution = NSGA2(population=self.population)
         self._told = 0  # evaluations
+        self._shakes = 0
         self._step = EVOLVE
         self._shake = self.shake  # halved while nothing feasible comes out
         self._front: Genomes = np.empty((0, 0), np.int8)  # of this round: since evolution, or the last shake
@@ -101,6 +104,7 @@ class Local:
     def _shaken(self, space: SearchSpace, archive: Archive, rng: Rng) -> Genomes:
         if not len(self._front):
             self._shake /= 2  # the last shake left nothing feasible
+        self._shakes += 1
         rows = archive.front()
         room = pareto.crowding(archive.costs[rows], np.zeros(len(rows), np.int64))
         picked = rows[best_of_two(room, SHAKEN, rng)]
@@ -123,9 +127,11 @@ class Local:
         change = changes[member, value]
         predicted = costs[member] + change[:, :-1]
         hopeful = np.asarray(np.isnan(change).any(axis=1))
-        caution = self.caution if share == 1 else 0.0  # else hardly anything would be hopeless
+        caution = self.caution * (2 if self._shakes >= PATIENT else 1)
+        feasible = change[:, -1] <= caution * self._error[-1]
+        if share > 1:
+            caution = 0.0  # else hardly anything would be hopeless
         best_case = predicted - caution * self._error[:-1]
-        feasible = change[:, -1] <= self.caution * self._error[-1]
         hopeful[~hopeful] = (feasible & ~pareto.dominated(best_case, self._costs))[~hopeful]
         member, value, change = member[hopeful], value[hopeful], change[hopeful]
         batch = genomes[member]
@@ -203,7 +209,7 @@ class Local:
         effects = self._restored if self._effects is None else self._effects.state()
         arrays |= {f"effects.{key}": value for key, value in effects.items()}
         return arrays | {
-            "count": np.array([self._told, self._step]),
+            "count": np.array([self._told, self._step, self._shakes]),
             "shake": np.array(self._shake),
             "front": self._front,
             "costs": self._costs,
@@ -219,7 +225,7 @@ class Local:
 
         self._evolution.restore(part("evolution."))
         self._restored, self._effects = part("effects."), None
-        self._told, self._step = state["count"].tolist()
+        self._told, self._step, self._shakes = state["count"].tolist()
         self._shake = float(state["shake"])
         self._front, self._costs, self._explored = state["front"], state["costs"], state["explored"]
         self._now, self._now_costs, self._error = state["now"], state["now_costs"], state["error"]
