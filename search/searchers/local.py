@@ -32,7 +32,7 @@ NEIGHBOURS = 12  # members of the front that the slope around one of them is est
 MEMORY = 0.9  # of the running error of predicted changes
 UNKNOWN = 1e9  # cost of a change that is not known
 SHAKEN = 400  # members of the front, at most
-PATIENT = 2  # shakes after which twice the caution pays: nearly all neighbours, but fewer rounds
+PATIENT = 2  # shakes; later rounds explore with twice the caution, which costs less time and finds more
 TRIES = 20  # steps without a new network before evolution takes over
 
 

@@ -120,6 +120,20 @@ def test_effects_are_taken_over_from_the_nearest_network():
     assert changes[0] == pytest.approx(cost(moved) - cost(second), abs=1e-6)
 
 
+def test_effects_outgrow_their_first_rows():
+    """Rows are added beyond the first ones, and the state brings all of them back."""
+    space, rng = get_space("nasbench201"), np.random.default_rng(0)
+    effects = Effects(space, 2)
+    rows = np.concatenate([effects.add(space.sample(700, rng)) for _ in range(3)])
+    effects.learn(rows[-1:], np.array([3]), np.array([[1.0, 2.0]]))
+    again = Effects(space, 2)
+    again.restore(effects.state())
+    assert len(set(rows)) == 2100
+    assert again.of(rows)[1][-1, 3].tolist() == [1.0, 2.0]
+    for before, after in zip(effects.of(rows), again.of(rows), strict=True):
+        np.testing.assert_array_equal(before, after)
+
+
 def test_slopes_of_a_plane():
     """Members of 2 a + 3 b + c = 6 are equally good under the weights 2, 3, 1."""
     rng = np.random.default_rng(0)
