@@ -38,7 +38,8 @@ TRIES = 20  # steps without a new network before evolution takes over
 
 @dataclass(config=ConfigDict(extra="forbid"))
 class Local:
-    """NSGA-II with `population` for the first `start` evaluations per gene, then local search.
+    """NSGA-II with `population` for the first `start` evaluations per gene, twice as many with three objectives,
+    three times with four (their fronts are larger); then local search.
 
     `members` are explored at a time; neighbours count as hopeless when the front dominates what is predicted
     for them by more than `caution` errors, from the second shake on twice as many. `samples` combinations are
@@ -48,7 +49,7 @@ class Local:
     """
 
     population: Annotated[int, Field(ge=4)] = 200
-    start: PositiveInt = 40  # evaluations per gene by evolution
+    start: PositiveInt = 40  # evaluations by evolution, per gene and objective beyond the first
     members: PositiveInt = 8
     caution: NonNegativeFloat = 2.0
     samples: PositiveInt = 48
@@ -73,7 +74,7 @@ class Local:
         self._asked: tuple[Ints, Ints, Floats]  # of the last neighbours: member, value, predicted change
 
     def ask(self, space: SearchSpace, archive: Archive, rng: Rng) -> Genomes:
-        if self._told >= self.start * space.d and archive.front_size:
+        if self._told >= self.start * space.d * max(len(archive.objectives) - 1, 1) and archive.front_size:
             self._prepare(space, len(archive.objectives) + 1)
             for _ in range(TRIES):
                 batch = self._next(space, archive, rng)
