@@ -38,9 +38,9 @@ TRIES = 20  # steps without a new network before evolution takes over
 
 @dataclass(config=ConfigDict(extra="forbid"))
 class Local:
-    """NSGA-II with `population` for the first `start` evaluations per gene, twice as many with three objectives,
-    three times with four (their fronts are larger); then local search.
+    """NSGA-II with `population` for the first `start` evaluations per gene, then local search.
 
+    With three objectives evolution lasts twice as long, with four three times: their fronts are larger.
     `members` are explored at a time; neighbours count as hopeless when the front dominates what is predicted
     for them by more than `caution` errors, from the second shake on twice as many. `samples` combinations are
     drawn per member, with weights that spread by a factor of exp(`spread`) around the slope of the front and
