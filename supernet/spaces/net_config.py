@@ -21,6 +21,7 @@ from supernet.spaces import ofa_mbv3, ofa_proxyless, ofa_resnet50
 from supernet.spaces.mobile import Design
 
 FILE, RUN = "net.config", "run.config"
+MOST_CHANNELS = 10_000  # of a block; the widest of the OFA supernets has 2,048
 EPOCHS = re.compile(r"finetune[-@](\d+)")
 Block = Mapping[str, Any]
 Columns = dict[str, list[int]]
@@ -79,7 +80,7 @@ def one_line_name(architecture: str) -> str:
 def _json(path: Path) -> Any:
     try:
         content = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"{path} cannot be read as JSON ({error})") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path} describes no network: expected a JSON object")
@@ -148,6 +149,8 @@ def _stages(blocks: Sequence[Block]) -> list[list[Block]]:
 
 def _ratio(block: Block, channels: int, choices: Sequence[float]) -> Any:
     """The expansion of a block by its channels in the middle, which a config may round; else as it says."""
+    if not isinstance(channels, int) or not 0 < channels <= MOST_CHANNELS:
+        raise ValueError(f"a block of {channels!r} channels: expected a whole number up to {MOST_CHANNELS}")
     middle = block.get("mid_channels")
     fitting = [ratio for ratio in choices if int(make_divisible(np.round(channels * ratio))) == middle]
     stated = block.get("expand_ratio")

@@ -110,6 +110,11 @@ class StepTime:
     relative_std: float  # of a prediction for a family member of another lineage
     teacher: float = 0.0
 
+    def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < np.inf:
+                raise ValueError(f"{name}={value!r} must be a finite number that is not negative")
+
     def coefficients(self) -> Floats:
         """(4,) in the order of `Steps.features`."""
         return np.array(
@@ -194,7 +199,7 @@ def load_step(path: Path) -> StepTime:
     """The step time in a file of `save_step`; ValueError that names the file when it is something else."""
     try:
         return StepTime(**json.loads(path.read_text()))
-    except (OSError, TypeError, ValueError) as error:
+    except (OSError, TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"training.step_file={path} holds no measured training step ({error})") from error
 
 

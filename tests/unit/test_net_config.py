@@ -151,3 +151,22 @@ def test_sides_beyond_are_named_and_counted_but_neither_searched_nor_tabulated()
 def test_reading_needs_no_torch():
     code = "import sys; import supernet.spaces.net_config; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("channels", [float("nan"), 1e308, 10**30, -1, "16"])
+def test_channels_that_no_network_has_are_refused_without_a_warning(built, channels, recwarn):
+    space, supernet = built
+    genome = space.extremes()[1:]
+    config = json.loads(json.dumps(network.extract(supernet, space, genome).config))
+    key = "out_channels" if space.name == "ofa_resnet50" else "in_channels"
+    block = config["blocks"][1]
+    block.get("conv", block.get("mobile_inverted_conv", block))[key] = channels
+    with pytest.raises(ValueError, match="channels|stages|widths"):
+        net_config.from_config(config)
+    assert not recwarn.list
+
+
+def test_a_file_nested_without_end_is_refused(tmp_path):
+    (tmp_path / "net.config").write_text("[" * 100_000)
+    with pytest.raises(ValueError, match="cannot be read as JSON"):
+        net_config.read(tmp_path, side=224)

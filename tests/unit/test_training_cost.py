@@ -102,3 +102,15 @@ def test_families_of_architectures():
     assert training_cost.family_of("tf_efficientnet_b1") == "mobile"
     assert training_cost.family_of("resnet50d") == "resnet"
     assert training_cost.family_of("vit_base_patch16_224") == "other"
+
+
+@pytest.mark.parametrize("text", [None, "NaN", "-1", "1e999", "true", '"a"', "[" * 100_000])
+def test_a_step_file_with_anything_but_numbers_is_refused_by_name(tmp_path, text):
+    step, path = training_cost.fitted()["mobile"], tmp_path / "step.json"
+    training_cost.save_step(path, step)
+    if text is None:
+        assert training_cost.load_step(path) == step
+        return
+    path.write_text(path.read_text().replace(f'"floor": {step.floor}', f'"floor": {text}'))
+    with pytest.raises(ValueError, match=r"step\.json holds no measured training step"):
+        TrainingCost(step_file=path)
