@@ -161,7 +161,7 @@ def test_channels_that_no_network_has_are_refused_without_a_warning(built, chann
     key = "out_channels" if space.name == "ofa_resnet50" else "in_channels"
     block = config["blocks"][1]
     block.get("conv", block.get("mobile_inverted_conv", block))[key] = channels
-    with pytest.raises(ValueError, match="channels|stages|widths"):
+    with pytest.raises(ValueError, match=r"channels|stages|widths"):
         net_config.from_config(config)
     assert not recwarn.list
 
