@@ -97,9 +97,9 @@ def compare(result: Result) -> DeviceFronts | None:
 
 
 def section(found: DeviceFronts | None) -> str:
-    """What a report says about the devices; the plots are drawn by the page."""
+    """What a report says about several devices, with its heading; the plots are drawn by the page."""
     if found is None:
-        return "<p>One device.</p>"
+        return ""
     quality = found.quality
     unit = "points" if quality.name == "accuracy" else quality.unit
     scale = 100 if quality.name == "accuracy" else 1
@@ -116,7 +116,8 @@ def section(found: DeviceFronts | None) -> str:
         f"Regret: how much better in {html.escape(quality.name)} the best architecture is that is no slower "
         "on that device. Chosen: the most accurate within the device's limit, or the knee of its front."
     )
-    return f"{page.table(heads, rows)}<p class='note'>{note}</p><div class='plots' id='devices'></div>"
+    body = f"{page.table(heads, rows)}<p class='note'>{note}</p>"
+    return f"<h2>Devices</h2>{body}<div class='plots' id='devices'></div>"
 
 
 def plots(found: DeviceFronts | None, result: Result) -> list[dict[str, Any]]:
