@@ -19,6 +19,7 @@ from supernet.arrays import Genomes, Ints
 # What is assumed before sittings of a target can be compared, and counts as much as PRIOR_SITTINGS more of
 # them: on a shared virtual machine, sittings minutes apart differed by 4-6%, single networks by 1%.
 PRIOR_DRIFT, PRIOR_REPEAT, PRIOR_SITTINGS = 0.05, 0.01, 2
+ROUNDS = 50  # of least squares by turns; one is exact where each sitting has the same anchors
 
 
 @dataclass(frozen=True)
@@ -60,12 +61,15 @@ def wander(anchors_ms: Sequence[Mapping[str, float]]) -> Wander:
         return Wander()
     names = sorted(set().union(*anchors_ms))
     logs = np.log([[sitting.get(name, np.nan) for name in names] for sitting in anchors_ms])
-    logs = logs - np.nanmean(logs, axis=0)
-    level = np.nanmean(logs, axis=1, keepdims=True)
-    rest = logs - level
+    rest, level = logs, np.zeros((len(logs), 1))
+    for _ in range(ROUNDS):
+        rest = rest - np.nanmean(rest, axis=0)
+        shift = np.nanmean(rest, axis=1, keepdims=True)
+        rest, level = rest - shift, level + shift
     k, a = logs.shape
     drift = _std(float(((level - level.mean()) ** 2).sum()), k - 1, PRIOR_DRIFT)
-    return Wander(k, drift, _std(float(np.nansum(rest**2)), (k - 1) * (a - 1), PRIOR_REPEAT))
+    freedom = max(int(np.isfinite(logs).sum()) - k - a + 1, 0)  # a sitting may lack anchors
+    return Wander(k, drift, _std(float(np.nansum(rest**2)), freedom, PRIOR_REPEAT))
 
 
 def _std(squares: float, freedom: int, prior: float) -> float:

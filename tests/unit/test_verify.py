@@ -205,6 +205,12 @@ def test_how_a_machine_wanders():
     assert "assumed" in one.line(0.9)
 
 
+def test_an_anchor_of_one_sitting_says_nothing_of_how_networks_wander():
+    sittings = [{"a": 1.0, "b": 2.0}, {"a": 1.1, "b": 2.1}]
+    alone = wander([sittings[0], {**sittings[1], "c": 3.0}])
+    assert np.isclose(alone.repeat, wander(sittings).repeat)
+
+
 def test_measured_networks_are_those_that_add_most(rng):
     """Against all choices of three networks of eight, where each has two members next to each other."""
     place = np.sort(rng.random(8))[:, None] + np.array([0, 0.01])
