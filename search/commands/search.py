@@ -115,7 +115,7 @@ class Options:
         """The limits that are set, by objective."""
         limits = {name: limit for name, limit in self.limits.items() if limit is not None}
         if self.latency_limit_ms is not None:
-            if limits.get("latency_ms", self.latency_limit_ms) != self.latency_limit_ms:
+            if "latency_ms" in limits and limits["latency_ms"] != self.latency_limit_ms:
                 raise ValueError(
                     f"latency_limit_ms={self.latency_limit_ms:g} and "
                     f"limits.latency_ms={limits['latency_ms']:g}: give one"

@@ -180,6 +180,7 @@ def test_words_of_hydra_pass(tmp_path):
     [
         (["target=v100_b65"], "unknown target 'v100_b65'. Did you mean 'v100_b64'?"),
         (["latency_limit_ms=1"], "meets latency_ms <= 1 ms"),
+        (["latency_limit_ms=nan"], "the limit nan of latency_ms must be a number of ms"),
         (["space=ofa_mbv3_w1.0", "target=v100_b64"], "Targets that fit ofa_mbv3_w1.0"),
         (["objectives=[acuracy]"], "Did you mean 'accuracy'?"),
         (["budget=many"], "error: budget=many: Input should be a valid integer"),
