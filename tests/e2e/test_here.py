@@ -61,6 +61,7 @@ def test_adapt_scores_saves_and_says_what_is_next(adapted):
     assert "left alone" in err
 
 
+@pytest.mark.slow
 def test_twice_three_samples_are_six(tmp_path):
     """The second call measures others, keeps the first ones, and fits on all six."""
     words = [EAGER, "samples=3", "tests=2", "resolution=160", "store=s.sqlite"]
@@ -143,6 +144,7 @@ def test_measure_reports_repeatability_and_writes_csv(tmp_path):
     assert count == len((tmp_path / "all.csv").read_text().splitlines()) - 1
 
 
+@pytest.mark.slow
 def test_measure_under_an_instruction_set_limit_starts_itself_again(tmp_path):
     if "sse4_1" not in cpu_flags():
         pytest.skip("no x86 CPU")

@@ -4,6 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from latency.measuring.here import here
 from latency.modules import data
 from latency.predictors import interface
@@ -11,6 +13,7 @@ from latency.predictors import interface
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.slow
 def test_make_modules_selects_and_saves_a_predictor(tmp_path, measured_modules):
     target = here(engine="torch_eager")
     data.save(tmp_path / "data.npz", target, measured_modules)

@@ -77,6 +77,7 @@ def test_train_measure_fit_and_fine_tune(run, tmp_path, monkeypatch):
     assert cost["predicted_hours"] == pytest.approx(ms * 128 / 3.6e6, rel=1e-6)
 
 
+@pytest.mark.slow
 def test_two_processes_have_the_loss_curve_of_one(run, tmp_path):
     """Same global batch: equal to rounding."""
     words = [*TINY, "wandb=disabled"]
