@@ -125,7 +125,7 @@ class Options:
 
 
 @dataclass(frozen=True)
-class _Given:
+class _Choices:
     """What the options name: the target, the space, and predictors that need no measuring."""
 
     target: Target | None
@@ -135,7 +135,7 @@ class _Given:
     devices: Sequence[LatencyPredictor]  # of targets=
 
     @classmethod
-    def of(cls, options: Options) -> "_Given":
+    def from_options(cls, options: Options) -> "_Choices":
         return cls(
             registry.build(options.target),
             registry.build(options.space),
@@ -160,12 +160,12 @@ class _Given:
 
 @command.named("search")
 def main(options: Options, config: dict[str, Any]) -> None:
-    given = _Given.of(options)
-    out = command.run_folder(options.out, given.name)
+    choices = _Choices.from_options(options)
+    out = command.run_folder(options.out, choices.name)
     shown = {"front_size": "front {:.0f}", "hypervolume": "hypervolume {:.4f}"}
     bar = sinks.Bar("search", options.evaluations, shown, counted="evaluations")
     try:
-        result = find(options, config, given, out, say=print, sinks=[bar])
+        result = run_search(options, config, choices, out, say=print, sinks=[bar])
     except run.Interrupted:
         command.stop("search", out)
     result.front.show()
@@ -188,7 +188,7 @@ def from_python(options: Mapping[str, Any]) -> Front:
         try:
             checked = Options(**config)
             out = checked.out or Path(scratch or "", "run")
-            result = find(checked, config, _Given.of(checked), out, own=own)
+            result = run_search(checked, config, _Choices.from_options(checked), out, own=own)
         except ValidationError as error:
             raise ValueError(command.explain(error)) from error
         except run.Interrupted as stopped:
@@ -196,10 +196,10 @@ def from_python(options: Mapping[str, Any]) -> Front:
     return Front(result, checked.out)
 
 
-def find(
+def run_search(
     options: Options,
     config: dict[str, Any],
-    given: _Given,
+    choices: _Choices,
     out: Path,
     *,
     own: Sequence[Objective] = (),
@@ -208,8 +208,8 @@ def find(
 ) -> Result:
     """Run, or go on with, the search in `out`; `own` are objectives that its options name, `say` gets what
     is assumed."""
-    with Store(options.store) if _measures(options, given) else nullcontext() as store:
-        chosen = _models(options, config, given, out, store, say)
+    with Store(options.store) if _measures(options, choices) else nullcontext() as store:
+        chosen = _models(options, config, choices, out, store, say)
         asked = _problem(options, chosen, own, out)
         if asked.recipe is not None and asked.models.accuracy is not None:
             say(_recipe_line(asked.recipe, options.recipe is None))
@@ -254,19 +254,21 @@ def problem_of(options: Options, out: Path) -> problem.Problem:
         options = replace(options, predictor=str(fp32))
     if int8.exists():
         options = replace(options, int8_predictor=str(int8))
-    return _problem(options, _models(options, {}, _Given.of(options), out, None, lambda line: None), (), out)
+    return _problem(
+        options, _models(options, {}, _Choices.from_options(options), out, None, lambda line: None), (), out
+    )
 
 
 def _models(
     options: Options,
     config: dict[str, Any],
-    given: _Given,
+    choices: _Choices,
     out: Path,
     store: Store | None,
     say: Callable[[str], None],
 ) -> models.Models:
     """The models that the options ask for; a predictor of this machine is adapted to it first."""
-    target, space, predictor, eight = given.target, given.space, given.predictor, given.int8
+    target, space, predictor, eight = choices.target, choices.space, choices.predictor, choices.int8
     if store is not None and predictor is None and target is not None and target.method == "measured":
         run.folder(out).check(config)  # before a minute of measuring, and before anything is written
         joint = eight is None and space is not None and "precision" in space.index
@@ -277,8 +279,8 @@ def _models(
     elif predictor is None and target is not None and "latency_ms" in options.objectives:
         predictor, why = catalogue.automatic(target)
         say(f"latency of {target.name}: {why}")
-    if given.devices:
-        predictor, space = given.devices[0], space or get_space(given.devices[0].target.space)
+    if choices.devices:
+        predictor, space = choices.devices[0], space or get_space(choices.devices[0].target.space)
     chosen = models.choose(
         space=space,
         target=None if eight else target,
@@ -289,7 +291,7 @@ def _models(
         training=registry.build(options.training),
         int8=int8_change.load(options.int8_accuracy) if options.int8_accuracy else None,
     )
-    return models.several(chosen, given.devices) if given.devices else chosen
+    return models.several(chosen, choices.devices) if choices.devices else chosen
 
 
 def _problem(options: Options, chosen: models.Models, own: Sequence[Objective], out: Path) -> problem.Problem:
@@ -392,10 +394,10 @@ def _keep_predictors(latency: LatencyModel | None, out: Path) -> None:
             part.predictor.save(out / name)
 
 
-def _measures(options: Options, given: _Given) -> bool:
+def _measures(options: Options, choices: _Choices) -> bool:
     """Whether this run times networks: to adapt to this machine, or to verify a front that is for it."""
-    where = given.where
+    where = choices.where
     if where is None or not set(models.ON_A_DEVICE) & {*options.objectives, *options.all_limits()}:
         return False
-    wanted = options.verify > 0 or (given.predictor is None and where.method == "measured")
+    wanted = options.verify > 0 or (choices.predictor is None and where.method == "measured")
     return wanted and is_here(where)

@@ -96,22 +96,22 @@ def compare(result: Result) -> DeviceFronts | None:
     )
 
 
-def section(found: DeviceFronts | None) -> str:
+def section(devices: DeviceFronts | None) -> str:
     """What a report says about several devices, with its heading; the plots are drawn by the page."""
-    if found is None:
+    if devices is None:
         return ""
-    quality = found.quality
+    quality = devices.quality
     unit = "points" if quality.name == "accuracy" else quality.unit
     scale = 100 if quality.name == "accuracy" else 1
     rows = []
-    for i, name in enumerate(found.names):
+    for i, name in enumerate(devices.names):
         cells = [
-            f"{found.latency[i, j]:.4g} ms{'' if found.holds[i, j] else ', over its limit'}<br>"
-            f"{scale * found.regret[i, j]:.3g} {html.escape(unit)}"
-            for j in range(len(found.names))
+            f"{devices.latency[i, j]:.4g} ms{'' if devices.holds[i, j] else ', over its limit'}<br>"
+            f"{scale * devices.regret[i, j]:.3g} {html.escape(unit)}"
+            for j in range(len(devices.names))
         ]
         rows.append((f"<b>{html.escape(name)}</b>", *cells))
-    heads = ("chosen for", *(f"on {html.escape(name)}" for name in found.names))
+    heads = ("chosen for", *(f"on {html.escape(name)}" for name in devices.names))
     note = (
         f"Regret: how much better in {html.escape(quality.name)} the best architecture is that is no slower "
         "on that device. Chosen: the most accurate within the device's limit, or the knee of its front."
@@ -120,27 +120,27 @@ def section(found: DeviceFronts | None) -> str:
     return f"<h2>Devices</h2>{body}<div class='plots' id='devices'></div>"
 
 
-def plots(found: DeviceFronts | None, result: Result) -> list[dict[str, Any]]:
+def plots(devices: DeviceFronts | None, result: Result) -> list[dict[str, Any]]:
     """The front of each device, and where the choices of all devices lie."""
-    if found is None:
+    if devices is None:
         return []
     limits = {one.name: one.limit for one in result.problem.evaluator.limited}
     return [
         {
             "xlabel": f"latency_ms on {name}",
-            "ylabel": found.quality.label,
-            "front": _points(found, found.fronts[j], j, result),
-            "choices": _points(found, found.choices, j, result) | {"of": list(found.names)},
+            "ylabel": devices.quality.label,
+            "front": _points(devices, devices.fronts[j], j, result),
+            "choices": _points(devices, devices.choices, j, result) | {"of": list(devices.names)},
             "limit": limits.get(f"latency_ms@{name}"),
         }
-        for j, name in enumerate(found.names)
+        for j, name in enumerate(devices.names)
     ]
 
 
-def _points(found: DeviceFronts, rows: Ints, device: int, result: Result) -> dict[str, list[Any]]:
+def _points(devices: DeviceFronts, rows: Ints, device: int, result: Result) -> dict[str, list[Any]]:
     archive = result.archive
     return {
-        "x": rounded(found.ms[rows, device]),
-        "y": rounded(found.values[rows], 6),
+        "x": rounded(devices.ms[rows, device]),
+        "y": rounded(devices.values[rows], 6),
         "text": archive.space.format(archive.genomes[rows]),
     }

@@ -29,12 +29,10 @@ from supernet.space import get_space
 
 KIND = "round of measurements"
 CONFIDENCE = 0.90  # of the intervals that are compared with the measurements
-FIRST_SEARCH = (
-    0.6  # of the evaluations come before the first measurements: later turns start from its archive
-)
-EARLY = (
-    6  # each turn but the last measures a sixth: enough to correct a predictor, and the final front decides
-)
+# The share of the evaluations before the first measurements: later turns start from its archive.
+FIRST_SEARCH = 0.6
+# Each turn but the last measures a sixth: enough to correct a predictor, and the final front decides.
+EARLY = 6
 
 
 class Bench(Protocol):
@@ -270,13 +268,13 @@ def timed_as(problem: Problem, genomes: Genomes) -> list[str]:
 
 def rows_known(problem: Problem, genomes: Genomes) -> list[tuple[KnownLatency, Ints, Ints]]:
     """Per precision the model, the rows it answers for, and their rows in what is known (-1: unmeasured)."""
-    found = []
+    by_precision = []
     for part, mine in split(problem, genomes):
         assert isinstance(part, KnownLatency)
         bare = _bare(problem, part, genomes[mine])
         known = np.full(len(mine), -1) if part.known is None else part.known.rows(bare)
-        found.append((part, mine, known))
-    return found
+        by_precision.append((part, mine, known))
+    return by_precision
 
 
 def is_measured(problem: Problem, genomes: Genomes) -> np.ndarray[Any, np.dtype[np.bool_]]:
