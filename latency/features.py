@@ -38,7 +38,7 @@ Cost = Callable[[LayerTable], NDArray[Any]]
 
 
 def _depthwise(kernel: int) -> Cost:
-    return lambda t: t.layer_macs() * ((t.groups > 1) & (t.kernel == kernel))
+    return lambda t: t.layer_macs() * ((t.kind == LayerKind.CONV) & (t.groups > 1) & (t.kernel == kernel))
 
 
 def _pointwise(step: int) -> Cost:
@@ -49,7 +49,8 @@ def _pointwise(step: int) -> Cost:
     )
 
 
-# (n, L) MACs; MACs of each class of layer; parameters, activations and layers; one feature each
+# (n, L) MACs; MACs of each class of layer; parameters, activations and layers; one feature each. What the
+# classes leave of the MACs is that of attention: no class of its own, or all fitted predictors would change.
 COSTS: tuple[Cost, ...] = (
     LayerTable.layer_macs,
     *map(_depthwise, (3, 5, 7)),

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from latency.modules.kinds import module_kind
-from latency.modules.kinds.layers import ADD, Dense, Elementwise, Pointwise
-from latency.modules.kinds.module_kind import TableLayers
-from supernet.layers import Column, LayerTable
+from latency.modules.kinds.layers import ADD, ActivationFunction, Dense, Elementwise, Linear, Pointwise
+from latency.modules.kinds.module_kind import ModuleKind, TableLayers
+from supernet.layers import Column, LayerKind, LayerTable
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,8 @@ def places(table: LayerTable) -> list[Place]:
     """The modules of a batch of networks in the order they run.
 
     As the `ofa` package builds its networks: pools over windows outside of blocks are maxima, global pools
-    are two means, a shortcut that waits for a convolution is added to it.
+    are two means, a shortcut that waits for a convolution is added to it. In a transformer it is added to a
+    linear layer with as many outputs. Transposes of heads are left out: engines differ in what they move.
     """
     modules: list[Place] = []
     layers, at = TableLayers(table), 0
@@ -39,10 +40,23 @@ def places(table: LayerTable) -> list[Place]:
             raise ValueError(f"no module kind covers layer {at} of the networks (see configs/module)")
         kind, (inputs, count) = max(matches, key=lambda match: match[1][1])  # a block before its first layer
         modules.append(Place(kind.name, inputs, table.live[:, at], at))
-        waits = table.live[:, at] & (table.held[:, at] > 0)
-        if isinstance(kind, (Pointwise, Dense)) and waits.any():
-            total = dict(channels=table.cout[:, at], side=table.out_size[:, at])
-            total |= dict(mode=np.full(len(waits), ADD, np.int32))
-            modules.append(Place(Elementwise.name, total, waits, at))
+        modules += _behind(kind, table, at)
         at += count
+    return modules
+
+
+def _behind(kind: ModuleKind, table: LayerTable, at: int) -> list[Place]:
+    """The activation of a linear layer, and the sum of the output of a layer with what waits for it."""
+    live, held, act = table.live[:, at], table.held[:, at], table.act[:, at]
+    waits, modules = live & (held > 0), []
+    if isinstance(kind, Linear):
+        waits &= (held == table.cout[:, at] * table.positions()[:, at]) & (
+            table.kind[:, at] == LayerKind.LINEAR
+        )
+        if (acts := live & (act > 0)).any():
+            inputs = ActivationFunction.of_outputs(table, at, act)
+            modules.append(Place(ActivationFunction.name, inputs, acts, at))
+    if isinstance(kind, (Pointwise, Dense, Linear)) and waits.any():
+        total = Elementwise.of_outputs(table, at, np.full(len(waits), ADD, np.int32))
+        modules.append(Place(Elementwise.name, total, waits, at))
     return modules

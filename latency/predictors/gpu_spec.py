@@ -51,6 +51,7 @@ from supernet.space import get_space
 
 MODEL_KIND = "gpu data-sheet model"
 KINDS = ("dense", "pointwise", "depthwise", "vector", "pool")
+MOVING = (LayerKind.POOL, LayerKind.GLOBAL_POOL, LayerKind.NORM, LayerKind.POSITION, LayerKind.TOKENS)
 R = 4.0  # how sharp the maximum of device and host is
 BANDWIDTH_SHARE = (0.5, 0.7)  # prior median and spread (log) of e
 RATE_SHARE = {  # of f: matrix products come near the peak rate, depthwise convolutions do not
@@ -85,16 +86,22 @@ class Work:
 
 
 def work(table: LayerTable, batch: int) -> Work:
-    """What the layers of a table do with a batch of so many images."""
-    depthwise = (table.groups > 1) & (table.groups == table.cin) & (table.kind == LayerKind.CONV)
-    pointwise = (table.kernel == 1) & (table.kind == LayerKind.CONV) & ~depthwise
-    vector = (table.kind == LayerKind.LINEAR) | ((table.kind == LayerKind.CONV) & (table.size == 1))
-    pool = np.isin(table.kind, (LayerKind.POOL, LayerKind.GLOBAL_POOL))
+    """What the layers of a table do with a batch of so many images.
+
+    Products on tokens count as pointwise convolutions, which they are; attention maps are written and read;
+    what else a transformer has moves data, as pools do.
+    """
+    conv, linear, one = table.kind == LayerKind.CONV, table.kind == LayerKind.LINEAR, table.positions() == 1
+    depthwise = (table.groups > 1) & (table.groups == table.cin) & conv
+    pointwise = ((table.kernel == 1) & conv & ~depthwise) | linear | (table.kind == LayerKind.ATTENTION)
+    vector = (linear & one) | (conv & (table.size == 1))
+    pool = np.isin(table.kind, MOVING)
     kind = np.select([pool, vector, depthwise, pointwise], [4, 3, 2, 1], 0)
-    side, out = table.size.astype(float), table.out_size.astype(float)
-    outputs = batch * table.cout * out**2
+    outputs = batch * table.cout * table.positions().astype(float)
+    norms = np.where(table.kind == LayerKind.NORM, 0, table.norm)  # passes of their own
+    inputs = batch * table.cin * table.input_positions().astype(float)
     weights = table.layer_params().astype(float)
-    moved = BYTES_FP32 * (batch * table.cin * side**2 + (1 + 2 * table.norm) * outputs + weights)
+    moved = BYTES_FP32 * (inputs + (1 + 2 * norms) * outputs + weights + 2 * batch * table.scores())
     return Work(
         np.broadcast_to(kind, table.live.shape),
         np.where(table.live, moved, 0),

@@ -18,7 +18,7 @@ shared by all deployments and reported apart.
 import json
 import re
 from dataclasses import asdict, dataclass, replace
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +29,7 @@ from supernet.arrays import Floats, Genomes, Ints
 from supernet.files import artifact
 from supernet.files.tables import Columns, select
 from supernet.fits import folds
+from supernet.layers import LayerKind
 from supernet.options import options
 from supernet.prediction import QUANTILE, Prediction
 from supernet.slot_table import SlotTable
@@ -47,13 +48,24 @@ FAMILIES = {
     r"|fbnet|hardcorenas|tinynet|lcnet|spnasnet)",
     "resnet": r"^(resnet\d|ecaresnet|seresnet\d|wide_resnet|resnext|resnetrs|legacy_seresn|resnetaa"
     r"|resnetblur)",
+    "transformer": r"^(vit|deit3?|flexivit|beit|cait|eva)_",
 }
-FAMILY_OF_SPACE = {"ofa_resnet50": "resnet", "nasbench201": "resnet"}  # all other spaces are mobile
 
 
 def family_of(architecture: str) -> str:
-    """The family of a timm architecture name: mobile, resnet or other."""
+    """The family of a timm architecture name: mobile, resnet, transformer or other."""
     return next((name for name, pattern in FAMILIES.items() if re.match(pattern, architecture)), "other")
+
+
+@lru_cache(maxsize=256)
+def family_of_space(space: SearchSpace) -> str:
+    """The family whose step time a space has, by the layers of its largest network: a transformer has
+    attention, a mobile network depthwise convolutions."""
+    table = space.layers(space.extremes()[1:])
+    if (table.kind == LayerKind.ATTENTION).any():
+        return "transformer"
+    depthwise = (table.kind == LayerKind.CONV) & (table.groups > 1) & (table.groups == table.cin)
+    return "mobile" if depthwise.any() else "resnet"
 
 
 @dataclass(frozen=True, eq=False)
@@ -275,10 +287,9 @@ class TrainingCost:
         return ms * (self.images or IMAGENET) / 3.6e6 / (1.0 if self.step_file else speed_ratio(self._gpu))
 
     def _step(self, space: SearchSpace) -> StepTime:
-        family = FAMILY_OF_SPACE.get(space.name, "mobile")
         if self.step_file is not None:
             return load_step(self.step_file)
-        return replace(fitted()[family], teacher=FORWARD if self.distil else 0.0)
+        return replace(fitted()[family_of_space(space)], teacher=FORWARD if self.distil else 0.0)
 
     def hours(self, space: SearchSpace, genomes: Genomes) -> Prediction:
         """(n,) GPU-hours to fine-tune these subnets by their recipe; 0 for zero epochs."""

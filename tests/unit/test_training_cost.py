@@ -1,8 +1,12 @@
 """Training cost against the formula written out."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from supernet import registry
+from supernet.layers import Heads, LayerBuilder
 from supernet.space import get_space
 from supernet.surrogates import training_cost
 from supernet.surrogates.training_cost import Steps, TrainingCost
@@ -101,7 +105,23 @@ def test_senseless_recipes_are_refused(options, message):
 def test_families_of_architectures():
     assert training_cost.family_of("tf_efficientnet_b1") == "mobile"
     assert training_cost.family_of("resnet50d") == "resnet"
-    assert training_cost.family_of("vit_base_patch16_224") == "other"
+    assert training_cost.family_of("vit_base_patch16_224") == "transformer"
+    assert training_cost.family_of("convnext_tiny") == "other"
+
+
+def test_a_space_has_the_family_of_its_layers():
+    """Attention, depthwise convolutions or neither."""
+    families = {name: training_cost.family_of_space(get_space(name)) for name in registry.names("space")}
+    assert families.pop("ofa_resnet50") == families.pop("nasbench201") == "resnet"
+    assert set(families.values()) == {"mobile"}
+    space = get_space("fbnet")
+
+    def layers(space, genomes):
+        build = LayerBuilder(len(genomes), np.full(len(genomes), 4))
+        build.transformer(8, 16, Heads(2, 4))
+        return build.table()
+
+    assert training_cost.family_of_space(replace(space, make_layers=layers)) == "transformer"
 
 
 @pytest.mark.parametrize("text", [None, "NaN", "-1", "1e999", "true", '"a"', "[" * 100_000])

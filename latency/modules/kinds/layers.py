@@ -9,9 +9,17 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from latency.modules.kinds.module_kind import Columns, ModuleKind, Operation, Values, Work, even
+from latency.modules.kinds.module_kind import (
+    Columns,
+    ModuleKind,
+    Operation,
+    TableLayers,
+    Values,
+    Work,
+    even,
+)
 from supernet.arrays import Floats
-from supernet.layers import Activation, LayerKind
+from supernet.layers import Activation, Column, LayerKind, LayerTable
 
 MAX, AVERAGE = 0, 1  # modes of pooling
 BATCH, LAYER = 0, 1  # of norms
@@ -147,6 +155,16 @@ class Linear(ModuleKind):
             cout, rows = 2 * second.shape[-2], first.numel() / cin
         return dict(cin=float(cin), cout=float(cout), rows=float(rows))
 
+    def listed(self, layers: TableLayers, at: int) -> tuple[dict[str, Column], int] | None:
+        t = layers.table
+        if not ((t.kind[:, at] == LayerKind.ATTENTION) | ~t.live[:, at]).all():
+            return super().listed(layers, at)
+        attended = t.attended()[:, at]
+        products: dict[str, Any] = dict(
+            cin=t.cout[:, at] // np.maximum(t.groups[:, at], 1), cout=2 * attended
+        )
+        return products | dict(rows=t.scores()[:, at] // np.maximum(attended, 1)), 1
+
 
 class Pooling(ModuleKind):
     name = "pooling"
@@ -205,6 +223,7 @@ class Elements(ModuleKind):
     """A module that works on the elements of a map, or of rows of channels as a map of as many pixels."""
 
     inputs = ("channels", "side", "mode")
+    on_tokens: ClassVar[int] = 0  # the mode of its `layer` in a LayerTable
 
     def cost(self, c: Columns) -> Work:
         size = c["channels"] * c["side"] ** 2
@@ -217,6 +236,17 @@ class Elements(ModuleKind):
         else:
             channels, side = shape[-1], math.sqrt(max(op.result.numel() / shape[-1], 1))
         return {"channels": float(channels), "side": side, self.inputs[-1]: float(self.operations[op.name])}
+
+    def listed(self, layers: TableLayers, at: int) -> tuple[dict[str, Column], int] | None:
+        if self.layer is None or not layers.are(at, type(self)):
+            return None
+        return self.of_outputs(layers.table, at, np.full(len(layers.table.cin), self.on_tokens)), 1
+
+    @classmethod
+    def of_outputs(cls, table: LayerTable, at: int, mode: Any) -> dict[str, Any]:
+        """(n,) inputs of such a module on the outputs of the layers at `at`."""
+        side = np.sqrt(table.positions()[:, at])
+        return {"channels": table.cout[:, at], "side": side, cls.inputs[-1]: mode}
 
 
 class ActivationFunction(Elements):
@@ -243,6 +273,7 @@ class ActivationFunction(Elements):
 class Norm(Elements):
     name = "norm"
     operations: ClassVar = {"batch_norm": BATCH, "layer_norm": LAYER}
+    layer, on_tokens = LayerKind.NORM, LAYER
 
     def network(self, v: Values, parts: Any) -> Any:
         return (parts.nn.LayerNorm if v["mode"] == LAYER else parts.nn.BatchNorm2d)(v["channels"])
@@ -258,6 +289,7 @@ class Elementwise(Elements):
     operations = dict.fromkeys(("add", "__add__", "__iadd__", "__radd__", "sub"), ADD) | dict.fromkeys(
         ("mul", "__mul__", "__rmul__", "div"), SCALE
     )
+    layer, on_tokens = LayerKind.POSITION, ADD
 
     def network(self, v: Values, parts: Any) -> Any:
         if v["mode"] == SCALE:
@@ -276,6 +308,7 @@ class Movement(Elements):
     operations = dict.fromkeys(("cat", "concat", "stack"), CONCAT) | dict.fromkeys(
         ("flip", "fold", "pad", "permute", "repeat", "roll", "swapaxes", "transpose", "unfold"), SHUFFLE
     )
+    layer, on_tokens = LayerKind.TOKENS, CONCAT
 
     def settle(self, c: dict[str, Floats]) -> tuple[dict[str, Floats], Any]:
         c["channels"] = even(c["channels"], 2)

@@ -108,7 +108,8 @@ class TableLayers:
             cin=table.cin, cout=table.cout, channels=table.cin, kernel=table.kernel, side=table.size
         )
         self._columns |= dict(stride=table.stride, groups=table.groups, act=table.act)
-        self._columns |= dict(rows=ones, means=ones, mode=zeros)  # as the `ofa` package builds its networks
+        self._columns |= dict(rows=table.positions().astype(np.int32))
+        self._columns |= dict(means=ones, mode=zeros)  # as the `ofa` package builds its networks
 
     def are(self, at: int, *kinds: "type[ModuleKind]") -> bool:
         """Whether the layers from `at` on are of some kinds, in one slot; absent ones are of any kind."""
