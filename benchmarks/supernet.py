@@ -233,9 +233,7 @@ def cost(options: Options) -> None:
 def depthwise(options: Options) -> None:
     """Forward and backward passes of 128 images with and without `training.depthwise`, taking turns."""
     space = get_space(SPACE)
-    module = network.with_native_activations(network.supernet(space, 10)).to(
-        memory_format=torch.channels_last
-    )
+    module = network.supernet(space, 10).to(memory_format=torch.channels_last)
     labels = torch.randint(10, (128,))
     for side in (16, 32):
         images = torch.randn(128, 3, side, side).to(memory_format=torch.channels_last)

@@ -45,8 +45,9 @@ class SearchSpace:
     parent: "SearchSpace | None" = None
     make_parent_genomes: "Callable[[SearchSpace, Genomes], Genomes] | None" = None
     restricted: tuple[tuple[int, tuple[int, ...]], ...] = ()  # (gene, its levels) of `keep`, the last counts
-    family: str | None = None  # of weight-sharing networks of the `ofa` package; None: it has none
-    multiplier: float = 1.0  # of the widths of that family
+    # What builds its networks, `supernet.weights.family`: a class, or "module:Class"; None: nothing does
+    family: str | Callable[[], Any] | None = None
+    design: Any = None  # what the family has to know beside the axes
 
     def __post_init__(self) -> None:
         controllers, gated = {gate.controller for gate in self.gates}, {gate.axis for gate in self.gates}
@@ -376,9 +377,10 @@ class SearchSpace:
 
     def settings(self, genomes: Genomes) -> list[dict[str, Any]]:
         """One dict per network for `set_active_subnet` of the `ofa` package."""
-        if self.make_settings is None:
+        owner = self.owner
+        if owner.make_settings is None:
             raise ValueError(f"{self.name} is no space of the ofa package: it has no network to set")
-        return self.make_settings(self, genomes)
+        return owner.make_settings(owner, self.embed(genomes, owner.name))
 
     def encode(self, columns: Mapping[str, ArrayLike]) -> Genomes:
         """Canonical genomes from tidy columns of values (`data/README.md`); extra columns are ignored.

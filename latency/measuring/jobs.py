@@ -67,7 +67,7 @@ def subnet_jobs(target: Target, genomes: Genomes) -> list[Job]:
         if not weights:
             weights.append(network.supernet(space))
         side, noise = network.resolution(space, genome), torch.Generator().manual_seed(0)
-        subnet = network.with_native_activations(network.extract(weights[0], space, genome))
+        subnet = network.extract(weights[0], space, genome)
         subnet = network.settle_norms(subnet, torch.randn((2, 3, side, side), generator=noise))
         return subnet, torch.randn((target.batch, 3, side, side), generator=noise)
 

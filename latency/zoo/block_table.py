@@ -161,7 +161,7 @@ def _jobs(target: Target, needed: Any) -> list[Job]:
 
         if not weights:
             weights.append(network.supernet(space))
-        subnet = network.with_native_activations(network.extract(weights[0], space, block.genome))
+        subnet = network.extract(weights[0], space, block.genome)
         noise = torch.Generator().manual_seed(0)
         images = torch.randn((2, 3, block.resolution, block.resolution), generator=noise)
         subnet = network.settle_norms(subnet, images)

@@ -21,6 +21,7 @@ from safetensors.torch import save as safetensors_bytes
 
 from supernet.deploy import onnx, openvino
 from supernet.registry import unknown_name
+from supernet.weights import family
 from supernet.weights import subnet as subnets
 from supernet.weights.quality import Run, runner
 from supernet.weights.subnet import Subnet
@@ -28,16 +29,15 @@ from supernet.weights.subnet import Subnet
 TOLERANCE = 1e-4  # largest difference of a logit, relative to the largest logit
 CHECKED_BATCHES = (1, 3)  # none is the batch of 2 that exporters see: where it is free, it must be
 SNIPPET = '''\
-"""{architecture}: needs torch, ofa and safetensors only. Input: {preprocessing}."""
+"""{architecture}: needs torch, safetensors and what is named below. Input: {preprocessing}."""
 import json
 from pathlib import Path
 import torch
-from ofa.imagenet_classification.networks import get_net_by_name
 from safetensors.torch import load_file
 folder = Path(__file__).parent
-config = json.loads((folder / "subnet.json").read_text())["network"]
-network = get_net_by_name(config["name"]).build_from_config(config).eval()
-torch.nn.Module.load_state_dict(network, load_file(folder / "weights.safetensors"))
+about = json.loads((folder / "subnet.json").read_text())
+{loading}
+torch.nn.Module.load_state_dict(network.eval(), load_file(folder / "weights.safetensors"))
 '''
 Facts = Mapping[str, Any]
 
@@ -155,10 +155,13 @@ def _write_torch_export(subnet: Subnet, folder: Path, facts: Facts) -> tuple[Pat
 
 
 def _write_state_dict(subnet: Subnet, folder: Path, facts: Facts) -> tuple[Path, ...]:
-    """weights.safetensors, subnet.json and load.py, which needs nothing of ours."""
+    """weights.safetensors, subnet.json and load.py, which needs what the family's networks are made of."""
     files = tuple(folder / name for name in ("load.py", "weights.safetensors", "subnet.json"))
     inputs = ", ".join(f"{key} {value}" for key, value in facts["preprocessing"].items())
-    files[0].write_text(SNIPPET.format(architecture=subnet.architecture, preprocessing=inputs))
+    loading = family.of(subnets.parse(subnet.architecture)[0]).loading
+    files[0].write_text(
+        SNIPPET.format(architecture=subnet.architecture, preprocessing=inputs, loading=loading)
+    )
     tensors = {name: tensor.contiguous() for name, tensor in subnet.module.state_dict().items()}
     files[1].write_bytes(safetensors_bytes(tensors, metadata=onnx.as_texts(facts)))
     files[2].write_text(json.dumps({**facts, "network": subnet.config}, indent=1) + "\n")
@@ -167,8 +170,8 @@ def _write_state_dict(subnet: Subnet, folder: Path, facts: Facts) -> tuple[Path,
 
 def _load_state_dict(path: Path) -> Run:
     """As the snippet loads it, in this process."""
-    config = json.loads((path.parent / "subnet.json").read_text())["network"]
-    return runner(subnets.build(config, load_file(path.parent / "weights.safetensors")))
+    about, state = json.loads((path.parent / "subnet.json").read_text()), path.parent / "weights.safetensors"
+    return runner(subnets.build(about["name"], about["network"], load_file(state)))
 
 
 def _write_executorch(subnet: Subnet, folder: Path, facts: Facts) -> tuple[Path, ...]:

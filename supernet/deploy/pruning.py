@@ -10,7 +10,10 @@ from typing import Any
 import torch
 
 from supernet.layers import make_divisible
+from supernet.space import SearchSpace
+from supernet.weights import family
 from supernet.weights import subnet as subnets
+from supernet.weights.ofa_families import OfaFamily
 from supernet.weights.subnet import Subnet
 
 DIVISOR = 8  # channels stay a multiple of it, as in the `ofa` package
@@ -24,6 +27,7 @@ def prune_channels(subnet: Subnet, keep: float) -> Subnet:
     maps of a ResNet block likewise. A block without expansion has no middle channels of its own and stays.
     Norms and the other weights stay as they are: calibrate, and fine-tune, what comes out.
     """
+    check(subnets.parse(subnet.architecture)[0])
     config, state = subnet.config, dict(subnet.module.state_dict())
     for i, node in enumerate(config["blocks"]):
         if config["name"] == "ResNets":
@@ -31,7 +35,16 @@ def prune_channels(subnet: Subnet, keep: float) -> Subnet:
         elif "conv" in node and node["conv"]["expand_ratio"] != 1:
             node["conv"]["mid_channels"] = _prune_inverted(state, f"blocks.{i}.conv", keep)
     pruned = round(keep * subnet.facts.get("pruned", 1.0), 6)
-    return replace(subnet, module=subnets.build(config, state)).with_facts(pruned=pruned)
+    return replace(subnet, module=subnets.build(subnet.architecture, config, state)).with_facts(pruned=pruned)
+
+
+def check(space: SearchSpace) -> None:
+    """ValueError for a space whose networks have no blocks that `prune_channels` knows."""
+    if not isinstance(family.of(space), OfaFamily):
+        raise ValueError(
+            f"PruneChannels knows the blocks of the OFA families, not those of {space.name} "
+            f"({family.name(space)}): leave it out of the recipe, or take a smaller subnet"
+        )
 
 
 def _most_important(reads: torch.Tensor, count: int) -> torch.Tensor:

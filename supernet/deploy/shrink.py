@@ -25,9 +25,10 @@ from supernet.files.run_folder import RunFolder
 from supernet.files.tables import Table
 from supernet.measures import MEASURES
 from supernet.options import AtLeastTwo, PositiveFraction, options
+from supernet.space import SearchSpace
 from supernet.training.finetune import FineTuning, Progress, energy_kwh, train_alone
 from supernet.training.step import Processes
-from supernet.weights import live_memory, network, quality
+from supernet.weights import live_memory, quality
 from supernet.weights import subnet as subnets
 from supernet.weights.images import Images, Part
 from supernet.weights.network import Trained
@@ -67,7 +68,11 @@ class Bench:
 
 
 class Step(Protocol):
-    """Takes a subnet and gives one; the subnet it takes stays as it is."""
+    """Takes a subnet and gives one; the subnet it takes stays as it is.
+
+    A step that does not serve the networks of all families also has `check(space)`, a ValueError for a space
+    that it does not serve.
+    """
 
     def apply(self, subnet: Subnet, bench: Bench) -> Subnet: ...
 
@@ -77,6 +82,9 @@ class PruneChannels:
     """Keep the most important middle channels of every block; norms are calibrated anew."""
 
     keep: PositiveFraction = 0.5
+
+    def check(self, space: SearchSpace) -> None:
+        pruning.check(space)
 
     def apply(self, subnet: Subnet, bench: Bench) -> Subnet:
         return subnets.calibrated(pruning.prune_channels(subnet, self.keep), bench.images)
@@ -152,9 +160,11 @@ class FineTune(TrainingStep):
     from_scratch: bool = False
 
     def apply(self, subnet: Subnet, bench: Bench) -> Subnet:
-        subnet = replace(subnet, module=copy.deepcopy(subnet.module))
         if self.from_scratch:
-            network.initialise(subnet.module, bench.seed)
+            new = subnets.untrained(subnet.architecture, subnet.config, bench.seed)
+            subnet = replace(subnet, module=new)
+        else:
+            subnet = replace(subnet, module=copy.deepcopy(subnet.module))
         return subnets.calibrated(self.train(subnet, bench), bench.images)
 
 
@@ -200,6 +210,12 @@ class Recipe:
         if wrong or not self.steps:
             raise ValueError(f"steps={wrong or '[]'}: a recipe is a list of steps of supernet.deploy.shrink")
 
+    def check(self, space: SearchSpace) -> None:
+        """ValueError for a space whose networks a step does not serve."""
+        for step in self.steps:
+            if hasattr(step, "check"):
+                step.check(space)
+
     @property
     def quantises(self) -> bool:
         """Whether it ends in int8."""
@@ -225,6 +241,7 @@ def run(recipe: Recipe, architecture: str, bench: Bench, out: Path, config: Mapp
     >>> stages = run(recipe, "ofa_small r16 d1-1-1 k3-3-3 e2-2-2 ft0", bench, Path("runs/small"), {})
     >>> stages[-1].card["file_bytes"]
     """
+    recipe.check(bench.trained.space)
     if recipe.quantises:
         deployed_model.check_engine(bench.engine)
     with RunFolder(out, finished=None).hold(config):

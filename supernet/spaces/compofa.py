@@ -2,7 +2,6 @@
 OFA-MobileNetV3."""
 
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
@@ -42,7 +41,6 @@ def space(name: str, width: float, elastic_kernel: bool, parent: str) -> SearchS
         if elastic_kernel
         else tuple((1 + s,) for s in stages),
         make_layers=_layers,
-        make_settings=_settings,
         parent=ofa_mbv3.space(parent, width),
         make_parent_genomes=_parent_genomes,
     )
@@ -64,7 +62,3 @@ def _layers(space: SearchSpace, genomes: Genomes) -> LayerTable:
         slot = np.where(table.slot >= 0, table.slot // DESIGN.depths[-1], -1).astype(np.int32)
         table = replace(table, slot=slot)
     return table
-
-
-def _settings(space: SearchSpace, genomes: Genomes) -> list[dict[str, Any]]:
-    return space.owner.settings(_parent_genomes(space, genomes))

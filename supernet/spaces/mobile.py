@@ -34,7 +34,6 @@ class Design:
     pooling.
     """
 
-    family: str  # of the `ofa` package
     stem: int
     first: int
     widths: tuple[int, ...]
@@ -43,6 +42,8 @@ class Design:
     squeeze: tuple[bool, ...]
     acts: tuple[Activation, ...]
     outer: Activation  # of stem and head
+    family: str = "supernet.weights.ofa_families:DesignedMobile"  # what builds the networks
+    multiplier: float = 1.0  # of the widths, as the `ofa` package counts
     classes: int = 1000
     elastic: int = 5
     kernels: tuple[int, ...] = (3, 5, 7)
@@ -58,8 +59,8 @@ class Design:
         tail = range(self.elastic, len(self.widths))
         return [(s, b) for s in range(self.elastic) for b in range(blocks)] + [(s, 0) for s in tail]
 
-    def space(self, name: str, multiplier: float = 1.0) -> SearchSpace:
-        """The space of this family, at a width multiplier of the `ofa` package.
+    def space(self, name: str) -> SearchSpace:
+        """The space of this design.
 
         Genes are the resolution, a depth per elastic stage, a kernel and an expansion per block, and the
         epochs of fine-tuning. Slot i is block i: the genes of its kernel and of its expansion.
@@ -80,7 +81,7 @@ class Design:
             make_layers=self._layers,
             make_settings=self._settings,
             family=self.family,
-            multiplier=multiplier,
+            design=self,
         )
 
     def gates(self, stage: int, block: int, genes: tuple[int, ...]) -> list[Gate]:

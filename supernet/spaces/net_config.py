@@ -17,7 +17,7 @@ from supernet import registry
 from supernet.arrays import Genomes
 from supernet.layers import make_divisible
 from supernet.space import SearchSpace, get_space
-from supernet.spaces import ofa_mbv3, ofa_proxyless, ofa_resnet50
+from supernet.spaces import ofa_resnet50
 from supernet.spaces.mobile import Design
 
 FILE, RUN = "net.config", "run.config"
@@ -87,23 +87,18 @@ def _json(path: Path) -> Any:
     return content
 
 
-def _mobile(make: Callable[[float], Design], family: str) -> Callable[..., tuple[SearchSpace, Columns]]:
-    """Reader of the networks of a family of inverted-residual blocks."""
-
-    def read_blocks(config: Mapping[str, Any]) -> tuple[SearchSpace, Columns]:
-        blocks = [block.get("conv") or block["mobile_inverted_conv"] for block in config["blocks"]]
-        stages = _stages(blocks[1:])
-        widths = (config["first_conv"]["out_channels"], blocks[0]["out_channels"])
-        widths += tuple(stage[0]["out_channels"] for stage in stages)
-        spaces = [space for name in registry.names("space") if (space := get_space(name)).family == family]
-        designs = {space.name: make(space.multiplier) for space in spaces}
-        for space in spaces:
-            design = designs[space.name]
-            if (design.stem, design.first, *design.widths) == widths:
-                return space, _columns(design, stages)
-        raise ValueError(f"no {family} space has the widths {widths}; there are {', '.join(designs)}")
-
-    return read_blocks
+def _mobile(config: Mapping[str, Any]) -> tuple[SearchSpace, Columns]:
+    """Of a network of inverted-residual blocks; its widths say which space it is of."""
+    blocks = [block.get("conv") or block["mobile_inverted_conv"] for block in config["blocks"]]
+    stages = _stages(blocks[1:])
+    widths = (config["first_conv"]["out_channels"], blocks[0]["out_channels"])
+    widths += tuple(stage[0]["out_channels"] for stage in stages)
+    spaces = [space for space in map(get_space, registry.names("space")) if isinstance(space.design, Design)]
+    for space in spaces:
+        if (space.design.stem, space.design.first, *space.design.widths) == widths:
+            return space, _columns(space.design, stages)
+    names = ", ".join(space.name for space in spaces)
+    raise ValueError(f"no space of {config['name']} has the widths {widths}; there are {names}")
 
 
 def _columns(design: Design, stages: Sequence[Sequence[Block]]) -> Columns:
@@ -158,7 +153,7 @@ def _ratio(block: Block, channels: int, choices: Sequence[float]) -> Any:
 
 
 READERS: Mapping[str, Callable[[Mapping[str, Any]], tuple[SearchSpace, Columns]]] = {  # by name in the config
-    "MobileNetV3": _mobile(ofa_mbv3.design, "ofa_mbv3"),
-    "ProxylessNASNets": _mobile(ofa_proxyless.design, "ofa_proxyless"),
+    "MobileNetV3": _mobile,
+    "ProxylessNASNets": _mobile,
     "ResNets": _resnet,
 }

@@ -12,11 +12,12 @@ def design(width: float) -> Design:
     """The layout at a width multiplier (published: 1.0, 1.2)."""
     stem, first, *stages, expand, mix = (int(make_divisible(base * width)) for base in WIDTHS)
     return Design(
-        family="ofa_mbv3",
+        family="supernet.weights.ofa_families:MobileNetV3",
         stem=stem,
         first=first,
         widths=tuple(stages),
         head=(expand, mix),
+        multiplier=width,
         strides=(2, 2, 2, 1, 2),
         squeeze=(False, True, False, True, True),
         acts=(RELU, RELU, SWISH, SWISH, SWISH),
@@ -26,4 +27,4 @@ def design(width: float) -> Design:
 
 def space(name: str, width: float) -> SearchSpace:
     """Kernels 3/5/7, expansions 3/4/6, depths 2-4, r 128..224 step 4."""
-    return design(width).space(name, width)
+    return design(width).space(name)

@@ -11,11 +11,12 @@ def design(width: float) -> Design:
     """The layout at a width multiplier (published: 1.3)."""
     stem, first, *stages, features = (int(make_divisible(base * width)) for base in WIDTHS)
     return Design(
-        family="ofa_proxyless",
+        family="supernet.weights.ofa_families:ProxylessNAS",
         stem=stem,
         first=first,
         widths=tuple(stages),
         head=(features,),
+        multiplier=width,
         strides=(2, 2, 2, 1, 2, 1),
         squeeze=(False,) * len(stages),
         acts=(Activation.RELU6,) * len(stages),
@@ -25,4 +26,4 @@ def design(width: float) -> Design:
 
 def space(name: str, width: float) -> SearchSpace:
     """As OFA-MobileNetV3, without squeeze-excite and with a sixth stage of one block."""
-    return design(width).space(name, width)
+    return design(width).space(name)

@@ -64,7 +64,7 @@ def space(name: str) -> SearchSpace:
         gates=gates,
         slots=tuple(block_slots + stem_slots + head_slots),
         make_layers=_layers,
-        family="ofa_resnet50",
+        family="supernet.weights.ofa_families:ResNet50",
         make_settings=_settings,
     )
 

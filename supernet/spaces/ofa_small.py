@@ -1,7 +1,7 @@
 """A small OFA-MobileNetV3 for images of 16-64 px (ours): three stages of 1-3 blocks, about 3 M MACs at 32 px.
 
-The network behind it is `weights.small_mobilenet`; the design is that of OFA-MobileNetV3 (Cai et al., 2020)
-with fewer and narrower stages.
+The network behind it is `weights.designed_mobilenet`; the design is that of OFA-MobileNetV3 (Cai et al.,
+2020) with fewer and narrower stages.
 """
 
 from dataclasses import replace
@@ -11,7 +11,6 @@ from supernet.space import SearchSpace
 from supernet.spaces.mobile import Design
 
 DESIGN = Design(
-    family="ofa_small",
     stem=16,
     first=16,
     widths=(24, 40, 64),

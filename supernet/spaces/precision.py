@@ -1,7 +1,5 @@
 """A space with one more gene: the precision in which a network is deployed, 32 bits (fp32) or 8 (int8)."""
 
-from typing import Any
-
 from supernet.arrays import Genomes
 from supernet.axis import Axis
 from supernet.layers import LayerTable
@@ -22,16 +20,12 @@ def space(name: str, base: str) -> SearchSpace:
     def layers(space: SearchSpace, genomes: Genomes) -> LayerTable:
         return bare.layers(genomes[:, : bare.d])
 
-    def settings(space: SearchSpace, genomes: Genomes) -> list[dict[str, Any]]:
-        return bare.settings(genomes[:, : bare.d])
-
     return SearchSpace(
         name=name,
         axes=(*bare.axes, Axis("precision", BITS, "b", deploy=True)),
         gates=bare.gates,
         slots=bare.slots,
         make_layers=layers,
-        make_settings=None if bare.make_settings is None else settings,
         parent=bare,
         make_parent_genomes=lambda space, genomes: genomes[:, : bare.d],
     )

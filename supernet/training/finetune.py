@@ -7,7 +7,7 @@ outputs of the supernet's largest subnet. The measured cost is set against what 
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from supernet.training.step import DivergedError, Processes, begin, momentum, ra
 from supernet.weights import network
 from supernet.weights import subnet as subnets
 from supernet.weights.images import Epoch, Images, training_batches
-from supernet.weights.network import Trained, initialise
+from supernet.weights.network import Trained
 from supernet.weights.quality import Quality
 from supernet.weights.subnet import Subnet
 
@@ -110,12 +110,13 @@ def train_further(
     group: Processes,
     progress: Progress = NO_PROGRESS,
 ) -> tuple[Subnet, tuple[float, ...], float]:
-    """Train a subnet of the supernet in place by the recipe, and calibrate it.
+    """Train a subnet of the supernet by the recipe, in place unless from scratch, and calibrate it.
 
     Returns the subnet, the seconds of each epoch and the loss of the last.
     """
     if recipe.from_scratch:
-        initialise(subnet.module, recipe.seed)
+        new = subnets.untrained(subnet.architecture, subnet.config, recipe.seed)
+        subnet = replace(subnet, module=new)
     teacher = subnets.largest(trained, images, subnet.side).module if recipe.distil else None
     seconds, loss = train_alone(subnet, images, recipe, group, teacher=teacher, progress=progress)
     return subnets.calibrated(subnet, images), seconds, loss

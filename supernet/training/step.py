@@ -24,7 +24,7 @@ from supernet.options import AtLeastTwo, FractionBelowOne, OpenFraction, options
 from supernet.space import SearchSpace
 from supernet.training.depthwise import SmallMaps
 from supernet.training.recipes import Phase
-from supernet.weights import network
+from supernet.weights import family, network
 
 SMOOTH_START = 0.04  # share of a cosine's steps in which the learning rate rises to its value
 
@@ -169,8 +169,6 @@ class Learner:
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             self.module = network.supernet(space, classes)
-            network.initialise(self.module)
-        network.with_native_activations(self.module)
         self.module.to(device=group.device, memory_format=torch.channels_last)
         self.teacher: Any = None
         self.average: Any = None
@@ -195,7 +193,7 @@ class Learner:
         if phase.distil == "teacher" and self.teacher is None:
             self._copy_teacher()
         if phase.sort_channels:
-            self.module.re_organize_middle_weights(expand_ratio_stage=phase.open["e"] - 2)
+            family.sorting(self.space).sort_channels(self.module, phase.open["e"])
             self.module.to(memory_format=torch.channels_last)  # as after a resume: rounding depends on it
         if phase.restart:
             self._new_optimiser()

@@ -30,7 +30,7 @@ from supernet.files.sinks import Jsonl, Row, Sink
 from supernet.space import SearchSpace
 from supernet.training.recipes import Phase, Recipe, epochs_of
 from supernet.training.step import DivergedError, Learner, Optimisation, Processes, begin, draw, rate_at
-from supernet.weights import network
+from supernet.weights import family, network
 from supernet.weights import subnet as subnets
 from supernet.weights.images import Epoch, Images, training_batches
 from supernet.weights.network import Trained
@@ -60,6 +60,8 @@ class Plan:
                 f"data.resolution=[{low},{high}] must start and end at input sides of {self.space.name}: "
                 f"{', '.join(map(str, self.space.axis('r').values))}"
             )
+        if any(phase.sort_channels for phase in self.phases):
+            family.sorting(self.space)
         _ = self.starts  # ValueError for fewer epochs than phases, before anything is written
 
     @cached_property

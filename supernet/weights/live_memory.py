@@ -15,7 +15,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from supernet.layers import BYTES_FP32
-from supernet.weights.network import with_native_activations
 
 IN_PLACE = {operator.add: operator.iadd, operator.mul: operator.imul}
 
@@ -41,7 +40,7 @@ def footprint(network: torch.nn.Module, side: int) -> dict[str, float]:
 def executor(network: torch.nn.Module) -> torch.nn.Module:
     """The network in eval mode as a graph: norms folded, activations, sums and products in place, every value
     dropped after its last use. The network itself stays as it is."""
-    graph: Any = fuse(with_native_activations(copy.deepcopy(network).eval()))
+    graph: Any = fuse(copy.deepcopy(network).eval())
     for module in graph.modules():
         if isinstance(module, torch.nn.ReLU | torch.nn.ReLU6 | torch.nn.Hardswish | torch.nn.Hardsigmoid):
             module.inplace = True

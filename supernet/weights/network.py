@@ -1,5 +1,5 @@
-"""The networks behind genomes, built by the `ofa` package's own elastic classes: with random weights, with
-weights trained here (`supernet.training.train`) or with those that the OFA authors published.
+"""The networks behind genomes, built by the family of their space (`supernet.weights.family`): with random
+weights, with weights trained here (`supernet.training.train`) or with those that the OFA authors published.
 
 Batch norm is always calibrated anew for a subnet: the statistics that a supernet gathers in training are a
 mixture over all subnets that were sampled, right for none of them.
@@ -7,7 +7,7 @@ mixture over all subnets that were sampled, right for none of them.
 
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from torch.optim.swa_utils import update_bn
 from supernet.arrays import Genomes
 from supernet.files import artifact
 from supernet.space import SearchSpace, get_space
+from supernet.weights import family
 from supernet.weights.images import check_mixed
 
 KIND = "supernet"
@@ -32,48 +33,12 @@ def best_device() -> torch.device:
 
 
 def supernet(space: SearchSpace, classes: int | None = None) -> Any:
-    """The weight-sharing network of an OFA space, a module of the `ofa` package with random weights.
+    """The weight-sharing network of a space, as its family builds it, with the weights of an untrained one.
 
-    `classes` defaults to that of the space's layer table. Its `set_active_subnet` checks nothing: use
-    `set_active`.
+    `classes` defaults to that of the space's layer table.
     """
-    from ofa.imagenet_classification.elastic_nn import networks
-
-    owner = space.owner
-    classes = owner.classes if classes is None else classes
-    if owner.family == "ofa_small":
-        from supernet.weights.small_mobilenet import SmallMobileNetV3
-
-        return SmallMobileNetV3(classes)
-    if owner.family == "ofa_resnet50":
-        return networks.OFAResNets(
-            n_classes=classes,
-            depth_list=list(owner.axis("d1").values),
-            expand_ratio_list=[percent / 100 for percent in owner.axis("e0").values],
-            width_mult_list=[percent / 100 for percent in owner.axis("w0").values],
-        )
-    families = {"ofa_mbv3": networks.OFAMobileNetV3, "ofa_proxyless": networks.OFAProxylessNASNets}
-    if owner.family not in families:
-        raise ValueError(f"{space.name} is no space of the ofa package: it has no weight-sharing network")
-    return families[owner.family](
-        n_classes=classes,
-        dropout_rate=0,
-        width_mult=owner.multiplier,
-        ks_list=list(owner.axis("ks0").values),
-        expand_ratio_list=list(owner.axis("e0").values),
-        depth_list=list(owner.axis("d0").values),
-    )
-
-
-def initialise(network: torch.nn.Module, seed: int | None = None) -> None:
-    """Random weights, as OFA starts a training (He et al., 2015, by fan-out); they follow from the seed, by
-    default from the state of torch's generator."""
-    from ofa.utils.my_modules import init_models
-
-    with torch.random.fork_rng(enabled=seed is not None):
-        if seed is not None:
-            torch.manual_seed(seed)
-        init_models(network, "he_fout")
+    owner = replace(space.owner, restricted=())
+    return family.of(space).build(owner, owner.classes if classes is None else classes)
 
 
 def largest(space: SearchSpace) -> Genomes:
@@ -86,20 +51,25 @@ def smallest(space: SearchSpace) -> Genomes:
     return space.network(space.extremes()[:1])
 
 
-def set_active(network: Any, space: SearchSpace, genome: Genomes) -> None:
-    """Make the supernet compute the (1, d) genome: nothing is copied, and training it trains the supernet."""
+def _check_one(space: SearchSpace, genome: Genomes) -> None:
     space.check(genome)
     if len(genome) != 1:
         raise ValueError(f"one genome at a time, got {len(genome)}; pass genomes[i : i + 1]")
-    network.set_active_subnet(**space.settings(genome)[0])
+
+
+def set_active(network: Any, space: SearchSpace, genome: Genomes) -> None:
+    """Make the supernet compute the (1, d) genome: nothing is copied, and training it trains the supernet."""
+    _check_one(space, genome)
+    owner = space.owner
+    family.of(space).activate(network, owner, space.embed(genome, owner.name))
 
 
 def extract(network: Any, space: SearchSpace, genome: Genomes) -> torch.nn.Module:
     """The static network of the (1, d) genome, with a copy of its share of the supernet's weights, in eval
     mode."""
-    set_active(network, space, genome)
-    subnet: torch.nn.Module = network.get_active_subnet(preserve_weight=True)
-    return subnet.eval()
+    _check_one(space, genome)
+    owner = space.owner
+    return family.of(space).extract(network, owner, space.embed(genome, owner.name)).eval()
 
 
 def resolution(space: SearchSpace, genome: Genomes) -> int:
@@ -142,19 +112,6 @@ def calibrate(
     return subnet.eval()
 
 
-def with_native_activations(subnet: Any) -> Any:
-    """The network, changed in place, with the operators Hardswish and Hardsigmoid instead of the `ofa`
-    package's written-out relu6(x + 3) / 6: bit-identical, and a single node for every engine."""
-    from ofa.utils.pytorch_modules import Hsigmoid, Hswish
-
-    native = {Hswish: torch.nn.Hardswish, Hsigmoid: torch.nn.Hardsigmoid}
-    for parent in list(subnet.modules()):
-        for name, child in list(parent.named_children()):
-            if type(child) in native:
-                setattr(parent, name, native[type(child)]())
-    return subnet
-
-
 @dataclass(frozen=True, eq=False)
 class Trained:
     """A supernet with its weights, and what is known of them. `sha256` is that of the file."""
@@ -170,9 +127,8 @@ class Trained:
         return int(low), int(high)
 
     def extract(self, genome: Genomes) -> torch.nn.Module:
-        """The static subnet of the (1, d) genome with native activations, not yet calibrated."""
-        subnet: torch.nn.Module = with_native_activations(extract(self.module, self.space, genome))
-        return subnet
+        """The static subnet of the (1, d) genome, not yet calibrated."""
+        return extract(self.module, self.space, genome)
 
 
 def save(path: Path, tensors: Mapping[str, torch.Tensor], kind: str, facts: Mapping[str, Any]) -> None:

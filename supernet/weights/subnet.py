@@ -1,11 +1,10 @@
 """One network on its own: a static subnet with its weights, no longer part of a supernet.
 
-What is fine-tuned, shrunk and exported. The `ofa` package builds such a network from `config`, plain JSON; a
-pruned one too, which is in no search space any more. All commands take subnets out of a supernet, calibrate
-and judge them here, so that they say the same accuracy of the same subnet.
+What is fine-tuned, shrunk and exported. The family of its space builds such a network from `config`, plain
+JSON; a pruned one of the OFA families too, which is in no search space any more. All commands take subnets
+out of a supernet, calibrate and judge them here, so that they say the same accuracy of the same subnet.
 """
 
-import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -16,7 +15,7 @@ import torch
 
 from supernet.arrays import Genomes
 from supernet.space import SearchSpace, get_space
-from supernet.weights import network, published, quality
+from supernet.weights import family, network, published, quality
 from supernet.weights.images import Images, ImageSet, Part
 from supernet.weights.network import Trained
 from supernet.weights.quality import Quality
@@ -30,9 +29,9 @@ RESIZE_PHOTO = "bilinear, the shorter side to 8/7 of side, then the central side
 
 @dataclass(frozen=True, eq=False)
 class Subnet:
-    """`module` is a MobileNetV3, ProxylessNASNets or ResNets of the `ofa` package, in eval mode, with native
-    activations. It rests on the CPU; what computes with it takes it to a device and back (`placed`). `facts`
-    is JSON: mean and std of the normalisation, and whatever is known of the weights."""
+    """`module` is a network of the space's family, in eval mode. It rests on the CPU; what computes with it
+    takes it to a device and back (`placed`). `facts` is JSON: mean and std of the normalisation, and whatever
+    is known of the weights."""
 
     architecture: str  # one-line name; of a pruned network, that of the one it came from
     side: int  # input side in pixels
@@ -41,8 +40,8 @@ class Subnet:
 
     @property
     def config(self) -> dict[str, Any]:
-        """What the `ofa` package builds the network from."""
-        return dict(json.loads(json.dumps(self.module.config)))
+        """What the family of its space builds the network from, beside its name."""
+        return family.of(parse(self.architecture)[0]).config(self.module)
 
     def with_facts(self, **facts: Any) -> "Subnet":
         """The same network with more, or other, facts."""
@@ -55,7 +54,8 @@ class Subnet:
     def save(self, path: Path) -> None:
         """Write weights, config and facts as one `.safetensors`."""
         facts = {**self.facts, "architecture": self.architecture, "resolution": self.side}
-        network.save(path, self.module.state_dict(), KIND, {**facts, "network": self.config})
+        facts |= {"family": family.name(parse(self.architecture)[0]), "network": self.config}
+        network.save(path, self.module.state_dict(), KIND, facts)
 
 
 def load(path: Path) -> Subnet:
@@ -68,22 +68,32 @@ def load(path: Path) -> Subnet:
     facts = {key: value for key, value in facts.items() if key not in ("kind", "version")}
     try:
         space, genome = parse(facts.pop("architecture"))
-        side, config = int(facts.pop("resolution")), facts.pop("network")
-        return Subnet(space.format(genome)[0], side, build(config, state), facts)
+        side, config, name = int(facts.pop("resolution")), facts.pop("network"), space.format(genome)[0]
+        if (built_by := facts.pop("family", family.name(space))) != family.name(space):
+            raise ValueError(f"{path} is of the family {built_by}; {space.name} is now {family.name(space)}")
+        return Subnet(name, side, build(name, config, state), facts)
     except (KeyError, RuntimeError, TypeError) as error:
         raise ValueError(
             f"{path} holds no usable {KIND} ({error}; release 0.1 left some facts out); left as it is"
         ) from error
 
 
-def build(config: Mapping[str, Any], state: Mapping[str, torch.Tensor]) -> Any:
-    """The network of the `ofa` package with this config and state, in eval mode, with native activations."""
-    from ofa.imagenet_classification.networks import get_net_by_name
+def build(architecture: str, config: Mapping[str, Any], state: Mapping[str, torch.Tensor]) -> Any:
+    """The network of a one-line name with this config and state, in eval mode."""
+    module = untrained(architecture, config)
+    torch.nn.Module.load_state_dict(module, dict(state))  # ofa's own renames keys and skips missing ones
+    return module
 
-    plain = json.loads(json.dumps(config))  # the package takes it apart while it builds
-    module = get_net_by_name(plain["name"]).build_from_config(plain)
-    torch.nn.Module.load_state_dict(module, dict(state))  # its own renames keys and skips missing ones
-    return network.with_native_activations(module).eval()
+
+def untrained(architecture: str, config: Mapping[str, Any], seed: int = 0) -> Any:
+    """The network of a one-line name with this config, in eval mode, with the weights that a training starts
+    from; they follow from the seed."""
+    space, genome = parse(architecture)
+    owner = space.owner
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        module = family.of(space).from_config(config, owner, space.embed(genome, owner.name))
+    return module.eval()
 
 
 def parse(architecture: str) -> tuple[SearchSpace, Genomes]:
@@ -140,7 +150,7 @@ def random(architecture: str) -> Subnet:
     side = network.resolution(space, genome)
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        module = network.with_native_activations(network.extract(network.supernet(space), space, genome))
+        module = network.extract(network.supernet(space), space, genome)
     noise = torch.randn((2, 3, side, side), generator=torch.Generator().manual_seed(0))
     facts = {"mean": [0.0] * 3, "std": [1.0] * 3, "weights": "random: nothing was trained"}
     return Subnet(architecture, side, network.settle_norms(module, noise), facts)

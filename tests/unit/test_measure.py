@@ -218,16 +218,19 @@ def test_real_engines_run_what_pytorch_runs(engine, precision, rng):
         built = build_engine(engine, precision=precision, threads=1)
     except NotInstalledError as error:
         pytest.skip(str(error))
-    from supernet.weights import network
+    from supernet.weights import family, network
+    from supernet.weights.ofa_families import with_native_activations
 
     space = get_space("ofa_mbv3_w1.0").restrict("r", 128, 128)
     genome = space.sample(1, rng)
-    written_out = network.extract(network.supernet(space), space, genome)
+    elastic = family.of(space).elastic(space, 1000)
+    network.set_active(elastic, space, genome)
+    written_out = elastic.get_active_subnet(preserve_weight=True)
     images = torch.randn((2, 3, 128, 128), generator=torch.Generator().manual_seed(0))
     network.settle_norms(written_out, images)
     with torch.inference_mode():
         before = written_out(images)
-        native = network.with_native_activations(written_out)
+        native = with_native_activations(written_out)
         expected = native(images)
     assert torch.equal(before, expected)
     session = built.prepare(native, images)

@@ -86,7 +86,7 @@ def test_layers_of_a_space_and_its_real_networks_have_the_same_modules(name, rng
     places = module_rows.places(space.layers(genomes))
     supernet = network.supernet(space)
     for i in range(len(genomes)):
-        subnet = network.with_native_activations(network.extract(supernet, space, genomes[i : i + 1]))
+        subnet = network.extract(supernet, space, genomes[i : i + 1])
         side = network.resolution(space, genomes[i : i + 1])
         traced = [(m.kind, dict(m.inputs)) for m in tracing.modules(subnet, (3, side, side))]
         listed = [(p.kind, {k: float(v[i]) for k, v in p.inputs.items()}) for p in places if p.live[i]]

@@ -44,7 +44,7 @@ def test_a_genome_costs_what_its_traced_network_costs(modules_of, rng):
     said = found.predict(genomes, TARGET)
     supernet = network.supernet(space)
     for i in range(len(genomes)):
-        subnet = network.with_native_activations(network.extract(supernet, space, genomes[i : i + 1]))
+        subnet = network.extract(supernet, space, genomes[i : i + 1])
         side = network.resolution(space, genomes[i : i + 1])
         parts = tracing.modules(subnet, (3, side, side))
         assert said.mean[i] == pytest.approx(found.network_ms([parts], IDLE)[0], rel=1e-9)

@@ -5,7 +5,7 @@ import pytest
 
 from supernet.files import artifact
 from supernet.space import get_space
-from supernet.weights import network, published
+from supernet.weights import family, network, published
 from supernet.weights.images import ImageSet
 
 FAMILIES = ["ofa_mbv3_w1.0", "ofa_proxyless_w1.3", "ofa_resnet50", "ofa_small"]
@@ -24,13 +24,13 @@ def torch():
     return torch
 
 
-def lively(torch, space, classes=None, pictures=4):
+def lively(torch, space, classes=None, pictures=4, build=network.supernet):
     """A supernet whose outputs differ from picture to picture, as a trained one's: norms fit its signals."""
     from ofa.utils.my_modules import init_models
 
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        module = network.supernet(space, classes)
+        module = build(space, classes)
         init_models(module)
         images = torch.randn(pictures, 3, 32, 32)
     network.set_active(module, space, network.largest(space))
@@ -86,8 +86,10 @@ def test_small_network_has_the_layers_of_its_table(torch):
 def test_native_activations_change_nothing_in_training(torch):
     """Same loss, and gradients to rounding."""
     space = get_space("ofa_small")
-    (plain, images), (native, _) = lively(torch, space), lively(torch, space)
-    network.with_native_activations(native)
+    plain, images = lively(torch, space, 10, build=family.of(space).elastic)
+    native, _ = lively(torch, space, 10)
+    assert any(isinstance(module, torch.nn.Hardswish) for module in native.modules())
+    assert not any(isinstance(module, torch.nn.Hardswish) for module in plain.modules())
     losses = []
     for module in (plain, native):
         network.set_active(module, space, network.largest(space))

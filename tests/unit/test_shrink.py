@@ -34,7 +34,7 @@ def test_pruned_network_computes_what_a_masked_one_does(name):
     subnet = smallest_of(name)
     pruned = pruning.prune_channels(subnet, 0.5)
     images = torch.randn((2, 3, subnet.side, subnet.side), generator=torch.Generator().manual_seed(1))
-    masked = subnets.build(subnet.config, subnet.module.state_dict())
+    masked = subnets.build(subnet.architecture, subnet.config, subnet.module.state_dict())
     state = masked.state_dict()
     with torch.no_grad():
         for key, weight in state.items():

@@ -1,46 +1,46 @@
-"""The weight-sharing network of `ofa_small`: OFA-MobileNetV3 of the `ofa` package, with another layout."""
+"""OFA-MobileNetV3 of the `ofa` package with the layout of any `Design`."""
 
 from ofa.imagenet_classification.elastic_nn.modules.dynamic_layers import DynamicMBConvLayer
 from ofa.imagenet_classification.elastic_nn.networks import OFAMobileNetV3
 from ofa.utils.layers import ConvLayer, IdentityLayer, LinearLayer, MBConvLayer, ResidualBlock
 
 from supernet.layers import Activation
-from supernet.spaces.ofa_small import DESIGN
+from supernet.spaces.mobile import Design
 
-NAMES = {Activation.RELU: "relu", Activation.HARD_SWISH: "h_swish"}
+NAMES = {Activation.RELU: "relu", Activation.RELU6: "relu6", Activation.HARD_SWISH: "h_swish"}
 
 
-class SmallMobileNetV3(OFAMobileNetV3):  # type: ignore[misc]  # ofa has no types
+class DesignedMobileNetV3(OFAMobileNetV3):  # type: ignore[misc]  # ofa has no types
     """Sampling, setting and extracting subnets are inherited; only the layout is new.
 
     The inherited constructor ignores stage widths and has five stages, so it is not called.
     """
 
-    def __init__(self, classes: int) -> None:
-        self.ks_list = list(DESIGN.kernels)
-        self.expand_ratio_list = list(DESIGN.expands)
-        self.depth_list = list(DESIGN.depths)
-        stem = DESIGN.stem
+    def __init__(self, design: Design, classes: int) -> None:
+        self.ks_list = list(design.kernels)
+        self.expand_ratio_list = list(design.expands)
+        self.depth_list = list(design.depths)
+        stem = design.stem
         first = MBConvLayer(stem, stem, kernel_size=3, stride=1, expand_ratio=1, act_func="relu")
         blocks = [ResidualBlock(first, IdentityLayer(stem, stem))]
-        self.block_group_info: list[list[int]] = [[] for _ in DESIGN.widths]
+        self.block_group_info: list[list[int]] = [[] for _ in design.widths]
         cin = stem
-        for stage, block in DESIGN.places:
+        for stage, block in design.places:
             self.block_group_info[stage].append(len(blocks))
-            width, stride = DESIGN.widths[stage], DESIGN.strides[stage] if block == 0 else 1
+            width, stride = design.widths[stage], design.strides[stage] if block == 0 else 1
             elastic = DynamicMBConvLayer(
                 in_channel_list=[cin],
                 out_channel_list=[width],
                 kernel_size_list=self.ks_list,
                 expand_ratio_list=self.expand_ratio_list,
                 stride=stride,
-                act_func=NAMES[DESIGN.acts[stage]],
-                use_se=DESIGN.squeeze[stage],
+                act_func=NAMES[design.acts[stage]],
+                use_se=design.squeeze[stage],
             )
             shortcut = IdentityLayer(cin, cin) if stride == 1 and cin == width else None
             blocks.append(ResidualBlock(elastic, shortcut))
             cin = width
-        expand, features = DESIGN.head
+        expand, features = design.head
         super(OFAMobileNetV3, self).__init__(
             ConvLayer(3, stem, kernel_size=3, stride=2, act_func="h_swish"),
             blocks,
@@ -49,4 +49,4 @@ class SmallMobileNetV3(OFAMobileNetV3):  # type: ignore[misc]  # ofa has no type
             LinearLayer(features, classes),
         )
         self.set_bn_param(momentum=0.1, eps=1e-5)
-        self.runtime_depth = [DESIGN.depths[-1]] * len(DESIGN.widths)
+        self.runtime_depth = [design.depths[-1]] * len(design.widths)
