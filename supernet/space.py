@@ -45,8 +45,7 @@ class SearchSpace:
     parent: "SearchSpace | None" = None
     make_parent_genomes: "Callable[[SearchSpace, Genomes], Genomes] | None" = None
     restricted: tuple[tuple[int, tuple[int, ...]], ...] = ()  # (gene, its levels) of `keep`, the last counts
-    # What builds its networks, `supernet.weights.family`: a class, or "module:Class"; None: nothing does
-    family: str | Callable[[], Any] | None = None
+    family: str | Callable[[], Any] | None = None  # class or "module:Class" of `supernet.weights.family`
     design: Any = None  # what the family has to know beside the axes
 
     def __post_init__(self) -> None:

@@ -68,11 +68,11 @@ def test_onnx_of_three_subnets_loads_and_agrees(name, tmp_path):
 
 
 def test_snippet_runs_in_a_fresh_process_without_us(tmp_path):
-    """The snippet is ten lines long, needs `ofa` and nothing of this package, and gives the same logits."""
+    """Eleven lines, which need `ofa` and nothing of this package, and give the same logits."""
     found = {name: subnets.random(small(name, 1)[0]) for name in [*FAMILIES, "ofa_small"]}
     for name, subnet in found.items():
         export.export(subnet, tmp_path / name, ["state_dict"])
-        assert (tmp_path / name / "load.py").read_text().count("\n") == 10
+        assert (tmp_path / name / "load.py").read_text().count("\n") == 11
         np.save(tmp_path / name / "images.npy", noise(subnet, 2))
     program = [sys.executable, "-I", "-c", FREE_PROGRAM, *(str(tmp_path / name) for name in found)]
     done = subprocess.run(program, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)

@@ -31,6 +31,7 @@ def lively(torch, space, classes=None, pictures=4, build=network.supernet):
     with torch.random.fork_rng():
         torch.manual_seed(0)
         module = build(space, classes)
+        torch.manual_seed(0)
         init_models(module)
         images = torch.randn(pictures, 3, 32, 32)
     network.set_active(module, space, network.largest(space))
