@@ -173,7 +173,7 @@ def main(options: Options, config: dict[str, Any]) -> None:
     weights = (options.evaluator or {}).get("folder", "random")
     if (export := result.export_command(weights, out / "export")) is not None:
         chosen = "the most accurate within the limits" if result.front.limits else "the knee"
-        untrained = " (untrained; trained ones: docs/guide.md, Files)" if weights == "random" else ""
+        untrained = " (untrained; trained ones: docs/weights.md)" if weights == "random" else ""
         print(f"to export {chosen}{untrained}:\n{export}")
 
 

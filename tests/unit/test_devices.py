@@ -137,7 +137,7 @@ def test_the_words_of_the_command_line():
 
 def test_the_joint_front_is_as_good_as_one_search_for_each_device(both, tmp_path):
     """Hypervolume of the joint front's projections, against separate searches with half the budget each, in
-    a small form of what docs/guide.md has for 50,000 evaluations."""
+    a small form of what docs/search.md has for 50,000 evaluations."""
     whole = {"genes": {"finetune_epochs": [0]}}
     joint = _archive(problem.build(["accuracy", "latency_ms"], both, **whole), 8000, tmp_path / "joint")
     for column, name in ((1, PHONE), (2, CARD)):

@@ -17,7 +17,7 @@ from search import command
 from supernet.surrogates import accuracy_fit
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 PYTHON = re.compile(r"python -m ((?:benchmarks|scripts)(?:\.\w+)+)([^`\n;)]*)")
 MAKE = re.compile(r'make ([a-z-]+) ARGS="([^"]*)"')
 PROTOCOLS = [
@@ -38,7 +38,7 @@ SMALL = {
     "benchmarks.efficiency selection": ["selection seeds=1 budget=60"],
     "benchmarks.efficiency findings spreads": ["findings spreads draws=20"],
     "benchmarks.fronts": ["targets=[v100_b64] seeds=1 budget=600 random=50 out=OUT"],
-    "benchmarks.latency_tables": [f"{name} small=1 out=OUT" for name in PROTOCOLS],
+    **{f"benchmarks.latency_tables {name}": [f"{name} small=1 out=OUT"] for name in PROTOCOLS},
     "benchmarks.linas imagenet": [
         "imagenet seeds=1 budget=50 only=linas,nsga2-20,random out=OUT/linas.json",
         "imagenet seeds=1 budget=50 only=optuna-tpe,optuna-nsga2 out=OUT/linas.json",
@@ -64,7 +64,7 @@ SMALL = {
     "benchmarks.shrink int8": ["int8 supernet=FOLDER aware=0 seeds=1 members=1 candidates=4 out=OUT"],
     "benchmarks.shrink table": ["table supernet=FOLDER epochs=1 seeds=1 out=OUT"],
     "benchmarks.speed": ["subnets=1000 budget=300 repetitions=1"],
-    "benchmarks.supernet": ["digits seeds=1 epochs=2 out=OUT"],
+    "benchmarks.supernet digits": ["digits seeds=1 epochs=2 out=OUT"],
     "scripts.fit_accuracy": [""],
     "scripts.fit_training_cost": [""],
     "scripts.fit_zoo": ["titan_rtx_b1"],
@@ -149,7 +149,7 @@ def test_small_form_runs(module, words, data, request, tmp_path, monkeypatch, ca
 @pytest.mark.parametrize(("name", "words"), quoted(MAKE))
 def test_words_of_make_commands_mean_something(name, words):
     """They compose; of a sweep (`-m`) the first job."""
-    asked = [word for word in shlex.split(words) if word not in ("...", "-m")]
+    asked = [word for word in shlex.split(words.replace("\\\n", " ")) if word not in ("...", "-m")]
     if "-m" in words.split():
         asked = [re.sub(r"=([^\[,]+),.*", r"=\1", word) for word in asked]
     assert command.compose(name.replace("-", "_"), asked + (MORE.get(name, []) if "..." in words else []))
