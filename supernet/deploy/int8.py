@@ -3,8 +3,8 @@
 Ranges of activations come from batches: images for a model that is deployed, anything for one that is only
 timed. `clip` is the share of an activation's values that may lie beyond its range; 0 takes
 the extremes, and for networks that are deployed `CLIP` is far better: outliers otherwise cost more accuracy
-than all the rest of int8 (docs/my_images.md). `narrow` keeps weights to 7 bits, for processors that add pairs of
-products in 16 bits (x86 without VNNI) and would overflow.
+than all the rest of int8 (docs/my_images.md). `narrow` keeps weights to 7 bits, for processors that add
+pairs of products in 16 bits (x86 without VNNI) and would overflow.
 """
 
 import contextlib

@@ -46,7 +46,7 @@ def test_seeds_are_near_the_front_and_within_the_new_limit(before):
 
 
 def test_a_fifth_of_the_evaluations_after_a_changed_limit(before, tmp_path):
-    """docs/search.md has the figures for 50,000 evaluations; here NSGA-II alone with a fifth is far behind."""
+    """docs/search.md has the figures of 50,000 evaluations; here NSGA-II alone with a fifth is behind."""
     asked = limited(15.0)
     cold = go(asked, tmp_path / "cold", 12_000, seed=1).hypervolume()
     seeds = before.seeds(asked.space, asked.evaluator, 480)
