@@ -25,12 +25,15 @@ from supernet.arrays import Ints, Rng
 from supernet.files import run_folder
 from supernet.options import AtLeastTwo, OpenFraction, options
 from supernet.weights import image_sources
+from supernet.weights import pixels as cuts
+from supernet.weights.augmentation import Augmentation, Cut
 from supernet.weights.image_sources import IMAGENET_MEAN, IMAGENET_STD, Pixels, Source
-from supernet.weights.pixels import SMALLEST_SIDE, Augmentation, Draws
+from supernet.weights.pixels import SMALLEST_SIDE, Draws
 
 Part = Literal["train", "val", "calibration", "test"]
 PARTS: tuple[Part, ...] = ("train", "val", "calibration", "test")
 IN_MEMORY_BYTES = 2 * 10**9
+USUAL = Augmentation()
 STATISTICS_IMAGES = 2000  # training images that the normalisation is measured on
 
 
@@ -52,7 +55,7 @@ class ImageSet:
     test: OpenFraction = 0.25  # share held out where no test part is published
     calibration: AtLeastTwo = 1024
     split_seed: int = 0
-    augment: Literal["none", "shift", "crop"] = "shift"  # shift: small images; crop: photos
+    augment: Cut = "shift"  # of training images, unless an Augmentation says more; shift: small images
     flip: bool = True
     workers: NonNegativeInt = 0  # processes that decode
 
@@ -81,7 +84,7 @@ class Batch:
 
     rows: Ints
     side: int
-    draws: Draws | None  # (b, 8) uniform numbers of the augmentation; None: none
+    change: tuple[Augmentation, Draws] | None = None  # with (b, 8) uniform numbers
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,27 +131,42 @@ class Images:
         }
 
     def __getitems__(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-        """(b, 3, r, r) normalised images, channels last, and (b,) labels."""
-        prepare = Augmentation(self.settings.augment, self.settings.flip)
+        """(b, 3, r, r) normalised images, channels last, and (b,) labels; (b, c) shares of the classes where
+        images are mixed."""
+        pixels, labels = self._cut(batch), torch.from_numpy(self.labels[batch.rows])
+        if batch.change is not None:
+            augmentation, draws = batch.change
+            pixels = augmentation.coloured(pixels, draws)
+        mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (self.mean, self.std))
+        pixels = (pixels - mean) / std
+        if batch.change is not None:
+            pixels, labels = augmentation.mixed(pixels, labels, draws, len(self.classes))
+        return pixels.contiguous(memory_format=torch.channels_last), labels
+
+    def _cut(self, batch: Batch) -> torch.Tensor:
+        """(b, 3, r, r) images in [0, 1]: whole or their centres; for training, cut out at random."""
         if isinstance(self.source, np.ndarray):
             pixels = torch.from_numpy(self.source[batch.rows]).float().div_(255)
-            pixels = prepare.batch(pixels, batch.side, batch.draws)
-        else:
-            drawn = batch.draws if batch.draws is not None else [None] * len(batch.rows)
-            images = [
-                prepare.picture(self.source[row](), batch.side, draws)
-                for row, draws in zip(batch.rows.tolist(), drawn, strict=True)
-            ]
-            pixels = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float().div_(255)
-        mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (self.mean, self.std))
-        pixels = ((pixels - mean) / std).contiguous(memory_format=torch.channels_last)
-        return pixels, torch.from_numpy(self.labels[batch.rows])
+            if batch.change is None:
+                return cuts.resized(pixels, batch.side)
+            augmentation, draws = batch.change
+            return augmentation.batch(pixels, batch.side, draws)
+        parts = []
+        for i, row in enumerate(batch.rows.tolist()):
+            image = self.source[row]()
+            cuts.check_side(image)
+            if batch.change is None:
+                parts.append(np.asarray(cuts.central(image, batch.side)))
+            else:
+                augmentation, draws = batch.change
+                parts.append(augmentation.picture(image, batch.side, draws[i]))
+        return torch.from_numpy(np.stack(parts)).permute(0, 3, 1, 2).float().div_(255)
 
     def batches(self, part: Part, side: int, size: int, *, images: int | None = None) -> "Loader":
         """All images of a part (or its first `images`) at one side, unaugmented, in batches of `size`."""
         rows = self.parts[part] if images is None else self.parts[part][:images]
         chunks = np.array_split(rows, max(1, -(-len(rows) // size)))
-        return Loader(self, [Batch(chunk, side, None) for chunk in chunks])
+        return Loader(self, [Batch(chunk, side) for chunk in chunks])
 
 
 @dataclass(frozen=True)
@@ -186,25 +204,27 @@ class Epoch:
     batch: int
     forward_batch: int
     sides: Sequence[int]
+    augmentation: Augmentation = USUAL
 
 
 def training_batches(images: Images, epoch: Epoch, *, rank: int = 0, world: int = 1) -> Loader:
     """The forward passes of an epoch, of which process `rank` of `world` gets every `world`-th.
 
     All processes use the same side in a step. Order, sides and augmentation follow from the seed and the
-    number of the epoch alone, so neither a resume nor the number of processes changes what an image looks
-    like. The images that do not fill a batch are left out of the epoch.
+    number of the epoch alone, and images are mixed within a forward pass, so neither a resume nor the number
+    of processes changes what an image looks like. The images that do not fill a batch are left out of the
+    epoch.
     """
     rng = np.random.default_rng([epoch.seed, epoch.number, 0])
     rows = rng.permutation(images.parts["train"])
     steps = len(rows) // epoch.batch
     sides = rng.choice(np.array(epoch.sides), size=steps)
-    draws = rng.random((steps * epoch.batch, 8)) if images.settings.augment != "none" else None
+    draws = rng.random((steps * epoch.batch, 8))
+    augmentation = epoch.augmentation.completed(images.settings.augment, images.settings.flip)
     plan = []
     for start in range(rank * epoch.forward_batch, steps * epoch.batch, world * epoch.forward_batch):
         inside = slice(start, start + epoch.forward_batch)
-        drawn = None if draws is None else draws[inside]
-        plan.append(Batch(rows[inside], int(sides[start // epoch.batch]), drawn))
+        plan.append(Batch(rows[inside], int(sides[start // epoch.batch]), (augmentation, draws[inside])))
     return Loader(images, plan)
 
 

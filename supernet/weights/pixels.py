@@ -1,9 +1,9 @@
-"""From stored images to the pixels of a batch: cut, resized and, for training, augmented.
+"""From stored images to the pixels of a batch: cut out, moved and resized.
 
 Letters: b images of a batch, S side of images in memory, r side of a batch (pixels).
 """
 
-from dataclasses import dataclass
+import math
 from typing import Any
 
 import numpy as np
@@ -13,89 +13,66 @@ from PIL import Image
 from torch.nn import functional
 
 SMALLEST_SIDE = 16  # a stem of stride 2 and three strided stages leave one pixel of it
-LARGER = 8 / 7  # shorter side of a photo relative to its central crop when it is tested, as OFA does
-CROP_AREA, CROP_RATIO = (0.25, 1.0), (3 / 4, 4 / 3)  # of a random resized crop: share of the area, aspect
+CENTRAL = 0.875  # side of the central crop of a photo relative to its shorter side, as OFA tests
 CROP_TRIES = 10
 Draws = NDArray[np.float64]  # (b, 8) uniform numbers, or (8,) of one image
+Span = tuple[float, float]  # lowest and highest
 
 
-@dataclass(frozen=True)
-class Augmentation:
-    """How training images are changed: `none`, `shift` (small images) or `crop` (photos); mirrored or not."""
+def check_side(image: Any) -> None:
+    """ValueError for a decoded image that is smaller than the stem allows."""
+    if min(image.size) < SMALLEST_SIDE:
+        raise ValueError(
+            f"an image has {image.size[0]} x {image.size[1]} pixels, the stem allows {SMALLEST_SIDE} and more"
+        )
 
-    kind: str
-    flip: bool
 
-    def batch(self, pixels: torch.Tensor, side: int, draws: Draws | None) -> torch.Tensor:
-        """(b, 3, r, r) images of (b, 3, S, S) ones in [0, 1], augmented where there are draws."""
-        if draws is not None:
-            uniform = torch.from_numpy(draws).float()
-            if self.flip:
-                flipped = uniform[:, 0] < 0.5
-                pixels = torch.where(flipped.view(-1, 1, 1, 1), pixels.flip(3), pixels)
-            if self.kind == "crop":
-                return _resampled_crops(pixels, side, draws)
-            pixels = _shifted(pixels, uniform)
-        if pixels.shape[-1] != side:
-            shrinks = pixels.shape[-1] > side
-            pixels = functional.interpolate(
-                pixels, (side, side), mode="bilinear", align_corners=False, antialias=shrinks
-            )
+def central(image: Any, side: int) -> Any:
+    """The central side x side of a decoded image, as torchvision's Resize and CenterCrop cut it."""
+    shorter = math.ceil(side / CENTRAL)
+    size = [int(shorter * length / min(image.size)) for length in image.size]
+    left, top = (round((length - side) / 2) for length in size)
+    image = image.resize(size, Image.Resampling.BILINEAR)
+    return image.crop((left, top, left + side, top + side))
+
+
+def resized(pixels: torch.Tensor, side: int) -> torch.Tensor:
+    """(b, 3, r, r) images of (b, 3, S, S) ones."""
+    if pixels.shape[-1] == side:
         return pixels
-
-    def picture(self, image: Any, side: int, draws: Draws | None) -> NDArray[np.uint8]:
-        """(r, r, 3) pixels of one decoded image: its centre, or a random crop where there are draws."""
-        if min(image.size) < SMALLEST_SIDE:
-            raise ValueError(
-                f"an image has {image.size[0]} x {image.size[1]} pixels, the stem allows {SMALLEST_SIDE} "
-                "and more"
-            )
-        if draws is None or self.kind == "none":
-            shorter = round(side * LARGER)
-            scale = shorter / min(image.size)
-            size = [max(shorter, round(s * scale)) for s in image.size]
-            image = image.resize(size, Image.Resampling.BILINEAR)
-            left, top = ((s - side) // 2 for s in image.size)
-            image = image.crop((left, top, left + side, top + side))
-        else:
-            box = _box(image.size[0], image.size[1], draws)
-            image = image.resize((side, side), Image.Resampling.BILINEAR, box=box)
-            if self.flip and draws[0] < 0.5:
-                image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-        return np.asarray(image)
+    shrinks = pixels.shape[-1] > side
+    return functional.interpolate(
+        pixels, (side, side), mode="bilinear", align_corners=False, antialias=shrinks
+    )
 
 
-def _shifted(pixels: torch.Tensor, draws: torch.Tensor) -> torch.Tensor:
+def shifted(pixels: torch.Tensor, draws: Draws) -> torch.Tensor:
     """Each image moved by up to an eighth of its side both ways; black comes in."""
     n, _, side, _ = pixels.shape
     most = side // 8
     padded = functional.pad(pixels, (most,) * 4)
-    top, left = ((draws[:, k] * (2 * most + 1)).long().clamp(max=2 * most) for k in (1, 2))
+    uniform = torch.from_numpy(draws).float()
+    top, left = ((uniform[:, k] * (2 * most + 1)).long().clamp(max=2 * most) for k in (1, 2))
     y = (top[:, None] + torch.arange(side))[:, None, :, None]
     x = (left[:, None] + torch.arange(side))[:, None, None, :]
     picture = torch.arange(n)[:, None, None, None]
     return padded[picture, torch.arange(3)[None, :, None, None], y, x]
 
 
-def _box(width: int, height: int, draws: Draws) -> tuple[int, int, int, int]:
-    """(left, top, right, bottom) of a random resized crop, from the draws of one image."""
+def box(width: int, height: int, draws: Draws, area: Span, aspect: Span) -> tuple[int, int, int, int]:
+    """(left, top, right, bottom) of a random crop, from the (8,) draws of one image.
+
+    The share of the picture is uniform in `area`, the logarithm of width / height in that of `aspect`; the
+    central crop that `aspect` allows where ten tries do not fit (as torchvision's RandomResizedCrop).
+    """
     rng = np.random.default_rng((draws[3:5] * 2**32).astype(np.uint64).tolist())
     for _ in range(CROP_TRIES):
-        area = width * height * rng.uniform(*CROP_AREA)
-        ratio = float(np.exp(rng.uniform(*np.log(CROP_RATIO))))
-        w, h = round((area * ratio) ** 0.5), round((area / ratio) ** 0.5)
+        pixels = width * height * rng.uniform(*area)
+        ratio = float(np.exp(rng.uniform(*np.log(aspect))))
+        w, h = round((pixels * ratio) ** 0.5), round((pixels / ratio) ** 0.5)
         if 0 < w <= width and 0 < h <= height:
             left, top = (int(rng.integers(0, free + 1)) for free in (width - w, height - h))
             return left, top, left + w, top + h
-    side = min(width, height)
-    left, top = (width - side) // 2, (height - side) // 2
-    return left, top, left + side, top + side
-
-
-def _resampled_crops(pixels: torch.Tensor, side: int, draws: Draws) -> torch.Tensor:
-    crops = []
-    for image, drawn in zip(pixels, draws, strict=True):
-        left, top, right, bottom = _box(image.shape[2], image.shape[1], drawn)
-        part = image[None, :, top:bottom, left:right]
-        crops.append(functional.interpolate(part, (side, side), mode="bilinear", antialias=True))
-    return torch.cat(crops)
+    w, h = min(width, round(height * aspect[1])), min(height, round(width / aspect[0]))
+    left, top = (width - w) // 2, (height - h) // 2
+    return left, top, left + w, top + h
