@@ -82,7 +82,8 @@ class Augmentation:
         if self.cut == "none":
             image = cuts.central(image, side)
         else:
-            box = cuts.box(*image.size, draws, self.area, self.aspect)
+            width, height = image.size
+            box = cuts.box(width, height, draws, self.area, self.aspect)
             image = image.resize((side, side), Image.Resampling.BILINEAR, box=box)
         if self.flip and draws[0] < 0.5:
             image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
