@@ -5,7 +5,7 @@ Letters: b images of a forward pass, k subnets of a step.
 
 import copy
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
@@ -26,6 +26,7 @@ from supernet.training.depthwise import SmallMaps
 from supernet.training.recipes import Phase
 from supernet.weights import family, network
 
+MOMENTUM = "momentum_buffer"  # as torch calls it
 SMOOTH_START = 0.04  # share of a cosine's steps in which the learning rate rises to its value
 
 
@@ -35,14 +36,19 @@ class DivergedError(ValueError):
 
 @options
 class Optimisation:
-    """SGD with Nesterov momentum; the rate rises linearly, then falls as a cosine to 0."""
+    """SGD with Nesterov momentum, or AdamW (Loshchilov and Hutter, 2019, arXiv 1711.05101). The rate rises
+    linearly, then falls as a cosine to 0.
+
+    Transformers need AdamW, with a `rate` of about .001 and a `weight_decay` of about .05.
+    """
 
     epochs: PositiveInt = 40
     batch: AtLeastTwo = 128  # images of a step, over all processes
     forward_batch: AtLeastTwo = 64  # images that share the statistics of batch norm
     rate: PositiveFloat = 0.1
-    momentum: FractionBelowOne = 0.9
-    weight_decay: NonNegativeFloat = 1e-4  # not of biases and batch norms
+    momentum: FractionBelowOne = 0.9  # of the gradients' mean in AdamW
+    weight_decay: NonNegativeFloat = 1e-4  # not of biases and norms
+    optimiser: Literal["sgd", "adamw"] = "sgd"
     label_smoothing: FractionBelowOne = 0.1
     ema: OpenFraction | None = None  # decay per step of averaged weights
     amp: Literal["auto", "off"] = "auto"  # auto: bf16 (else fp16) on a GPU, full precision on a CPU
@@ -118,35 +124,50 @@ def rate_at(step: int, steps: int) -> float:
 
 
 def sgd(module: torch.nn.Module, rate: float, momentum: float, weight_decay: float) -> torch.optim.SGD:
-    """Nesterov SGD; biases and batch norms do not decay."""
+    """Nesterov SGD; biases and norms do not decay."""
+    groups = _decaying(module, weight_decay)
+    return torch.optim.SGD(groups, lr=rate, momentum=momentum, nesterov=momentum > 0)
+
+
+def adamw(module: torch.nn.Module, rate: float, momentum: float, weight_decay: float) -> torch.optim.AdamW:
+    """AdamW; biases and norms do not decay."""
+    return torch.optim.AdamW(_decaying(module, weight_decay), lr=rate, betas=(momentum, 0.999))
+
+
+OPTIMISERS: dict[str, Callable[[torch.nn.Module, float, float, float], torch.optim.Optimizer]] = {
+    "sgd": sgd,
+    "adamw": adamw,
+}
+
+
+def _decaying(module: torch.nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     decayed = [p for p in module.parameters() if p.ndim > 1]
     plain = [p for p in module.parameters() if p.ndim == 1]
-    return torch.optim.SGD(
-        [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}],
-        lr=rate,
-        momentum=momentum,
-        nesterov=momentum > 0,
-    )
+    return [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
 
 
 def momentum(module: torch.nn.Module, optimiser: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
-    """The momentum of each parameter that has one, by its name."""
+    """What the optimiser remembers of each parameter: SGD's momentum by the name of the parameter, what AdamW
+    remembers by its own name, a colon and that of the parameter."""
     return {
-        name: buffer
+        name if what == MOMENTUM else f"{what}:{name}": buffer
         for name, parameter in module.named_parameters()
-        if (buffer := optimiser.state.get(parameter, {}).get("momentum_buffer")) is not None
+        for what, buffer in optimiser.state.get(parameter, {}).items()
+        if buffer is not None
     }
 
 
 def restore_momentum(
     module: torch.nn.Module, optimiser: torch.optim.Optimizer, buffers: Mapping[str, torch.Tensor]
 ) -> None:
-    """Give the optimiser the momentum that `momentum` told, on the device of the parameters."""
+    """Give the optimiser what `momentum` told, on the device of the parameters."""
     parameters = dict(module.named_parameters())
-    for name, buffer in buffers.items():
+    for key, buffer in buffers.items():
+        what, _, name = key.rpartition(":")
         layout = torch.channels_last if buffer.ndim == 4 else torch.contiguous_format
-        placed = buffer.to(parameters[name].device).contiguous(memory_format=layout)
-        optimiser.state[parameters[name]]["momentum_buffer"] = placed
+        device = parameters[name].device if what != "step" else "cpu"  # torch counts steps there
+        placed = buffer.to(device).contiguous(memory_format=layout)
+        optimiser.state[parameters[name]][what or MOMENTUM] = placed
 
 
 def begin(optimiser: torch.optim.Optimizer, rate: float) -> None:
@@ -181,7 +202,8 @@ class Learner:
 
     def _new_optimiser(self) -> None:
         plan = self.optimisation
-        self.optimiser = sgd(self.module, plan.rate, plan.momentum, plan.weight_decay)
+        start = OPTIMISERS[plan.optimiser]
+        self.optimiser = start(self.module, plan.rate, plan.momentum, plan.weight_decay)
 
     @property
     def result(self) -> Any:

@@ -13,7 +13,16 @@ from supernet.files import run_folder
 from supernet.space import get_space
 from supernet.training import train
 from supernet.training.recipes import Phase, ProgressiveShrinking, Sandwich, epochs_of
-from supernet.training.step import DivergedError, Learner, Optimisation, Processes, draw, processes, rate_at
+from supernet.training.step import (
+    DivergedError,
+    Learner,
+    Optimisation,
+    Processes,
+    adamw,
+    draw,
+    processes,
+    rate_at,
+)
 from supernet.weights import network
 from supernet.weights.images import ImageSet
 
@@ -104,6 +113,7 @@ def test_the_rate_rises_then_falls_as_a_cosine():
     [
         (Sandwich(largest_first=0.34, distil=True), {"ema": 0.9}),
         (ProgressiveShrinking(), {"epochs": 6, "batch": 32}),
+        (Sandwich(), {"optimiser": "adamw", "rate": 0.002, "weight_decay": 0.05}),
     ],
 )
 def test_killed_training_resumes_to_the_same_bits(tmp_path, training, recipe, options):
@@ -121,6 +131,18 @@ def test_killed_training_resumes_to_the_same_bits(tmp_path, training, recipe, op
     assert epochs == list(range(options.get("epochs", 3)))
     with pytest.raises(run_folder.FinishedRun, match="left alone"):
         training(tmp_path / "parts", recipe, images=64, **options)
+
+
+def test_adamw_moves_weights_by_its_rate_and_decays_matrices_only():
+    """In its first step AdamW moves each weight by the rate, whatever its gradient, and shrinks what decays."""
+    module = torch.nn.Linear(3, 2)
+    before = [parameter.detach().clone() for parameter in module.parameters()]
+    optimiser = adamw(module, 0.01, 0.9, 0.1)
+    module(torch.randn(4, 3)).square().sum().backward()
+    optimiser.step()
+    for start, now, decay in zip(before, module.parameters(), (0.1, 0.0), strict=True):
+        moved = start * (1 - 0.01 * decay) - 0.01 * now.grad.sign()
+        assert torch.allclose(now.detach(), moved, atol=1e-6)
 
 
 def test_divergence_keeps_the_last_good_checkpoint(tmp_path, training, monkeypatch):
