@@ -134,7 +134,7 @@ def test_killed_training_resumes_to_the_same_bits(tmp_path, training, recipe, op
 
 
 def test_adamw_moves_weights_by_its_rate_and_decays_matrices_only():
-    """In its first step AdamW moves each weight by the rate, whatever its gradient, and shrinks what decays."""
+    """Its first step moves each weight by the rate, whatever the gradient, and shrinks what decays."""
     module = torch.nn.Linear(3, 2)
     before = [parameter.detach().clone() for parameter in module.parameters()]
     optimiser = adamw(module, 0.01, 0.9, 0.1)
