@@ -9,7 +9,7 @@ COMMANDS := $(subst _,-,$(filter-out __%,$(notdir $(basename $(wildcard search/c
 export OMP_WAIT_POLICY := PASSIVE
 ARGS ?=
 
-.PHONY: help $(COMMANDS) test test-all lint bench clean
+.PHONY: help $(COMMANDS) test test-all lint docs notebooks bench clean
 
 help:
 	@echo 'make COMMAND ARGS="key=value ...", for instance: make search ARGS="target=titan_rtx_b64 latency_limit_ms=20"'
@@ -17,7 +17,7 @@ help:
 	@for name in $(COMMANDS); do printf '  %-14s %s\n' $$name \
 	  "$$(sed -n '1s/^"""\([^:.]*\).*/\1/p' search/commands/$$(echo $$name | tr - _).py)"; done
 	@echo
-	@echo 'for developers: make test, make test-all, make lint, make bench, make clean'
+	@echo 'for developers: make test, make test-all, make lint, make docs, make notebooks, make bench, make clean'
 
 $(COMMANDS): .venv/.run
 	@$(BIN)/python -m search.commands $@ $(ARGS)
@@ -34,6 +34,14 @@ lint: .venv/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+docs: .venv/.dev
+	$(BIN)/mkdocs build --quiet --site-dir runs/site
+
+# The notebooks run in a folder of their own; what they write is thrown away.
+notebooks: .venv/.dev
+	folder=$$(mktemp -d) && cp docs/notebooks/*.ipynb $$folder && root=$$PWD && cd $$folder && \
+	  PATH="$$root/$(BIN):$$PATH" python -m pytest -q --nbmake -p no:cacheprovider . && rm -rf $$folder
+
 bench: .venv/.dev
 	$(BIN)/python -m benchmarks.ofa_search $(ARGS)
 	$(BIN)/python -m benchmarks.speed
@@ -45,7 +53,7 @@ bench: .venv/.dev
 	$(PYTHON) -m venv .venv
 
 .venv/.run: pyproject.toml | .venv/bin/pip
-	$(BIN)/pip install -q -e '.[onnx]'
+	$(BIN)/pip install -q -e '.[all]'
 	@touch $@
 
 .venv/.dev: pyproject.toml | .venv/bin/pip
