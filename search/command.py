@@ -5,24 +5,20 @@ traceback.
 in the class or function that gets them. Hydra itself is not restricted: all its words and flags work.
 """
 
+import argparse
 import os
 import re
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import field, fields
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, NoReturn, TypeVar, dataclass_transform
+from typing import Any, NoReturn, TypeVar, dataclass_transform
 
 import hydra
-import yaml
-from hydra._internal.core_plugins.file_config_source import FileConfigSource
-from hydra._internal.sources_registry import SourcesRegistry
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.plugins import Plugins
 from hydra.errors import HydraException, MissingConfigException
-from hydra.plugins.config_source import ConfigResult
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import ConfigDict, Field, ValidationError
@@ -31,7 +27,7 @@ from rich.status import Status
 
 from latency.measuring import instruction_sets
 from latency.measuring.session import Watcher
-from search.own import plugins
+from search.cli.config_source import reading
 from supernet import registry
 from supernet.files.run_folder import FinishedRun
 
@@ -50,37 +46,6 @@ def options(cls: type[T]) -> type[T]:
     return dataclass(frozen=True, kw_only=True, config=config)(cls)  # type: ignore[return-value]
 
 
-class CompleteNodes(FileConfigSource):
-    """Hydra's reader of YAML files, for nodes that have every option of what they build.
-
-    So all options can be set on the command line, and are in the config.yaml of a run, without being repeated
-    in YAML. It reads the user's folders (`--config-dir`) as well. `plain` are options of the command that are
-    no groups, also where another command has a group of that name (recipe).
-    """
-
-    plain: ClassVar[frozenset[str]] = frozenset()
-
-    def is_group(self, config_path: str) -> bool:
-        return config_path not in self.plain and super().is_group(config_path)
-
-    def load_config(self, config_path: str) -> ConfigResult:
-        read = super().load_config(config_path)
-        node: Any = OmegaConf.to_container(read.config)
-        group = config_path.rpartition("/")[0]
-        if "_target_" in node and not group.startswith("hydra") and not registry.states_facts(group, node):
-            choices = [entry for entry in node.get("defaults", ()) if isinstance(entry, dict)]
-            groups = {key for entry in choices for key in entry}  # Hydra fills these in itself
-            complete = registry.complete(node)
-            read.config = OmegaConf.create(
-                {k: v for k, v in complete.items() if k in node or k not in groups}
-            )
-            for option, value in complete.items():
-                # A mapping without values takes any names, which are checked later.
-                if isinstance(value, dict) and not any(value.values()) and option in read.config:
-                    OmegaConf.set_struct(read.config[option], False)
-        return read
-
-
 def compose(name: str, words: list[str]) -> dict[str, Any]:
     """The configuration that a command gets from the words of its command line.
 
@@ -88,10 +53,9 @@ def compose(name: str, words: list[str]) -> dict[str, Any]:
     >>> command.compose("search", ["searcher=linas"])["searcher"]["batch"]
     10
     """
-    _read_complete_nodes(name)
     words = [_plain(word) for word in words]
     try:
-        with hydra.initialize_config_dir(str(registry.FOLDER), version_base="1.3"):
+        with reading(name), hydra.initialize(None, version_base="1.3"):
             return _checked(hydra.compose(name, words), words)
     except OURS as error:
         raise ValueError(explain(error)) from error
@@ -141,9 +105,7 @@ def _run(name: str, task: Task) -> None:
     def job(composed: DictConfig) -> None:
         os.environ[FULL_ERROR] = str(int(tracebacks))
         try:
-            sources = HydraConfig.get().runtime.config_sources
-            folders = [Path(one.path) for one in sources if one.schema == "file"]
-            config = _checked(composed, list(HydraConfig.get().overrides.task), folders)
+            config = _checked(composed, list(HydraConfig.get().overrides.task))
             _hold(config)
             task(registry.locate(composed["_target_"])(**config), config)
         except KeyboardInterrupt:
@@ -162,11 +124,12 @@ def _run(name: str, task: Task) -> None:
             failed.append(f"job {HydraConfig.get().job.num}: {explain(error)}")  # the other jobs go on
             print(f"error: {failed[-1]}", file=sys.stderr)
 
-    _read_complete_nodes(name)
     sys.argv[1:] = map(_plain, sys.argv[1:])
     os.environ[FULL_ERROR] = "1"  # Hydra then raises its errors, which `explain` says in one line
     try:
-        hydra.main(version_base="1.3", config_path=str(registry.FOLDER), config_name=name)(job)()
+        registry.use_folders(*_config_dirs(sys.argv[1:]))
+        with reading(name):
+            hydra.main(version_base="1.3", config_path=None, config_name=name)(job)()
     except OURS as error:
         if tracebacks:
             raise
@@ -186,15 +149,15 @@ def _plain(word: str) -> str:
     return f"{mapping}={','.join(f'{{{name}:{value}}}' for value in values.split(','))}"
 
 
-def _read_complete_nodes(name: str) -> None:
-    Plugins.instance()  # registers Hydra's own reader first
-    node = yaml.safe_load((registry.FOLDER / f"{name}.yaml").read_text())
-    groups = {key for entry in node["defaults"] if isinstance(entry, dict) for key in entry}
-    CompleteNodes.plain = frozenset(registry.defaults(registry.locate(node["_target_"]))) - groups
-    SourcesRegistry.instance().types[CompleteNodes.scheme()] = CompleteNodes
+def _config_dirs(words: list[str]) -> list[str]:
+    """The folders of `--config-dir` among the words of a command line."""
+    flags = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    flags.add_argument("--config-dir", "-cd", action="append", default=[])
+    folders: list[str] = flags.parse_known_args(words)[0].config_dir
+    return folders
 
 
-def _checked(composed: DictConfig, words: list[str], folders: Iterable[Path] = ()) -> dict[str, Any]:
+def _checked(composed: DictConfig, words: list[str]) -> dict[str, Any]:
     """The configuration, its references resolved; ValueError when an option is missing or states a fact."""
     if missing := OmegaConf.missing_keys(composed):
         raise ValueError(f"please give {', '.join(f'{key}=...' for key in sorted(missing))}")
@@ -203,7 +166,7 @@ def _checked(composed: DictConfig, words: list[str], folders: Iterable[Path] = (
         if option and isinstance(config.get(root), dict) and registry.states_facts(root, config[root]):
             raise _fact(root, option)
     if "objective" in config:
-        _add_own_objectives(config, folders)
+        _add_own_objectives(config)
     if "_target_" in config:
         _check_names(config, registry.defaults(registry.locate(config.pop("_target_"))))
     return config
@@ -213,31 +176,25 @@ def _check_names(config: Mapping[str, Any], defaults: Mapping[str, Any]) -> None
     """ValueError for an unknown name in a mapping that has names by default; `@DEVICE` may follow them."""
     for option, names in defaults.items():
         if isinstance(names, dict) and names:
-            own = {*config.get("objective", ()), *config.get("objectives", ()), *plugins()}
+            own = {*config.get("objective", ()), *config.get("objectives", ()), *registry.names("objective")}
             for name in config[option]:
                 if name.partition("@")[0] not in names and name not in own:
                     raise registry.unknown_name(f"option of {option}", name, names)
 
 
-def _add_own_objectives(config: dict[str, Any], folders: Iterable[Path]) -> None:
-    """Add the nodes objective/NAME.yaml of the user's folders whose names are objectives or limits.
+def _add_own_objectives(config: dict[str, Any]) -> None:
+    """Add the nodes of objectives of the user and of plugins that are searched or limited.
 
-    Options that the command line gives them go before. What they build is looked up as safely as any node.
+    Options that the command line gives them go before.
     """
     limits = [name for name, limit in config["limits"].items() if limit is not None]
     for name in (*config["objectives"], *limits):
-        for path in (folder / "objective" / f"{name}.yaml" for folder in folders):
-            if path.is_file():
-                node = yaml.safe_load(path.read_text())
-                if not isinstance(node, dict) or "_target_" not in node:
-                    raise ValueError(f"{path} must be a mapping with a _target_")
-                node = registry.complete(node) | config["objective"].get(name, {})
-                node.pop("space", None)  # is that of the search
-                if missing := [key for key, value in node.items() if value == registry.REQUIRED]:
-                    raise ValueError(
-                        f"please give {', '.join(f'objective.{name}.{key}=...' for key in missing)}"
-                    )
-                config["objective"][name] = node
+        if name in registry.names("objective"):
+            node = registry.complete(registry.load("objective", name)) | config["objective"].get(name, {})
+            node.pop("space", None)  # is that of the search
+            if missing := [key for key, value in node.items() if value == registry.REQUIRED]:
+                raise ValueError(f"please give {', '.join(f'objective.{name}.{key}=...' for key in missing)}")
+            config["objective"][name] = node
 
 
 def _fact(group: str, option: str) -> ValueError:

@@ -22,7 +22,6 @@ from supernet.layers import BYTES_FP32
 from supernet.measures import MEASURES
 from supernet.prediction import Prediction, exact, where
 from supernet.space import SearchSpace, get_space
-from supernet.surrogates import accuracy as surrogates
 from supernet.surrogates.int8_change import Int8Change
 from supernet.surrogates.training_cost import TrainingCost
 
@@ -261,7 +260,7 @@ def choose(
         _check_target(space, latency.target)
     if accuracy is None:
         ships = [name for name in _names(space) if name in registry.names("accuracy")]
-        accuracy = surrogates.load(ships[0]) if ships else None
+        accuracy = registry.get("accuracy", ships[0]) if ships else None
     elif accuracy.space not in _names(space):
         kind = " surrogate" if accuracy.measured is None else ""
         raise ValueError(

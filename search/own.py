@@ -1,12 +1,10 @@
-"""Objectives of the user's own: functions of genomes from Python, from YAML, or from an installed plugin.
+"""Objectives of the user's own: functions of genomes from Python, from YAML, or from an installed package.
 
 Letters: n architectures.
 """
 
-import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +17,6 @@ from supernet.files import append_only
 from supernet.prediction import Prediction, exact
 from supernet.space import SearchSpace
 
-PLUGINS = "ofa_frontier.objectives"  # entry points of installed packages: name = module:function
 STORE = "objective_values.sqlite"  # what was measured, in the run folder
 TABLES = {
     "objective_values": (
@@ -29,34 +26,22 @@ TABLES = {
 }
 
 
-def plugins() -> list[str]:
-    """Names of the objectives that installed packages offer; none of them is imported."""
-    return sorted(entry_points(group=PLUGINS).names)
-
-
 def find(names: Iterable[str], nodes: Mapping[str, Any], space: SearchSpace) -> dict[str, Objective]:
-    """The objectives among these names that the nodes describe, `{name: node}`, or that a plugin offers.
+    """The objectives among these names that the nodes describe, `{name: node}`.
 
-    What is built, or what the entry point names, is an `Objective` or a function that makes one; where it
-    takes `space`, it gets the space of the search. ValueError for anything else.
+    What is built is an `Objective`; where its function takes `space`, it gets the space of the search.
+    ValueError for anything else.
     """
-    offered, made = plugins(), {}
-    for name in dict.fromkeys(names):
-        if name in nodes:
-            node = dict(nodes[name])
-            if "_target_" not in node:
-                raise ValueError(
-                    f"objective.{name} names no function: give objective.{name}._target_=MODULE.FUNCTION, or "
-                    f"objective/{name}.yaml in the folder of --config-dir"
-                )
-            takes_space = "space" in registry.defaults(registry.locate(node["_target_"]))
-            built = registry.build(node | {"space": space} if takes_space else node)
-        elif name in offered:
-            built = next(iter(entry_points(group=PLUGINS, name=name))).load()
-            if not isinstance(built, Objective):
-                built = built(space) if "space" in inspect.signature(built).parameters else built()
-        else:
-            continue
+    made = {}
+    for name in (name for name in dict.fromkeys(names) if name in nodes):
+        node = dict(nodes[name])
+        if "_target_" not in node:
+            raise ValueError(
+                f"objective.{name} names no function: write objective/{name}.yaml with its _target_ in a "
+                "folder, and give the folder as --config-dir"
+            )
+        takes_space = "space" in registry.defaults(registry.locate(node["_target_"]))
+        built = registry.build(node | {"space": space} if takes_space else node)
         if not isinstance(built, Objective):
             raise ValueError(
                 f"the objective {name} is a {type(built).__name__}, not a search.objective.Objective"

@@ -1,8 +1,8 @@
-"""The registry: `configs/<group>/<name>.yaml` is one choice of a group, and building what a node describes.
+"""The registry: the choices of each group by name, and building what a node describes.
 
 A node is a mapping with `_target_`, the dotted name of a class or function, and arguments for it. Adding a
-file adds a choice; nothing else lists them. Defaults are those of the class or function: `complete` adds them
-to a node, so that YAML says only what differs.
+file, or installing a plugin, adds a choice (`choices`); nothing else lists them. Defaults are those of the
+class or function: `complete` adds them to a node, so that YAML says only what differs.
 """
 
 import difflib
@@ -14,13 +14,15 @@ from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined, to_jsonable_python
 
-INSTALLED = Path(__file__).parent / "configs"  # where a wheel puts them
-FOLDER = INSTALLED if INSTALLED.is_dir() else Path(__file__).parents[1] / "configs"
+from supernet import choices
+from supernet.choices import FOLDER, SHIPPED, Choice, use_folders
+
+__all__ = ["FOLDER", "use_folders"]  # of choices, for those who look for them here
 FACTS = ("space", "target", "device", "accuracy")  # groups whose files say how things are
+CALLED_SO = ("space", "device")  # groups whose objects have the names of their choices
 FACT_TYPE = "latency.target.Target"  # targets that a function makes have options: this machine, any GPU
 OURS = ("supernet", "latency", "search", "benchmarks")  # packages whose classes and functions nodes build
 INSTALLED_IN = {"site-packages", "dist-packages"}
@@ -51,28 +53,41 @@ def unknown_name(what: str, name: str, choices: Iterable[str]) -> ValueError:
 
 def names(group: str) -> list[str]:
     """Names of the choices of a group (space, target, accuracy, searcher, ...), sorted."""
-    return sorted(path.stem for path in (FOLDER / group).glob("*.yaml"))
+    return list(dict.fromkeys(choice.name for choice in choices.choices(group)))
+
+
+def shipped(group: str) -> list[str]:
+    """Names of the choices of a group that ship with the project, sorted."""
+    return [choice.name for choice in choices.choices(group) if choice.origin == SHIPPED]
+
+
+def find(group: str, name: str) -> Choice:
+    """The choice `name` of a group; ValueError for an unknown name, and for one that two sources have."""
+    same = [choice for choice in choices.choices(group) if choice.name == name]
+    if not same:
+        raise unknown_name(group, name, names(group))
+    if len(same) > 1:
+        raise ValueError(f"{group}={name} is more than one: {' and '.join(map(str, same))}; rename one")
+    return same[0]
 
 
 def load(group: str, name: str) -> dict[str, Any]:
-    """The YAML node `configs/<group>/<name>.yaml`."""
-    if name not in names(group):
-        raise unknown_name(group, name, names(group))
-    node = yaml.safe_load((FOLDER / group / f"{name}.yaml").read_text())
-    if not isinstance(node, dict):
-        raise ValueError(f"configs/{group}/{name}.yaml must be a mapping with a _target_")
-    return node
+    """The node of a choice: for a file that ships that of `configs/<group>/<name>.yaml`."""
+    return find(group, name).node()
 
 
 def get(group: str, name: str, **options: Any) -> Any:
-    """What `configs/<group>/<name>.yaml` describes, with some options set to other values.
+    """What a choice describes, with some options set to other values.
 
     >>> from supernet import registry
     >>> registry.names("searcher")
     ['ageing', 'linas', 'local', 'noisy_nsga2', 'nsga2', 'random']
     >>> searcher = registry.get("searcher", "nsga2", population=50)
     """
-    return build(load(group, name) | options)
+    built = build(load(group, name) | options)
+    if group in CALLED_SO and built.name != name:
+        raise ValueError(f"{group}={name} builds one that is called {built.name}: give both the same name")
+    return built
 
 
 def states_facts(group: str, node: Mapping[str, Any]) -> bool:
@@ -93,6 +108,8 @@ def build(node: Any) -> Any:
     try:
         inspect.signature(target).bind(**arguments)
     except TypeError as error:
+        if unknown := [name for name in arguments if name not in (options := defaults(target))]:
+            raise unknown_name(f"option of {node['_target_']}", unknown[0], options) from None
         raise ValueError(f"_target_={node['_target_']}: {error}") from None
     return target(**arguments)
 
@@ -100,35 +117,46 @@ def build(node: Any) -> Any:
 def locate(target: str) -> Callable[..., Any]:
     """The class or function of a dotted name; names of release 0.1 are found where they have moved to.
 
-    Nodes come from files that somebody else may have written. So they build what this project or a module of
-    your own defines, and nothing of Python's library or of an installed package: that could run any command.
+    Nodes come from files that somebody else may have written. So they build only what is defined by this
+    project, by a module that the YAML of a folder of the user names, or by an installed plugin. Of Python's
+    library and of other installed packages nothing: that could run any command.
     """
     module, _, name = target.rpartition(".")
-    root = module.partition(".")[0]
-    if root not in OURS and root in sys.stdlib_module_names:
+    module = MOVED.get(module, module)
+    if not _may_build(module, module):
         raise _not_ours(target)
     try:
-        builder: Callable[..., Any] = pkgutil.resolve_name(f"{MOVED.get(module, module)}.{name}")
+        builder: Callable[..., Any] = pkgutil.resolve_name(f"{module}:{name}")
     except (ImportError, AttributeError, ValueError) as error:
         raise ValueError(f"_target_={target} names no class or function ({error})") from error
-    if not (inspect.isclass(builder) or inspect.isfunction(builder)) or not _is_ours(builder.__module__):
+    is_builder = inspect.isclass(builder) or inspect.isfunction(builder)
+    if not is_builder or not _may_build(builder.__module__, module):
         raise _not_ours(target)
     return builder
 
 
-def _is_ours(module: str) -> bool:
-    """Whether a module is of this project or of the user: not of Python, not of an installed package."""
+def _may_build(module: str, named: str) -> bool:
+    """Whether nodes may build what `module` defines and the module `named` in the node offers."""
     root = module.partition(".")[0]
-    path = getattr(sys.modules.get(module), "__file__", None)
-    if root in OURS or path is None:
+    if root in OURS or root != named.partition(".")[0]:
         return root in OURS
-    return root not in sys.stdlib_module_names and INSTALLED_IN.isdisjoint(Path(path).parts)
+    if named in choices.plugin_modules():
+        return True
+    return not _is_foreign(module) and named in choices.folder_modules()
+
+
+def _is_foreign(module: str) -> bool:
+    """Whether a module is of Python's library or, as far as it is imported, of an installed package."""
+    path = getattr(sys.modules.get(module), "__file__", None)
+    return module.partition(".")[0] in sys.stdlib_module_names or not (
+        path is None or INSTALLED_IN.isdisjoint(Path(path).parts)
+    )
 
 
 def _not_ours(target: str) -> ValueError:
     return ValueError(
-        f"_target_={target} must be a class or function of {', '.join(OURS[:3])} or of a module of your own, "
-        "not of Python's library or an installed package"
+        f"_target_={target} must be a class or function of {', '.join(OURS[:3])}, of an installed plugin, or "
+        "of a module that YAML in the folder of --config-dir names; not of Python or of another package"
     )
 
 

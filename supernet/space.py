@@ -438,7 +438,7 @@ class SearchSpace:
 
 @cache
 def get_space(name: str) -> SearchSpace:
-    """The space `name` of `configs/space`; ValueError with the nearest spelling for an unknown name.
+    """The space `name` of the registry; ValueError with the nearest spelling for an unknown name.
 
     >>> space = get_space("ofa_small")
     >>> space.format(space.extremes()[:1])

@@ -38,7 +38,7 @@ def build_engine(name: str, *, precision: str = "fp32", threads: int = 1) -> Eng
     ValueError that names the pip command when it is not installed, and the known precisions for another one.
     """
     node = registry.load("engine", name)
-    requires, extra = node.pop("requires"), node.pop("extra", None)
+    requires, extra = node.pop("requires", ()), node.pop("extra", None)
     node.pop("minds_limits", None)
     missing = [package for package in requires if find_spec(package) is None]
     if missing:

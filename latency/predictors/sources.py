@@ -30,7 +30,7 @@ def target(name: str) -> Target:
 def names() -> tuple[str, ...]:
     """Names of the targets that ship a predictor: all of `configs/target` that need no options."""
     shipped = f"{Target.__module__}.{Target.__qualname__}"
-    return tuple(n for n in registry.names("target") if registry.load("target", n)["_target_"] == shipped)
+    return tuple(n for n in registry.shipped("target") if registry.load("target", n)["_target_"] == shipped)
 
 
 def targets_of(space: str) -> list[str]:

@@ -8,10 +8,11 @@ from latency.predictors import interface
 from latency.predictors.interface import LatencyPredictor
 from latency.predictors.sources import FOLDER, gpu_model, names, predictor, target, targets_of
 from latency.target import Target
-from supernet import registry
+from supernet import choices, registry
 
 __all__ = ["FOLDER", "gpu_model", "names", "predictor", "target", "targets_of"]  # of predictors.sources
 
+SUFFIXES = (".npz", interface.NETWORK_SUFFIX)  # of files with predictors
 MODULES = "modules_"  # and the engine: names of the shipped module predictors
 
 
@@ -48,14 +49,27 @@ def automatic(wanted: Target) -> tuple[LatencyPredictor, str]:
         rows = shipped.facts.get("rows", shipped.facts.get("samples"))
         what = f"{rows:,} measurements" if rows else "the lookup table"
         return shipped, f"{what} of this very target ({shipped.facts['method']})"
+    if (file := _beside(wanted)) is not None:
+        fitted = interface.load(file)
+        if fitted.target.key != wanted.key:
+            raise ValueError(f"{file} is not for target={wanted.name}: {fitted.target.differences(wanted)}")
+        return fitted, f"the file {file}"
     if wanted.spec.kind != "gpu" or wanted.method != "data sheet":
         raise ValueError(
             f"target {wanted.name} is not one that ships: no predictor was fitted for {wanted}. Fit one on "
-            "measurements of yours (make fit) and pass it as predictor=FILE.npz"
+            "measurements of yours (make fit) and give predictor=FILE.npz, or put it beside the YAML of "
+            "the target under the same name"
         )
     model = gpu_model()
     why = f"nothing was measured on it: its data sheet, by what is known of {', '.join(model.facts['gpus'])}"
     return model.predictor(wanted), why
+
+
+def _beside(wanted: Target) -> Path | None:
+    """The predictor that lies beside the YAML of a target in a folder of the user, under the same name."""
+    same = [choice for choice in choices.choices("target") if choice.name == wanted.name]
+    files = [choice.path.with_suffix(suffix) for choice in same if choice.path for suffix in SUFFIXES]
+    return next((file for file in files if file.is_file()), None)
 
 
 def find(name: str) -> LatencyPredictor:
@@ -76,7 +90,7 @@ def find(name: str) -> LatencyPredictor:
                 f"predictor={name}: no file {path}; folders that make adapt has written: {there or 'none'}"
             )
         return interface.load(path)
-    if name.endswith((".npz", interface.NETWORK_SUFFIX)):
+    if name.endswith(SUFFIXES):
         return interface.load(Path(name))
     if name.startswith(MODULES):
         return module_predictor(name.removeprefix(MODULES))

@@ -51,7 +51,7 @@ class Options:
 
 
 def fit_latency(options: Options, out: Path) -> tuple[str, float]:
-    device, space = options.device["name"], options.space["name"]
+    device, space = options.device["name"], registry.build(options.space).name
     target = command.take(Target, options, device=device, space=space, rows=str(options.rows))
     data = read_csv(options.rows, target, options.column, slice(options.first, options.past))
     fitted = registry.build(options.learner).fit(data)
@@ -67,7 +67,7 @@ def fit_latency(options: Options, out: Path) -> tuple[str, float]:
 
 
 def fit_accuracy(options: Options, out: Path) -> tuple[str, float]:
-    space = get_space(options.space["name"])
+    space = get_space(registry.build(options.space).name)
     columns = tables.select(tables.read_columns(options.rows), slice(options.first, options.past))
     top1 = tables.percent(tables.column(columns, options.column, options.rows)) / 100
     genomes = space.encode(columns)

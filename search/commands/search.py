@@ -57,7 +57,7 @@ class Options:
     accuracy: dict[str, Any] | None = None  # the surrogate that ships for the space
     evaluator: dict[str, Any] | None = None  # supernet: accuracy is measured, by a supernet of your own
     objectives: list[str] = field(default_factory=lambda: ["accuracy", "latency_ms", "training_hours"])
-    # of your own, by name: objective.NAME._target_=MODULE.FUNCTION, or objective/NAME.yaml of --config-dir
+    # of your own, by name: options of objective/NAME.yaml of --config-dir, or of a plugin's
     objective: dict[str, dict[str, Any]] = field(default_factory=dict)
     latency_limit_ms: float | None = None  # short for limits.latency_ms
     # of any objective, searched or not: limits.params=6e6 limits.accuracy=0.78 (a lower limit)

@@ -256,17 +256,12 @@ FOREIGN = (
     "supernet.registry.sys.exit",
     "supernet.files.artifact.Path",
     "supernet.registry.FOLDER",
+    "search.run.subprocess.run",
 )
 
 
 @pytest.mark.parametrize("target", FOREIGN)
 def test_nodes_build_nothing_of_python_or_of_installed_packages(target):
     """A configuration or run folder of somebody else must not run commands."""
-    with pytest.raises(ValueError, match=f"_target_={target} must be a class or function of supernet"):
+    with pytest.raises(ValueError, match=f"_target_={target} (must be a class or function of|names no)"):
         registry.build({"axes": [{"_target_": target, "path": "absent"}]})
-
-
-def test_nodes_build_classes_of_ones_own(tmp_path, monkeypatch):
-    (tmp_path / "my_own_module.py").write_text("class Mine:\n    pass\n")
-    monkeypatch.syspath_prepend(tmp_path)
-    assert type(registry.build({"_target_": "my_own_module.Mine"})).__name__ == "Mine"

@@ -12,6 +12,7 @@ from search import models, own, problem, run, search
 from search.archive import Archive
 from search.objective import Objective
 from search.searchers.random import RandomSearch
+from supernet import choices, registry
 from supernet.space import get_space
 
 SPACE = get_space("ofa_mbv3_w1.2")
@@ -90,9 +91,9 @@ def test_what_is_wrong_is_said(folder, monkeypatch, words, message, capsys):
 def test_an_installed_plugin_offers_objectives(folder):
     (folder / "thing-1.0.dist-info").mkdir()
     (folder / "thing-1.0.dist-info" / "METADATA").write_text("Name: thing\nVersion: 1.0\n")
-    text = f"[{own.PLUGINS}]\nplugged = my_objectives:blocks\n"
+    text = f"[{choices.PLUGINS['objective']}]\nplugged = my_objectives:blocks\n"
     (folder / "thing-1.0.dist-info" / "entry_points.txt").write_text(text)
-    assert own.plugins() == ["plugged"]
+    assert registry.names("objective") == ["plugged"]
     assert "my_objectives" not in sys.modules
     front = search(objectives=["accuracy", "latency_ms"], limits={"plugged": 12}, budget=300)
     assert depth(SPACE.parse([row["architecture"] for row in front.rows()])).max() <= 12

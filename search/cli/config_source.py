@@ -1,0 +1,114 @@
+"""Where Hydra reads the configuration of a command: from the registry, every node with all options.
+
+Hydra is extended by its public plugins only, and only while a command of ours composes: other programs of the
+same process see nothing of it.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, ClassVar
+
+from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.object_type import ObjectType
+from hydra.core.plugins import Plugins
+from hydra.plugins.config_source import ConfigLoadError, ConfigResult, ConfigSource
+from hydra.plugins.search_path_plugin import SearchPathPlugin
+from omegaconf import OmegaConf
+
+from supernet import choices, registry
+
+SCHEME = "registry"
+
+
+class RegistrySource(ConfigSource):
+    """The commands `configs/NAME.yaml`, and the choices of all groups wherever they are from.
+
+    Nodes get every option of what they build. So all options can be set on the command line, and are in the
+    config.yaml of a run, without being repeated in YAML. `plain` are options of the command that are no
+    groups, also where another command has a group of that name (recipe).
+    """
+
+    plain: ClassVar[frozenset[str]] = frozenset()
+
+    @staticmethod
+    def scheme() -> str:
+        return SCHEME
+
+    def available(self) -> bool:
+        return True
+
+    def is_group(self, config_path: str) -> bool:
+        return config_path == "" or (config_path not in self.plain and config_path in choices.groups())
+
+    def is_config(self, config_path: str) -> bool:
+        group, _, name = config_path.removesuffix(".yaml").rpartition("/")
+        return name in (registry.names(group) if group else command_names())
+
+    def list(self, config_path: str, results_filter: ObjectType | None) -> list[str]:
+        groups = [] if config_path or results_filter == ObjectType.CONFIG else choices.groups()
+        if results_filter == ObjectType.GROUP:
+            return sorted(group for group in groups if group not in self.plain)
+        return sorted([*groups, *(registry.names(config_path) if config_path else command_names())])
+
+    def load_config(self, config_path: str) -> ConfigResult:
+        group, _, name = config_path.removesuffix(".yaml").rpartition("/")
+        if not self.is_config(config_path):
+            raise ConfigLoadError(f"no configuration {config_path}")
+        if group:
+            choice = registry.find(group, name)
+            node, text = choice.node(), choice.path.read_text() if choice.path else ""
+        else:
+            path = choices.FOLDER / f"{name}.yaml"
+            node, text = choices.read_yaml(path), path.read_text()
+        return ConfigResult(
+            provider=self.provider,
+            path=self.full_path(),
+            config=_with_options(group, node),
+            header=self._get_header_dict(text[:512]),
+        )
+
+
+class RegistryFirst(SearchPathPlugin):
+    """Makes the registry the first place, after Hydra's own, while a command composes."""
+
+    active: ClassVar[bool] = False
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        if self.active:
+            search_path.append("main", f"{SCHEME}://")
+
+
+@contextmanager
+def reading(command: str) -> Iterator[None]:
+    """While this holds, Hydra composes `configs/<command>.yaml` and its groups."""
+    for plugin in (RegistrySource, RegistryFirst):
+        Plugins.instance().register(plugin)
+    node = choices.read_yaml(choices.FOLDER / f"{command}.yaml")
+    groups = {key for entry in node["defaults"] if isinstance(entry, dict) for key in entry}
+    RegistrySource.plain = frozenset(registry.defaults(registry.locate(node["_target_"]))) - groups
+    RegistryFirst.active = True
+    try:
+        yield
+    finally:
+        RegistryFirst.active = False
+
+
+def command_names() -> list[str]:
+    """Names of the files that configure commands, sorted."""
+    return sorted(path.stem for path in choices.FOLDER.glob("*.yaml"))
+
+
+def _with_options(group: str, node: dict[str, Any]) -> Any:
+    if "_target_" not in node or registry.states_facts(group, node):
+        return OmegaConf.create(node)
+    choosable = {key for entry in node.get("defaults", ()) if isinstance(entry, dict) for key in entry}
+    options = registry.complete(node)
+    # Hydra fills in the groups of its defaults itself.
+    config = OmegaConf.create(
+        {key: value for key, value in options.items() if key in node or key not in choosable}
+    )
+    for option, value in options.items():
+        # A mapping without values takes any names, which are checked later.
+        if isinstance(value, dict) and not any(value.values()) and option in config:
+            OmegaConf.set_struct(config[option], False)
+    return config

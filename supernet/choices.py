@@ -1,0 +1,143 @@
+"""Where the choices of a group are from: files that ship, folders that the user names, installed plugins.
+
+- `configs/<group>/<name>.yaml` ships with the project.
+- `use_folders` adds those of the user (`--config-dir DIR`): `DIR/<group>/<name>.yaml`. The folder that holds
+  DIR is where Python finds the modules that they name.
+- An installed package offers classes and functions as entry points of the groups in PLUGINS, the name of the
+  entry point being that of the choice. None is imported before it is chosen.
+
+These are all the ways in: a name in any other file is looked up here and never imported by itself.
+"""
+
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+INSTALLED = Path(__file__).parent / "configs"  # where a wheel puts them
+FOLDER = INSTALLED if INSTALLED.is_dir() else Path(__file__).parents[1] / "configs"
+SHIPPED = "shipped"
+PLUGINS = {  # groups that plugins add to, and those of their entry points
+    "space": "ofa_frontier.spaces",
+    "target": "ofa_frontier.targets",
+    "engine": "ofa_frontier.engines",
+    "learner": "ofa_frontier.predictors",
+    "searcher": "ofa_frontier.searchers",
+    "recipe": "ofa_frontier.recipes",
+    "objective": "ofa_frontier.objectives",
+}
+NAMED = ("space", "target", "device")  # groups whose nodes say their own name
+_folders: list[Path] = []  # of the user, for this process
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A choice of a group. `origin` is SHIPPED, `plugin PACKAGE`, or the folder of the user."""
+
+    group: str
+    name: str
+    origin: str
+    path: Path | None = None  # its YAML
+    target: str | None = None  # what a plugin offers: MODULE.NAME
+
+    def node(self) -> dict[str, Any]:
+        """The node that describes it; ValueError for a file that is none."""
+        if self.path is None:
+            return {"_target_": self.target}
+        node = read_yaml(self.path)
+        if not isinstance(node, dict):
+            raise ValueError(f"{self.path} must be a mapping with a _target_")
+        if self.group in NAMED and node.get("name") not in (None, self.name):
+            raise ValueError(f"{self.path}: name: {node['name']} must be that of the file, {self.name}")
+        return node
+
+    def __str__(self) -> str:
+        return f"{self.path}" if self.path else f"{self.target} ({self.origin})"
+
+
+def use_folders(*folders: str | Path) -> None:
+    """Take these folders of the user, and no others, as sources of choices from now on in this process.
+
+    ValueError for a path that is no folder.
+
+    >>> use_folders("mine")  # mine/target/board.yaml is target=board
+    """
+    for folder in map(Path, folders):
+        if not folder.is_dir():
+            raise ValueError(f"--config-dir {folder} is no folder; it holds GROUP/NAME.yaml, see `list`")
+        if (parent := str(folder.absolute().parent)) not in sys.path:
+            sys.path.append(parent)  # last: no module of the user hides one of Python or of a package
+    _folders[:] = [Path(folder) for folder in folders]
+    _modules_of.cache_clear()
+
+
+def groups() -> list[str]:
+    """Names of all groups that have choices, sorted."""
+    folders = {path.name for folder in (FOLDER, *_folders) for path in folder.iterdir() if path.is_dir()}
+    offered = {group for group in PLUGINS if any(_plugins(group))}
+    return sorted(group for group in folders | offered if not group.startswith((".", "_", "hydra")))
+
+
+def choices(group: str) -> list[Choice]:
+    """All choices of a group, sorted by name."""
+    found = [*_files(FOLDER, SHIPPED, group), *_plugins(group)]
+    found += [choice for folder in _folders for choice in _files(folder, str(folder), group)]
+    return sorted(found, key=lambda choice: choice.name)
+
+
+def plugin_modules() -> frozenset[str]:
+    """The modules that entry points of installed packages name."""
+    return frozenset(str(choice.target).rpartition(".")[0] for group in PLUGINS for choice in _plugins(group))
+
+
+def folder_modules() -> frozenset[str]:
+    """The modules that `_target_` names anywhere in the YAML of the user's folders."""
+    return frozenset(module for folder in _folders for module in _modules_of(folder))
+
+
+def read_yaml(path: Path) -> Any:
+    """The content of a YAML file; ValueError that names the file for what is none."""
+    try:
+        return yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
+
+
+def _files(folder: Path, origin: str, group: str) -> Iterator[Choice]:
+    for path in (folder / group).glob("*.yaml"):
+        yield Choice(group, path.stem, origin, path=path)
+
+
+def _plugins(group: str) -> Iterator[Choice]:
+    if group in PLUGINS:
+        for name, target, package in _entry_points(PLUGINS[group], tuple(sys.path)):
+            yield Choice(group, name, f"plugin {package}", target=target)
+
+
+@cache
+def _entry_points(group: str, path: tuple[str, ...]) -> list[tuple[str, str, str]]:
+    """(name, MODULE.NAME, package) of each entry point of a group that is installed along Python's path."""
+    return [
+        (point.name, f"{point.module}.{point.attr}", "unknown" if point.dist is None else point.dist.name)
+        for point in entry_points(group=group)
+    ]
+
+
+@cache
+def _modules_of(folder: Path) -> frozenset[str]:
+    return frozenset(_modules(read_yaml(path) for path in sorted(folder.rglob("*.yaml"))))
+
+
+def _modules(nodes: Iterable[Any]) -> Iterator[str]:
+    for node in nodes:
+        if isinstance(node, dict):
+            if isinstance(target := node.get("_target_"), str):
+                yield target.rpartition(".")[0]
+            yield from _modules(node.values())
+        elif isinstance(node, list):
+            yield from _modules(node)
