@@ -69,12 +69,14 @@ class RegistrySource(ConfigSource):
 
 
 class RegistryFirst(SearchPathPlugin):
-    """Makes the registry the first place, after Hydra's own, while a command composes."""
+    """Puts the registry in place of the caller's package, the usual main source, while a command composes."""
 
     active: ClassVar[bool] = False
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
         if self.active:
+            places = search_path.get_path()
+            places[:] = [place for place in places if place.provider != "main"]
             search_path.append("main", f"{SCHEME}://")
 
 
