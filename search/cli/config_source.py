@@ -86,7 +86,8 @@ def reading(command: str) -> Iterator[None]:
     for plugin in (RegistrySource, RegistryFirst):
         Plugins.instance().register(plugin)
     node = choices.read_yaml(choices.FOLDER / f"{command}.yaml")
-    groups = {key for entry in node["defaults"] if isinstance(entry, dict) for key in entry}
+    entries = [entry for entry in node["defaults"] if isinstance(entry, dict)]
+    groups = {key.removeprefix("optional ") for entry in entries for key in entry}
     RegistrySource.plain = frozenset(registry.defaults(registry.locate(node["_target_"]))) - groups
     RegistryFirst.active = True
     try:

@@ -12,6 +12,7 @@ from supernet import registry
 from supernet.files.sinks import Bar, Sink, Wandb
 from supernet.training import measured_accuracy, train
 from supernet.training.step import Optimisation, processes
+from supernet.weights.augmentation import USUAL
 
 SHOWN = {
     "phase": "{}",
@@ -27,7 +28,8 @@ class Options(Optimisation):
 
     data: dict[str, Any]  # digits, folder, torchvision
     space: dict[str, Any]  # one of the ofa package
-    recipe: dict[str, Any]  # sandwich, progressive
+    recipe: dict[str, Any]  # sandwich, progressive, ofa
+    augmentation: dict[str, Any] | None = None  # None: as data.augment and data.flip say
     seed: int = 0
     threads: int = 1  # of PyTorch on a CPU, per process
     validate_every: int = 5  # epochs
@@ -55,7 +57,8 @@ def main(options: Options, config: dict[str, Any]) -> None:
                 sinks.append(Wandb(out, config, options.wandb))
         try:
             images, space = registry.build(options.data).load(), registry.build(options.space)
-            plan = train.Plan(space, images, registry.build(options.recipe), optimisation, options.seed)
+            recipe, change = registry.build(options.recipe), registry.build(options.augmentation) or USUAL
+            plan = train.Plan(space, images, recipe, optimisation, options.seed, change)
             interval = options.validate_every
             trained = train.train(plan, out, config, group, sinks=sinks, validate_every=interval)
         except KeyboardInterrupt:

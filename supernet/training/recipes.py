@@ -17,6 +17,7 @@ from supernet.space import SearchSpace
 
 Subnet = Literal["largest", "smallest", "random"]
 RANDOM: tuple[Subnet] = ("random",)
+WARM_UP = 0.04  # share of a cosine's steps in which the learning rate rises to its value
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,7 @@ class Phase:
     subnets: tuple[Subnet, ...]
     distil: Literal["none", "in_place", "teacher"] = "none"
     rate: float = 1.0  # times the learning rate of the run
+    warm_up: float = WARM_UP  # share of its cosine in which the rate rises
     summed: bool = False  # the gradients of the subnets of a step are added; else averaged
     restart: bool = True  # a new cosine and no momentum; else the cosine of the phase before goes on
     sort_channels: bool = False  # before it: most important channels of each block first
@@ -86,16 +88,21 @@ class Sandwich:
         return Phase("largest", self.largest_first, {}, ("largest",)), sandwich
 
 
+LARGEST_RATE = 2.6 / 32  # of 64 images: 2.6 of 2,048 (Cai et al., section 4.1)
+WARM_UP_EPOCHS = 5  # before 120 others
+
+
 @options
 class ProgressiveShrinking:
-    """As published for MobileNetV3: the largest network for 180 epochs, then elastic kernels for 120, depths
-    for 25 + 120 and expansions for 25 + 120, each time with one more level, taught by the largest network.
+    """As published for MobileNetV3: the largest network for 180 epochs, then elastic kernels for 125, depths
+    for 25 + 125 and expansions for 25 + 125, each time with one more level, taught by the largest network.
 
     A step trains 1 subnet in the kernel phase, 2 in the depth and 4 in the expansion phases and adds their
-    gradients up. Learning rates: 2.6 for the largest network, then .96, and .08 and .24 for the two phases of
-    a letter (Cai et al., appendix; subnets per step, sum and loss: github mit-han-lab/once-for-all,
-    train_ofa_net.py and progressive_shrinking.py). Epochs are shares of the run's, 2.6 is its `rate`. Letters
-    with one level are left out, and one with more than three has more phases of the first kind.
+    gradients up. Learning rates of 64 images: .08125 for the largest network, then .03, and .0025 and .0075
+    for the two phases of a letter; the phases of 120 epochs begin with 5 of warm-up (Cai et al., appendix;
+    github mit-han-lab/once-for-all, train_ofa_net.py and progressive_shrinking.py). Epochs are shares of the
+    run's, and the rate of the largest network is the run's. Letters with one level are left out, and one with
+    more than three has more phases of the first kind.
     """
 
     distil: bool = True
@@ -114,11 +121,12 @@ class ProgressiveShrinking:
                 phases.append(
                     Phase(
                         name if len(steps) == 1 else f"{name} {count - 1}",
-                        120 if last else 25,
+                        WARM_UP_EPOCHS + 120 if last else 25,
                         opened,
                         RANDOM * subnets,
                         "teacher" if self.distil else "none",
-                        rate=(0.96 if letter == "k" else 0.24 if last else 0.08) / 2.6,
+                        rate=(0.03 if letter == "k" else 0.0075 if last else 0.0025) / LARGEST_RATE,
+                        warm_up=WARM_UP_EPOCHS / (WARM_UP_EPOCHS + 120) if last else 0,
                         summed=True,
                         sort_channels=letter == "e",
                     )

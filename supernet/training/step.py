@@ -5,11 +5,10 @@ Letters: b images of a forward pass, k subnets of a step.
 
 import copy
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,11 +22,10 @@ from supernet.arrays import Genomes
 from supernet.options import AtLeastTwo, FractionBelowOne, OpenFraction, options
 from supernet.space import SearchSpace
 from supernet.training.depthwise import SmallMaps
-from supernet.training.recipes import Phase
+from supernet.training.recipes import WARM_UP, Phase
 from supernet.weights import family, network
 
 MOMENTUM = "momentum_buffer"  # as torch calls it
-SMOOTH_START = 0.04  # share of a cosine's steps in which the learning rate rises to its value
 
 
 class DivergedError(ValueError):
@@ -46,10 +44,12 @@ class Optimisation:
     batch: AtLeastTwo = 128  # images of a step, over all processes
     forward_batch: AtLeastTwo = 64  # images that share the statistics of batch norm
     rate: PositiveFloat = 0.1
+    reference_batch: PositiveInt | None = None  # the rate is for so many images and grows with batch
     momentum: FractionBelowOne = 0.9  # of the gradients' mean in AdamW
     weight_decay: NonNegativeFloat = 1e-4  # not of biases and norms
     optimiser: Literal["sgd", "adamw"] = "sgd"
     label_smoothing: FractionBelowOne = 0.1
+    dropout: FractionBelowOne = 0.0  # share of the classifier's inputs that are set to 0
     ema: OpenFraction | None = None  # decay per step of averaged weights
     amp: Literal["auto", "off"] = "auto"  # auto: bf16 (else fp16) on a GPU, full precision on a CPU
 
@@ -59,6 +59,13 @@ class Optimisation:
                 f"forward_batch={self.forward_batch} must divide batch={self.batch}: a step is cut into "
                 "equal forward passes"
             )
+
+    def rate_at(self, step: int, steps: int, warm_up: float = WARM_UP) -> float:
+        """The learning rate at a step of a cosine of `steps`: in proportion to the batch (Goyal et al., arXiv
+        1706.02677), and rising from that of the reference batch where there is one."""
+        scale = self.batch / (self.reference_batch or self.batch)
+        low = min(1.0, 1 / scale) if self.reference_batch else 0.0
+        return self.rate * scale * rate_at(step, steps, warm_up, low)
 
     def precision(self, device: torch.device) -> torch.dtype | None:
         """The type of numbers in forward passes on a device; None: the full precision of the weights."""
@@ -82,6 +89,18 @@ class Processes:
         shared = values.to(self.device)
         torch.distributed.all_reduce(shared)
         return shared.cpu() / self.world
+
+    def share_gradients(self, module: torch.nn.Module) -> None:
+        """Replace the gradients of a network by their means over all processes, which have them for the same
+        parameters. Done once a step; `DistributedDataParallel` would do it for each subnet and pass."""
+        if self.world == 1:
+            return
+        gradients = [p.grad for p in module.parameters() if p.grad is not None]
+        shared = torch.cat([gradient.flatten() for gradient in gradients])
+        torch.distributed.all_reduce(shared)
+        shared /= self.world
+        for gradient, mean in zip(gradients, shared.split([g.numel() for g in gradients]), strict=True):
+            gradient.copy_(mean.view(gradient.shape))
 
     def wait(self) -> None:
         """Go on when all processes have come here."""
@@ -115,11 +134,12 @@ def draw(phase: Phase, space: SearchSpace, *, seed: int, epoch: int, step: int) 
     return np.stack([fixed.get(name, row) for name, row in zip(phase.subnets, drawn, strict=True)])
 
 
-def rate_at(step: int, steps: int) -> float:
-    """Factor of the learning rate at a step of a cosine of `steps` with a linear start."""
-    start = max(1, round(SMOOTH_START * steps))
+def rate_at(step: int, steps: int, warm_up: float = WARM_UP, low: float = 0.0) -> float:
+    """Factor of the learning rate at a step of a cosine of `steps`: in a share `warm_up` of them it rises
+    linearly from `low` to 1."""
+    start = max(1, round(warm_up * steps)) if warm_up else 0
     if step < start:
-        return (step + 1) / start
+        return low + (1 - low) * (step + 1) / start
     return 0.5 * (1 + float(np.cos(np.pi * (step - start) / max(1, steps - start))))
 
 
@@ -177,6 +197,33 @@ def begin(optimiser: torch.optim.Optimizer, rate: float) -> None:
     optimiser.zero_grad(set_to_none=True)
 
 
+@contextmanager
+def dropping(module: Any, share: float, seed: Sequence[int]) -> Iterator[None]:
+    """Inside the block a share of the inputs of `module.classifier` are set to 0, and the others enlarged so
+    that their mean stays (Srivastava et al., 2014). Which ones follows from the seed alone."""
+    if not share:
+        yield
+        return
+    if not isinstance(getattr(module, "classifier", None), torch.nn.Module):
+        raise ValueError(
+            f"dropout={share} needs a network whose last layer is called classifier, {type(module).__name__} "
+            "has none: train it with dropout=0"
+        )
+    number = int(np.random.default_rng(seed).integers(2**62))
+
+    def drop(layer: Any, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        features = inputs[0]
+        generator = torch.Generator(features.device).manual_seed(number)
+        kept = torch.rand(features.shape, generator=generator, device=features.device) >= share
+        return (features * kept / (1 - share), *inputs[1:])
+
+    handle = module.classifier.register_forward_pre_hook(drop)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
 class Learner:
     """A supernet that is trained: its weights, their optimiser and moving average, and its teacher.
 
@@ -186,7 +233,11 @@ class Learner:
     def __init__(
         self, space: SearchSpace, classes: int, optimisation: Optimisation, group: Processes, seed: int
     ) -> None:
-        self.space, self.optimisation, self.group = space, optimisation, group
+        self.space, self.optimisation, self.group, self.seed = space, optimisation, group, seed
+        self._place, self._passes = (
+            (0, 0),
+            0,
+        )  # epoch and step, and forward passes of it: they fix the dropout
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             self.module = network.supernet(space, classes)
@@ -224,32 +275,32 @@ class Learner:
         network.set_active(self.module, self.space, network.largest(self.space))
         self.teacher = copy.deepcopy(self.module).requires_grad_(False)
 
-    @cached_property
-    def _forward(self) -> Any:
-        if self.group.world == 1:
-            return self.module
-        # A subnet leaves most parameters without gradient, and which ones changes from step to step.
-        return torch.nn.parallel.DistributedDataParallel(
-            self.module, find_unused_parameters=True, broadcast_buffers=False
-        )
+    def begin(self, rate: float, *, epoch: int, step: int) -> None:
+        """Begin a step at a learning rate, without gradients."""
+        begin(self.optimiser, rate)
+        self._place, self._passes = (epoch, step), 0
 
     def add_gradients(
         self, phase: Phase, genomes: Genomes, pictures: torch.Tensor, labels: torch.Tensor, passes: int
     ) -> torch.Tensor:
         """Losses (k,) of the subnets on the (b, ...) images of a forward pass, over the passes of a step;
-        adds their gradients."""
-        pictures, labels = pictures.to(self.group.device), labels.to(self.group.device)
-        kind, smoothing = self.group.device.type, self.optimisation.label_smoothing
-        autocast = nullcontext() if self.precision is None else torch.autocast(kind, dtype=self.precision)
-        losses = torch.zeros(len(genomes), dtype=torch.float64)
+        adds their gradients. `labels` are (b,) numbers or (b, c) shares of the classes."""
+        device, smoothing = self.group.device, self.optimisation.label_smoothing
+        pictures, labels = pictures.to(device, non_blocking=True), labels.to(device, non_blocking=True)
+        autocast = (
+            nullcontext() if self.precision is None else torch.autocast(device.type, dtype=self.precision)
+        )
+        place = (self.seed, *self._place, self._passes * self.group.world + self.group.rank)
+        self._passes += 1
+        losses = []
         soft: torch.Tensor | None = None
         if phase.distil == "teacher":
             with torch.no_grad(), autocast:
                 soft = softmax(self.teacher.train()(pictures).float(), dim=1)
         for k in range(len(genomes)):
             network.set_active(self.module, self.space, genomes[k : k + 1])
-            with SmallMaps(), autocast:
-                logits = self._forward(pictures).float()
+            with SmallMaps(), autocast, dropping(self.module, self.optimisation.dropout, (*place, k)):
+                logits = self.module(pictures).float()
             if phase.distil == "in_place" and soft is not None:
                 loss = cross_entropy(logits, soft)
             else:
@@ -260,11 +311,12 @@ class Learner:
                 soft = softmax(logits.detach(), dim=1)
             share = loss / (passes if phase.summed else len(genomes) * passes)
             self.scaler.scale(share).backward()  # type: ignore[no-untyped-call]
-            losses[k] = loss.detach().cpu().double() / passes
-        return losses
+            losses.append(loss.detach())
+        return torch.stack(losses).cpu().double() / passes
 
     def finish_step(self) -> None:
-        """Move the weights, and their average, by the gradients."""
+        """Move the weights, and their average, by the gradients of all processes."""
+        self.group.share_gradients(self.module)
         self.scaler.step(self.optimiser)
         self.scaler.update()
         if self.average is not None:

@@ -15,7 +15,7 @@ import time
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
@@ -29,9 +29,10 @@ from supernet.files.run_folder import EVENTS, RunFolder
 from supernet.files.sinks import Jsonl, Row, Sink
 from supernet.space import SearchSpace
 from supernet.training.recipes import Phase, Recipe, epochs_of
-from supernet.training.step import DivergedError, Learner, Optimisation, Processes, begin, draw, rate_at
+from supernet.training.step import DivergedError, Learner, Optimisation, Processes, draw
 from supernet.weights import family, network
 from supernet.weights import subnet as subnets
+from supernet.weights.augmentation import USUAL, Augmentation
 from supernet.weights.images import Epoch, Images, training_batches
 from supernet.weights.network import Trained
 
@@ -49,6 +50,7 @@ class Plan:
     recipe: Recipe
     optimisation: Optimisation
     seed: int = 0
+    augmentation: Augmentation = USUAL
 
     def __post_init__(self) -> None:
         batch, images = self.optimisation.batch, len(self.images.parts["train"])
@@ -79,12 +81,14 @@ class Plan:
         """The first epoch of each phase, and the number of all epochs."""
         return [0, *accumulate(epochs_of(self.phases, self.optimisation.epochs))]
 
-    def cosine(self, epoch: int) -> tuple[int, int]:
-        """(first epoch, number of epochs) of the cosine of the learning rate that an epoch belongs to."""
-        begins = zip(self.starts, self.phases, strict=False)
-        cuts = [start for start, phase in begins if phase.restart or not start] + self.starts[-1:]
+    def rate(self, epoch: int, step: int, steps: int) -> float:
+        """The learning rate at a step of an epoch of so many steps."""
+        begins = dict(zip(self.starts, self.phases, strict=False))
+        cuts = [start for start, phase in begins.items() if phase.restart or not start] + self.starts[-1:]
         place = bisect_right(cuts, epoch)
-        return cuts[place - 1], cuts[place] - cuts[place - 1]
+        first, length = cuts[place - 1], cuts[place] - cuts[place - 1]  # epochs of this cosine
+        done, phase = (epoch - first) * steps + step, self.phases[bisect_right(self.starts, epoch) - 1]
+        return phase.rate * self.optimisation.rate_at(done, length * steps, begins[first].warm_up)
 
     def facts(self) -> dict[str, Any]:
         """What is known of the weights that follow."""
@@ -97,8 +101,10 @@ class Plan:
             "std": list(images.std),
             "data": images.facts(),
             "seed": self.seed,
+            "augmentation": asdict(self.augmentation),
             "phases": [
-                [p.name, n, p.distil, p.rate, p.summed] for p, n in zip(self.phases, lengths, strict=True)
+                [p.name, n, p.distil, p.rate, p.warm_up, p.summed]
+                for p, n in zip(self.phases, lengths, strict=True)
             ],
         }
 
@@ -185,18 +191,17 @@ class _Run:
 
     def _epoch(self, epoch: int, phase: Phase) -> dict[str, Any]:
         plan, learner, seed = self.plan.optimisation, self.learner, self.plan.seed
-        order = Epoch(seed, epoch, plan.batch, plan.forward_batch, self.plan.sides)
+        order = Epoch(seed, epoch, plan.batch, plan.forward_batch, self.plan.sides, self.plan.augmentation)
         loader = training_batches(self.plan.images, order, rank=self.group.rank, world=self.group.world)
         passes = plan.batch // plan.forward_batch // self.group.world  # of this process, per step
         steps = len(loader) // passes
-        first, length = self.plan.cosine(epoch)
         space = phase.restricted(self.plan.space)
         learner.module.train()
         total, batches = torch.zeros(len(phase.subnets), dtype=torch.float64), iter(loader)
         for step in range(steps):
             genomes = draw(phase, space, seed=seed, epoch=epoch, step=step)
-            rate = plan.rate * phase.rate * rate_at((epoch - first) * steps + step, length * steps)
-            begin(learner.optimiser, rate)
+            rate = self.plan.rate(epoch, step, steps)
+            learner.begin(rate, epoch=epoch, step=step)
             losses = torch.zeros_like(total)
             for _ in range(passes):
                 losses += learner.add_gradients(phase, genomes, *next(batches), passes)

@@ -125,6 +125,9 @@ class Augmentation:
         return pixels, labels
 
 
+USUAL = Augmentation()
+
+
 @contextmanager
 def seeded(draws: Draws, column: int) -> Iterator[None]:
     """Inside the block torch's generator follows from the draws of the first image; after it, it goes on as

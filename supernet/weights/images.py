@@ -26,14 +26,13 @@ from supernet.files import run_folder
 from supernet.options import AtLeastTwo, OpenFraction, options
 from supernet.weights import image_sources
 from supernet.weights import pixels as cuts
-from supernet.weights.augmentation import Augmentation, Cut
+from supernet.weights.augmentation import USUAL, Augmentation, Cut
 from supernet.weights.image_sources import IMAGENET_MEAN, IMAGENET_STD, Pixels, Source
 from supernet.weights.pixels import SMALLEST_SIDE, Draws
 
 Part = Literal["train", "val", "calibration", "test"]
 PARTS: tuple[Part, ...] = ("train", "val", "calibration", "test")
 IN_MEMORY_BYTES = 2 * 10**9
-USUAL = Augmentation()
 STATISTICS_IMAGES = 2000  # training images that the normalisation is measured on
 
 
