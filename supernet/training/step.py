@@ -204,11 +204,6 @@ def dropping(module: Any, share: float, seed: Sequence[int]) -> Iterator[None]:
     if not share:
         yield
         return
-    if not isinstance(getattr(module, "classifier", None), torch.nn.Module):
-        raise ValueError(
-            f"dropout={share} needs a network whose last layer is called classifier, {type(module).__name__} "
-            "has none: train it with dropout=0"
-        )
     number = int(np.random.default_rng(seed).integers(2**62))
 
     def drop(layer: Any, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
@@ -237,10 +232,15 @@ class Learner:
         self._place, self._passes = (
             (0, 0),
             0,
-        )  # epoch and step, and forward passes of it: they fix the dropout
+        )  # epoch and step, and its forward passes so far: for the dropout
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             self.module = network.supernet(space, classes)
+        if optimisation.dropout and not hasattr(self.module, "classifier"):
+            raise ValueError(
+                f"dropout={optimisation.dropout} acts on the input of a layer that is called classifier, and "
+                f"{type(self.module).__name__} has none: give dropout=0"
+            )
         self.module.to(device=group.device, memory_format=torch.channels_last)
         self.teacher: Any = None
         self.average: Any = None

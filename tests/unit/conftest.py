@@ -33,12 +33,14 @@ def training():
         val: int = 40,
         sinks: Any = (),
         seed: int = 0,
+        augmentation: str = "data",
         **options: Any,
     ) -> Any:
         node = {**DIGITS, "train_images": images, "val": val, "calibration": min(images, 256)}
         given = {"epochs": 3, "batch": 64, "forward_batch": 32, "rate": 0.05, **options}
         data = registry.build(node).load()
-        plan = Plan(get_space("ofa_small"), data, recipe, Optimisation(**given), seed)
+        change = registry.get("augmentation", augmentation)
+        plan = Plan(get_space("ofa_small"), data, recipe, Optimisation(**given), seed, change)
         config = {"data": node, "seed": seed, **given}
         with processes() as group:
             return train(plan, out, config, group, sinks=sinks, validate_every=100)

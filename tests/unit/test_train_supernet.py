@@ -11,7 +11,7 @@ from torch.nn.functional import cross_entropy
 
 from supernet.files import run_folder
 from supernet.space import get_space
-from supernet.training import train
+from supernet.training import step, train
 from supernet.training.recipes import Phase, ProgressiveShrinking, Sandwich, epochs_of
 from supernet.training.step import (
     DivergedError,
@@ -44,17 +44,9 @@ class Stop:
 
 
 def test_progressive_shrinking_opens_the_space_as_published():
-    """Cai et al. (2020), and train_ofa_net.py: what is open, epochs, subnets of a step, rates."""
+    """Cai et al. (2020), and train_ofa_net.py: what is open in which phase; numbers: test_recipe_ofa.py."""
     space = get_space("ofa_mbv3_w1.0")
     phases = ProgressiveShrinking().phases(space)
-    assert [(p.share, len(p.subnets), round(2.6 * p.rate, 6)) for p in phases] == [
-        (180, 1, 2.6),
-        (120, 1, 0.96),
-        (25, 2, 0.08),
-        (120, 2, 0.24),
-        (25, 4, 0.08),
-        (120, 4, 0.24),
-    ]
     assert [p.summed for p in phases] == [False] + 5 * [True]
     kernels, depths, expands = [], [], []
     for phase in phases:
@@ -74,7 +66,7 @@ def test_progressive_shrinking_opens_the_space_as_published():
 
 def test_epochs_follow_the_shares():
     phases = ProgressiveShrinking().phases(get_space("ofa_mbv3_w1.0"))
-    assert epochs_of(phases, 590) == (180, 120, 25, 120, 25, 120)
+    assert epochs_of(phases, 605) == (180, 125, 25, 125, 25, 125)
     for epochs in (6, 7, 13, 60):
         counts = epochs_of(phases, epochs)
         assert sum(counts) == epochs
@@ -112,7 +104,7 @@ def test_the_rate_rises_then_falls_as_a_cosine():
     ("recipe", "options"),
     [
         (Sandwich(largest_first=0.34, distil=True), {"ema": 0.9}),
-        (ProgressiveShrinking(), {"epochs": 6, "batch": 32}),
+        (ProgressiveShrinking(), {"epochs": 6, "batch": 32, "augmentation": "strong", "dropout": 0.2}),
         (Sandwich(), {"optimiser": "adamw", "rate": 0.002, "weight_decay": 0.05}),
     ],
 )
@@ -147,14 +139,14 @@ def test_adamw_moves_weights_by_its_rate_and_decays_matrices_only():
 
 def test_divergence_keeps_the_last_good_checkpoint(tmp_path, training, monkeypatch):
     good = rate_at
-    monkeypatch.setattr(train, "rate_at", lambda step, steps: good(step, steps) if step < 2 else 1e30)
+    monkeypatch.setattr(step, "rate_at", lambda now, *of: good(now, *of) if now < 2 else 1e30)
     with pytest.raises(DivergedError, match=r"step 2 of epoch 2 .* checkpoint of epoch 1 is kept"):
         training(tmp_path / "run", Sandwich(), images=128)
     tensors, facts = network.read(tmp_path / "run" / "checkpoint.safetensors", train.CHECKPOINT_KIND)
     assert len(facts["history"]) == 1
     assert all(tensor.isfinite().all() for tensor in tensors.values())
     assert not (tmp_path / "run" / "supernet.safetensors").exists()
-    monkeypatch.setattr(train, "rate_at", lambda step, steps: good(step, steps) if step < 3 else np.inf)
+    monkeypatch.setattr(step, "rate_at", lambda now, *of: good(now, *of) if now < 3 else np.inf)
     with pytest.raises(DivergedError, match=r"step 2 of epoch 2 .* checkpoint of epoch 1 is kept"):
         training(tmp_path / "run", Sandwich(), images=128)  # in the last step: the epoch counts for nothing
     monkeypatch.undo()
