@@ -99,7 +99,8 @@ class Processes:
         shared = torch.cat([gradient.flatten() for gradient in gradients])
         torch.distributed.all_reduce(shared)
         shared /= self.world
-        for gradient, mean in zip(gradients, shared.split([g.numel() for g in gradients]), strict=True):
+        means = torch.split(shared, [gradient.numel() for gradient in gradients])
+        for gradient, mean in zip(gradients, means, strict=True):
             gradient.copy_(mean.view(gradient.shape))
 
     def wait(self) -> None:
