@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from latency.target import Target
 from supernet.arrays import Floats, Genomes, Ints
-from supernet.files import artifact, tables
+from supernet.files import architectures, artifact, tables
 from supernet.registry import unknown_name
 from supernet.space import get_space
 
@@ -50,7 +50,7 @@ class LatencyData:
 
 
 def read_csv(path: str | Path, target: Target, column: str, rows: slice = slice(None)) -> LatencyData:
-    """Measurements from a tidy table: the columns of the space's genes, and `column` in ms.
+    """Measurements from a tidy table: `column` in ms, and `architecture` or the columns of the space's genes.
 
     Of the given rows, those without a measurement are left out.
     """
@@ -63,16 +63,19 @@ def read_csv(path: str | Path, target: Target, column: str, rows: slice = slice(
     columns = tables.select(columns, rows)
     columns = tables.select(columns, np.isfinite(columns[column]))
     ms = columns[column]
-    return LatencyData(target, get_space(target.space).encode(columns), ms, np.full(len(ms), np.nan))
+    genomes = architectures.genomes(columns, get_space(target.space))
+    return LatencyData(target, genomes, ms, np.full(len(ms), np.nan))
 
 
 def write_csv(path: str | Path, data: LatencyData) -> None:
-    """The tidy table that `read_csv` reads: a column per gene, `lat_ms` and `spread_ms`; gzip for `.gz`."""
+    """The tidy table that `read_csv` reads: `architecture`, a column per gene, `lat_ms` and `spread_ms`; gzip
+    for `.gz`."""
     space = get_space(data.target.space)
     genes = [j for j, axis in enumerate(space.axes) if not axis.deploy]
-    heads = [*(space.axes[j].name for j in genes), "lat_ms", "spread_ms"]
-    measured = zip(space.values(data.genomes)[:, genes].tolist(), data.ms, data.spread_ms, strict=True)
-    rows = ([*values, f"{ms:.6g}", f"{spread:.3g}"] for values, ms, spread in measured)
+    heads = [architectures.COLUMN, *(space.axes[j].name for j in genes), "lat_ms", "spread_ms"]
+    names, values = space.format(data.genomes), space.values(data.genomes)[:, genes].tolist()
+    measured = zip(names, values, data.ms, data.spread_ms, strict=True)
+    rows = ([name, *row, f"{ms:.6g}", f"{spread:.3g}"] for name, row, ms, spread in measured)
     path, content = Path(path), tables.Table.from_rows(heads, rows).csv().encode()
     artifact.write_bytes(path, gzip.compress(content, mtime=0) if path.suffix == ".gz" else content)
 

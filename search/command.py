@@ -61,33 +61,6 @@ def compose(name: str, words: list[str]) -> dict[str, Any]:
         raise ValueError(explain(error)) from error
 
 
-def words(options: Mapping[str, Any]) -> list[str]:
-    """Options as the words of a command line; nested ones get dotted names.
-
-    >>> words({"target": "v100_b64", "limits": {"params": 6e6}, "objectives": ["accuracy", "macs"]})
-    ['target=v100_b64', 'limits.params=6000000.0', 'objectives=[accuracy,macs]']
-    """
-    listed = []
-    for name, value in options.items():
-        if isinstance(value, Mapping):
-            listed += words({f"{name}.{key}": inner for key, inner in value.items()})
-        else:
-            listed.append(f"{name}={_word(value)}")
-    return listed
-
-
-def _word(value: Any) -> str:
-    """A value as it is typed: a text with characters of Hydra's grammar in quotes."""
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    if isinstance(value, list | tuple):
-        return f"[{','.join(map(_word, value))}]"
-    if isinstance(value, str | Path) and not re.fullmatch(r"[\w./:@%+-]+", str(value)):
-        # Backslashes count only before a quote, the closing one too.
-        return "'" + re.sub(r"(\\*)('|$)", lambda m: 2 * m[1] + m[2].replace("'", "\\'"), str(value)) + "'"
-    return str(value)
-
-
 def named(name: str) -> Callable[[Task], Callable[[], None]]:
     """Decorator of the task of a command, which becomes the `main` that runs it.
 

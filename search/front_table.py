@@ -1,20 +1,32 @@
 """The front as a table: names, predictions with their spread, limits; to the terminal, CSV and JSON."""
 
-from collections.abc import Sequence
+import json
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from search import pareto, shortlist
 from search.archive import Archive
-from search.objective import Evaluator
+from search.objective import Evaluator, InfeasibleError
 from supernet import footprint
 from supernet.arrays import Floats, Ints
-from supernet.files.tables import Table, rounded
+from supernet.files.run_folder import EVENTS
+from supernet.files.tables import Columns, Table, read_columns, rounded
+from supernet.measures import MEASURES
+from supernet.registry import unknown_name
+from supernet.spaces import net_config
 
 SHORTLIST = 10  # members of a front that stand for all of it
 DIGITS = 7  # more than any measurement has
+FRONT, ABOUT = "front.csv", "objectives.json"  # of a run folder: the table, and what its objectives are
+BOUND = "_bound"  # ends the column of what a limit on an objective is compared with
+PARTS = (BOUND, "_std", "_iqr", "_predicted", "_measured", "_half_width")  # end columns that nothing limits
+MEMBERS = ("knee", "best", "best@20ms", "best@5e6params")  # examples of how a member may be asked for
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,6 +94,8 @@ def table(
         predicted = objective.of(genomes)
         columns[objective.name] = rounded(predicted.mean, DIGITS)
         columns[f"{objective.name}_std"] = rounded(predicted.std, DIGITS)
+        if predicted.std.any():
+            columns[objective.name + BOUND] = rounded(objective.bound(predicted), DIGITS)
         if objective.limit is not None:
             holds = objective.violation(predicted) <= 0
             columns[f"{objective.name}_limit_holds"] = holds.tolist()
@@ -117,3 +131,61 @@ def marks(costs: Floats, reference: Floats, size: int, must: Sequence[int]) -> l
     if len(costs):
         on_it[shortlist.choose(costs, reference, size, must)] = True
     return on_it.tolist()
+
+
+def architecture(word: str) -> str:
+    """The one-line name that a word stands for: the name itself, the path of a `net.config`, or `RUN:MEMBER`,
+    a member of the front of a finished search in the folder RUN.
+
+    A member is the `knee`; the `best`, which is the most accurate one within the limits of the search, among
+    those that were measured if any were; or the most accurate one within other limits, `best@20ms` or
+    `best@20ms@6e6params`: a number and the column of front.csv that it limits, `ms` is short for `latency_ms`
+    (on each of several devices). A limit holds when its bound does, at the confidence of the search.
+
+    >>> architecture("runs/mine:best@20ms")
+    """
+    folder, colon, member = word.rpartition(":")
+    if not colon or Path(word).exists():
+        return net_config.one_line_name(word)
+    return _member(Path(folder), member)
+
+
+def _member(folder: Path, member: str) -> str:
+    """The one-line name of a member of the front of a finished search."""
+    if not (folder / FRONT).is_file():
+        raise ValueError(f"{folder} holds no finished search: there is no {folder / FRONT}")
+    kind, *limits = member.split("@")
+    if kind not in ("knee", "best") or (kind == "knee" and limits):
+        raise unknown_name(f"member of the front in {folder}", member, MEMBERS)
+    columns = read_columns(folder / FRONT)
+    names = columns["architecture"].tolist()
+    if kind == "knee":
+        last = json.loads((folder / EVENTS).read_text().splitlines()[-1])
+        if "knee" not in last:
+            raise ValueError(f"{folder / EVENTS} was not finished: name another member than the knee")
+        return str(last["knee"])
+    about = json.loads((folder / ABOUT).read_text())
+    holds = np.ones(len(names), bool)
+    for limit in limits:
+        holds &= _within(columns, limit, about)
+    if not holds.any():
+        raise InfeasibleError(f"no member of the front in {folder} is within {', '.join(limits)}")
+    if not limits and "on_verified_front" in columns:
+        measured = columns["on_verified_front"] == "True"
+        holds = measured if measured.any() else holds
+    objective = "accuracy" if "accuracy" in about else next(iter(about))
+    cost = -columns[objective] if about[objective]["maximize"] else columns[objective]
+    return str(names[int(np.argmin(np.where(holds, cost, np.inf)))])
+
+
+def _within(columns: Columns, limit: str, about: Mapping[str, Any]) -> NDArray[np.bool_]:
+    """(f,) whether the rows of front.csv are within a limit such as 20ms or 6e6params."""
+    match = re.fullmatch(r"(\d+\.?\d*(?:e[+-]?\d+)?|\.\d+)([a-z]\w*)", limit)
+    quantity = match[2] if match is not None and match[2] != "ms" else "latency_ms"
+    numbers = [name for name, values in columns.items() if values.dtype.kind == "f"]
+    limited = [name for name in numbers if name.partition("@")[0] == quantity]
+    if match is None or not limited:
+        raise unknown_name("limit", limit, [f"20{name}" for name in numbers if not name.endswith(PARTS)])
+    bounds = np.array([columns.get(name + BOUND, columns[name]) for name in limited])
+    at_least = about[limited[0]]["maximize"] if limited[0] in about else MEASURES[quantity].maximize
+    return np.all(bounds >= float(match[1]) if at_least else bounds <= float(match[1]), axis=0)

@@ -11,6 +11,7 @@ from search.front_table import FrontTable
 from search.problem import RECIPE, Problem
 from search.verify.verdict import Verification
 from supernet.arrays import Ints
+from supernet.files.command_line import typed
 
 
 @dataclass(frozen=True)
@@ -71,12 +72,7 @@ class Result:
         name = space.owner.format(space.embed(genome, space.owner.name))[0]
         accuracy, target = self.problem.models.accuracy, str(out)
         if accuracy is None or accuracy.measured is None or not space.column(genome, RECIPE)[0]:
-            return _make("export", weights=weights, architecture=name, out=target)
+            return typed("export", weights=weights, architecture=name, out=target)
         tuned = str(out.with_name("subnet"))
-        first = _make("finetune", supernet=weights, architecture=name, out=tuned)
-        return first + "\n" + _make("export", weights=tuned, out=target)
-
-
-def _make(command: str, **words: str) -> str:
-    quoted = (f"{key}='{word}'" if " " in word else f"{key}={word}" for key, word in words.items())
-    return f'make {command} ARGS="{" ".join(quoted)}"'
+        first = typed("finetune", supernet=weights, architecture=name, out=tuned)
+        return first + "\n" + typed("export", weights=tuned, out=target)

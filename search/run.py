@@ -300,7 +300,7 @@ class Search:
     def _write(self, result: Result, environment: Mapping[str, Any]) -> None:
         """The files of a finished run, the archive last."""
         texts = {
-            "front.csv": result.front.csv(),
+            front_table.FRONT: result.front.csv(),
             "front.json": result.front.json(),
             "report.html": search_report.render(result, self.config, environment),
         }
@@ -312,7 +312,7 @@ class Search:
             artifact.write_text(self.out / name, text)
         front = result.archive.genomes[result.rows]
         about = {one.name: one.described(self._space, front) for one in self._evaluator.objectives}
-        artifact.write_json(self.out / "objectives.json", about)
+        artifact.write_json(self.out / front_table.ABOUT, about)
         result.archive.save(self.out / "archive.npz")
         self._checkpoint.unlink(missing_ok=True)
 

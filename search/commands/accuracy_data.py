@@ -1,7 +1,7 @@
 """Measure subnets of your supernet: `make accuracy-data ARGS="supernet=runs/mine subnets=300"`.
 
 Appends to a store, so that it goes on where it stopped; writes the CSV that
-`make fit ARGS="what=accuracy space=ofa_small rows=runs/mine/accuracies.csv column=top1"` reads.
+`make fit ARGS="what=accuracy rows=runs/mine/accuracies-val.csv column=top1"` reads.
 """
 
 from pathlib import Path
@@ -12,6 +12,7 @@ from pydantic import PositiveInt
 from rich.console import Console
 
 from search import command
+from supernet.files.command_line import then
 from supernet.training import measured_accuracy
 from supernet.training.measured_accuracy import SupernetAccuracy
 
@@ -56,4 +57,4 @@ def main(options: Options, config: dict[str, Any]) -> None:
         f"which {noise:.2f} are sampling of {accuracy.facts['images']} images"
     )
     print(f"{measured_accuracy.write_csv(path, accuracy)} subnets of this supernet are in {path}")
-    print(f'next: make fit ARGS="what=accuracy space={space.name} rows={path} column=top1 curve=[50,100]"')
+    print(then("fit", what="accuracy", rows=path, column="top1"))

@@ -17,6 +17,7 @@ from latency.zoo.adaptation import Adaptation, Adapted
 from search import command
 from supernet import registry
 from supernet.files import artifact
+from supernet.files.command_line import then
 from supernet.files.run_folder import RunFolder
 from supernet.space import get_space
 from supernet.surrogates import training_cost
@@ -88,13 +89,12 @@ def describe(adapted: Adapted, options: Options, out: Path) -> str:
         blocks = block_table.count(space, predictor.resolutions)
         each = BLOCK_SHARE * adapted.seconds / (count + len(adapted.tests) + jobs.ANCHORS)
         lines.append(f"a lookup table of this space: {blocks:,} blocks, about {blocks * each:.0f} s")
-    use = (
-        f"training.step_file={out}/training_step.json"
-        if predictor.target.engine == TRAINING
-        else f"predictor=run:{out} latency_limit_ms=..."
-    )
-    lines.append(f'next: make search ARGS="{use}"')
-    return "\n".join(lines)
+    use: dict[str, Any] = {"predictor": f"run:{out}"}
+    if len(adapted.samples):  # half of them are within such a limit
+        use["latency_limit_ms"] = float(f"{np.median(adapted.samples.ms):.2g}")
+    if predictor.target.engine == TRAINING:
+        use = {"training.step_file": out / "training_step.json"}
+    return "\n".join([*lines, then("search", **use)])
 
 
 @command.named("adapt")

@@ -8,10 +8,10 @@ from rich.console import Console
 
 from latency.measuring.store import Store
 from latency.zoo.deployed import latency
-from search import command
+from search import command, front_table
 from supernet import registry
 from supernet.deploy import export
-from supernet.spaces.net_config import one_line_name
+from supernet.files.command_line import then
 from supernet.weights import subnet as subnets
 
 
@@ -21,7 +21,9 @@ class Options:
 
     # run folder of make train, subnet folder of make finetune, checkpoint of the OFA authors, or random
     weights: str
-    architecture: str | None = None  # one-line name, or path of a net.config; a subnet folder names its own
+    # one-line name, RUN:best@20ms, RUN:best or RUN:knee of a finished search, or path of a net.config; a
+    # subnet folder names its own
+    architecture: str | None = None
     # also openvino, executorch
     formats: list[str] = field(default_factory=lambda: ["onnx", "torch_export", "state_dict"])
     out: Path  # folder
@@ -35,7 +37,7 @@ def main(options: Options, config: dict[str, Any]) -> None:
     import torch
 
     torch.set_num_threads(1)
-    architecture = None if options.architecture is None else one_line_name(options.architecture)
+    architecture = None if options.architecture is None else front_table.architecture(options.architecture)
     with Console().status("loading"):
         data = registry.build(options.data)
         subnet = subnets.find(options.weights, architecture, data)
@@ -50,3 +52,4 @@ def main(options: Options, config: dict[str, Any]) -> None:
     for name, one in written.items():
         size = f"{one.file_bytes / 1e6:.2f} MB"
         print(f"{name:13} {size:>9}  logits within {one.difference:.0e} of the network's: {one.path}")
+    print(then("measure", names=subnet.architecture))

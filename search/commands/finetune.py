@@ -6,10 +6,10 @@ from typing import Any
 from pydantic import NonNegativeInt
 from rich.console import Console
 
-from search import command
-from supernet.files import artifact
+from search import command, front_table
+from supernet.files import architectures, artifact
+from supernet.files.command_line import then
 from supernet.files.run_folder import RunFolder
-from supernet.spaces.net_config import one_line_name
 from supernet.surrogates.training_cost import TrainingCost
 from supernet.training.finetune import FineTuning, Progress, energy_kwh, fine_tune
 from supernet.training.measured_accuracy import SupernetAccuracy
@@ -25,7 +25,9 @@ class Options(FineTuning):
     """What `make finetune` takes: the recipe and what it is for."""
 
     supernet: Path  # run folder of make train
-    architecture: str  # one-line name, or path of a net.config; its ft says how many epochs
+    # one-line name, RUN:best@20ms, RUN:best or RUN:knee of a finished search, or path of a net.config; its ft
+    # says how many epochs
+    architecture: str
     epochs: NonNegativeInt | None = None  # type: ignore[assignment]  # None: as the name says
     threads: int = 1
     watts: float = 65  # power of the device that the energy is estimated with: nothing measures it
@@ -42,7 +44,7 @@ def main(options: Options, config: dict[str, Any]) -> None:
     folder = options.supernet
     trained = network.load(folder)
     space = trained.space
-    genome = space.parse([one_line_name(options.architecture)])
+    genome = architectures.parse([front_table.architecture(options.architecture)], space)
     named = int(space.column(genome, "finetune_epochs")[0])
     recipe = command.take(FineTuning, options, epochs=named if options.epochs is None else options.epochs)
     space.check_resolutions(genome, trained.resolution, f"the supernet in {folder}")
@@ -78,4 +80,4 @@ def main(options: Options, config: dict[str, Any]) -> None:
     if recipe.epochs:
         off = 100 * (predicted / tuned.hours - 1)
         print(f"predicted {predicted:.4f} device-hours: off by {off:+.0f}%")
-    print(f'next: make export ARGS="weights={out} out=..."')
+    print(then("export", weights=out, out=out / "export"))

@@ -1,7 +1,8 @@
-"""Fit a predictor on your own measured rows: `make fit ARGS="space=ofa_mbv3_w1.0 rows=my.csv column=lat_ms"`.
+"""Fit a predictor on your own measured rows: `make fit ARGS="target=here rows=my.csv column=lat_ms"`.
 
-The file it writes is what `predictor=` and `accuracy_file=` of the search take. A multirun (`-m` and options
-with several values, any Hydra sweeper) compares the options by their errors on rows left out of each fit.
+Rows name their architectures in a column `architecture`, or have a column per gene of `space=`. The file it
+writes is what `predictor=` and `accuracy_file=` of the search take. A multirun (`-m` and options with several
+values, any Hydra sweeper) compares the options by their errors on rows left out of each fit.
 """
 
 import json
@@ -19,9 +20,10 @@ from latency.target import Target
 from search import command
 from supernet import registry
 from supernet.arrays import Floats
-from supernet.files import artifact, tables
+from supernet.files import architectures, artifact, tables
+from supernet.files.command_line import then
 from supernet.prediction import Prediction
-from supernet.space import get_space
+from supernet.space import SearchSpace, get_space
 from supernet.surrogates import accuracy, accuracy_fit
 
 IMAGENET_CLASSES = 1000
@@ -33,10 +35,12 @@ class Options:
     """What `make fit` takes."""
 
     learner: dict[str, Any]  # auto: what suits the rows, or a method by name
-    device: dict[str, Any]  # what the rows were timed on
-    space: dict[str, Any]  # whose columns the table has
+    target: dict[str, Any] | None = None  # what the rows were timed on; here: this machine
+    # without target=: the device, and below its name, batch, engine, precision and threads
+    device: dict[str, Any]
+    space: dict[str, Any] | None = None  # of the architectures; None: that of the column architecture
     what: str = "latency"  # latency, or accuracy
-    rows: Path  # tidy .csv or .csv.gz with the columns of the space's genes
+    rows: Path  # tidy .csv or .csv.gz with a column architecture, or the columns of the space's genes
     column: str  # milliseconds, or top-1 (percent or fraction)
     name: str = "mine"  # of the target
     batch: int = 1
@@ -51,8 +55,7 @@ class Options:
 
 
 def fit_latency(options: Options, out: Path) -> tuple[str, float]:
-    device, space = options.device["name"], registry.build(options.space).name
-    target = command.take(Target, options, device=device, space=space, rows=str(options.rows))
+    target = _target(options)
     data = read_csv(options.rows, target, options.column, slice(options.first, options.past))
     fitted = registry.build(options.learner).fit(data)
     suffix = interface.suffix(fitted)
@@ -62,27 +65,48 @@ def fit_latency(options: Options, out: Path) -> tuple[str, float]:
     fitted.save(path)
     error = fitted.facts.get("left_out_mape", 100 * fitted.relative_std)
     what = "left-out MAPE" if "left_out_mape" in fitted.facts else "standard deviation"
-    said = f"{what} {error:.2f}% on {len(data)} rows; search with predictor={path}"
-    return "\n".join([*([fitted.facts["why"]] if "why" in fitted.facts else []), said]), error
+    said = [f"{what} {error:.2f}% on {len(data)} rows", then("search", predictor=path)]
+    return "\n".join([*([fitted.facts["why"]] if "why" in fitted.facts else []), *said]), error
+
+
+def _target(options: Options) -> Target:
+    """What the rows were timed on: `target=`, as it is or with the space that is asked for, or what the
+    options say one by one."""
+    if options.target is None:
+        space = _space(options, tables.read_columns(options.rows)).name
+        return command.take(
+            Target, options, device=options.device["name"], space=space, rows=str(options.rows)
+        )
+    target: Target = registry.build(options.target)
+    space = target.space if options.space is None else registry.build(options.space).name
+    return replace(target, space=space, rows=str(options.rows), column=options.column)
+
+
+def _space(options: Options, columns: tables.Columns) -> SearchSpace:
+    """The space of the architectures: `space=`, else what their names say."""
+    if options.space is None:
+        return architectures.space_of_rows(columns, options.rows)
+    return get_space(registry.build(options.space).name)
 
 
 def fit_accuracy(options: Options, out: Path) -> tuple[str, float]:
-    space = get_space(registry.build(options.space).name)
     columns = tables.select(tables.read_columns(options.rows), slice(options.first, options.past))
+    space = _space(options, columns)
     top1 = tables.percent(tables.column(columns, options.column, options.rows)) / 100
-    genomes = space.encode(columns)
+    genomes = architectures.genomes(columns, space)
     curve = accuracy_fit.sample_curve(space, genomes, top1, options.curve, seeds=options.curve_seeds)
     fitted = accuracy_fit.fit(space, genomes, top1)
     scale = f"as in the column {options.column} of {options.rows.name}"
     fitted = replace(fitted, facts={**fitted.facts, "scale": scale})
     # What fine-tuning gains is published for ImageNet only; elsewhere its epochs get no effect.
-    imagenet = space.classes == IMAGENET_CLASSES
-    if imagenet and "finetune_epochs" in space.index and "finetune_epochs" not in columns:
+    imagenet = space.classes == IMAGENET_CLASSES and "finetune_epochs" in space.index
+    if imagenet and "finetune_epochs" not in columns and not space.column(genomes, "finetune_epochs").any():
         fitted = accuracy.with_finetuning(fitted)
     fitted.save(out)
     noise = fitted.facts["noise_points"]
-    said = f"fitted on {fitted.facts['rows']} rows, noise {noise:.3f} points; search with accuracy_file={out}"
-    return "\n".join([*curve_table(curve), said]), noise
+    said = f"fitted on {fitted.facts['rows']} rows, noise {noise:.3f} points"
+    next_line = then("search", space=space.name, accuracy_file=out)
+    return "\n".join([*curve_table(curve), said, next_line]), noise
 
 
 def curve_table(curve: dict[int, tuple[Prediction, Floats]]) -> list[str]:

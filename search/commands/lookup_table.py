@@ -16,6 +16,7 @@ from latency.zoo.block_table import BuiltTable
 from search import command
 from supernet import registry
 from supernet.files import artifact
+from supernet.files.command_line import then
 from supernet.files.run_folder import RunFolder
 
 
@@ -79,4 +80,4 @@ def main(options: Options, config: dict[str, Any]) -> None:
     )
     if comparison:
         print(comparison)
-    print(f'next: make search ARGS="predictor=run:{out}"')
+    print(then("search", predictor=f"run:{out}"))

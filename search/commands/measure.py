@@ -1,10 +1,14 @@
 """Time subnets on this machine into the measurement store: `make measure ARGS="subnets=30 sittings=2"`."""
 
+import re
 import time
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from hydra.core.hydra_config import HydraConfig
 from pydantic import PositiveInt
 from rich.console import Console
 
@@ -15,10 +19,15 @@ from latency.measuring.session import Timed
 from latency.measuring.store import Store
 from latency.predictors import sampling
 from latency.target import Target
-from search import command
+from search import command, front_table
 from supernet import registry
 from supernet.arrays import Genomes
+from supernet.files import architectures
+from supernet.files.command_line import then
 from supernet.space import get_space
+
+SUBNETS = 30
+MARK = "shortlist"  # the column of front.csv
 
 
 @command.options
@@ -26,31 +35,66 @@ class Options:
     """What `make measure` takes."""
 
     target: dict[str, Any]
-    subnets: int = 30  # random subnets
-    names: Path | None = None  # file with one architecture per line, in place of random subnets
+    subnets: PositiveInt | None = None  # random subnets, or members of a front; None: 30
+    # in place of random subnets: a file with a name per line, a CSV with a column architecture (of front.csv
+    # the shortlist, and others at even distances), one name, or RUN:best@20ms, RUN:knee of a finished search
+    names: str | None = None
     sittings: PositiveInt = 1  # the same subnets again: from 2 on, repeatability is reported
     resolution: command.Sides = None
     seconds: float | None = None  # time budget of a sitting
     seed: int = 0
     store: Path = Path("runs/measurements.sqlite")
     descriptor: int = 0  # run the micro-benchmark of this machine as often, and measure no subnets
-    csv: Path | None = None  # write the latencies to this tidy .csv or .csv.gz (what make fit reads)
+    csv: Path | None = (
+        None  # .csv or .csv.gz of the latencies, for make fit; None: runs/measured-<target>-<time>
+    )
     export_csv: Path | None = None  # write every visit in the store to this file, and measure nothing
     import_csv: Path | None = None  # add the visits of such a file to the store, and measure nothing
 
 
-def subnets(options: Options, target: Target) -> Genomes:
-    """The subnets to measure: those of the file `names`, or random ones."""
-    space = get_space(target.space)
+def subnets(options: Options) -> tuple[Target, Genomes]:
+    """The target and the subnets to measure: random ones, or the named ones, whose space it then has unless
+    they are of a part of its own."""
+    target: Target = registry.build(options.target)
     if options.names is not None:
-        path = options.names
-        if not path.is_file():
-            raise ValueError(f"names={path}: no such file; give one with an architecture per line")
-        return space.parse(line for line in path.read_text().splitlines() if line.strip())
+        listed = names(options.names, options.subnets)
+        own = architectures.space_of(listed)
+        if target.space not in (own.name, own.owner.name):
+            target = replace(target, space=own.name)
+        return target, architectures.parse(listed, get_space(target.space))
+    space = get_space(target.space)
     wanted = command.resolution_range(options.resolution)
     if wanted is not None:
         space = space.restrict("r", *wanted)
-    return sampling.draw(space, options.subnets, np.random.default_rng(options.seed))
+    return target, sampling.draw(space, options.subnets or SUBNETS, np.random.default_rng(options.seed))
+
+
+def names(source: str, count: int | None) -> list[str]:
+    """The one-line names of the option `names`: 30 of a front and all of another list, unless `count` is
+    given."""
+    path = Path(source)
+    if not path.is_file():
+        if not re.search("[: ]", source):
+            raise ValueError(f"names={path}: no such file; give one with an architecture per line")
+        return [front_table.architecture(source)]
+    columns = architectures.read(path)
+    listed = list(map(str, columns[architectures.COLUMN]))
+    count = count or (SUBNETS if MARK in columns else len(listed))
+    if count >= len(listed):
+        return listed
+    marked = columns[MARK] == "True" if MARK in columns else np.zeros(len(listed), bool)
+    first, others = np.flatnonzero(marked)[:count], np.flatnonzero(~marked)
+    spread = others[np.linspace(0, len(others) - 1, count - len(first)).round().astype(int)]
+    print(f"{count} of the {len(listed):,} architectures of {path}; subnets= takes more")
+    return [listed[row] for row in sorted({*first.tolist(), *spread.tolist()})]
+
+
+def _words(target: Target, node: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that name this target again."""
+    choice = HydraConfig.get().runtime.choices["target"]
+    usual = registry.complete(registry.load("target", choice))
+    changed = {key: value for key, value in {**node, "space": target.space}.items() if value != usual[key]}
+    return {"target": choice, **{f"target.{key}": value for key, value in changed.items()}}
 
 
 def repeatability(first: Timed, second: Timed) -> str:
@@ -90,16 +134,20 @@ def descriptors(times: int) -> str:
 def main(options: Options, config: dict[str, Any]) -> None:
     if options.descriptor:
         print(descriptors(options.descriptor))
+        print(then("adapt"))
         return
     with Store(options.store) as store:
         if options.import_csv:
             print(f"added {store.import_csv(options.import_csv)} visits to {options.store}")
+            print(
+                then("adapt", **_words(registry.build(options.target), options.target), store=options.store)
+            )
             return
         if options.export_csv:
             print(f"wrote {store.export_csv(options.export_csv)} visits to {options.export_csv}")
+            print(then("measure", import_csv=options.export_csv, store="runs/another.sqlite"))
             return
-        target = registry.build(options.target)
-        genomes, sittings = subnets(options, target), []
+        (target, genomes), sittings = subnets(options), []
         print(f"{target.name}: {target}")
         for _ in range(options.sittings):
             with Console().status("starting") as status:
@@ -110,11 +158,12 @@ def main(options: Options, config: dict[str, Any]) -> None:
             for name, reason in sitting.failed.items():
                 print(f"failed: {name}: {reason}")
     last = sittings[-1].data
-    names = get_space(target.space).format(last.genomes)
-    for name, ms, spread in zip(names, last.ms, last.spread_ms, strict=True):
+    listed = get_space(target.space).format(last.genomes)
+    for name, ms, spread in zip(listed, last.ms, last.spread_ms, strict=True):
         print(f"{ms:9.3f} ms  (iqr {spread:.3f})  {name}")
     if len(sittings) > 1:
         print(repeatability(sittings[0], sittings[-1]))
-    if options.csv:
-        write_csv(options.csv, last)
-        print(f"written to {options.csv}")
+    csv = options.csv or Path(f"{command.run_folder(None, f'measured-{target.name}')}.csv")
+    write_csv(csv, last)
+    print(f"written to {csv}")
+    print(then("fit", **_words(target, options.target), rows=csv, column="lat_ms"))

@@ -22,6 +22,7 @@ from latency.predictors.interface import with_facts
 from latency.target import Target
 from search import command
 from supernet import registry
+from supernet.files.command_line import then
 from supernet.files.run_folder import RunFolder
 from supernet.files.tables import Table
 
@@ -117,4 +118,5 @@ def _report(out: Path, predictor: ModulesLatency, fits: Fits) -> None:
     if "left_out_mape" in facts:
         print(f"\n{facts['networks']} networks corrected it: {facts['left_out_mape']:.2f}% off when left out")
     words = f"target=here target.engine={predictor.target.engine} target.batch=8 target.utilisation=0.5"
-    print(f'\nsearch with it: make search ARGS="predictor={out}/predictor.npz"; for other conditions {words}')
+    print(f"\nfor other conditions add {words}")
+    print(then("search", predictor=out / "predictor.npz"))

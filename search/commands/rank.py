@@ -15,6 +15,7 @@ from search.ranking.timed_models import Torchvision
 from search.report import rank_report
 from supernet import registry
 from supernet.files import artifact
+from supernet.files.command_line import then
 from supernet.files.run_folder import RunFolder
 
 
@@ -57,7 +58,8 @@ def declaration(options: Options) -> dict[str, Any]:
 @command.named("rank")
 def main(options: Options, config: dict[str, Any]) -> None:
     table = registry.build(declaration(options))
-    name = options.csv.stem if options.csv else HydraConfig.get().runtime.choices["table"]
+    choice = HydraConfig.get().runtime.choices["table"]
+    name = options.csv.stem if options.csv else choice
     out = command.run_folder(options.out, f"rank-{name}")
     with RunFolder(out, "ranking.csv").hold(config), Console().status("reading") as status:
         if isinstance(table, Torchvision):
@@ -78,3 +80,7 @@ def main(options: Options, config: dict[str, Any]) -> None:
         artifact.write_text(out / "ranking.csv", ranked.table().csv())
     ranked.show()
     print("\n".join([*ranked.findings(), f"written to {out}: report.html, frontier.png, ranking.csv"]))
+    # What one cares for most changes the order.
+    given = {"csv": options.csv, "columns": options.columns} if options.csv else {"table": choice}
+    folder = {"table.folder": options.table["folder"]} if choice == "search_run" else {}
+    print(then("rank", **given, **folder, **{f"+weights.{ranked.models.axes[0].name}": 2}))

@@ -17,7 +17,8 @@ from latency.zoo import catalogue
 from search import command
 from supernet import registry
 from supernet.arrays import Floats
-from supernet.files import artifact, tables
+from supernet.files import architectures, artifact, tables
+from supernet.files.command_line import then
 from supernet.files.tables import Columns, select
 from supernet.prediction import Prediction
 from supernet.space import get_space
@@ -30,7 +31,7 @@ class Options:
     """What `make score` takes."""
 
     predictor: str  # a target of the zoo, an accuracy surrogate, or a .npz of either
-    rows: Path  # tidy .csv or .csv.gz with the columns of the space's genes
+    rows: Path  # tidy .csv or .csv.gz with a column architecture, or the columns of the space's genes
     column: str  # measured: milliseconds, or top-1 (percent or fraction) for an accuracy surrogate
     first: int = 0  # first row to score
     past: int | None = None  # past the last row; None: all
@@ -45,13 +46,11 @@ def score(name: str, rows: Path, column: str, first: int, past: int | None) -> d
     >>> score("ofa_mbv3_w1.2", Path("../shared/data/ofa_published_nets.csv"), "top1", 0, None)["rmse"]
     """
     part = slice(first, past)
-    is_file = name.endswith(".npz")
-    kind = artifact.load(Path(name), accuracy.KIND, *KINDS)[1]["kind"] if is_file else None
-    if kind == accuracy.KIND or name in registry.names("accuracy"):
+    if _kind(name) == accuracy.KIND:
         surrogate = accuracy.load(name)
         columns = _own_rows(tables.select(tables.read_columns(rows), part), surrogate, rows)
         points = tables.percent(tables.column(columns, column, rows))
-        predicted = surrogate.predict(get_space(surrogate.space).encode(columns))
+        predicted = surrogate.predict(architectures.genomes(columns, get_space(surrogate.space)))
         return judged(predicted.scaled(100), points)
     predictor = catalogue.find(name)
     data = read_csv(rows, predictor.target, column, part)
@@ -61,6 +60,20 @@ def score(name: str, rows: Path, column: str, first: int, past: int | None) -> d
 def judged(predicted: Prediction, measured: Floats) -> dict[str, float]:
     """Scores, and how often the intervals hold."""
     return scores(predicted, measured) | calibration(predicted, measured)
+
+
+def _kind(name: str) -> str:
+    """What a predictor predicts: the kind of its file, or the group that it is in."""
+    if name.endswith(".npz"):
+        return str(artifact.load(Path(name), accuracy.KIND, *KINDS)[1]["kind"])
+    return accuracy.KIND if name in registry.names("accuracy") else ""
+
+
+def _option(name: str) -> str:
+    """The option of the search that takes it."""
+    if _kind(name) != accuracy.KIND:
+        return "predictor"
+    return "accuracy_file" if name.endswith(".npz") else "accuracy"
 
 
 def _own_rows(columns: Columns, surrogate: AccuracySurrogate, file: Path) -> Columns:
@@ -86,3 +99,4 @@ def main(options: Options, config: dict[str, Any]) -> None:
     clean = {key: value if np.isfinite(value) else None for key, value in row.items()}
     artifact.write_json(out, {**config, "out": str(out), **clean})
     print(f"written to {out}")
+    print(then("search", **{_option(name): name}))

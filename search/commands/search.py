@@ -31,7 +31,8 @@ from search.verify.latency import KnownLatency, parts
 from search.verify.rounds import Rounds
 from supernet import registry
 from supernet.arrays import Genomes
-from supernet.files import sinks
+from supernet.files import command_line, sinks
+from supernet.files.command_line import then
 from supernet.files.sinks import Sink, Wandb
 from supernet.options import AtLeastTwo
 from supernet.space import SearchSpace, get_space
@@ -174,7 +175,9 @@ def main(options: Options, config: dict[str, Any]) -> None:
     if (export := result.export_command(weights, out / "export")) is not None:
         chosen = "the most accurate within the limits" if result.front.limits else "the knee"
         untrained = " (untrained; trained ones: docs/weights.md)" if weights == "random" else ""
-        print(f"to export {chosen}{untrained}:\n{export}")
+        print(f"to {export.split()[1]} {chosen}{untrained}:\nnext: {export.splitlines()[0]}")
+    else:
+        print(then("rank", table="search_run", **{"table.folder": out}))
 
 
 def from_python(options: Mapping[str, Any]) -> Front:
@@ -183,7 +186,7 @@ def from_python(options: Mapping[str, Any]) -> Front:
     own = [one for one in asked.get("objectives", ()) if isinstance(one, Objective)]
     if own:
         asked["objectives"] = [one.name if isinstance(one, Objective) else one for one in asked["objectives"]]
-    config = command.compose("search", command.words({"wandb": "disabled", **asked}))
+    config = command.compose("search", command_line.words({"wandb": "disabled", **asked}))
     with tempfile.TemporaryDirectory() if asked.get("out") is None else nullcontext() as scratch:
         try:
             checked = Options(**config)

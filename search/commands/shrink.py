@@ -10,16 +10,15 @@ from latency.measuring.machine import pairs_overflow
 from latency.measuring.store import Store
 from latency.target import Target
 from latency.zoo.deployed import add_latencies
-from search import command
+from search import command, front_table
 from search.shrink_baseline import COMPARED, dominated, plain_front
 from supernet import registry
 from supernet.deploy import model, shrink
-from supernet.files import artifact
+from supernet.files import architectures, artifact
+from supernet.files.command_line import then
 from supernet.files.tables import Table
-from supernet.spaces.net_config import one_line_name
 from supernet.training.step import processes
 from supernet.weights import network
-from supernet.weights import subnet as subnets
 from supernet.weights.images import Images
 
 SHOWN = ("file_bytes", "latency_ms", "top1", "ece", "training_hours", "macs")
@@ -32,7 +31,8 @@ class Options:
     shrink: dict[str, Any]  # the recipe
     target: dict[str, Any] | None = None  # here: every step and plain subnet is timed now
     supernet: Path  # run folder of make train
-    architecture: str  # one-line name, or path of a net.config
+    # one-line name, RUN:best@20ms, RUN:best or RUN:knee of a finished search, or path of a net.config
+    architecture: str
     plain: int = 6  # plain subnets of the supernet's front that the result is compared with; 0: none
     candidates: int = 24  # subnets that front is chosen from, by accuracy on the validation images
     int8_engine: str | None = None  # openvino, onnxruntime; None: the target's, else this
@@ -56,8 +56,8 @@ def main(options: Options, config: dict[str, Any]) -> None:
     engine = _engine(options.int8_engine, target, recipe)
     asked = {key: config[key] for key in ("supernet", "architecture", "shrink", "seed", "watts")}
     asked["int8_engine"] = engine
-    architecture = one_line_name(options.architecture)
-    subnets.parse(architecture)  # a typo is refused before anything is written
+    architecture = front_table.architecture(options.architecture)
+    architectures.parse([architecture], trained.space)  # a typo is refused before anything is written
     with processes() as group, Console().status("loading") as status:
         bench = shrink.Bench(
             trained,
@@ -98,6 +98,8 @@ def main(options: Options, config: dict[str, Any]) -> None:
     print(f"{text}\nall measures: {out / 'table.md'}; the model: {model.path(stages[-1].folder)}")
     if target is None:
         print(f"no latencies: target=here target.space={trained.space.name} times them")
+    fp32 = [stage for stage in stages if stage.subnet.facts.get("precision", "fp32") == "fp32"]
+    print(then("export", weights=fp32[-1].folder, out=out / "export"))
 
 
 def _engine(asked: str | None, target: Target | None, recipe: shrink.Recipe) -> str:

@@ -23,6 +23,7 @@ from threadpoolctl import threadpool_limits
 
 from supernet.arrays import Floats, Genomes
 from supernet.files import artifact
+from supernet.files.command_line import then
 from supernet.files.tables import Table
 from supernet.options import options
 from supernet.prediction import Prediction
@@ -347,5 +348,4 @@ def describe(trained: Trained, folder: Path) -> str:
         for name, mac, value in zip(("largest", "smallest"), macs, top1, strict=True)
     ]
     lines.append(f"{took['epochs']} epochs, {took['cpu_seconds']:.0f} s of CPU: {folder / train.FINISHED}")
-    lines.append(f'next: make accuracy-data ARGS="supernet={folder}"')
-    return "\n".join(lines)
+    return "\n".join([*lines, then("accuracy-data", supernet=folder)])

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from supernet.arrays import Genomes
+from supernet.files import architectures
 from supernet.space import SearchSpace, get_space
 from supernet.weights import family, network, published, quality
 from supernet.weights.images import Images, ImageSet, Part
@@ -161,7 +162,7 @@ def from_supernet(trained: Trained, images: Images, architecture: str, *, calibr
 
     Only to show what that is worth, `calibrate=False` leaves the norms as the supernet has them.
     """
-    space, genome = parse(architecture)
+    space, genome = trained.space, architectures.parse([architecture], trained.space)
     space.check_resolutions(genome, trained.resolution, "the supernet")
     facts = {
         "mean": list(trained.facts["mean"]),
@@ -173,8 +174,7 @@ def from_supernet(trained: Trained, images: Images, architecture: str, *, calibr
     if len(images.classes) == trained.facts["classes"]:
         facts["labels"] = list(images.classes)
     side = network.resolution(space, genome)
-    module = trained.extract(space.embed(genome, trained.space.name))
-    subnet = Subnet(space.format(genome)[0], side, module, facts)
+    subnet = Subnet(space.format(genome)[0], side, trained.extract(genome), facts)
     return calibrated(subnet, images) if calibrate else subnet
 
 

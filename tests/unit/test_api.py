@@ -12,6 +12,7 @@ import pytest
 from latency.zoo import catalogue
 from search import command, search
 from search.objective import Objective
+from supernet.files import command_line
 from supernet.prediction import exact
 from supernet.space import get_space
 
@@ -27,7 +28,7 @@ def test_the_command_finds_the_same(front, tmp_path, monkeypatch):
     """The rows of front.json, byte for byte, and nothing is left behind without `out`."""
     monkeypatch.chdir(tmp_path)
     again = search(**OPTIONS, out=tmp_path / "here")
-    words = ["search", *command.words(OPTIONS), "out=there", "wandb=disabled"]
+    words = ["search", *command_line.words(OPTIONS), "out=there", "wandb=disabled"]
     monkeypatch.setattr(sys, "argv", words)
     importlib.import_module("search.commands.search").main()
     here, there = ((tmp_path / name / "front.json").read_bytes() for name in ("here", "there"))
@@ -113,7 +114,7 @@ def test_errors_are_those_of_the_command(options, message):
 
 @pytest.mark.parametrize("text", ["a b", "it's", "x\\", "[1,2]", "a,b=c", "", "plain/path.npz", "100%"])
 def test_texts_survive_the_command_line(text):
-    assert command.compose("search", command.words({"predictor": text}))["predictor"] == text
+    assert command.compose("search", command_line.words({"predictor": text}))["predictor"] == text
 
 
 def test_import_search_is_light():

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from hydra.core.hydra_config import HydraConfig
 from pydantic import PositiveFloat
 from rich.console import Console
 
@@ -16,6 +17,7 @@ from search.archive import Archive
 from search.bound.optimum import SECONDS, Optimum, most_accurate, search_gap
 from search.commands import search
 from search.models import QUANTITIES
+from supernet.files.command_line import then
 from supernet.files.run_folder import CONFIG
 
 
@@ -51,6 +53,8 @@ def main(options: Options, config: dict[str, Any]) -> None:
         with Console().status("proving"):
             best = most_accurate(search.problem_of(asked, Path()), options.seconds)
         _show(best)
+        given = [word for word in HydraConfig.get().overrides.task if not word.startswith("seconds=")]
+        print(then("search", *given))
         return
     settings, archive = options.run / CONFIG, options.run / "archive.npz"
     if not (settings.is_file() and archive.is_file()):
@@ -67,6 +71,7 @@ def main(options: Options, config: dict[str, Any]) -> None:
         gap = search_gap(problem, Archive.load(archive, problem.space).genomes, options.seconds)
     _show(gap.optimum)
     print(f"search {options.run}: {gap.line()}")
+    print(then("export", weights="random", architecture=f"{options.run}:best", out=options.run / "export"))
 
 
 def _show(best: Optimum) -> None:

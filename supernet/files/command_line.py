@@ -1,0 +1,52 @@
+"""Commands as they are typed: the words of options, and the line that says which command comes next."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+
+def words(options: Mapping[str, Any]) -> list[str]:
+    """Options as the words of a command line; nested ones get dotted names.
+
+    >>> words({"target": "v100_b64", "limits": {"params": 6e6}, "objectives": ["accuracy", "macs"]})
+    ['target=v100_b64', 'limits.params=6000000.0', 'objectives=[accuracy,macs]']
+    """
+    listed = []
+    for name, value in options.items():
+        if isinstance(value, Mapping):
+            listed += words({f"{name}.{key}": inner for key, inner in value.items()})
+        else:
+            listed.append(f"{name}={_word(value)}")
+    return listed
+
+
+def _word(value: Any) -> str:
+    """A value as it is typed: a text with characters of Hydra's grammar in quotes."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, list | tuple):
+        return f"[{','.join(map(_word, value))}]"
+    if isinstance(value, str | Path) and not re.fullmatch(r"[\w./:@%+-]+", str(value)):
+        # Backslashes count only before a quote, the closing one too.
+        return "'" + re.sub(r"(\\*)('|$)", lambda m: 2 * m[1] + m[2].replace("'", "\\'"), str(value)) + "'"
+    return str(value)
+
+
+def typed(command: str, *given: str, **options: Any) -> str:
+    """The whole command, ready to paste into a shell; `given` are words as they were typed before.
+
+    >>> print(typed("search", predictor="run:runs/mine", latency_limit_ms=20))
+    make search ARGS="predictor=run:runs/mine latency_limit_ms=20"
+    """
+    listed = " ".join([*given, *words(options)])
+    return f'make {command} ARGS="{listed}"' if listed else f"make {command}"
+
+
+def then(command: str, *given: str, **options: Any) -> str:
+    """The last line that a command prints: the next one that makes sense, complete.
+
+    >>> print(then("score", predictor="runs/mine.npz", rows="my.csv", column="lat_ms"))
+    next: make score ARGS="predictor=runs/mine.npz rows=my.csv column=lat_ms"
+    """
+    return f"next: {typed(command, *given, **options)}"
