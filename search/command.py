@@ -246,9 +246,6 @@ def explain(error: BaseException) -> str:
     if isinstance(error, MissingConfigException) and error.options is not None:
         group, _, name = str(error.missing_cfg_file).rpartition("/")
         return str(registry.unknown_name(group, name, error.options))
-    if match := re.match(r"You must specify '([^']+)'", str(error)):
-        group = match[1]
-        return f"please give {group}=... ({', '.join(registry.names(group))})"
     cause: Any = error.__cause__
     if not isinstance(error, HydraException) or getattr(cause, "parent_node", None) is None:
         return str(error)

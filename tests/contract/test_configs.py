@@ -203,11 +203,6 @@ def test_misspelt_words_get_the_nearest(words, message):
         command.compose("search", words)
 
 
-def test_a_group_that_has_to_be_chosen_is_asked_for_in_one_line():
-    with pytest.raises(ValueError, match=r"^please give space=\.\.\. \(compofa_elastic, [^\n]*ofa_small\)$"):
-        command.compose("fit", ["rows=my.csv", "column=ms"])
-
-
 def test_options_need_no_line_in_yaml():
     """They are those of the class, and the configuration of a run holds all of them."""
     assert set(registry.load("searcher", "nsga2")) == {"_target_"}

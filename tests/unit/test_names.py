@@ -43,6 +43,11 @@ def test_networks_of_a_part_of_a_space_are_read_as_of_the_whole(tmp_path):
         architectures.space_of(["ofa_small r16", "fbnet x"])
 
 
+def test_a_table_without_names_needs_a_space():
+    with pytest.raises(ValueError, match=r"please give space=\.\.\.: my\.csv has no column architecture"):
+        architectures.space_of_rows({"top1": np.ones(2)}, "my.csv")
+
+
 def test_lists_and_tables_of_names_are_read(tmp_path):
     names = get_space("ofa_small").format(get_space("ofa_small").extremes())
     (tmp_path / "list.txt").write_text("\n".join(["", *names, ""]))
