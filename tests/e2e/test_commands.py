@@ -53,7 +53,9 @@ def test_search_prints_a_front_and_writes_a_report(tmp_path):
     assert get_space("ofa_mbv3_w1.2").is_canonical(get_space("ofa_mbv3_w1.2").parse(names))
     assert re.search(r"latency_ms <= 25 ms: holds for (\d+) of \1 at 90% confidence", out)
     last = out.strip().splitlines()[-1]
-    assert re.fullmatch(r"make export ARGS=\"weights=random architecture='[^']+' out=run/export\"", last)
+    assert re.fullmatch(
+        r"next: make export ARGS=\"weights=random architecture='[^']+' out=run/export\"", last
+    )
     assert command.compose("export", shlex.split(last.partition('"')[2].rstrip('"')))["out"] == "run/export"
     files = {path.name for path in (tmp_path / "run").iterdir()}
     assert {
