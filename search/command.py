@@ -28,7 +28,7 @@ from rich.status import Status
 from latency.measuring import instruction_sets
 from latency.measuring.session import Watcher
 from search.cli.config_source import reading
-from supernet import registry
+from supernet import extras, registry
 from supernet.files.run_folder import FinishedRun
 
 Task = Callable[[Any, dict[str, Any]], None]
@@ -36,7 +36,13 @@ Sides = int | tuple[int, int] | None  # the option resolution: one input side, o
 EXIT_INTERRUPTED = 130
 T = TypeVar("T")
 FULL_ERROR = "HYDRA_FULL_ERROR"  # 1 shows tracebacks
-OURS = (ValueError, HydraException, OmegaConfBaseException)  # errors of the user's making
+# Errors of the user's making, and extras that are not installed.
+OURS = (
+    ValueError,
+    ModuleNotFoundError,
+    HydraException,
+    OmegaConfBaseException,
+)
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(field, Field))
@@ -241,6 +247,8 @@ def explain(error: BaseException) -> str:
     For a name that does not exist the nearest one; for a pydantic error a line per option with its value and
     what is allowed.
     """
+    if isinstance(error, ModuleNotFoundError):
+        return extras.explain(error)
     if isinstance(error, ValidationError):
         return "; ".join(map(_explain_option, error.errors()))
     if isinstance(error, MissingConfigException) and error.options is not None:

@@ -17,8 +17,9 @@ from typing import Any
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined, to_jsonable_python
 
-from supernet import choices
+from supernet import choices, extras
 from supernet.choices import FOLDER, SHIPPED, Choice, use_folders
+from supernet.extras import NotInstalledError
 
 __all__ = ["FOLDER", "use_folders"]  # of choices, for those who look for them here
 FACTS = ("space", "target", "device", "accuracy")  # groups whose files say how things are
@@ -128,6 +129,8 @@ def locate(target: str) -> Callable[..., Any]:
     try:
         builder: Callable[..., Any] = pkgutil.resolve_name(f"{module}:{name}")
     except (ImportError, AttributeError, ValueError) as error:
+        if isinstance(error, ModuleNotFoundError) and not f"{module}.".startswith(f"{error.name}."):
+            raise NotInstalledError(extras.explain(error)) from error
         raise ValueError(f"_target_={target} names no class or function ({error})") from error
     is_builder = inspect.isclass(builder) or inspect.isfunction(builder)
     if not is_builder or not _may_build(builder.__module__, module):

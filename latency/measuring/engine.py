@@ -4,12 +4,12 @@ An engine is built for one precision and number of threads; `prepare` makes a se
 it once. Nothing is imported before an engine is built.
 """
 
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pydantic import ValidationError
 
-from supernet import registry
+from supernet import extras, registry
+from supernet.extras import NotInstalledError
 
 if TYPE_CHECKING:
     import torch
@@ -28,23 +28,14 @@ class Engine(Protocol):
     def run(self, session: Any) -> float | None: ...
 
 
-class NotInstalledError(ValueError):
-    """The engine's packages are missing, or this machine has no device for it."""
-
-
 def build_engine(name: str, *, precision: str = "fp32", threads: int = 1) -> Engine:
     """The engine `name` of `configs/engine`.
 
     ValueError that names the pip command when it is not installed, and the known precisions for another one.
     """
     node = registry.load("engine", name)
-    requires, extra = node.pop("requires", ()), node.pop("extra", None)
     node.pop("minds_limits", None)
-    missing = [package for package in requires if find_spec(package) is None]
-    if missing:
-        command = f"pip install -e '.[{extra}]'" if extra else f"pip install {' '.join(missing)}"
-        command += " (in a clone: .venv/bin/pip)"
-        raise NotInstalledError(f"engine={name} needs {', '.join(missing)}, not installed here: {command}")
+    extras.require(f"engine={name}", node.pop("requires", ()))
     try:
         engine: Engine = registry.build({**node, "precision": precision, "threads": threads})
     except ValidationError as error:

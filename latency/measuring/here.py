@@ -1,9 +1,10 @@
 """This machine as a target."""
 
 from latency.measuring import instruction_sets
-from latency.measuring.engine import NotInstalledError, build_engine, minds_limits
+from latency.measuring.engine import build_engine, minds_limits
 from latency.measuring.machine import specification
 from latency.target import Limit, Target, condition_words
+from supernet.extras import NotInstalledError
 from supernet.registry import names
 
 

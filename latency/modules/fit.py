@@ -14,7 +14,6 @@ import time
 import timeit
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -30,7 +29,7 @@ from latency.modules.predictor import Models, ModuleModel, ModulesLatency, featu
 from latency.modules.selection import Score, Scores, Selection
 from latency.modules.spread import ErrorSpread
 from latency.target import Target
-from supernet import registry
+from supernet import extras, registry
 from supernet.arrays import Floats
 from supernet.options import AtLeastTwo, OpenFraction, options
 
@@ -120,24 +119,18 @@ class Fitting:
         return {name: learner.fit(x, y, rng) for name, (x, y) in rows.items()}
 
 
-def _missing(node: Mapping[str, Any]) -> list[str]:
-    return [package for package in node.get("requires", ()) if not find_spec(package)]
-
-
 def _installed() -> list[str]:
     names = registry.names("regressor")
-    return [name for name in names if not _missing(registry.load("regressor", name))]
+    return [
+        name for name in names if not extras.missing(registry.load("regressor", name).get("requires", ()))
+    ]
 
 
 def _learner(name: str) -> Any:
     """The model `configs/regressor/<name>.yaml`; ValueError that says what to install when it is missing."""
     node = registry.load("regressor", name)
-    if missing := _missing(node):
-        raise ValueError(
-            f"regressor {name} needs {', '.join(missing)}, not installed here: pip install -e '.[boost]' "
-            "(in a clone: .venv/bin/pip)"
-        )
-    return registry.build({key: value for key, value in node.items() if key != "requires"})
+    extras.require(f"regressor {name}", node.pop("requires", ()))
+    return registry.build(node)
 
 
 class _Split:

@@ -9,6 +9,7 @@ from importlib import import_module
 from pathlib import Path
 
 from search import __version__
+from supernet import extras
 from supernet.registry import unknown_name
 
 FOLDER = Path(__file__).parent
@@ -47,7 +48,11 @@ def main() -> None:
         sys.exit(f"error: {unknown_name('command', name, names())}")
     else:
         del sys.argv[1]
-        import_module(f"search.commands.{_file(name).stem}").main()
+        try:
+            command = import_module(f"search.commands.{_file(name).stem}")
+        except ModuleNotFoundError as error:
+            sys.exit(f"error: {extras.explain(error)}")
+        command.main()
 
 
 if __name__ == "__main__":

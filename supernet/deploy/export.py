@@ -10,7 +10,6 @@ import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ import torch
 from safetensors.torch import load_file
 from safetensors.torch import save as safetensors_bytes
 
+from supernet import extras
 from supernet.deploy import onnx, openvino
 from supernet.registry import unknown_name
 from supernet.weights import family
@@ -56,7 +56,6 @@ class Format:
     """How a subnet is written into a folder (giving its files, the model first), and how the model runs."""
 
     requires: tuple[str, ...]
-    install: str  # what pip installs
     write: Callable[[Subnet, Path, Facts], tuple[Path, ...]]
     load: Callable[[Path], Run]
     batches: tuple[int, ...] = CHECKED_BATCHES
@@ -75,9 +74,7 @@ def export(subnet: Subnet, folder: Path, formats: Sequence[str]) -> dict[str, Wr
     for name in formats:
         if name not in FORMATS:
             raise unknown_name("export format", name, FORMATS)
-        form = FORMATS[name]
-        if missing := [package for package in form.requires if find_spec(package) is None]:
-            raise ValueError(f"formats={name} needs {', '.join(missing)}: pip install {form.install}")
+        extras.require(f"formats={name}", FORMATS[name].requires)
     if subnet.facts.get("precision", "fp32") != "fp32":
         raise ValueError(
             "this subnet is deployed in int8, and its int8 model is model.onnx (model.xml of OpenVINO) in "
@@ -199,11 +196,9 @@ def _load_executorch(path: Path) -> Run:
 
 
 FORMATS: Mapping[str, Format] = {
-    "onnx": Format(("onnx", "onnxruntime"), "'ofa-frontier[onnx]'", _write_onnx, onnx.runner),
-    "torch_export": Format(
-        (), "torch", _write_torch_export, lambda path: runner(torch.export.load(path).module())
-    ),
-    "state_dict": Format((), "torch", _write_state_dict, _load_state_dict),
-    "openvino": Format(("openvino",), "'ofa-frontier[openvino]'", _write_openvino, openvino.runner),
-    "executorch": Format(("executorch",), "executorch", _write_executorch, _load_executorch, (1,)),
+    "onnx": Format(("onnx", "onnxruntime"), _write_onnx, onnx.runner),
+    "torch_export": Format((), _write_torch_export, lambda path: runner(torch.export.load(path).module())),
+    "state_dict": Format((), _write_state_dict, _load_state_dict),
+    "openvino": Format(("openvino",), _write_openvino, openvino.runner),
+    "executorch": Format(("executorch",), _write_executorch, _load_executorch, (1,)),
 }

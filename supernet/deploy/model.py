@@ -3,11 +3,10 @@
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from supernet import registry
+from supernet import extras, registry
 from supernet.deploy import onnx, openvino
 from supernet.deploy.export import onnx_bytes
 from supernet.deploy.int8 import CLIP, Pixels, nncf_int8, onnxruntime_int8
@@ -34,12 +33,7 @@ def check_engine(engine: str) -> None:
     """ValueError when no int8 model can be made for this engine here."""
     if engine not in ENGINES:
         raise unknown_name("int8_engine", engine, ENGINES)
-    node = registry.load("engine", engine)
-    if missing := [package for package in node["requires"] if find_spec(package) is None]:
-        raise ValueError(
-            f"int8 for {engine} needs {', '.join(missing)}, not installed here: pip install "
-            f"'ofa-frontier[{node['extra']}]', or choose another int8_engine="
-        )
+    extras.require(f"int8_engine={engine}", registry.load("engine", engine)["requires"])
 
 
 def from_subnet(subnet: Subnet, images: Images, *, narrow: bool) -> DeployedModel:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from latency.data import LatencyData
-from latency.measuring.engine import NotInstalledError, build_engine
+from latency.measuring.engine import build_engine
 from latency.modules.kinds import module_kind
 from latency.perceptron import Training
 from latency.predictors import interface
@@ -20,6 +20,7 @@ from search.models import QUANTITIES
 from search.searchers.nsga2 import NSGA2
 from search.searchers.searcher import Searcher
 from supernet import device, registry
+from supernet.extras import NotInstalledError
 from supernet.space import SearchSpace, get_space
 from supernet.surrogates import accuracy
 from supernet.surrogates.training_cost import TrainingCost

@@ -2,7 +2,8 @@
 
 import pytest
 
-from latency.measuring.engine import NotInstalledError, build_engine
+from latency.measuring.engine import build_engine
+from supernet.extras import NotInstalledError
 
 
 @pytest.mark.filterwarnings("ignore")

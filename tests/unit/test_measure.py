@@ -6,14 +6,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from latency.measuring import conditions, engine, summary
+from latency.measuring import conditions, summary
 from latency.measuring import session as measure
-from latency.measuring.engine import NotInstalledError, build_engine
+from latency.measuring.engine import build_engine
 from latency.measuring.here import here, is_here
 from latency.measuring.jobs import Job, Rounds
 from latency.measuring.store import Store, Visit
 from latency.target import Target
-from supernet import registry
+from supernet import extras, registry
+from supernet.extras import NotInstalledError
 from supernet.space import get_space
 
 CPU = Target(
@@ -249,8 +250,8 @@ def test_real_engines_run_what_pytorch_runs(engine, precision, rng):
 
 
 def test_engines_name_what_is_missing(monkeypatch):
-    monkeypatch.setattr(engine, "find_spec", lambda package: None)
-    with pytest.raises(NotInstalledError, match=r"pip install -e '\.\[onnx\]'"):
+    monkeypatch.setattr(extras, "find_spec", lambda package: None)
+    with pytest.raises(NotInstalledError, match=r"pip install -e '\.\[train\]'"):
         build_engine("onnxruntime")
 
 

@@ -6,8 +6,8 @@ from typing import Any, ClassVar
 
 import torch
 
-from latency.measuring.engine import NotInstalledError
 from latency.measuring.engines.torch_eager import TorchEager
+from supernet.extras import NotInstalledError
 from supernet.options import options
 
 COMPILERS = ("c++", "g++", "clang++")

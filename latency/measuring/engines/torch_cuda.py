@@ -5,7 +5,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from pydantic import PositiveInt
 
-from latency.measuring.engine import NotInstalledError
+from supernet.extras import NotInstalledError
 from supernet.options import options
 
 

@@ -1,0 +1,58 @@
+"""Packages that this one needs for some commands only: which extra of `pip install` brings them."""
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, requires
+from importlib.util import find_spec
+
+DISTRIBUTION = "ofa-frontier"
+# Modules whose distribution has another name.
+SPELT = {"sklearn": "scikit-learn", "huggingface_hub": "huggingface-hub"}
+WITH_EXTRA = re.compile(r"""([\w.-]+).*\bextra == ['"](\w+)['"]""")
+
+
+class NotInstalledError(ValueError):
+    """A package that something needs is not installed, or this machine has no device for it."""
+
+
+def missing(packages: Sequence[str]) -> list[str]:
+    """Those of the packages that cannot be imported."""
+    return [package for package in packages if find_spec(package) is None]
+
+
+def require(what: str, packages: Sequence[str]) -> None:
+    """NotInstalledError that says how `what` gets its packages, unless all of them are installed.
+
+    >>> require("engine=onnxruntime", ["onnx", "onnxruntime"])
+    """
+    if absent := missing(packages):
+        raise NotInstalledError(f"{what} needs {', '.join(absent)}, not installed here: {install(absent)}")
+
+
+def install(packages: Sequence[str]) -> str:
+    """The command that installs the packages, by the extra that has them where there is one."""
+    for package in packages:
+        if extra := _extra(SPELT.get(package, package)):
+            return (
+                f"pip install '{DISTRIBUTION}[{extra}]' (in a clone: .venv/bin/pip install -e '.[{extra}]')"
+            )
+    return f"pip install {' '.join(packages)}"
+
+
+def explain(error: ModuleNotFoundError) -> str:
+    """One line for an import that failed because an extra is not installed."""
+    package = (error.name or str(error)).partition(".")[0]
+    return f"this needs {package}, not installed here: {install([package])}"
+
+
+def _extra(distribution: str) -> str | None:
+    """The smallest extra that lists a distribution."""
+    try:
+        lines = requires(DISTRIBUTION) or []
+    except PackageNotFoundError:  # the source tree, not installed
+        return None
+    listed = [(match[2], match[1].lower()) for line in lines if (match := WITH_EXTRA.match(line))]
+    sizes = Counter(extra for extra, _ in listed)
+    having = {extra for extra, name in listed if name == distribution.lower()}
+    return max(having, key=lambda extra: (-sizes[extra], extra), default=None)
