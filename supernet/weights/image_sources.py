@@ -3,7 +3,8 @@
 import inspect
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from supernet.registry import unknown_name
 DIGITS_SIDE = 16
 IMAGENET_MEAN: tuple[float, ...] = (0.485, 0.456, 0.406)
 IMAGENET_STD: tuple[float, ...] = (0.229, 0.224, 0.225)
+IMAGENET_CLASSES = 1000
+WNIDS = Path(__file__).with_name("imagenet_wnids.txt")  # in the order of the outputs of published networks
 Pixels = Sequence[Any] | NDArray[np.uint8]  # one decoder per image, or (n, 3, S, S)
 
 
@@ -29,6 +32,20 @@ class Source:
     labels: Ints  # (n,)
     training_rows: int
     pixels: Pixels
+
+
+@cache
+def imagenet_wnids() -> tuple[str, ...]:
+    """The 1,000 WordNet ids of ImageNet's classes (its folders' names), sorted, as networks number them."""
+    return tuple(WNIDS.read_text().split())
+
+
+def as_photos(source: Source) -> Source:
+    """The same images, each decoded or made into a picture when it is asked for."""
+    if not isinstance(source.pixels, np.ndarray):
+        return source
+    pictures = [_Picture(row) for row in source.pixels.transpose(0, 2, 3, 1)]
+    return replace(source, pixels=pictures)
 
 
 def digits() -> Source:
@@ -75,6 +92,21 @@ def _class_folders(root: Path) -> tuple[tuple[str, ...], list[str], list[int]]:
         files += mine
         labels += [label] * len(mine)
     return classes, files, labels
+
+
+@dataclass(frozen=True, eq=False)
+class _Picture:
+    """An image in memory, (S, S, 3) pixels, as a picture when called."""
+
+    pixels: NDArray[np.uint8]
+
+    def __call__(self) -> Any:
+        return Image.fromarray(np.ascontiguousarray(self.pixels))
+
+    @property
+    def size(self) -> tuple[int, int]:
+        height, width, _ = self.pixels.shape
+        return width, height
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ decoded once; others are decoded batch by batch, in `workers` processes.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -66,15 +66,23 @@ class ImageSet:
                 "pixels, the least that the stem allows"
             )
 
-    def load(self) -> "Images":
-        """Read labels, split, and decode what fits into memory."""
+    def load(self, *, photos: bool = False) -> "Images":
+        """Read labels, split, and decode what fits into memory.
+
+        With `photos` nothing is decoded ahead: images are resized and cropped as photos are, and normalised
+        as those of ImageNet.
+        """
+        source = self._source()
+        return _arrange(self, image_sources.as_photos(source) if photos else source, photos)
+
+    def _source(self) -> Source:
         if self.source == "digits":
-            return _arrange(self, image_sources.digits())
+            return image_sources.digits()
         if self.root is None:
             raise ValueError(f"data.source={self.source} needs data.root=FOLDER")
         if self.source == "folder":
-            return _arrange(self, image_sources.folder(self.root))
-        return _arrange(self, image_sources.torchvision(self.source, self.root, self.download))
+            return image_sources.folder(self.root)
+        return image_sources.torchvision(self.source, self.root, self.download)
 
 
 @dataclass(frozen=True)
@@ -110,6 +118,23 @@ class Images:
     @property
     def in_memory(self) -> bool:
         return isinstance(self.source, np.ndarray)
+
+    def labelled(self, names: Sequence[str]) -> "Images":
+        """The same images, their labels numbered as `names` are.
+
+        ValueError unless these name every class.
+        """
+        if self.classes == tuple(names):
+            return self
+        if unknown := sorted({*self.classes} - {*names}):
+            raise ValueError(
+                f"the classes of data.source={self.settings.source} are not those of the weights: "
+                f"{', '.join(map(repr, unknown[:3]))}{' ...' if len(unknown) > 3 else ''} are none of "
+                f"{len(names)} from {names[0]!r} to {names[-1]!r}"
+            )
+        place = {name: label for label, name in enumerate(names)}
+        numbers = np.array([place[name] for name in self.classes])
+        return replace(self, classes=tuple(names), labels=numbers[self.labels])
 
     @cached_property
     def frequencies(self) -> NDArray[np.float64]:
@@ -242,7 +267,7 @@ def check_mixed(labels: Ints, frequencies: NDArray[np.float64]) -> None:
         )
 
 
-def _arrange(settings: ImageSet, source: Source) -> Images:
+def _arrange(settings: ImageSet, source: Source, photos: bool) -> Images:
     """Split, decode what fits into memory, and measure the normalisation."""
     classes, labels, pixels = source.classes, source.labels, source.pixels
     if len(classes) < 2:
@@ -253,7 +278,7 @@ def _arrange(settings: ImageSet, source: Source) -> Images:
     parts = _split(settings, labels, source.training_rows)
     kept = np.unique(np.concatenate(list(parts.values())))
     _check_sides(settings, pixels, kept)
-    if not isinstance(pixels, np.ndarray) and _fits(pixels, kept):
+    if not photos and not isinstance(pixels, np.ndarray) and _fits(pixels, kept):
         row_of = np.full(len(labels), -1)
         row_of[kept] = np.arange(len(kept))
         parts = {part: row_of[rows] for part, rows in parts.items()}

@@ -23,6 +23,7 @@ from supernet.weights import family
 from supernet.weights.images import check_mixed
 
 KIND = "supernet"
+FILE = "supernet.safetensors"  # in a run folder of `make train`
 
 
 def best_device() -> torch.device:
@@ -147,9 +148,9 @@ def load(path: str | Path) -> Trained:
     """A supernet trained here: its file, or the run folder that holds it."""
     path = Path(path)
     if path.is_dir():
-        if not (path / "supernet.safetensors").is_file():
+        if not (path / FILE).is_file():
             raise ValueError(f'{path} holds no finished supernet: go on with make train ARGS="out={path}"')
-        path = path / "supernet.safetensors"
+        path = path / FILE
     elif not path.exists():
         raise ValueError(f"there is no {path}: name the run folder of make train (out= of it)")
     tensors, facts = read(path, KIND)

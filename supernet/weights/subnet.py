@@ -16,7 +16,7 @@ import torch
 from supernet.arrays import Genomes
 from supernet.files import architectures
 from supernet.space import SearchSpace, get_space
-from supernet.weights import family, network, published, quality
+from supernet.weights import checkpoint, family, network, origin, published, quality
 from supernet.weights.images import Images, ImageSet, Part
 from supernet.weights.network import Trained
 from supernet.weights.quality import Quality
@@ -106,43 +106,39 @@ def parse(architecture: str) -> tuple[SearchSpace, Genomes]:
 def find(weights: str, architecture: str | None, data: ImageSet | None = None) -> Subnet:
     """The subnet `architecture` with the weights that `weights` names.
 
-    `weights` is one of four things: a run folder of `make train`, whose subnet comes with its accuracy on the
-    test images; a checkpoint of the OFA authors (.pth), whose batch norms are calibrated on the images of
-    `data`; a folder or file of one subnet, which names its own architecture; or `random`. ValueError for a
-    name with fine-tuning that the weights of a run folder have not had.
+    `weights` is what `origin` knows, or a folder or file of one subnet, which names its own architecture. A
+    subnet of a run folder comes with its accuracy on the test images; the norms of others are calibrated on
+    the images of `data`. ValueError for a name with fine-tuning that the weights have not had.
 
     >>> find("runs/mine", "ofa_small r16 d1-1-1 k3-3-3 e2-2-2 ft0").facts["accuracy"]["top1"]
     """
-    path = Path(weights)
-    if path.suffix == ".safetensors" or (path / FILE).is_file():
+    is_random = weights.partition(":")[0] == origin.RANDOM
+    if architecture is None and (is_random or weights in published.names()):
+        raise ValueError(f"please give architecture=...: weights={weights} does not name one subnet")
+    if architecture is not None and is_random:
+        return random(architecture)
+    path = origin.path(weights)
+    if (path / FILE).is_file() or (path.is_file() and checkpoint.kind(path) == KIND):
         subnet = load(path)
         if architecture not in (None, subnet.architecture):
             raise ValueError(f"{path} holds {subnet.architecture!r}; leave architecture= out")
         return subnet
     if architecture is None:
         raise ValueError(f"please give architecture=...: weights={weights} does not name one subnet")
-    if weights == "random":
-        return random(architecture)
-    if path.is_file():
-        if data is None:
-            raise ValueError(
-                f"{path} needs data=...: the norms of its subnets are to be calibrated on images like those "
-                "it will see, for instance data=folder data.root=IMAGES data.resolution=[160,224]"
-            )
-        space, _ = parse(architecture)
-        return from_supernet(published.load(space.owner.name, path=path), data.load(), architecture)
-    if not path.is_dir():
-        raise ValueError(f"weights={weights} is no folder, no file and not 'random'")
-    trained, images = network.load(path), Images.from_run_folder(path)
     space, genome = parse(architecture)
     if epochs := int(space.column(genome, "finetune_epochs")[0]):
         raise ValueError(
-            f"{architecture!r} is fine-tuned for {epochs} epochs, the subnets of {path} are not: "
-            f"make finetune ARGS=\"supernet={path} architecture='{architecture}'\" first, then weights= its "
-            "folder; or export ft0"
+            f"{architecture!r} is fine-tuned for {epochs} epochs, the subnets of {weights} are not: "
+            f"make finetune ARGS=\"supernet={weights} architecture='{architecture}'\" first, then weights= "
+            "its folder; or export ft0"
         )
+    own = path.is_dir()  # a run folder
+    if not own and data is None:
+        raise origin.no_images(weights)
+    trained = origin.load(weights)
+    images = origin.images(weights, trained, data, judged=own)
     subnet = from_supernet(trained, images, architecture)
-    return subnet.with_quality(judge(subnet, images, "test"), "test")
+    return subnet.with_quality(judge(subnet, images, "test"), "test") if own else subnet
 
 
 def random(architecture: str) -> Subnet:

@@ -1,0 +1,124 @@
+"""Where weights come from: what `weights=`, `evaluator.weights=` and `supernet=` of every command name.
+
+    runs/mine                        run folder of `make train`
+    FILE                             checkpoint of OFA's own training code, or a file of ours
+    ofa_mbv3_d234_e346_k357_w1.0     supernet that the OFA authors published; its space's name is enough
+    hf:OWNER/NAME[/FILE][@REVISION]  Hugging Face repository (extra `hub`)
+    random:SPACE                     nothing trained
+"""
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from supernet.registry import unknown_name
+from supernet.space import get_space
+from supernet.weights import checkpoint, hub, network, published
+from supernet.weights.image_sources import IMAGENET_MEAN, IMAGENET_STD
+from supernet.weights.images import Images, ImageSet
+from supernet.weights.network import Trained
+
+RANDOM = "random"
+SUFFIXES = re.compile(r"(\.(pth|pt|ckpt|tar|safetensors))+$")
+
+
+def path(weights: str) -> Path:
+    """The file or folder that is meant, downloaded where it is a published name or a repository.
+
+    ValueError for what is none of these.
+    """
+    here = Path(weights)
+    if here.exists():
+        return here
+    if weights in published.names():
+        return published.fetch(published.find(weights))
+    if hub.is_repository(weights):
+        return hub.fetch(weights)
+    known = unknown_name("weights", weights, [*published.names(), RANDOM])
+    raise ValueError(f"weights={weights} is no folder, no file and no Hugging Face repository: {known}")
+
+
+def load(weights: str) -> Trained:
+    """The supernet with the weights that are named; one that is `random` follows from its space alone.
+
+    >>> load("ofa_mbv3_w1.0").facts["classes"]
+    1000
+    """
+    if weights.partition(":")[0] == RANDOM:
+        return _untrained(weights)
+    meant = path(weights)
+    if meant.is_dir():
+        return network.load(meant)
+    one = published.names().get(weights)
+    return checkpoint.load(meant, space=None if one is None else one.space)
+
+
+def _untrained(weights: str) -> Trained:
+    _, _, name = weights.partition(":")
+    if not name:
+        raise ValueError(f"weights={weights} names no space: give random:SPACE, for instance random:ofa_small")
+    space = get_space(name).owner
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        module = network.supernet(space)
+    sides = space.axis("r").known
+    facts = {
+        "space": space.name,
+        "classes": space.classes,
+        "resolution": [sides[0], sides[-1]],
+        "mean": list(IMAGENET_MEAN),
+        "std": list(IMAGENET_STD),
+        "source": "random: nothing was trained",
+    }
+    return Trained(space, module, facts, f"random:{space.name}")
+
+
+def images(weights: str, trained: Trained, data: ImageSet | None, *, judged: bool = True) -> Images:
+    """The images that subnets are calibrated, judged and trained on, normalised as the weights know them.
+
+    Those of `data`, else those that the supernet of a run folder was trained on. Their classes are numbered
+    as the outputs of the network are; where images only calibrate (not `judged`) their labels do not count.
+    ValueError where other weights come without `data`, and for images of other classes.
+    """
+    here = Path(weights)
+    if data is None and here.is_dir():
+        return Images.from_run_folder(here)
+    if data is None:
+        raise no_images(weights)
+    facts = trained.facts
+    loaded = data.load(photos=bool(facts.get("photos")))
+    if here.is_dir():
+        facts = {"labels": list(Images.from_run_folder(here).classes), **facts}
+    if judged and "labels" in facts:
+        loaded = loaded.labelled(facts["labels"])
+    elif judged and len(loaded.classes) != facts["classes"]:
+        raise ValueError(
+            f"the weights {weights} tell {facts['classes']} classes apart, data.source={data.source} has "
+            f"{len(loaded.classes)}"
+        )
+    return replace(loaded, mean=tuple(facts["mean"]), std=tuple(facts["std"]))
+
+
+def no_images(weights: str) -> ValueError:
+    """The error where weights that bring no images come without any."""
+    return ValueError(
+        f"{weights} needs data=...: images like those that its subnets will see, for instance data=folder "
+        "data.root=IMAGES (IMAGES/train/CLASS/*.jpg and IMAGES/val/CLASS/*.jpg)"
+    )
+
+
+def folder(weights: str) -> Path:
+    """Where what is measured of these weights is kept unless a command says otherwise: the run folder itself,
+    else a folder of their name in `runs`.
+
+    >>> folder("ofa_mbv3_w1.0")
+    PosixPath('runs/ofa_mbv3_d234_e346_k357_w1.0')
+    """
+    here = Path(weights)
+    if here.is_dir() or here.name == network.FILE:
+        return here if here.is_dir() else here.parent
+    one = published.names().get(weights)
+    name = one.file if one else here.name if here.exists() else re.sub(r"[/:@]+", "-", weights)
+    return Path("runs") / SUFFIXES.sub("", name)
