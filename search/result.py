@@ -14,6 +14,9 @@ from supernet.arrays import Ints
 from supernet.files.command_line import typed
 
 
+NONE: Mapping[str, str] = {}
+
+
 @dataclass(frozen=True)
 class Result:
     """The front of a search, everything it evaluated, and one row of `history` per generation."""
@@ -58,11 +61,12 @@ class Result:
         kept = shortlist.share(costs, self.archive.reference, rows)
         return f"shortlist: {len(rows)} of them keep {kept:.1%} of its hypervolume; front.csv marks them"
 
-    def export_command(self, weights: str, out: Path) -> str | None:
+    def export_command(self, weights: str, out: Path, images: Mapping[str, str] = NONE) -> str | None:
         """The command that exports the chosen member of the front, a measured one where there is one: the
         most accurate one within the limits, or the knee without limits.
 
-        None for a space without networks to export. `weights` and `out` are what `make export` takes. A
+        None for a space without networks to export. `weights` and `out` are what `make export` takes, and
+        `images` its words for the images that weights which are no run folder are calibrated on. A
         subnet of one's own supernet is fine-tuned first where its name says so.
         """
         front, space = self.front, self.problem.space
@@ -72,7 +76,7 @@ class Result:
         name = space.owner.format(space.embed(genome, space.owner.name))[0]
         accuracy, target = self.problem.models.accuracy, str(out)
         if accuracy is None or accuracy.measured is None or not space.column(genome, RECIPE)[0]:
-            return typed("export", weights=weights, architecture=name, out=target)
+            return typed("export", weights=weights, architecture=name, **images, out=target)
         tuned = str(out.with_name("subnet"))
-        first = typed("finetune", supernet=weights, architecture=name, out=tuned)
+        first = typed("finetune", supernet=weights, architecture=name, **images, out=tuned)
         return first + "\n" + typed("export", weights=tuned, out=target)

@@ -1,7 +1,6 @@
 """Plain subnets of a supernet trained here, as what a shrunk model has to beat."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,12 +14,11 @@ from supernet.training.measured_accuracy import SupernetAccuracy
 COMPARED = ("top1", "file_bytes", "latency_ms")
 
 
-def plain_front(folder: Path, candidates: int, count: int, seed: int) -> list[str]:
-    """Names of `count` subnets of the supernet in `folder`, spread over the front of validation accuracy and
+def plain_front(accuracy: SupernetAccuracy, candidates: int, count: int, seed: int) -> list[str]:
+    """Names of `count` subnets of a supernet, spread over the front of validation accuracy and
     parameters of `candidates` random subnets, the largest and the smallest among them."""
     if not count:
         return []
-    accuracy = SupernetAccuracy(folder=folder, part="val")
     space = accuracy.trained.space.restrict("r", *accuracy.resolutions)
     genomes = measured_accuracy.sample(space, candidates, seed)
     params = footprint.compute(space, genomes, "params")

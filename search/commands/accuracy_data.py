@@ -12,6 +12,7 @@ from pydantic import PositiveInt
 from rich.console import Console
 
 from search import command
+from supernet import registry
 from supernet.files.command_line import then
 from supernet.training import measured_accuracy
 from supernet.training.measured_accuracy import SupernetAccuracy
@@ -21,14 +22,15 @@ from supernet.training.measured_accuracy import SupernetAccuracy
 class Options:
     """What `make accuracy-data` takes."""
 
-    supernet: Path  # run folder of make train
+    supernet: str  # run folder of make train, published name, checkpoint of OFA, or hf:OWNER/NAME
+    data: dict[str, Any] | None = None  # images, where the supernet is no run folder
     subnets: PositiveInt = 300  # the largest, the smallest, random ones
     seed: int = 0
     resolution: command.Sides = None  # None: those of the training
     part: Literal["val", "test"] = "val"  # of the images; test is looked at once
     images: int | None = None  # the first so many of the part; None: all
-    store: Path | None = None  # None: accuracies.sqlite in the run folder
-    csv: Path | None = None  # None: accuracies-<part>.csv in the run folder
+    store: Path | None = None  # None: accuracies.sqlite in the run folder; of other weights in runs/NAME
+    csv: Path | None = None  # None: accuracies-<part>.csv there
     workers: int = 1  # processes (more than one need the extra ray); the values are the same
     threads: int = 1
 
@@ -38,8 +40,8 @@ def main(options: Options, config: dict[str, Any]) -> None:
     import torch
 
     torch.set_num_threads(options.threads)
-    folder = options.supernet
-    accuracy = command.take(SupernetAccuracy, options, folder=folder)
+    images = registry.build(options.data)
+    accuracy = command.take(SupernetAccuracy, options, weights=options.supernet, image_set=images)
     low, high = command.resolution_range(options.resolution) or accuracy.resolutions
     space = accuracy.trained.space.restrict("r", low, high)
     genomes = measured_accuracy.sample(space, options.subnets, options.seed)
@@ -51,7 +53,7 @@ def main(options: Options, config: dict[str, Any]) -> None:
         counts = accuracy.measure(genomes, watch=watch)
     top1 = 100 * counts / accuracy.facts["images"]
     noise = 100 * float(np.mean(accuracy.predict(genomes).std))
-    path = options.csv or folder / f"accuracies-{options.part}.csv"
+    path = options.csv or accuracy.place / f"accuracies-{options.part}.csv"
     print(
         f"{len(top1)} subnets: top-1 {top1.min():.2f} to {top1.max():.2f}%, sd {top1.std():.2f} points, of "
         f"which {noise:.2f} are sampling of {accuracy.facts['images']} images"

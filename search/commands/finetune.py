@@ -7,6 +7,7 @@ from pydantic import NonNegativeInt
 from rich.console import Console
 
 from search import command, front_table
+from supernet import registry
 from supernet.files import architectures, artifact
 from supernet.files.command_line import then
 from supernet.files.run_folder import RunFolder
@@ -14,7 +15,7 @@ from supernet.surrogates.training_cost import TrainingCost
 from supernet.training.finetune import FineTuning, Progress, energy_kwh, fine_tune
 from supernet.training.measured_accuracy import SupernetAccuracy
 from supernet.training.step import processes
-from supernet.weights import network
+from supernet.weights import origin
 from supernet.weights import subnet as subnets
 
 CHECKPOINT = "checkpoint.safetensors"  # until the training is finished
@@ -24,7 +25,8 @@ CHECKPOINT = "checkpoint.safetensors"  # until the training is finished
 class Options(FineTuning):
     """What `make finetune` takes: the recipe and what it is for."""
 
-    supernet: Path  # run folder of make train
+    supernet: str  # run folder of make train, published name, checkpoint of OFA, or hf:OWNER/NAME
+    data: dict[str, Any] | None = None  # images, where the supernet is no run folder
     # one-line name, RUN:best@20ms, RUN:best or RUN:knee of a finished search, or path of a net.config; its ft
     # says how many epochs
     architecture: str
@@ -33,7 +35,7 @@ class Options(FineTuning):
     watts: float = 65  # power of the device that the energy is estimated with: nothing measures it
     # training_step.json of make adapt: predicts the hours; null: steps timed here, once
     step_file: Path | None = None
-    out: Path | None = None  # None: subnet/ in the run folder
+    out: Path | None = None  # None: subnet/ in the run folder; of other weights in runs/NAME
 
 
 @command.named("finetune")
@@ -41,15 +43,15 @@ def main(options: Options, config: dict[str, Any]) -> None:
     import torch
 
     torch.set_num_threads(options.threads)
-    folder = options.supernet
-    trained = network.load(folder)
+    trained = origin.load(options.supernet)
     space = trained.space
     genome = architectures.parse([front_table.architecture(options.architecture)], space)
     named = int(space.column(genome, "finetune_epochs")[0])
     recipe = command.take(FineTuning, options, epochs=named if options.epochs is None else options.epochs)
-    space.check_resolutions(genome, trained.resolution, f"the supernet in {folder}")
-    accuracy = SupernetAccuracy(folder=folder, finetuning=recipe)
-    out = command.run_folder(options.out or folder / "subnet", "finetune")
+    space.check_resolutions(genome, trained.resolution, f"the supernet {options.supernet}")
+    images = registry.build(options.data)
+    accuracy = SupernetAccuracy(weights=options.supernet, image_set=images, finetuning=recipe)
+    out = command.run_folder(options.out or accuracy.place / "subnet", "finetune")
     with RunFolder(out, subnets.FILE).hold(config):
         with processes() as group, Console().status("timing training steps") as status:
             predicted = 0.0

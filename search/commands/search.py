@@ -56,7 +56,8 @@ class Options:
     targets: list[str] = field(default_factory=list)
     space: dict[str, Any] | None = None  # that of the target
     accuracy: dict[str, Any] | None = None  # the surrogate that ships for the space
-    evaluator: dict[str, Any] | None = None  # supernet: accuracy is measured, by a supernet of your own
+    evaluator: dict[str, Any] | None = None  # supernet: accuracy is measured, in evaluator.weights=
+    data: dict[str, Any] | None = None  # images of evaluator=supernet, where its weights are no run folder
     objectives: list[str] = field(default_factory=lambda: ["accuracy", "latency_ms", "training_hours"])
     # of your own, by name: options of objective/NAME.yaml of --config-dir, or of a plugin's
     objective: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -90,6 +91,8 @@ class Options:
     def __post_init__(self) -> None:
         if sum(one is not None for one in (self.evaluator, self.accuracy_file, self.accuracy)) > 1:
             raise ValueError("evaluator=, accuracy_file= and accuracy= all say what tells accuracy: give one")
+        if self.data is not None and self.evaluator is None:
+            raise ValueError("data= has the images of evaluator=supernet: give both, or neither")
         if self.targets and (self.target or self.predictor != "auto" or self.int8_predictor):
             raise ValueError(
                 "targets= names all devices: leave target=, predictor= and int8_predictor= out; a predictor "
@@ -171,13 +174,23 @@ def main(options: Options, config: dict[str, Any]) -> None:
         command.stop("search", out)
     result.front.show()
     print(result.describe(out))
-    weights = (options.evaluator or {}).get("folder", "random")
-    if (export := result.export_command(weights, out / "export")) is not None:
+    evaluator = options.evaluator or {}
+    weights = evaluator.get("weights") or evaluator.get("folder") or "random"
+    images = {} if options.data is None else _image_words(options.data)
+    if (export := result.export_command(weights, out / "export", images)) is not None:
         chosen = "the most accurate within the limits" if result.front.limits else "the knee"
         untrained = " (untrained; trained ones: docs/weights.md)" if weights == "random" else ""
         print(f"to {export.split()[1]} {chosen}{untrained}:\nnext: {export.splitlines()[0]}")
     else:
         print(then("rank", table="search_run", **{"table.folder": out}))
+
+
+def _image_words(node: Mapping[str, Any]) -> dict[str, str]:
+    """The words of a command line that name these images."""
+    source, root = node["source"], node.get("root")
+    known = source in registry.names("data")
+    words = {"data": source} if known else {"data": "torchvision", "data.source": source}
+    return words if root is None else words | {"data.root": str(root)}
 
 
 def from_python(options: Mapping[str, Any]) -> Front:
@@ -290,11 +303,18 @@ def _models(
         latency=_by_precision(space, target, predictor, eight) if eight else predictor,
         accuracy=accuracy.load(options.accuracy_file)
         if options.accuracy_file
-        else registry.build(options.evaluator or options.accuracy),
+        else registry.build(_evaluator(options) or options.accuracy),
         training=registry.build(options.training),
         int8=int8_change.load(options.int8_accuracy) if options.int8_accuracy else None,
     )
     return models.several(chosen, choices.devices) if choices.devices else chosen
+
+
+def _evaluator(options: Options) -> dict[str, Any] | None:
+    """The node of what measures accuracy, with its images."""
+    if options.evaluator is None or options.data is None:
+        return options.evaluator
+    return options.evaluator | {"image_set": options.data}
 
 
 def _problem(options: Options, chosen: models.Models, own: Sequence[Objective], out: Path) -> problem.Problem:

@@ -17,9 +17,8 @@ from supernet.deploy import model, shrink
 from supernet.files import architectures, artifact
 from supernet.files.command_line import then
 from supernet.files.tables import Table
+from supernet.training.measured_accuracy import SupernetAccuracy
 from supernet.training.step import processes
-from supernet.weights import network
-from supernet.weights.images import Images
 
 SHOWN = ("file_bytes", "latency_ms", "top1", "ece", "training_hours", "macs")
 
@@ -30,7 +29,8 @@ class Options:
 
     shrink: dict[str, Any]  # the recipe
     target: dict[str, Any] | None = None  # here: every step and plain subnet is timed now
-    supernet: Path  # run folder of make train
+    supernet: str  # run folder of make train, published name, checkpoint of OFA, or hf:OWNER/NAME
+    data: dict[str, Any] | None = None  # images, where the supernet is no run folder
     # one-line name, RUN:best@20ms, RUN:best or RUN:knee of a finished search, or path of a net.config
     architecture: str
     plain: int = 6  # plain subnets of the supernet's front that the result is compared with; 0: none
@@ -39,7 +39,8 @@ class Options:
     seed: int = 0
     watts: float = 65  # power of the device that trains: nothing measures it
     store: Path = Path("runs/measurements.sqlite")
-    out: Path | None = None  # run folder, goes on where it stopped; None: shrink-<recipe>/ in the supernet's
+    # run folder, goes on where it stopped; None: shrink-<recipe>/ in the supernet's, or in runs/NAME
+    out: Path | None = None
 
 
 @command.named("shrink")
@@ -47,15 +48,15 @@ def main(options: Options, config: dict[str, Any]) -> None:
     import torch
 
     torch.set_num_threads(1)
-    folder = options.supernet
-    trained, images = network.load(folder), Images.from_run_folder(folder)
+    accuracy = SupernetAccuracy(weights=options.supernet, image_set=registry.build(options.data))
+    trained, images = accuracy.trained, accuracy.data
     name = f"shrink-{HydraConfig.get().runtime.choices['shrink']}"
-    out = command.run_folder(options.out or folder / name, name)
+    out = command.run_folder(options.out or accuracy.place / name, name)
     target = None if options.target is None else registry.build(options.target)
     recipe = registry.build(options.shrink)
     engine = _engine(options.int8_engine, target, recipe)
     asked = {key: config[key] for key in ("supernet", "architecture", "shrink", "seed", "watts")}
-    asked["int8_engine"] = engine
+    asked |= {"int8_engine": engine} | ({} if options.data is None else {"data": config["data"]})
     architecture = front_table.architecture(options.architecture)
     architectures.parse([architecture], trained.space)  # a typo is refused before anything is written
     with processes() as group, Console().status("loading") as status:
@@ -70,7 +71,7 @@ def main(options: Options, config: dict[str, Any]) -> None:
             watch=status.update,
         )
         stages = shrink.run(recipe, architecture, bench, out, asked)
-        names = plain_front(folder, options.candidates, options.plain, options.seed)
+        names = plain_front(accuracy, options.candidates, options.plain, options.seed)
         others = [shrink.run_plain(name, bench, out / f"plain-{i}") for i, name in enumerate(names)]
         rows = {f"{i} {stage.name if i else 'start'}": stage for i, stage in enumerate(stages)}
         rows |= {f"rival {i}": stage for i, stage in enumerate(others, 1)}

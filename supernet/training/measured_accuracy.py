@@ -35,9 +35,9 @@ from supernet.training.finetune import FineTuning, Progress, train_further
 from supernet.training.gain import Gain
 from supernet.training.step import processes
 from supernet.training.step_timing import Workplace
-from supernet.weights import network
+from supernet.weights import network, origin
 from supernet.weights import subnet as subnets
-from supernet.weights.images import Images
+from supernet.weights.images import Images, ImageSet
 from supernet.weights.network import Trained
 
 EPOCHS = "finetune_epochs"  # the gene
@@ -49,29 +49,54 @@ Watch = Callable[[int, int], None]  # subnets measured so far, and of how many
 
 @options
 class SupernetAccuracy:
-    """Top-1 of the subnets of the supernet in a run folder of `make train`, measured when asked for."""
+    """Top-1 of the subnets of a supernet, measured when asked for."""
 
-    folder: Path  # run folder of make train
+    # run folder of make train, published name, checkpoint of OFA, or hf:OWNER/NAME
+    weights: str | None = None
+    image_set: ImageSet | None = None  # data= of the commands; null: those that the supernet of a run folder was trained on
     part: Literal["val", "test"] = "val"  # images that count: val; test is for what comes out of the search
     images: PositiveInt | None = None  # the first so many of the part; null: all
     calibrated: bool = True  # false only shows what calibration is worth
-    store: Path | None = None  # null: accuracies.sqlite in the folder
+    # null: accuracies.sqlite in the run folder; of other weights in runs/NAME
+    store: Path | None = None
     workers: PositiveInt = 1  # processes, through Ray when more than one
     # subnets to fine-tune by each recipe that is asked for; the accuracy of the others after it is predicted
     finetuned: NonNegativeInt = 6
     finetuning: FineTuning = field(default_factory=FineTuning)  # as of make finetune; epochs are the gene's
+    folder: Path | None = None  # what weights= was called when it could only be a run folder
 
     def __post_init__(self) -> None:
+        if (self.weights is None) == (self.folder is None):
+            raise ValueError("please give evaluator.weights=... (a run folder of make train, or ofa_mbv3_w1.0)")
         if 0 < self.finetuned < gain.FEWEST:
             raise ValueError(f"finetuned={self.finetuned} must be 0 or at least {gain.FEWEST} subnets")
 
+    @property
+    def origin(self) -> str:
+        """What the weights are named by."""
+        return str(self.folder) if self.weights is None else self.weights
+
+    @property
+    def place(self) -> Path:
+        """The folder that keeps what is measured: the run folder, else one of the weights' name."""
+        return origin.folder(self.origin)
+
     @cached_property
     def trained(self) -> Trained:
-        return network.load(self.folder)
+        return origin.load(self.origin)
 
     @cached_property
     def data(self) -> Images:
-        return Images.from_run_folder(self.folder)
+        """The images, labelled and normalised as the weights know them."""
+        return origin.images(self.origin, self.trained, self.image_set)
+
+    def absolute(self) -> dict[str, Any]:
+        """The options that name files, as they hold in a process that runs in another folder."""
+        here, images = Path(self.origin), self.image_set
+        if images is not None and images.root is not None:
+            images = replace(images, root=images.root.resolve())
+        weights = str(here.resolve()) if here.exists() else self.origin
+        return {"weights": weights, "folder": None, "image_set": images}
 
     @property
     def space(self) -> str:
@@ -84,14 +109,16 @@ class SupernetAccuracy:
 
     @cached_property
     def accuracies(self) -> AccuracyStore:
-        return AccuracyStore(self.folder / STORE if self.store is None else self.store)
+        return AccuracyStore(self.place / STORE if self.store is None else self.store)
 
     @cached_property
     def facts(self) -> dict[str, Any]:
         """Everything a value depends on beside the network and its resolution: the setting in the store."""
+        photos = {"transform": subnets.RESIZE_PHOTO} if not self.data.in_memory else {}
         return {
             "supernet": self.trained.sha256,
             "data": self.data.facts(),
+            **photos,
             "part": self.part,
             "images": len(self.data.parts[self.part][: self.images]),
             "calibration": len(self.data.parts["calibration"]) if self.calibrated else 0,
@@ -209,7 +236,7 @@ class SupernetAccuracy:
         if rates.step_file is not None or rates.gpu is not None:
             return cost
         space = self.trained.space.restrict("r", *self.resolutions)
-        steps = place.step_file(self.folder, sample(space, step_timing.SUBNETS, seed=0))
+        steps = place.step_file(self.place, sample(space, step_timing.SUBNETS, seed=0))
         on_cpu = network.best_device().type == "cpu"
         return replace(cost, step_file=steps, watts=rates.watts or (CPU_WATTS if on_cpu else None))
 
@@ -221,7 +248,7 @@ class SupernetAccuracy:
         if space is not None:
             genomes = space.embed(genomes, own.name)
         own.check(genomes)
-        own.check_resolutions(genomes, self.resolutions, f"the supernet in {self.folder}")
+        own.check_resolutions(genomes, self.resolutions, f"the supernet {self.origin}")
         names = own.format(own.network(genomes))
         counts = self._complete(self.facts, names, watch)
         return np.array([counts[name].correct for name in names], np.float64)
@@ -252,7 +279,7 @@ class SupernetAccuracy:
         if epochs := int(own.column(own.parse([architecture]), EPOCHS)[0]):
             recipe = replace(self.finetuning, epochs=epochs)
             key = AccuracyStore.key({**self.facts_after, "architecture": architecture})
-            progress = Progress(checkpoint=self.folder / f"finetuning-{key[:12]}.safetensors")
+            progress = Progress(checkpoint=self.place / f"finetuning-{key[:12]}.safetensors")
             with processes() as group, threadpool_limits(1):  # as make finetune
                 subnet, _, _ = train_further(subnet, self.trained, self.data, recipe, group, progress)
         quality = subnets.judge(subnet, self.data, self.part, count=self.images)
@@ -274,7 +301,7 @@ def _through_ray(accuracy: SupernetAccuracy, names: Sequence[str]) -> Iterator[t
         ray.init(num_cpus=accuracy.workers, include_dashboard=False, log_to_driver=False)
     try:
         actor = ray.remote(num_cpus=1, num_gpus=gpus)(_Worker)
-        alone = replace(accuracy, workers=1, folder=accuracy.folder.resolve())
+        alone = replace(accuracy, workers=1, **accuracy.absolute())
         pool = ActorPool([actor.remote(alone) for _ in range(accuracy.workers)])
         yield from pool.map_unordered(lambda worker, name: worker.evaluate.remote(name), list(names))
     finally:

@@ -19,9 +19,10 @@ from safetensors.torch import load_file
 from supernet import registry
 from supernet.files import artifact
 from supernet.space import SearchSpace, get_space
-from supernet.weights import network
+from supernet.weights import family, network
 from supernet.weights.image_sources import IMAGENET_CLASSES, IMAGENET_MEAN, IMAGENET_STD, imagenet_wnids
 from supernet.weights.network import Trained
+from supernet.weights.ofa_families import OfaFamily
 
 Tensors = dict[str, torch.Tensor]
 FOREIGN = (
@@ -112,7 +113,7 @@ def _space_of(tensors: Tensors, path: Path) -> tuple[SearchSpace, int]:
     spaces = {space.name: space for name in registry.names("space") if (space := get_space(name).owner)}
     counts = {}
     for space in spaces.values():
-        if space.family is None or not classifiers:
+        if space.family is None or not classifiers or not isinstance(family.of(space), OfaFamily):
             continue
         classes = len(classifiers[0])
         with torch.device("meta"):

@@ -1,11 +1,9 @@
-"""Weights in a Hugging Face repository: `hf:owner/name`, with `/FILE` and `@REVISION` where it has several."""
+"""Weights in a Hugging Face repository: `hf:OWNER/NAME`, with `/FILE` where it has several, and `@REVISION`."""
 
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-
-from supernet.registry import unknown_name
 
 PREFIX = "hf:"
 REPOSITORY = re.compile(r"(?:hf:)?([\w.-]+/[\w.-]+)(?:/([^@]+))?(?:@(.+))?")

@@ -1,10 +1,10 @@
 """Where weights come from: what `weights=`, `evaluator.weights=` and `supernet=` of every command name.
 
-    runs/mine                        run folder of `make train`
-    FILE                             checkpoint of OFA's own training code, or a file of ours
-    ofa_mbv3_d234_e346_k357_w1.0     supernet that the OFA authors published; its space's name is enough
-    hf:OWNER/NAME[/FILE][@REVISION]  Hugging Face repository (extra `hub`)
-    random:SPACE                     nothing trained
+runs/mine                        run folder of `make train`
+FILE                             checkpoint of OFA's own training code, or a file of ours
+ofa_mbv3_d234_e346_k357_w1.0     supernet that the OFA authors published; its space's name is enough
+hf:OWNER/NAME[/FILE][@REVISION]  Hugging Face repository (extra `hub`)
+random:SPACE                     nothing trained
 """
 
 import re
@@ -58,7 +58,9 @@ def load(weights: str) -> Trained:
 def _untrained(weights: str) -> Trained:
     _, _, name = weights.partition(":")
     if not name:
-        raise ValueError(f"weights={weights} names no space: give random:SPACE, for instance random:ofa_small")
+        raise ValueError(
+            f"weights={weights} names no space: give random:SPACE, for instance random:ofa_small"
+        )
     space = get_space(name).owner
     with torch.random.fork_rng():
         torch.manual_seed(0)
