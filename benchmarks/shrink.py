@@ -34,6 +34,7 @@ from supernet.files import artifact
 from supernet.files.tables import Table
 from supernet.space import get_space
 from supernet.surrogates.int8_change import Int8Change
+from supernet.training.measured_accuracy import SupernetAccuracy
 from supernet.training.step import Processes
 from supernet.weights import network
 from supernet.weights.images import Images
@@ -89,7 +90,9 @@ def int8(options: Options) -> Iterator[Row]:
     if options.aware:
         ways["onnxruntime, aware"] = ("onnxruntime", shrink.Int8Aware(epochs=options.aware))
     for seed in range(options.seeds):
-        names = plain_front(options.supernet, options.candidates, options.members, seed)
+        names = plain_front(
+            SupernetAccuracy(folder=options.supernet), options.candidates, options.members, seed
+        )
         for way, (engine, step) in ways.items():
             bench = replace(_bench(options.supernet, seed), engine=engine)
             for name, (before, after) in _both(names, step, bench).items():

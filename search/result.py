@@ -13,7 +13,6 @@ from search.verify.verdict import Verification
 from supernet.arrays import Ints
 from supernet.files.command_line import typed
 
-
 NONE: Mapping[str, str] = {}
 
 

@@ -76,10 +76,12 @@ def activation_ranges(model: bytes, batches: Iterable[Pixels], clip: float) -> d
 
     parsed = onnx.shape_inference.infer_shapes(onnx.load_from_string(model))
     logits = {output.name for output in parsed.graph.output}
+    # The exporter merges equal weights, such as biases of an untrained network, and leaves their names behind.
+    computed = {name for node in parsed.graph.node for name in node.output} - logits
     parsed.graph.output.extend(
         value
         for value in parsed.graph.value_info
-        if value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT and value.name not in logits
+        if value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT and value.name in computed
     )
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1

@@ -53,7 +53,9 @@ class SupernetAccuracy:
 
     # run folder of make train, published name, checkpoint of OFA, or hf:OWNER/NAME
     weights: str | None = None
-    image_set: ImageSet | None = None  # data= of the commands; null: those that the supernet of a run folder was trained on
+    image_set: ImageSet | None = (
+        None  # data= of the commands; null: those that the supernet of a run folder was trained on
+    )
     part: Literal["val", "test"] = "val"  # images that count: val; test is for what comes out of the search
     images: PositiveInt | None = None  # the first so many of the part; null: all
     calibrated: bool = True  # false only shows what calibration is worth
@@ -67,7 +69,9 @@ class SupernetAccuracy:
 
     def __post_init__(self) -> None:
         if (self.weights is None) == (self.folder is None):
-            raise ValueError("please give evaluator.weights=... (a run folder of make train, or ofa_mbv3_w1.0)")
+            raise ValueError(
+                "please give evaluator.weights=... (a run folder of make train, or ofa_mbv3_w1.0)"
+            )
         if 0 < self.finetuned < gain.FEWEST:
             raise ValueError(f"finetuned={self.finetuned} must be 0 or at least {gain.FEWEST} subnets")
 

@@ -25,7 +25,8 @@ from supernet.weights.network import Trained
 from supernet.weights.ofa_families import OfaFamily
 
 Tensors = dict[str, torch.Tensor]
-FOREIGN = (
+FOREIGN = (  # what reading something else as a checkpoint raises
+    OSError,
     pickle.UnpicklingError,
     zipfile.BadZipFile,
     SafetensorError,

@@ -1,9 +1,8 @@
-"""Weights in a Hugging Face repository: `hf:OWNER/NAME`, with `/FILE` where it has several, and `@REVISION`."""
+"""Weights in a Hugging Face repository: `hf:OWNER/NAME`, `/FILE` where it has several, `@REVISION`."""
 
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 PREFIX = "hf:"
 REPOSITORY = re.compile(r"(?:hf:)?([\w.-]+/[\w.-]+)(?:/([^@]+))?(?:@(.+))?")
@@ -31,14 +30,14 @@ def fetch(weights: str) -> Path:
     repository, file, revision = match.groups()
     try:
         import huggingface_hub
+        from huggingface_hub import errors
     except ImportError as error:
         raise ValueError(
             f"there is no file or folder {weights} here, and weights from the Hugging Face repository "
             f"{repository} need pip install 'ofa-frontier[hub]'"
         ) from error
-    errors = huggingface_hub.errors
     try:
-        name = file or choose(_files(huggingface_hub, repository, revision), weights)
+        name = file or choose(_files(repository, revision), weights)
         return Path(huggingface_hub.hf_hub_download(repository, name, revision=revision))
     except (OSError, errors.HTTPError, errors.HFValidationError) as error:
         first = str(error).strip().partition("\n")[0]
@@ -48,15 +47,18 @@ def fetch(weights: str) -> Path:
         ) from error
 
 
-def _files(hub: Any, repository: str, revision: str | None) -> list[str]:
+def _files(repository: str, revision: str | None) -> list[str]:
     """Names of the files of a repository; where the hub is out of reach, of the copy fetched before."""
+    import huggingface_hub
+    from huggingface_hub import errors
+
     try:
-        return list(hub.list_repo_files(repository, revision=revision))
-    except (hub.errors.RepositoryNotFoundError, hub.errors.RevisionNotFoundError):
+        return list(huggingface_hub.list_repo_files(repository, revision=revision))
+    except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError):
         raise
-    except (OSError, hub.errors.HTTPError):
-        folder = Path(hub.snapshot_download(repository, revision=revision, local_files_only=True))
-        return [str(path.relative_to(folder)) for path in sorted(folder.rglob("*")) if path.is_file()]
+    except (OSError, errors.HTTPError):
+        copy = Path(huggingface_hub.snapshot_download(repository, revision=revision, local_files_only=True))
+        return [str(path.relative_to(copy)) for path in sorted(copy.rglob("*")) if path.is_file()]
 
 
 def choose(files: Sequence[str], weights: str) -> str:

@@ -36,8 +36,8 @@ def path(weights: str) -> Path:
         return published.fetch(published.find(weights))
     if hub.is_repository(weights):
         return hub.fetch(weights)
-    known = unknown_name("weights", weights, [*published.names(), RANDOM])
-    raise ValueError(f"weights={weights} is no folder, no file and no Hugging Face repository: {known}")
+    known = unknown_name("published supernet", weights, published.names())
+    raise ValueError(f"weights={weights} is no folder, no file and no hf:OWNER/NAME: {known}")
 
 
 def load(weights: str) -> Trained:

@@ -81,7 +81,7 @@ def names() -> dict[str, Published]:
     >>> names()["ofa_mbv3_w1.0"].file
     'ofa_mbv3_d234_e346_k357_w1.0'
     """
-    return {name: one for one in PUBLISHED for name in (one.file, one.space)}
+    return {name: one for one in PUBLISHED for name in (one.space, one.file)}
 
 
 def find(name: str) -> Published:

@@ -3,9 +3,8 @@
 import numpy as np
 import pytest
 
-from supernet.files import artifact
 from supernet.space import get_space
-from supernet.weights import family, network, published
+from supernet.weights import family, network
 from supernet.weights.images import ImageSet
 
 FAMILIES = ["ofa_mbv3_w1.0", "ofa_proxyless_w1.3", "ofa_resnet50", "ofa_small"]
@@ -153,43 +152,3 @@ def test_supernet_file_round_trip_and_errors(torch, tmp_path):
     path.write_bytes(path.read_bytes()[:2000])
     with pytest.raises(ValueError, match=r"supernet.safetensors is damaged"):
         network.load(path)
-
-
-def test_published_weights_from_a_file(torch, tmp_path):
-    """A checkpoint in the authors' form: {"state_dict": ...} with their older key names."""
-    space = get_space("ofa_mbv3_w1.0")
-    module, images = lively(torch, space, pictures=2)
-    older = {name.replace(".conv.inverted", ".mobile_inverted_conv.inverted"): tensor
-             for name, tensor in module.state_dict().items()}  # fmt: skip
-    path = tmp_path / "ofa_mbv3_d234_e346_k357_w1.0"
-    torch.save({"state_dict": older}, path)
-    trained = published.load("ofa_mbv3_w1.0", path=path)
-    network.set_active(trained.module, space, network.smallest(space))
-    network.set_active(module, space, network.smallest(space))
-    with torch.no_grad():
-        assert (trained.module.eval()(images) == module(images)).all()
-    found = published.load("ofa_mbv3_w1.0", path=path, sha256=artifact.checksum(path))
-    assert found.resolution == (128, 260)
-    with pytest.raises(ValueError, match="SHA-256"):
-        published.load("ofa_mbv3_w1.0", path=path, sha256="0" * 64)
-    with pytest.raises(ValueError, match=r"not those of ofa_mbv3_w1\.2"):
-        published.load("ofa_mbv3_w1.2", path=path)
-    torch.save({"state_dict": dict(list(older.items())[:-2])}, path)
-    with pytest.raises(ValueError, match="another network"):
-        published.load("ofa_mbv3_w1.0", path=path)
-    torch.save({"state_dict": torch.nn.Linear(2, 2)}, path)  # a pickled object: could run anything
-    with pytest.raises(ValueError, match="read safely"):
-        published.load("ofa_mbv3_w1.0", path=path)
-    with pytest.raises(ValueError, match=r"Did you mean 'ofa_resnet50'"):
-        published.load("ofa_resnet5", path=path)
-
-
-def test_a_checkpoint_is_downloaded_once(tmp_path):
-    served = tmp_path / "w1.0"
-    served.write_text("weights")
-    path = published.fetch(served.as_uri(), tmp_path / "cache")
-    assert path.read_text() == "weights"
-    served.unlink()
-    assert published.fetch(served.as_uri(), tmp_path / "cache") == path
-    with pytest.raises(ValueError, match=r"w1.2 was not downloaded .*No such file.*give its path"):
-        published.fetch((tmp_path / "w1.2").as_uri(), tmp_path / "cache")
