@@ -12,7 +12,7 @@ from search import command, front_table
 from supernet import registry
 from supernet.deploy import export
 from supernet.files.command_line import then
-from supernet.weights import subnet as subnets
+from supernet.weights.origins import origin
 
 
 @command.options
@@ -40,7 +40,7 @@ def main(options: Options, config: dict[str, Any]) -> None:
     architecture = None if options.architecture is None else front_table.architecture(options.architecture)
     with Console().status("loading"):
         data = registry.build(options.data)
-        subnet = subnets.find(options.weights, architecture, data)
+        subnet = origin.subnet(options.weights, architecture, data)
     if options.target is not None:
         target = registry.build(options.target)
         with Console().status("timing") as status, Store(options.store) as store:

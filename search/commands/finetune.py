@@ -15,8 +15,8 @@ from supernet.surrogates.training_cost import TrainingCost
 from supernet.training.finetune import FineTuning, Progress, energy_kwh, fine_tune
 from supernet.training.measured_accuracy import SupernetAccuracy
 from supernet.training.step import processes
-from supernet.weights import origin
 from supernet.weights import subnet as subnets
+from supernet.weights.origins import origin
 
 CHECKPOINT = "checkpoint.safetensors"  # until the training is finished
 

@@ -76,7 +76,7 @@ def activation_ranges(model: bytes, batches: Iterable[Pixels], clip: float) -> d
 
     parsed = onnx.shape_inference.infer_shapes(onnx.load_from_string(model))
     logits = {output.name for output in parsed.graph.output}
-    # The exporter merges equal weights, such as biases of an untrained network, and leaves their names behind.
+    # The exporter merges equal weights, as biases of an untrained network are, and leaves their names.
     computed = {name for node in parsed.graph.node for name in node.output} - logits
     parsed.graph.output.extend(
         value

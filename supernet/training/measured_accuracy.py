@@ -35,10 +35,11 @@ from supernet.training.finetune import FineTuning, Progress, train_further
 from supernet.training.gain import Gain
 from supernet.training.step import processes
 from supernet.training.step_timing import Workplace
-from supernet.weights import network, origin
+from supernet.weights import network
 from supernet.weights import subnet as subnets
 from supernet.weights.images import Images, ImageSet
 from supernet.weights.network import Trained
+from supernet.weights.origins import origin
 
 EPOCHS = "finetune_epochs"  # the gene
 STORE = "accuracies.sqlite"

@@ -16,8 +16,8 @@ import torch
 from supernet.arrays import Genomes
 from supernet.files import architectures
 from supernet.space import SearchSpace, get_space
-from supernet.weights import checkpoint, family, network, origin, published, quality
-from supernet.weights.images import Images, ImageSet, Part
+from supernet.weights import family, network, quality
+from supernet.weights.images import Images, Part
 from supernet.weights.network import Trained
 from supernet.weights.quality import Quality
 
@@ -101,44 +101,6 @@ def parse(architecture: str) -> tuple[SearchSpace, Genomes]:
     """The space and the (1, d) genome of a one-line name."""
     space = get_space((architecture.split() or [""])[0])
     return space, space.parse([architecture])
-
-
-def find(weights: str, architecture: str | None, data: ImageSet | None = None) -> Subnet:
-    """The subnet `architecture` with the weights that `weights` names.
-
-    `weights` is what `origin` knows, or a folder or file of one subnet, which names its own architecture. A
-    subnet of a run folder comes with its accuracy on the test images; the norms of others are calibrated on
-    the images of `data`. ValueError for a name with fine-tuning that the weights have not had.
-
-    >>> find("runs/mine", "ofa_small r16 d1-1-1 k3-3-3 e2-2-2 ft0").facts["accuracy"]["top1"]
-    """
-    is_random = weights.partition(":")[0] == origin.RANDOM
-    if architecture is None and (is_random or weights in published.names()):
-        raise ValueError(f"please give architecture=...: weights={weights} does not name one subnet")
-    if architecture is not None and is_random:
-        return random(architecture)
-    path = origin.path(weights)
-    if (path / FILE).is_file() or (path.is_file() and checkpoint.kind(path) == KIND):
-        subnet = load(path)
-        if architecture not in (None, subnet.architecture):
-            raise ValueError(f"{path} holds {subnet.architecture!r}; leave architecture= out")
-        return subnet
-    if architecture is None:
-        raise ValueError(f"please give architecture=...: weights={weights} does not name one subnet")
-    space, genome = parse(architecture)
-    if epochs := int(space.column(genome, "finetune_epochs")[0]):
-        raise ValueError(
-            f"{architecture!r} is fine-tuned for {epochs} epochs, the subnets of {weights} are not: "
-            f"make finetune ARGS=\"supernet={weights} architecture='{architecture}'\" first, then weights= "
-            "its folder; or export ft0"
-        )
-    own = path.is_dir()  # a run folder
-    if not own and data is None:
-        raise origin.no_images(weights)
-    trained = origin.load(weights)
-    images = origin.images(weights, trained, data, judged=own)
-    subnet = from_supernet(trained, images, architecture)
-    return subnet.with_quality(judge(subnet, images, "test"), "test") if own else subnet
 
 
 def random(architecture: str) -> Subnet:

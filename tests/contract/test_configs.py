@@ -196,7 +196,6 @@ def test_misspelt_options_fail(group, node):
         (["target=gpu", "target.devise=t4"], "Did you mean 'device'"),
         (["target=gpu"], "please give target.device"),
         (["target.batch=8"], "give target=... first"),
-        (["evaluator=supernet"], "please give evaluator.folder"),
     ],
 )
 def test_misspelt_words_get_the_nearest(words, message):

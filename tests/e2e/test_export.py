@@ -11,6 +11,7 @@ import pytest
 from supernet.deploy import export, onnx
 from supernet.space import get_space
 from supernet.weights import subnet as subnets
+from supernet.weights.origins import origin
 
 FAMILIES = ["ofa_mbv3_w1.0", "ofa_proxyless_w1.3", "ofa_resnet50"]
 FREE_PROGRAM = """
@@ -154,12 +155,12 @@ def test_published_weights_are_calibrated_on_the_images_that_are_given(name, tmp
     torch.save({"state_dict": supernet.state_dict()}, tmp_path / "ofa.pth")
     architecture = small(name, 1)[0]
     with pytest.raises(ValueError, match="needs data="):
-        subnets.find(str(tmp_path / "ofa.pth"), architecture)
+        origin.subnet(str(tmp_path / "ofa.pth"), architecture)
     digits = registry.build(registry.load("data", "digits") | {"calibration": 64})
-    found = subnets.find(str(tmp_path / "ofa.pth"), architecture, digits)
+    found = origin.subnet(str(tmp_path / "ofa.pth"), architecture, digits)
     first, stem = found.module.first_conv, supernet.first_conv.conv.weight
     assert (first.conv.weight == stem).all()
-    images = torch.cat([pictures for pictures, _ in digits.load().batches("calibration", 128, 64)])
+    images = torch.cat([pictures for pictures, _ in digits.load(photos=True).batches("calibration", 128, 64)])
     with torch.no_grad():
         out = first.conv(images)
     assert torch.allclose(first.bn.running_mean, out.mean(dim=(0, 2, 3)), atol=1e-4)
@@ -168,9 +169,9 @@ def test_published_weights_are_calibrated_on_the_images_that_are_given(name, tmp
 
 def test_weights_that_name_nothing_are_refused(tmp_path):
     with pytest.raises(ValueError, match="please give architecture"):
-        subnets.find("random", None)
+        origin.subnet("random", None)
     with pytest.raises(ValueError, match="no folder, no file"):
-        subnets.find(str(tmp_path / "absent"), small("ofa_mbv3_w1.0", 1)[0])
+        origin.subnet(str(tmp_path / "absent"), small("ofa_mbv3_w1.0", 1)[0])
 
 
 def test_saved_subnets_come_back(tmp_path):

@@ -17,6 +17,7 @@ from supernet.training.finetune import FineTuning, fine_tune
 from supernet.training.measured_accuracy import SupernetAccuracy, sample
 from supernet.training.step import processes
 from supernet.weights import subnet as subnets
+from supernet.weights.origins import origin
 
 BEFORE = SupernetAccuracy.evaluate
 
@@ -160,7 +161,7 @@ def test_a_measured_accuracy_is_that_of_the_fine_tuned_subnet(trained_folder, tm
     assert measured.correct == subnets.judge(after.subnet, model.data, "val").correct
     name = space.format(smallest)[0]
     with pytest.raises(ValueError, match=r"fine-tuned for 25 epochs, the subnets of .* are not: make fine"):
-        subnets.find(str(trained_folder), name)
+        origin.subnet(str(trained_folder), name)
     before = model.measure(space.network(smallest))[0]
     assert measured.correct > before
     assert measured.images == 300

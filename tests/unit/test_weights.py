@@ -8,13 +8,13 @@ import pytest
 import torch
 from checkpoints import SPACES, server, write_checkpoint, write_photos
 from safetensors.torch import save_file
+from supernet.weights.published import Published
 
 from supernet.registry import load as load_node
-from supernet.weights import checkpoint, hub, network, origin, published
-from supernet.weights import subnet as subnets
+from supernet.weights import network
 from supernet.weights.image_sources import imagenet_wnids
 from supernet.weights.images import ImageSet
-from supernet.weights.published import Published
+from supernet.weights.origins import checkpoint, hub, origin, published
 
 
 @pytest.fixture
@@ -104,15 +104,15 @@ def test_a_published_file_comes_from_the_first_mirror_that_has_it_and_only_once(
     with server(files, changed) as (base, asked):
         order = ["/absent", "/other", "/page", "/cut", "/whole", "/never"]
         only(monkeypatch, {base + path: right for path in order})
-        path = origin.path("ofa_mbv3_w1.0")
+        path = origin.find("ofa_mbv3_w1.0")
         assert asked == order[:-1]
-        assert origin.path("ofa_test") == path == cache / "ofa_test"
+        assert origin.find("ofa_test") == path == cache / "ofa_test"
         assert asked == order[:-1]
     assert path.read_bytes() == content
     assert [file.name for file in cache.iterdir()] == ["ofa_test"]
     path.write_bytes(content[:-1])
     with pytest.raises(ValueError, match=f"expected {right}: it is not the published file"):
-        origin.path("ofa_test")
+        origin.find("ofa_test")
 
 
 def test_mirrors_that_do_not_answer_are_named_with_the_place_for_the_file(cache, monkeypatch):
@@ -150,9 +150,9 @@ def test_a_repository_gives_its_file(tmp_path, monkeypatch):
         template = base + "/{repo_id}/resolve/{revision}/{filename}"
         monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
         for name in ("hf:me/nets", "me/nets", "hf:me/nets@v1", "hf:me/nets/own.pth@v1"):
-            assert origin.path(name).read_bytes() == content, name
+            assert origin.find(name).read_bytes() == content, name
         with pytest.raises(ValueError, match=r"^hf:me/absent is no file or folder here, and no weights came"):
-            origin.path("hf:me/absent")
+            origin.find("hf:me/absent")
     assert asked
 
 
@@ -203,9 +203,9 @@ def test_untrained_weights_name_their_space():
     with pytest.raises(ValueError, match="names no space"):
         origin.load("random")
     with pytest.raises(ValueError, match="please give architecture"):
-        subnets.find("random", None)
+        origin.subnet("random", None)
     with pytest.raises(ValueError, match="please give architecture"):
-        subnets.find("ofa_mbv3_w1.0", None)
+        origin.subnet("ofa_mbv3_w1.0", None)
 
 
 def test_results_are_kept_in_the_run_folder_or_under_the_name(tmp_path):

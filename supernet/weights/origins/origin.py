@@ -15,16 +15,19 @@ import torch
 
 from supernet.registry import unknown_name
 from supernet.space import get_space
-from supernet.weights import checkpoint, hub, network, published
+from supernet.weights import network
+from supernet.weights import subnet as subnets
 from supernet.weights.image_sources import IMAGENET_MEAN, IMAGENET_STD
 from supernet.weights.images import Images, ImageSet
 from supernet.weights.network import Trained
+from supernet.weights.origins import checkpoint, hub, published
+from supernet.weights.subnet import Subnet
 
 RANDOM = "random"
 SUFFIXES = re.compile(r"(\.(pth|pt|ckpt|tar|safetensors))+$")
 
 
-def path(weights: str) -> Path:
+def find(weights: str) -> Path:
     """The file or folder that is meant, downloaded where it is a published name or a repository.
 
     ValueError for what is none of these.
@@ -48,7 +51,7 @@ def load(weights: str) -> Trained:
     """
     if weights.partition(":")[0] == RANDOM:
         return _untrained(weights)
-    meant = path(weights)
+    meant = find(weights)
     if meant.is_dir():
         return network.load(meant)
     one = published.names().get(weights)
@@ -101,6 +104,46 @@ def images(weights: str, trained: Trained, data: ImageSet | None, *, judged: boo
             f"{len(loaded.classes)}"
         )
     return replace(loaded, mean=tuple(facts["mean"]), std=tuple(facts["std"]))
+
+
+def subnet(weights: str, architecture: str | None, data: ImageSet | None = None) -> Subnet:
+    """The subnet `architecture` with the weights that `weights` names.
+
+    `weights` is what this module knows, or the folder or file of one subnet, which names its own
+    architecture. A subnet of a run folder comes with its accuracy on the test images; the norms of others are calibrated on
+    the images of `data`. ValueError for a name with fine-tuning that the weights have not had.
+
+    >>> subnet("runs/mine", "ofa_small r16 d1-1-1 k3-3-3 e2-2-2 ft0").facts["accuracy"]["top1"]
+    """
+    is_random = weights.partition(":")[0] == RANDOM
+    if architecture is None and (is_random or weights in published.names()):
+        raise ValueError(f"please give architecture=...: weights={weights} does not name one subnet")
+    if architecture is not None and is_random:
+        return subnets.random(architecture)
+    path = find(weights)
+    if (path / subnets.FILE).is_file() or (path.is_file() and checkpoint.kind(path) == subnets.KIND):
+        saved = subnets.load(path)
+        if architecture not in (None, saved.architecture):
+            raise ValueError(f"{path} holds {saved.architecture!r}; leave architecture= out")
+        return saved
+    if architecture is None:
+        raise ValueError(f"please give architecture=...: weights={weights} does not name one subnet")
+    space, genome = subnets.parse(architecture)
+    if epochs := int(space.column(genome, "finetune_epochs")[0]):
+        raise ValueError(
+            f"{architecture!r} is fine-tuned for {epochs} epochs, the subnets of {weights} are not: "
+            f"make finetune ARGS=\"supernet={weights} architecture='{architecture}'\" first, then weights= "
+            "its folder; or export ft0"
+        )
+    own = path.is_dir()  # a run folder
+    if not own and data is None:
+        raise no_images(weights)
+    trained = load(weights)
+    pictures = images(weights, trained, data, judged=own)
+    extracted = subnets.from_supernet(trained, pictures, architecture)
+    if not own:
+        return extracted
+    return extracted.with_quality(subnets.judge(extracted, pictures, "test"), "test")
 
 
 def no_images(weights: str) -> ValueError:
