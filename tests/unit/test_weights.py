@@ -8,13 +8,13 @@ import pytest
 import torch
 from checkpoints import SPACES, server, write_checkpoint, write_photos
 from safetensors.torch import save_file
-from supernet.weights.published import Published
 
 from supernet.registry import load as load_node
 from supernet.weights import network
 from supernet.weights.image_sources import imagenet_wnids
 from supernet.weights.images import ImageSet
 from supernet.weights.origins import checkpoint, hub, origin, published
+from supernet.weights.origins.published import Published
 
 
 @pytest.fixture

@@ -110,8 +110,8 @@ def subnet(weights: str, architecture: str | None, data: ImageSet | None = None)
     """The subnet `architecture` with the weights that `weights` names.
 
     `weights` is what this module knows, or the folder or file of one subnet, which names its own
-    architecture. A subnet of a run folder comes with its accuracy on the test images; the norms of others are calibrated on
-    the images of `data`. ValueError for a name with fine-tuning that the weights have not had.
+    architecture. A subnet of a run folder comes with its accuracy on the test images; the norms of others are
+    calibrated on the images of `data`. ValueError for a name with fine-tuning that the weights have not had.
 
     >>> subnet("runs/mine", "ofa_small r16 d1-1-1 k3-3-3 e2-2-2 ft0").facts["accuracy"]["top1"]
     """
