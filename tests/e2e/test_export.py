@@ -163,7 +163,7 @@ def test_published_weights_are_calibrated_on_the_images_that_are_given(name, tmp
     images = torch.cat([pictures for pictures, _ in digits.load(photos=True).batches("calibration", 128, 64)])
     with torch.no_grad():
         out = first.conv(images)
-    assert torch.allclose(first.bn.running_mean, out.mean(dim=(0, 2, 3)), atol=1e-4)
+    assert torch.allclose(first.bn.running_mean, out.mean(dim=(0, 2, 3)), atol=1e-3)
     assert found.facts["classes"] == 1000
 
 
