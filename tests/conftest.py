@@ -5,6 +5,7 @@ matrix products are ten times as fast that way. The variables are read when nump
 """
 
 import os
+import re
 from pathlib import Path
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -58,3 +59,54 @@ def modules_of(measured_modules):
 
     fits = Fitting(models=("ridge",)).fit(measured_modules)
     return lambda target: fit.predictor(target, fits)
+
+
+@pytest.fixture(scope="session")
+def authors_checkpoint(tmp_path_factory):
+    """`authors_checkpoint(space, plain=False)`: a checkpoint as the OFA authors publish them, with random
+    weights and norms that fit the signals: {"state_dict": ...} or the state dict itself, in their older
+    names of tensors."""
+    import torch
+
+    from supernet.space import get_space
+    from supernet.weights import network
+
+    folder = tmp_path_factory.mktemp("authors")
+
+    def make(name: str, plain: bool = False) -> Path:
+        path = folder / f"{name}{'_plain' * plain}.pth"
+        if not path.exists():
+            space = get_space(name)
+            with torch.random.fork_rng():
+                torch.manual_seed(0)
+                module = network.supernet(space)
+                network.set_active(module, space, network.largest(space))
+                pictures = torch.randn(4, 3, 64, 64)
+            with torch.no_grad():
+                for _ in range(3):
+                    module.train()(pictures)
+            older = {
+                re.sub(r"^(blocks\.\d+)\.conv\.", r"\1.mobile_inverted_conv.", key): tensor
+                for key, tensor in module.state_dict().items()
+            }
+            state = older if space.design is not None else module.state_dict()
+            torch.save(state if plain else {"state_dict": state}, path)
+        return path
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory) -> Path:
+    """A folder of 40 images in four classes, each of a colour of its own: coarse noise of 60 x 50 pixels and
+    more. (Networks with random weights tell smooth images hardly apart.)"""
+    from PIL import Image
+
+    root, rng = tmp_path_factory.mktemp("photos"), np.random.default_rng(0)
+    for label, name in enumerate(("ape", "bee", "cat", "dog")):
+        (root / name).mkdir()
+        for i in range(10):
+            pixels = rng.integers(0, 256, (50 + i, 60, 3), dtype=np.uint8)
+            pixels[..., label % 3] //= 2 + label // 3
+            Image.fromarray(pixels).save(root / name / f"{i}.png")
+    return root

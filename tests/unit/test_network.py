@@ -50,7 +50,9 @@ def test_extracted_subnet_equals_the_supernet_in_subnet_mode(name, torch):
     for i in range(len(genomes)):
         genome = genomes[i : i + 1]
         network.set_active(module, space, genome)
-        network.settle_norms(module, images)  # or the signals of random weights would fade to the same output
+        torch.optim.swa_utils.update_bn(
+            [images], module
+        )  # or the signals of random weights would fade to the same output
         with torch.no_grad():
             whole = module(images)
             part = network.extract(module, space, genome)(images)
@@ -105,7 +107,7 @@ def test_native_activations_change_nothing_in_training(torch):
 
 
 def test_calibration_gives_the_statistics_of_ofas_own_function(torch):
-    """OFA's uses the biased variance, torch's the other: they agree to the number of values per channel."""
+    """Batches of unequal size: both weight by images."""
     from ofa.imagenet_classification.elastic_nn.utils import set_running_statistics
 
     space = get_space("ofa_small")
@@ -113,14 +115,14 @@ def test_calibration_gives_the_statistics_of_ofas_own_function(torch):
     genome = network.smallest(space)
     images = ImageSet(source="digits", resolution=(16, 16), val=200, calibration=300).load()
     ours, theirs = (network.extract(module, space, genome) for _ in range(2))
-    batches = list(images.batches("calibration", 32, 100))
+    batches = list(images.batches("calibration", 32, 70))
     network.calibrate(ours, batches, images.frequencies)
     set_running_statistics(theirs, batches)
     checked = 0
     for a, b in zip(ours.modules(), theirs.modules(), strict=True):
         if isinstance(a, torch.nn.BatchNorm2d):
-            assert torch.allclose(a.running_mean, b.running_mean, rtol=1e-3, atol=1e-5)
-            assert torch.allclose(a.running_var, b.running_var, rtol=2e-2, atol=1e-6)
+            assert torch.allclose(a.running_mean, b.running_mean, rtol=1e-4, atol=1e-5)
+            assert torch.allclose(a.running_var, b.running_var, rtol=1e-4, atol=1e-6)
             checked += 1
     assert checked >= 12
     order = np.argsort(images.labels[images.parts["calibration"]], kind="stable")

@@ -58,6 +58,15 @@ def sizes(space, genome):
     return int(space.column(genome, "w")[0]), [kernel for kernel in kernels if kernel]
 
 
+class Norm(torch.nn.BatchNorm2d):
+    """Of the first channels, as many as there are."""
+
+    def forward(self, x):
+        w, training = x.shape[1], self.training
+        statistics = self.running_mean[:w], self.running_var[:w], self.weight[:w], self.bias[:w]
+        return functional.batch_norm(x, *statistics, training, self.momentum, self.eps)
+
+
 class Net(torch.nn.Module):
     """Computes with the first `width` channels and one convolution for each of `kernels`."""
 
@@ -67,19 +76,17 @@ class Net(torch.nn.Module):
         channels = [3, *[width] * len(kernels)]
         pairs = zip(channels, channels[1:], kernels, strict=False)
         self.convs = torch.nn.ModuleList(torch.nn.Conv2d(a, b, k, bias=False) for a, b, k in pairs)
-        self.norms = torch.nn.ModuleList(torch.nn.BatchNorm2d(width) for _ in kernels)
+        self.norms = torch.nn.ModuleList(Norm(width) for _ in kernels)
         self.head = torch.nn.Linear(width, classes)
 
     def forward(self, x):
         w = self.width
         for i, kernel in enumerate(self.kernels):
-            conv, norm = self.convs[i], self.norms[i]
+            conv = self.convs[i]
             edge = (conv.kernel_size[0] - kernel) // 2
             weight = conv.weight[:w, : x.shape[1], edge : edge + kernel, edge : edge + kernel]
             x = functional.conv2d(x, weight, stride=1 + (i == 0), padding=kernel // 2)
-            statistics = norm.running_mean[:w], norm.running_var[:w]
-            affine = norm.weight[:w], norm.bias[:w]
-            x = functional.batch_norm(x, *statistics, *affine, norm.training, 0.1).relu()
+            x = self.norms[i](x).relu()
         return functional.linear(x.mean(dim=(2, 3)), self.head.weight[:, :w], self.head.bias)
 
 
