@@ -77,7 +77,7 @@ class WeightEntangled:
     """
 
     loading = """\
-# needs ofa-frontier, which must know the space
+# needs ofa-frontier, and the space: an installed plugin, or that of supernet.choices.use_folders(DIR)
 from supernet.weights import subnet
 network = subnet.untrained(about["name"], about["network"])"""
 

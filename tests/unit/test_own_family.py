@@ -1,6 +1,5 @@
 """A family of networks that is defined outside of the package goes through all that has weights."""
 
-import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -21,13 +20,13 @@ from supernet.weights.images import ImageSet
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory):
-    """The space `tiny` among the choices of spaces, without touching the package."""
-    folder = tmp_path_factory.mktemp("configs") / "configs"
-    shutil.copytree(registry.FOLDER, folder)
+    """The space `tiny` of a folder of the user."""
+    folder = tmp_path_factory.mktemp("own") / "mine"
+    (folder / "space").mkdir(parents=True)
     (folder / "space" / "tiny.yaml").write_text("_target_: tiny_family.space\nname: tiny\n")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(registry, "FOLDER", folder)
-        yield get_space("tiny")
+    registry.use_folders(folder)
+    yield get_space("tiny")
+    registry.use_folders()
     get_space.cache_clear()
 
 
@@ -82,7 +81,7 @@ def test_state_dict_says_what_it_needs(tiny, tmp_path):
     code = written["state_dict"].path.read_text()
     scope = {"__file__": str(tmp_path / "load.py")}
     exec(compile(code, "load.py", "exec"), scope)
-    assert "needs ofa-frontier, which must know the space" in code
+    assert "needs ofa-frontier, and the space" in code
     images = torch.randn(2, 3, 12, 12)
     assert torch.equal(scope["network"](images), subnet.module(images))
 
