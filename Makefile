@@ -20,7 +20,7 @@ help:
 	@echo 'for developers: make test, make test-all, make lint, make docs, make notebooks, make bench, make clean'
 
 $(COMMANDS): .venv/.run
-	@$(BIN)/python -m search.commands $@ $(ARGS)
+	@$(BIN)/python -m search $@ $(ARGS)
 
 # On all cores; what takes ten seconds or more waits for test-all.
 test: .venv/.dev

@@ -5,7 +5,6 @@ traceback.
 in the class or function that gets them. Hydra itself is not restricted: all its words and flags work.
 """
 
-import argparse
 import os
 import re
 import sys
@@ -27,8 +26,8 @@ from rich.status import Status
 
 from latency.measuring import instruction_sets
 from latency.measuring.session import Watcher
-from search.cli.config_source import reading
-from supernet import extras, registry
+from search.cli import config_source
+from supernet import choices, extras, registry
 from supernet.files.run_folder import FinishedRun
 
 Task = Callable[[Any, dict[str, Any]], None]
@@ -61,7 +60,7 @@ def compose(name: str, words: list[str]) -> dict[str, Any]:
     """
     words = [_plain(word) for word in words]
     try:
-        with reading(name), hydra.initialize(None, version_base="1.3"):
+        with config_source.reading(name), hydra.initialize(None, version_base="1.3"):
             return _checked(hydra.compose(name, words), words)
     except OURS as error:
         raise ValueError(explain(error)) from error
@@ -106,8 +105,8 @@ def _run(name: str, task: Task) -> None:
     sys.argv[1:] = map(_plain, sys.argv[1:])
     os.environ[FULL_ERROR] = "1"  # Hydra then raises its errors, which `explain` says in one line
     try:
-        registry.use_folders(*_config_dirs(sys.argv[1:]))
-        with reading(name):
+        registry.use_folders(*choices.folders_of(sys.argv[1:]))
+        with config_source.reading(name):
             hydra.main(version_base="1.3", config_path=None, config_name=name)(job)()
     except OURS as error:
         if tracebacks:
@@ -126,14 +125,6 @@ def _plain(word: str) -> str:
         return word
     mapping, name, values = match.groups()
     return f"{mapping}={','.join(f'{{{name}:{value}}}' for value in values.split(','))}"
-
-
-def _config_dirs(words: list[str]) -> list[str]:
-    """The folders of `--config-dir` among the words of a command line."""
-    flags = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    flags.add_argument("--config-dir", "-cd", action="append", default=[])
-    folders: list[str] = flags.parse_known_args(words)[0].config_dir
-    return folders
 
 
 def _checked(composed: DictConfig, words: list[str]) -> dict[str, Any]:

@@ -9,6 +9,7 @@
 These are all the ways in: a name in any other file is looked up here and never imported by itself.
 """
 
+import argparse
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -74,6 +75,21 @@ def use_folders(*folders: str | Path) -> None:
             sys.path.append(parent)  # last: no module of the user hides one of Python or of a package
     _folders[:] = [Path(folder) for folder in folders]
     _modules_of.cache_clear()
+
+
+def folders_of(words: Iterable[str]) -> list[str]:
+    """The folders of `--config-dir` among the words of a command line.
+
+    >>> folders_of(["--config-dir", "mine", "target=board"])
+    ['mine']
+    """
+    flags = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    flags.add_argument("--config-dir", "-cd", action="append", default=[])
+    try:
+        named: list[str] = flags.parse_known_args(list(words))[0].config_dir
+    except argparse.ArgumentError as error:
+        raise ValueError(str(error)) from error
+    return named
 
 
 def groups() -> list[str]:

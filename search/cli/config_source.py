@@ -15,6 +15,7 @@ from hydra.plugins.config_source import ConfigLoadError, ConfigResult, ConfigSou
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import OmegaConf
 
+from search.cli import describe
 from supernet import choices, registry
 
 SCHEME = "registry"
@@ -88,7 +89,7 @@ def reading(command: str) -> Iterator[None]:
     node = choices.read_yaml(choices.FOLDER / f"{command}.yaml")
     entries = [entry for entry in node["defaults"] if isinstance(entry, dict)]
     groups = {key.removeprefix("optional ") for entry in entries for key in entry}
-    RegistrySource.plain = frozenset(registry.defaults(registry.locate(node["_target_"]))) - groups
+    RegistrySource.plain = frozenset(option.name for option in describe.options(node["_target_"])) - groups
     RegistryFirst.active = True
     try:
         yield

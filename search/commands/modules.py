@@ -33,7 +33,7 @@ class Options:
 
     target: dict[str, Any]
     design: Design = field(default_factory=Design)  # what is measured of each kind of configs/module
-    fitting: Fitting = field(default_factory=Fitting)
+    fitting: Fitting = field(default_factory=Fitting)  # how: fitting.models=[ridge,gp] names regressors
     measure: bool = True  # False: fit on what the store holds
     seconds: float = 1500  # time budget for the modules
     networks: int = 40  # subnets of OFA spaces, at batch 1 and 8, that fit the correction; 0: no correction

@@ -144,7 +144,8 @@ class Table:
             grid.add_column(head, justify="right" if _is_numeric(column) else "left", no_wrap=True)
         for row in zip(*cells.values(), strict=True):
             grid.add_row(*row)
-        Console(width=200, highlight=False).print(grid)
+        widths = (max(map(len, [head, *column])) + 2 for head, column in cells.items())
+        Console(width=sum(widths), highlight=False).print(grid)
 
 
 def _shown(value: Any) -> str:

@@ -35,8 +35,8 @@ class FineTuning:
     """The recipe of one subnet. OFA's own: 25 or 75 epochs at a low learning rate, from the supernet."""
 
     epochs: NonNegativeInt = 25
-    from_scratch: bool = False
-    distil: bool = True
+    from_scratch: bool = False  # without the weights of the supernet
+    distil: bool = True  # learn the outputs of the largest subnet as well
     batch: AtLeastTwo = 64
     rate: PositiveFloat = 0.01
     momentum: FractionBelowOne = 0.9

@@ -25,7 +25,7 @@ def test_make_modules_selects_and_saves_a_predictor(tmp_path, measured_modules):
     ]
     words += ["fitting.models=[ridge,polynomial]", f"store={tmp_path}/store.sqlite"]
     done = subprocess.run(
-        [sys.executable, "-m", "scripts.fit_modules", *words], cwd=ROOT, text=True, capture_output=True
+        [sys.executable, "-m", "search", "modules", *words], cwd=ROOT, text=True, capture_output=True
     )
     assert done.returncode == 0, done.stderr
     assert "| auto-selection |" in done.stdout
@@ -37,7 +37,8 @@ def test_make_modules_selects_and_saves_a_predictor(tmp_path, measured_modules):
         [
             sys.executable,
             "-m",
-            "scripts.fit_modules",
+            "search",
+            "modules",
             *words,
             f"out={tmp_path}/other",
             "fitting.models=[ridg]",

@@ -1,3 +1,0 @@
-from search.commands.accuracy_data import main
-
-main()

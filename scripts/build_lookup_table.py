@@ -1,3 +1,0 @@
-from search.commands.lookup_table import main
-
-main()

@@ -1,3 +1,0 @@
-from search.commands.export import main
-
-main()

@@ -1,3 +1,0 @@
-from search.commands.finetune import main
-
-main()

@@ -1,3 +1,0 @@
-from search.commands.modules import main
-
-main()

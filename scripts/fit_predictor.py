@@ -1,3 +1,0 @@
-from search.commands.fit import main
-
-main()

@@ -1,3 +1,0 @@
-from search.commands.measure import main
-
-main()

@@ -1,3 +1,0 @@
-from search.commands.bound import main
-
-main()

@@ -1,3 +1,0 @@
-from search.commands.score import main
-
-main()

@@ -1,3 +1,0 @@
-from search.commands.shrink import main
-
-main()

@@ -1,0 +1,5 @@
+"""`python -m search COMMAND words...`."""
+
+from search.cli.entry import main
+
+main()
