@@ -27,6 +27,7 @@ GROUPS = {  # what the choices of a group are for
     "learner": "methods that fit or adapt a latency predictor",
     "module": "kinds of modules that the command modules measures",
     "objective": "quantities of a search: objectives=[...], limits.NAME=...",
+    "optimisation": "settings of the steps of a training",
     "recipe": "ways of training a supernet",
     "regressor": "regressions that the command modules selects from",
     "searcher": "search algorithms",
