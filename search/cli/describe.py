@@ -89,13 +89,15 @@ class _Module:
         raise ValueError(f"{self.name} defines no {name}")
 
     def comment(self, first: int, last: int) -> str:
-        """The comment in the lines above `first`, and behind the line `last`."""
+        """The comment in the lines above `first`, and in those from it to `last`."""
         above: list[str] = []
         line = first - 1
         while line in self.comments and self.lines[line - 1].lstrip().startswith("#"):
             above.insert(0, self.comments[line])
             line -= 1
-        return " ".join([*above, *([self.comments[last]] if last in self.comments else [])])
+        return " ".join(
+            [*above, *(self.comments[at] for at in range(first, last + 1) if at in self.comments)]
+        )
 
 
 @cache
