@@ -66,7 +66,8 @@ def use_folders(*folders: str | Path) -> None:
 
     ValueError for a path that is no folder.
 
-    >>> use_folders("mine")  # mine/target/board.yaml is target=board
+    >>> use_folders("tests")  # tests/target/board.yaml would be target=board
+    >>> use_folders()
     """
     for folder in map(Path, folders):
         if not folder.is_dir():

@@ -19,7 +19,7 @@ def run(*words, cwd):
     code = (
         f"import sys; sys.modules.update(dict.fromkeys({ABSENT})); sys.argv = ['ofa-frontier', *{words!r}]; "
     )
-    code += "from search.commands.__main__ import main; main()"
+    code += "from search.cli.entry import main; main()"
     return subprocess.run([sys.executable, "-c", code], cwd=cwd, capture_output=True, text=True)
 
 
