@@ -142,7 +142,7 @@ def architecture(word: str) -> str:
     `best@20ms@6e6params`: a number and the column of front.csv that it limits, `ms` is short for `latency_ms`
     (on each of several devices). A limit holds when its bound does, at the confidence of the search.
 
-    >>> architecture("runs/mine:best@20ms")
+    >>> architecture("runs/mine:best@20ms")  # doctest: +SKIP
     """
     folder, colon, member = word.rpartition(":")
     if not colon or Path(word).exists():
