@@ -24,7 +24,7 @@ class Options:
     # one-line name, RUN:best@20ms, RUN:best or RUN:knee of a finished search, or path of a net.config; a
     # subnet folder names its own
     architecture: str | None = None
-    # also openvino, executorch
+    # also net_config (the ofa package's own form), openvino, executorch
     formats: list[str] = field(default_factory=lambda: ["onnx", "torch_export", "state_dict"])
     out: Path  # folder
     target: dict[str, Any] | None = None  # its latency goes into the files; here: timed now

@@ -1,5 +1,5 @@
-"""A subnet as files that other programs run: ONNX, torch.export, a state dict that loads itself, OpenVINO IR
-and ExecuTorch.
+"""A subnet as files that other programs run: ONNX, torch.export, a state dict that loads itself, the `ofa`
+package's own form, OpenVINO IR and ExecuTorch.
 
 Each file is loaded again and compared with the network before it counts as written. All of them carry what is
 known of the network: name, resolution, preprocessing, accuracy and latency.
@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from safetensors.torch import save as safetensors_bytes
 
 from supernet import extras
-from supernet.deploy import onnx, openvino
+from supernet.deploy import onnx, openvino, specialised
 from supernet.registry import unknown_name
 from supernet.weights import family
 from supernet.weights import subnet as subnets
@@ -59,6 +59,7 @@ class Format:
     write: Callable[[Subnet, Path, Facts], tuple[Path, ...]]
     load: Callable[[Path], Run]
     batches: tuple[int, ...] = CHECKED_BATCHES
+    check: Callable[[Subnet], None] = lambda subnet: None  # ValueError for a network it cannot hold
 
 
 def export(subnet: Subnet, folder: Path, formats: Sequence[str]) -> dict[str, Written]:
@@ -75,6 +76,7 @@ def export(subnet: Subnet, folder: Path, formats: Sequence[str]) -> dict[str, Wr
         if name not in FORMATS:
             raise unknown_name("export format", name, FORMATS)
         extras.require(f"formats={name}", FORMATS[name].requires)
+        FORMATS[name].check(subnet)
     if subnet.facts.get("precision", "fp32") != "fp32":
         raise ValueError(
             "this subnet is deployed in int8, and its int8 model is model.onnx (model.xml of OpenVINO) in "
@@ -199,6 +201,7 @@ FORMATS: Mapping[str, Format] = {
     "onnx": Format(("onnx", "onnxruntime"), _write_onnx, onnx.runner),
     "torch_export": Format((), _write_torch_export, lambda path: runner(torch.export.load(path).module())),
     "state_dict": Format((), _write_state_dict, _load_state_dict),
+    "net_config": Format(("ofa",), specialised.write, specialised.runner, check=specialised.check),
     "openvino": Format(("openvino",), _write_openvino, openvino.runner),
     "executorch": Format(("executorch",), _write_executorch, _load_executorch, (1,)),
 }

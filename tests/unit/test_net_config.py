@@ -9,10 +9,12 @@ import pytest
 
 from search.commands import export
 from supernet import footprint
+from supernet.deploy import export as deploy
 from supernet.files.tables import read_columns, select
 from supernet.space import get_space
 from supernet.spaces import net_config
 from supernet.weights import live_memory, network
+from supernet.weights import subnet as subnets
 
 SPACES = ["ofa_mbv3_w1.0", "ofa_mbv3_w1.2", "ofa_proxyless_w1.3", "ofa_resnet50"]
 
@@ -78,6 +80,63 @@ def test_published_networks_have_the_macs_of_their_configs(data):
                 assert macs / 1e6 == pytest.approx(part["mflops"][i], rel=0.01)
             count += 1
     assert count == 26
+
+
+def rebuilt_by_ofa(subnet, folder):
+    """The network that the `ofa` package makes of the files that formats=net_config writes."""
+    import torch
+    from ofa.imagenet_classification.networks import get_net_by_name
+
+    written = deploy.export(subnet, folder, ["net_config"])["net_config"]
+    assert written.path == folder / "net.config"
+    config = json.loads(written.path.read_text())
+    network = get_net_by_name(config["name"]).build_from_config(config)
+    network.load_state_dict(torch.load(folder / "init", weights_only=True)["state_dict"])
+    return json.loads(written.path.read_text()), network.eval()  # the package takes apart what it builds from
+
+
+def check_exported(space, genome, folder):
+    """Equal logits in `ofa`, and the folder is read as the authors' are: the same name, the same config."""
+    import torch
+
+    name = space.format(genome)[0]
+    subnet = subnets.random(name)
+    config, theirs = rebuilt_by_ofa(subnet, folder)
+    images = torch.randn(2, 3, subnet.side, subnet.side)
+    with torch.inference_mode():
+        assert torch.equal(theirs(images), subnet.module(images))
+    again = net_config.one_line_name(str(folder))
+    assert subnets.random(again).config == config
+    if space.name != "ofa_resnet50":  # two genomes may stand for the same network
+        assert again == name
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_exported_networks_are_built_by_ofa_with_equal_logits(name, tmp_path):
+    space = get_space(name).restrict("r", 128, 128)
+    check_exported(space, space.network(space.sample(1, np.random.default_rng(5))), tmp_path / "phone")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SPACES)
+def test_twenty_exported_networks(name, tmp_path):
+    """Five of each family, at all sides."""
+    space = get_space(name)
+    for i, genome in enumerate(space.network(space.sample(5, np.random.default_rng(6)))[:, None]):
+        check_exported(space, genome, tmp_path / str(i))
+
+
+def test_published_networks_come_back_from_an_export(data, tmp_path):
+    """A published network of 236 pixels, 75 epochs: its folder's name says the epochs, as the authors' do."""
+    rows = read_columns(data / "ofa_published_nets.csv")
+    part = select(rows, (rows["r"] == 236) & (rows["space"] == "ofa_mbv3_w1.2"))
+    space = get_space("ofa_mbv3_w1.2")
+    genome = space.encode(part)[:1]
+    folder = tmp_path / str(part["name"][0])
+    rebuilt_by_ofa(subnets.random(space.format(genome)[0]), folder)
+    imported = net_config.read(folder)
+    assert imported[0].name == space.name
+    assert (imported[1] == genome).all()
 
 
 def test_files_say_side_and_recipe(tmp_path):

@@ -86,6 +86,13 @@ def test_state_dict_says_what_it_needs(tiny, tmp_path):
     assert torch.equal(scope["network"](images), subnet.module(images))
 
 
+def test_formats_that_cannot_hold_it_are_refused_before_any_is_written(tiny, tmp_path):
+    subnet = subnets.random(tiny.format(tiny.extremes()[:1])[0])
+    with pytest.raises(ValueError, match=r"a network of the ofa package; tiny is of the family Tiny"):
+        export.export(subnet, tmp_path / "out", ["state_dict", "net_config"])
+    assert not (tmp_path / "out").exists()
+
+
 def test_what_a_family_lacks_is_one_line_before_any_work(tiny, tmp_path, bench):
     images = ImageSet("digits", (16, 16)).load()
     Plan(tiny, images, Sandwich(), Optimisation())
