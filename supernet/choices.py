@@ -93,6 +93,11 @@ def folders_of(words: Iterable[str]) -> list[str]:
     return named
 
 
+def folders_in_use() -> tuple[Path, ...]:
+    """The folders of the user, as `use_folders` was given them."""
+    return tuple(_folders)
+
+
 def groups() -> list[str]:
     """Names of all groups that have choices, sorted."""
     folders = {path.name for folder in (FOLDER, *_folders) for path in folder.iterdir() if path.is_dir()}

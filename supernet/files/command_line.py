@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from supernet import choices
+
 
 def words(options: Mapping[str, Any]) -> list[str]:
     """Options as the words of a command line; nested ones get dotted names.
@@ -34,12 +36,14 @@ def _word(value: Any) -> str:
 
 
 def typed(command: str, *given: str, **options: Any) -> str:
-    """The whole command, ready to paste into a shell; `given` are words as they were typed before.
+    """The whole command, ready to paste into a shell; `given` are words as they were typed before. Folders of
+    the user's that choices are taken from come first.
 
     >>> print(typed("search", predictor="run:runs/mine", latency_limit_ms=20))
     make search ARGS="predictor=run:runs/mine latency_limit_ms=20"
     """
-    listed = " ".join([*given, *words(options)])
+    folders = [f"--config-dir {_word(folder)}" for folder in choices.folders_in_use()]
+    listed = " ".join([*folders, *given, *words(options)])
     return f'make {command} ARGS="{listed}"' if listed else f"make {command}"
 
 

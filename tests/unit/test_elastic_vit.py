@@ -10,6 +10,7 @@ import torch
 from latency.modules import places, tracing
 from supernet import footprint, registry
 from supernet.deploy import export
+from supernet.files import command_line
 from supernet.space import get_space
 from supernet.surrogates import training_cost
 from supernet.training.measured_accuracy import SupernetAccuracy
@@ -107,6 +108,11 @@ def test_it_learns_and_its_subnets_are_judged(vit, trained):
     )
     images = torch.randn(4, 3, 16, 16)
     assert torch.equal(raw.module(images), settled.module(images))
+
+
+def test_next_commands_know_the_folder(vit):
+    line = command_line.then("export", "weights=runs/vit", out="phone")
+    assert line == f'next: make export ARGS="--config-dir {FOLDER}/configs weights=runs/vit out=phone"'
 
 
 def test_a_subnet_is_a_file_again_and_onnx(vit, trained, tmp_path):
