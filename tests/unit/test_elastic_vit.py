@@ -9,7 +9,7 @@ import torch
 
 from latency.modules import places, tracing
 from supernet import footprint, registry
-from supernet.deploy import export
+from supernet.deploy import export, int8, onnx
 from supernet.files import command_line
 from supernet.space import get_space
 from supernet.surrogates import training_cost
@@ -19,6 +19,7 @@ from supernet.training.step import Optimisation, processes
 from supernet.training.train import Plan, train
 from supernet.weights import live_memory, network
 from supernet.weights import subnet as subnets
+from supernet.weights.origins import origin
 
 FOLDER = Path(__file__).parents[2] / "examples" / "elastic_vit"
 DIGITS = {"_target_": "supernet.weights.images.ImageSet", "source": "digits", "resolution": [16, 16]}
@@ -117,8 +118,18 @@ def test_next_commands_know_the_folder(vit):
 
 def test_a_subnet_is_a_file_again_and_onnx(vit, trained, tmp_path):
     name = vit.format(network.smallest(vit.restrict("r", 16, 16)))[0]
-    subnet = subnets.find(str(trained), name)
+    subnet = origin.subnet(str(trained), name)
     subnet.save(tmp_path / "subnet.safetensors")
     images = torch.randn(2, 3, 16, 16)
     assert torch.equal(subnets.load(tmp_path).module(images), subnet.module(images))
     assert export.export(subnet, tmp_path / "onnx", ["onnx"])["onnx"].difference < 1e-4
+
+
+def test_int8_comes_near_the_logits(vit, trained):
+    name = vit.format(network.smallest(vit.restrict("r", 16, 16)))[0]
+    subnet, images = origin.subnet(str(trained), name), torch.randn(8, 3, 16, 16)
+    whole = onnx.to_onnx(subnet.module, images, any_batch=True)
+    small = int8.onnxruntime_int8(whole, [images.numpy()], narrow=False)
+    logits, quantised = (onnx.runner(model)(images.numpy()) for model in (whole, small))
+    assert onnx.weight_bytes(small) < 0.5 * onnx.weight_bytes(whole)
+    assert 0 < np.abs(logits - quantised).max() < 0.1 * np.abs(logits).max()
