@@ -1,5 +1,6 @@
 """Train a chosen subnet further: `make finetune ARGS="supernet=runs/mine architecture=NAME"`."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,6 @@ from supernet.training.finetune import FineTuning, Progress, energy_kwh, fine_tu
 from supernet.training.measured_accuracy import SupernetAccuracy
 from supernet.training.step import processes
 from supernet.weights import subnet as subnets
-from supernet.weights.origins import origin
 
 CHECKPOINT = "checkpoint.safetensors"  # until the training is finished
 
@@ -43,14 +43,15 @@ def main(options: Options, config: dict[str, Any]) -> None:
     import torch
 
     torch.set_num_threads(options.threads)
-    trained = origin.load(options.supernet)
+    images = registry.build(options.data)
+    accuracy = SupernetAccuracy(weights=options.supernet, image_set=images)
+    trained = accuracy.trained
     space = trained.space
     genome = architectures.parse([front_table.architecture(options.architecture)], space)
     named = int(space.column(genome, "finetune_epochs")[0])
     recipe = command.take(FineTuning, options, epochs=named if options.epochs is None else options.epochs)
     space.check_resolutions(genome, trained.resolution, f"the supernet {options.supernet}")
-    images = registry.build(options.data)
-    accuracy = SupernetAccuracy(weights=options.supernet, image_set=images, finetuning=recipe)
+    accuracy = replace(accuracy, finetuning=recipe)
     out = command.run_folder(options.out or accuracy.place / "subnet", "finetune")
     with RunFolder(out, subnets.FILE).hold(config):
         with processes() as group, Console().status("timing training steps") as status:

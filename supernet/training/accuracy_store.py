@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from supernet.files import append_only
+from supernet.weights.quality import Quality
 
 TABLES = {
     "settings": "id TEXT PRIMARY KEY, facts TEXT NOT NULL",
@@ -16,6 +17,10 @@ TABLES = {
         "setting TEXT NOT NULL REFERENCES settings(id), architecture TEXT NOT NULL, "
         "correct INTEGER NOT NULL, images INTEGER NOT NULL, seconds REAL NOT NULL, unix_time REAL NOT NULL, "
         "PRIMARY KEY (setting, architecture)"
+    ),
+    "qualities": (  # of those that were judged in more than their top-1
+        "setting TEXT NOT NULL REFERENCES settings(id), architecture TEXT NOT NULL, top5 REAL NOT NULL, "
+        "loss REAL NOT NULL, ece REAL NOT NULL, PRIMARY KEY (setting, architecture)"
     ),
 }
 
@@ -53,6 +58,29 @@ class AccuracyStore:
         with self._file.opened() as database:
             append_only.insert(database, "settings", {"id": setting, "facts": text})
             append_only.insert(database, "accuracies", keys | asdict(measured))
+
+    def add_quality(
+        self, facts: Mapping[str, Any], architecture: str, quality: Quality, seconds: float
+    ) -> None:
+        """Commit a whole quality; one that is there already stays."""
+        keys = {"setting": self.key(facts), "architecture": architecture}
+        self.add(facts, architecture, Measured(quality.correct, quality.images, seconds))
+        with self._file.opened() as database:
+            values = {"top5": quality.top5, "loss": quality.loss, "ece": quality.ece}
+            append_only.insert(database, "qualities", keys | values)
+
+    def qualities(self, facts: Mapping[str, Any]) -> dict[str, Quality]:
+        """The whole qualities of this setting, by architecture, in the order they were added."""
+        query = (
+            "SELECT architecture, correct, top5, loss, ece, images FROM qualities "
+            "JOIN accuracies USING (setting, architecture) WHERE setting = ? ORDER BY qualities.rowid"
+        )
+        with self._file.opened() as database:
+            rows = database.execute(query, (self.key(facts),)).fetchall()
+        return {
+            name: Quality(correct / images, top5, loss, ece, images)
+            for name, correct, top5, loss, ece, images in rows
+        }
 
     def values(self, facts: Mapping[str, Any]) -> dict[str, Measured]:
         """Everything measured in this setting, by architecture, in the order it was added."""

@@ -73,6 +73,7 @@ class SupernetAccuracy:
             raise ValueError(
                 "please give evaluator.weights=... (a run folder of make train, or ofa_mbv3_w1.0)"
             )
+        origin.check_images(self.origin, self.image_set)
         if 0 < self.finetuned < gain.FEWEST:
             raise ValueError(f"finetuned={self.finetuned} must be 0 or at least {gain.FEWEST} subnets")
 
@@ -119,17 +120,9 @@ class SupernetAccuracy:
     @cached_property
     def facts(self) -> dict[str, Any]:
         """Everything a value depends on beside the network and its resolution: the setting in the store."""
-        photos = {"transform": subnets.RESIZE_PHOTO} if not self.data.in_memory else {}
-        return {
-            "supernet": self.trained.sha256,
-            "data": self.data.facts(),
-            **photos,
-            "part": self.part,
-            "images": len(self.data.parts[self.part][: self.images]),
-            "calibration": len(self.data.parts["calibration"]) if self.calibrated else 0,
-            "batch": subnets.BATCH,
-            "torch": torch.__version__,
-        }
+        calibration = len(self.data.parts["calibration"]) if self.calibrated else 0
+        count = len(self.data.parts[self.part][: self.images])
+        return setting(self.trained.sha256, self.data, self.part, count, calibration)
 
     @cached_property
     def facts_after(self) -> dict[str, Any]:
@@ -325,6 +318,23 @@ class _Worker:
         return name, self._accuracy.evaluate(name)
 
 
+def setting(
+    weights: str, data: Images, part: str, images: int, calibration: Any, batch: int = subnets.BATCH
+) -> dict[str, Any]:
+    """Facts that the accuracy of a subnet depends on: the SHA-256 of its weights, the images, how many of
+    which part count, what its norms were calibrated on, images of a forward pass, the version of torch."""
+    return {
+        "supernet": weights,
+        "data": data.facts(),
+        **({} if data.in_memory else {"transform": subnets.RESIZE_PHOTO}),
+        "part": part,
+        "images": images,
+        "calibration": calibration,
+        "batch": batch,
+        "torch": torch.__version__,
+    }
+
+
 def sampled(counts: Floats, total: int) -> Prediction:
     """Shares of (n,) correct images, with the deviation of sampling so many images; the rule of succession
     keeps it above 0 where all or none are right."""
@@ -354,17 +364,19 @@ def write_csv(path: Path, accuracy: SupernetAccuracy) -> int:
     space, counts = accuracy.trained.space, accuracy.accuracies.values(accuracy.facts)
     if not counts:
         raise ValueError(f"{accuracy.accuracies.path} holds no subnet of this supernet and these images yet")
-    genomes = space.parse(counts)
-    shown = [axis for axis in space.axes if not axis.deploy]
-    values = space.values(genomes)[:, [space.index[axis.name] for axis in shown]]
-    macs = space.layers(genomes).macs()
-    heads = [*(axis.name for axis in shown), "macs", "top1", "images", "architecture"]
-    rows = (
-        [*row, mac, f"{measured.correct / measured.images:.6f}", measured.images, name]
-        for row, mac, (name, measured) in zip(values.tolist(), macs.tolist(), counts.items(), strict=True)
-    )
-    artifact.write_text(path, Table.from_rows(heads, rows).csv())
+    top1 = [f"{one.correct / one.images:.6f}" for one in counts.values()]
+    measured: dict[str, Sequence[Any]] = {"top1": top1, "images": [one.images for one in counts.values()]}
+    artifact.write_text(path, rows(space, list(counts), measured).csv())
     return len(counts)
+
+
+def rows(space: SearchSpace, names: Sequence[str], measured: Mapping[str, Sequence[Any]]) -> Table:
+    """A table of networks as `make fit` reads it: genes, MACs, what was measured of them, one-line names."""
+    genomes = space.parse(names)
+    genes = {a.name: space.values(genomes)[:, space.index[a.name]] for a in space.axes if not a.deploy}
+    columns = genes | {"macs": space.layers(genomes).macs()}
+    whole = {name: values.tolist() for name, values in columns.items()}
+    return Table({**whole, **measured, "architecture": list(names)})
 
 
 def describe(trained: Trained, folder: Path) -> str:

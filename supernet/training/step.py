@@ -103,6 +103,14 @@ class Processes:
         for gradient, mean in zip(gradients, means, strict=True):
             gradient.copy_(mean.view(gradient.shape))
 
+    def gather(self, value: Any) -> list[Any]:
+        """The values of all processes, by rank."""
+        if self.world == 1:
+            return [value]
+        values = [None] * self.world
+        torch.distributed.all_gather_object(values, value)
+        return values
+
     def wait(self) -> None:
         """Go on when all processes have come here."""
         if self.world > 1:

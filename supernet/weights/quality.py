@@ -3,7 +3,7 @@
 Letters: n images, c classes.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,17 +38,22 @@ def evaluate(run: Run, batches: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> 
     The calibration error is that of Guo et al. (2017, arXiv 1706.04599): the mean over 15 equal bins of the
     confidence, weighted by their images, of |accuracy - mean confidence|.
     """
-    sums, count = np.zeros(3 + BINS), 0
-    for images, labels in batches:
-        sums += _sums(run(images.contiguous().numpy()), labels.numpy())
-        count += len(labels)
-    top1, top5, loss = (sums[:3] / count).tolist()
-    return Quality(top1, top5, loss, float(np.abs(sums[3:]).sum() / count), count)
+    return from_sums([sums(run(images.contiguous().numpy()), labels.numpy()) for images, labels in batches])
 
 
-def _sums(logits: NDArray[np.floating], labels: Ints) -> Floats:
-    """(3 + BINS,) images that are right in the first and the first five places, loss, and in each bin the sum
-    of whether an image is right less its confidence."""
+def from_sums(batches: Sequence[Floats]) -> Quality:
+    """Quality by the `sums` of all batches, added in their order."""
+    whole = np.zeros(4 + BINS)
+    for one in batches:
+        whole += one
+    count = int(whole[0])
+    top1, top5, loss = (whole[1:4] / count).tolist()
+    return Quality(top1, top5, loss, float(np.abs(whole[4:]).sum() / count), count)
+
+
+def sums(logits: NDArray[np.floating], labels: Ints) -> Floats:
+    """(4 + BINS,) images, those that are right in the first and the first five places, loss, and in each bin
+    the sum of whether an image is right less its confidence."""
     logits = np.asarray(logits, np.float64)
     n, classes = logits.shape
     if len(labels) != n or not n or labels.min() < 0 or labels.max() >= classes:
@@ -61,16 +66,21 @@ def _sums(logits: NDArray[np.floating], labels: Ints) -> Floats:
     right, confidence = logits.argmax(axis=1) == labels, 1 / total
     place = np.minimum((confidence * BINS).astype(np.int64), BINS - 1)
     excess = np.bincount(place, right - confidence, BINS)
-    return np.concatenate([[right.sum(), (better < 5).sum(), loss.sum()], excess])
+    return np.concatenate([[n, right.sum(), (better < 5).sum(), loss.sum()], excess])
 
 
-def runner(module: torch.nn.Module, device: torch.device | None = None) -> Run:
-    """A network in eval mode, on a device (default: the CPU), as something that gives logits."""
+def runner(
+    module: torch.nn.Module, device: torch.device | None = None, precision: torch.dtype | None = None
+) -> Run:
+    """A network in eval mode, on a device (default: the CPU), as something that gives logits. With a
+    `precision` (bfloat16, float16) its forward passes are autocast to that."""
+    where = "cpu" if device is None else device.type
+    mixed = torch.autocast(where, precision, enabled=precision is not None)
 
     def run(images: NDArray[np.float32]) -> NDArray[np.float32]:
-        with torch.inference_mode():
+        with torch.inference_mode(), mixed:
             pictures = torch.from_numpy(images).contiguous(memory_format=torch.channels_last).to(device)
             logits: torch.Tensor = module(pictures)
-        return logits.cpu().numpy()
+        return logits.float().cpu().numpy()
 
     return run

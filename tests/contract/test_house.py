@@ -63,6 +63,7 @@ ROOMS = {
     "search.verify": ("supernet.*", "latency.*", "search"),
     "search.report": ("supernet.*", "latency.*", "search", "search.ranking"),
     "search.commands": ("supernet.*", "latency.*", "search.*"),
+    "search.commands.judging": ("supernet.*", "latency.*", "search.*"),
     "search.commands.proof": ("supernet.*", "latency.*", "search.*"),
     "search.commands.shipped": ("supernet.*", "latency.*", "search.*"),
     "scripts": ("supernet.*", "latency.*", "search.*"),

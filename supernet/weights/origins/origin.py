@@ -8,11 +8,15 @@ random:SPACE                     nothing trained
 """
 
 import re
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from supernet import registry
+from supernet.files import artifact, run_folder
 from supernet.registry import unknown_name
 from supernet.space import get_space
 from supernet.weights import network
@@ -58,6 +62,21 @@ def load(weights: str) -> Trained:
     return checkpoint.load(meant, space=None if one is None else one.space)
 
 
+def find_any(weights: str) -> Trained | Subnet:
+    """The supernet that is named, or the subnet when its folder or file is."""
+    if weights.partition(":")[0] == RANDOM:
+        return _untrained(weights)
+    meant = find(weights)
+    if not _is_subnet(meant):
+        return load(weights)
+    file = meant / subnets.FILE if meant.is_dir() else meant
+    return subnets.load(file).with_facts(sha256=artifact.checksum(file))
+
+
+def _is_subnet(path: Path) -> bool:
+    return (path / subnets.FILE).is_file() or (path.is_file() and checkpoint.kind(path) == subnets.KIND)
+
+
 def _untrained(weights: str) -> Trained:
     _, _, name = weights.partition(":")
     if not name:
@@ -93,9 +112,28 @@ def images(weights: str, trained: Trained, data: ImageSet | None, *, judged: boo
     if data is None:
         raise no_images(weights)
     facts = trained.facts
-    loaded = data.load(photos=bool(facts.get("photos")))
     if here.is_dir():
         facts = {"labels": list(Images.from_run_folder(here).classes), **facts}
+    return _belonging(data, facts, weights, judged=judged)
+
+
+def images_of_subnet(weights: str, subnet: Subnet, data: ImageSet | None) -> Images:
+    """The images that a saved subnet is judged on: those of `data`, else those it was fine-tuned on."""
+    here = Path(weights) if Path(weights).is_dir() else Path(weights).parent
+    if data is None:
+        settings = run_folder.settings(here) if (here / run_folder.CONFIG).is_file() else {}
+        if "supernet" not in settings:
+            raise no_images(weights)
+        if settings.get("data") is None:
+            settings = run_folder.settings(Path(settings["supernet"]))
+        data = registry.build(settings["data"])
+    facts = {**subnet.facts, "photos": subnet.facts.get("resize") == subnets.RESIZE_PHOTO}
+    return _belonging(data, facts, weights, judged=True)
+
+
+def _belonging(data: ImageSet, facts: Mapping[str, Any], weights: str, *, judged: bool) -> Images:
+    """The images as weights with these facts see them."""
+    loaded = data.load(photos=bool(facts.get("photos")))
     if judged and "labels" in facts:
         loaded = loaded.labelled(facts["labels"])
     elif judged and len(loaded.classes) != facts["classes"]:
@@ -121,7 +159,7 @@ def subnet(weights: str, architecture: str | None, data: ImageSet | None = None)
     if architecture is not None and is_random:
         return subnets.random(architecture)
     path = find(weights)
-    if (path / subnets.FILE).is_file() or (path.is_file() and checkpoint.kind(path) == subnets.KIND):
+    if _is_subnet(path):
         saved = subnets.load(path)
         if architecture not in (None, saved.architecture):
             raise ValueError(f"{path} holds {saved.architecture!r}; leave architecture= out")
@@ -144,6 +182,12 @@ def subnet(weights: str, architecture: str | None, data: ImageSet | None = None)
     if not own:
         return extracted
     return extracted.with_quality(subnets.judge(extracted, pictures, "test"), "test")
+
+
+def check_images(weights: str, data: ImageSet | None) -> None:
+    """ValueError where weights that are downloaded come without images: before the download."""
+    if data is None and (weights in published.names() or weights.startswith(hub.PREFIX)):
+        raise no_images(weights)
 
 
 def no_images(weights: str) -> ValueError:
