@@ -1,12 +1,12 @@
 """Checkpoints in the form of the OFA authors, and a folder of 40 photos: every command runs for them."""
 
-import importlib.util
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from checkpoints import SPACES, write_checkpoint, write_photos
 
 from search.commands import accuracy_data, evaluate, export, finetune, search, shrink
 from supernet.files.tables import read_columns
@@ -16,9 +16,6 @@ from supernet.surrogates.training_cost import StepTime
 from supernet.weights import network
 
 ROOT = Path(__file__).parents[2]
-spec = importlib.util.spec_from_file_location("checkpoints", ROOT / "tests" / "unit" / "checkpoints.py")
-checkpoints = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(checkpoints)
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]  # of the exporters
 
 
@@ -39,10 +36,10 @@ def run(monkeypatch, capsys, tmp_path):
     torch.set_num_threads(threads)
 
 
-@pytest.mark.parametrize("name", checkpoints.SPACES)
+@pytest.mark.parametrize("name", SPACES)
 def test_every_command_takes_the_authors_weights(name, run, tmp_path):
-    checkpoints.write_checkpoint(tmp_path / "ofa.pth", name)
-    checkpoints.write_photos(tmp_path / "photos")
+    write_checkpoint(tmp_path / "ofa.pth", name)
+    write_photos(tmp_path / "photos")
     data = ["data=folder", "data.root=photos", "data.val=4", "data.calibration=8"]
     space = get_space(name).restrict("r", 128, 128)
     smallest = space.format(network.smallest(space))[0]
@@ -53,15 +50,11 @@ def test_every_command_takes_the_authors_weights(name, run, tmp_path):
     assert rows["architecture"].tolist() == [smallest]
     out = run(accuracy_data, "supernet=ofa.pth", *data, "subnets=2", "resolution=128")
     assert "2 subnets of this supernet are in runs/ofa/accuracies-val.csv" in out
-    genes = [f"genes.{axis}={v[0]}" for axis, v in zip((a.name for a in space.axes), space.choices, strict=True)
-             if axis[0] in "dew" and axis[-1].isdigit()]  # fmt: skip
-    words = [
-        "evaluator=supernet",
-        "evaluator.weights=ofa.pth",
-        "objectives=[accuracy,macs]",
-        "resolution=128",
-    ]
-    out = run(search, *words, *data, *genes, "searcher=random", "budget=2", "wandb=disabled", "out=found")
+    levels = {axis.name: choices[0] for axis, choices in zip(space.axes, space.choices, strict=True)}
+    genes = [f"genes.{name}={level}" for name, level in levels.items() if name[0] in "dew"]
+    words = ["evaluator=supernet", "evaluator.weights=ofa.pth", "objectives=[accuracy,macs]"]
+    words += ["resolution=128", "searcher=random", "budget=2", "wandb=disabled", "out=found"]
+    out = run(search, *words, *data, *genes)
     assert "accuracy is measured: 2 evaluations" in out
     assert "data=folder data.root=photos" in out
     training_cost.save_step(tmp_path / "step.json", StepTime(1.0, 9.0, 1.0, 1.0, relative_std=0.1))
@@ -75,31 +68,16 @@ def test_every_command_takes_the_authors_weights(name, run, tmp_path):
 
 
 def test_processes_of_torchrun_count_the_same(run, tmp_path):
-    checkpoints.write_checkpoint(tmp_path / "ofa.pth", "ofa_mbv3_w1.0")
-    checkpoints.write_photos(tmp_path / "photos")
-    words = [
-        "weights=ofa.pth",
-        "data=folder",
-        "data.root=photos",
-        "data.val=4",
-        "data.calibration=8",
-        "batch=3",
-    ]
+    write_checkpoint(tmp_path / "ofa.pth", "ofa_mbv3_w1.0")
+    write_photos(tmp_path / "photos")
+    data = ["data=folder", "data.root=photos", "data.val=4", "data.calibration=8"]
     smallest = "ofa_mbv3_w1.0 r128 d2-2-2-2-2 k33-33-33-33-33 e33-33-33-33-33 ft0"
-    words.append(f"architecture='{smallest}'")
+    words = ["weights=ofa.pth", *data, "batch=3", f"architecture='{smallest}'"]
     run(evaluate, *words, "store=one.sqlite", "csv=one.csv")
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    again = ["-m", "search.commands", "evaluate", *words, "store=2.sqlite", "csv=two.csv"]
     done = subprocess.run(
-        [
-            sys.executable,
-            *launcher,
-            "-m",
-            "search.commands",
-            "evaluate",
-            *words,
-            "store=2.sqlite",
-            "csv=two.csv",
-        ],
+        [sys.executable, *launcher, *again],
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
         text=True,
