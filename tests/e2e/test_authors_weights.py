@@ -50,8 +50,7 @@ def test_every_command_takes_the_authors_weights(name, run, tmp_path):
     assert rows["architecture"].tolist() == [smallest]
     out = run(accuracy_data, "supernet=ofa.pth", *data, "subnets=2", "resolution=128")
     assert "2 subnets of this supernet are in runs/ofa/accuracies-val.csv" in out
-    levels = {axis.name: choices[0] for axis, choices in zip(space.axes, space.choices, strict=True)}
-    genes = [f"genes.{name}={level}" for name, level in levels.items() if name[0] in "dew"]
+    genes = [f"genes.{axis.name}={axis.values[0]}" for axis in space.axes if axis.name[0] in "dew"]
     words = ["evaluator=supernet", "evaluator.weights=ofa.pth", "objectives=[accuracy,macs]"]
     words += ["resolution=128", "searcher=random", "budget=2", "wandb=disabled", "out=found"]
     out = run(search, *words, *data, *genes)
