@@ -1,10 +1,9 @@
 """The few members of a front that stand for all of it.
 
-Letters: f members of the front, m objectives.
+Letters: f members of the front, c chosen members, b boxes, m objectives.
 """
 
 from collections.abc import Sequence
-from heapq import heapify, heappop, heappush
 
 import numpy as np
 
@@ -13,6 +12,8 @@ from supernet.arrays import Floats, Ints
 
 PASSES = 5  # of exchanges; most fronts need three
 WORTH = 1e-9  # relative gain below which an exchange is rounding
+FEW = 8  # rows of which those that others dominate need not be left out first
+AT_ONCE = 1024  # rows whose additions are computed together
 
 
 def choose(costs: Floats, reference: Floats, size: int, must: Sequence[int] = ()) -> Ints:
@@ -28,52 +29,80 @@ def choose(costs: Floats, reference: Floats, size: int, must: Sequence[int] = ()
     array([0, 2, 3])
     """
     must = list(dict.fromkeys(must))
-    alone = np.prod(np.maximum(reference - costs, 0), axis=1)  # most that a row can add
-    chosen = _greedy(costs, reference, alone, size, must)
+    chosen = list(must)
+    first = additions(costs, costs[must], reference)
+    bounds = first.copy()  # what a row adds never grows as others are chosen
+    while len(chosen) < size:
+        best, gain = _best_addition(costs, costs[chosen], reference, bounds)
+        if gain <= 0:
+            break
+        chosen.append(best)
+    least = WORTH * pareto.hypervolume(costs, reference)
     for _ in range(PASSES):
         before = list(chosen)
         for row in before[len(must) :]:
             chosen.remove(row)
-            chosen.append(_best_addition(costs, reference, alone, chosen, row))
+            own = additions(costs[[row]], costs[chosen], reference)[0]
+            best, gain = _best_addition(costs, costs[chosen], reference, first.copy())
+            chosen.append(best if gain > own + least else row)
         if chosen == before:
             break
     return np.sort(np.array(chosen, np.int64))
 
 
-def _greedy(costs: Floats, reference: Floats, alone: Floats, size: int, must: list[int]) -> list[int]:
-    """The rows of `must` and those that add most, one after the other.
+def _best_addition(costs: Floats, chosen: Floats, reference: Floats, bounds: Floats) -> tuple[int, float]:
+    """The row that adds most to those that are chosen, and how much.
 
-    What a row adds never grows as others are chosen, so its last known gain is an upper bound: a row is
-    computed anew only while that bound is the largest.
+    `bounds` (f,) are upper bounds of what each row adds; those that were looked at become exact.
     """
-    chosen, volume = list(must), pareto.hypervolume(costs[must], reference)
-    bounds = [(-float(gain), row, -1) for row, gain in enumerate(alone) if row not in must]
-    heapify(bounds)  # (minus the largest possible gain, row, how many were chosen when it was computed)
-    while bounds and len(chosen) < size:
-        bound, row, when = heappop(bounds)
-        if bound == 0:
+    order, boxes = np.argsort(-bounds, kind="stable"), _free_boxes(chosen, reference)
+    best, most = 0, 0.0
+    for start in range(0, len(order), AT_ONCE):
+        rows = order[start : start + AT_ONCE]
+        if bounds[rows[0]] <= most:
             break
-        if when == len(chosen):
-            chosen.append(row)
-            volume = pareto.hypervolume(costs[chosen], reference)
-        else:
-            gain = pareto.hypervolume(costs[[*chosen, row]], reference) - volume
-            heappush(bounds, (-max(gain, 0.0), row, len(chosen)))
-    return chosen
+        bounds[rows] = gains = _inside(boxes, costs[rows])
+        if gains.max() > most:
+            best, most = int(rows[np.argmax(gains)]), float(gains.max())
+    return best, most
 
 
-def _best_addition(costs: Floats, reference: Floats, alone: Floats, others: list[int], row: int) -> int:
-    """The row that adds most to the others; `row` itself unless another one adds more."""
-    volume = pareto.hypervolume(costs[others], reference)
-    best, most = row, pareto.hypervolume(costs[[*others, row]], reference) - volume
-    for candidate in np.argsort(-alone, kind="stable").tolist():
-        if alone[candidate] <= most:
-            break
-        if candidate not in others:
-            gain = pareto.hypervolume(costs[[*others, candidate]], reference) - volume
-            if gain > most + WORTH * volume:
-                best, most = candidate, gain
-    return best
+def additions(costs: Floats, chosen: Floats, reference: Floats) -> Floats:
+    """(f,) the hypervolume that each row of `costs` (f, m) adds to that of the rows `chosen` (c, m).
+
+    >>> additions(np.array([[0.0, 0.0], [3.0, 3.0]]), np.array([[1.0, 1.0]]), np.array([2.0, 2.0]))
+    array([3., 0.])
+    """
+    return _inside(_free_boxes(chosen, reference), costs)
+
+
+def _inside(boxes: tuple[Floats, Floats], costs: Floats) -> Floats:
+    """(f,) the volume of all boxes that each row of `costs` dominates."""
+    volume = np.zeros(len(costs))
+    for low, high in zip(*boxes, strict=True):
+        part = np.maximum(high[0] - np.maximum(costs[:, 0], low[0]), 0)
+        for j in range(1, len(low)):  # column by column: three times faster than prod(axis=1)
+            part *= np.maximum(high[j] - np.maximum(costs[:, j], low[j]), 0)
+        volume += part
+    return volume
+
+
+def _free_boxes(chosen: Floats, reference: Floats) -> tuple[Floats, Floats]:
+    """The low and high corners (b, m) of disjoint boxes that make up what no chosen row dominates below
+    `reference`: between two rows along the last objective, what the rows before leave free of the others."""
+    m = len(reference)
+    if m == 1 or not len(chosen):
+        return np.full((1, m), -np.inf), np.minimum.reduce([reference, *chosen])[None]
+    if len(chosen) > FEW:
+        chosen = chosen[pareto.is_front(chosen)]
+    chosen = chosen[np.argsort(chosen[:, -1], kind="stable")]
+    edges = np.concatenate([[-np.inf], np.minimum(chosen[:, -1], reference[-1]), reference[-1:]])
+    lows, highs = [], []
+    for i in np.flatnonzero(np.diff(edges) > 0).tolist():
+        low, high = _free_boxes(chosen[:i, :-1], reference[:-1])
+        lows.append(np.insert(low, m - 1, edges[i], axis=1))
+        highs.append(np.insert(high, m - 1, edges[i + 1], axis=1))
+    return np.concatenate(lows), np.concatenate(highs)
 
 
 def share(costs: Floats, reference: Floats, rows: Sequence[int]) -> float:

@@ -30,6 +30,17 @@ def test_nearly_as_good_as_the_best_subset(objectives, seed):
         assert max(others) <= pareto.hypervolume(costs[rows], reference) * (1 + 1e-6)
 
 
+@pytest.mark.parametrize(("objectives", "count"), [(1, 3), (2, 12), (3, 20), (4, 9)])
+def test_what_rows_add_is_the_hypervolume_that_comes_with_them(objectives, count):
+    """Some chosen rows dominate others, some lie outside the reference."""
+    rng = np.random.default_rng(count)
+    costs, chosen = rng.random((30, objectives)), rng.random((count, objectives)) * 1.2
+    reference = np.full(objectives, 0.9)
+    before = pareto.hypervolume(chosen, reference)
+    after = [pareto.hypervolume(np.concatenate([chosen, row[None]]), reference) for row in costs]
+    assert shortlist.additions(costs, chosen, reference) == pytest.approx(np.array(after) - before)
+
+
 def test_what_must_be_in_is_in_and_what_adds_nothing_is_not():
     costs, reference = front(np.random.default_rng(5), 30, 3)
     weakest = int(np.argmin(np.prod(-costs, axis=1)))
