@@ -32,7 +32,7 @@ MEMBERS = ("knee", "best", "best@20ms", "best@5e6params")  # examples of how a m
 @dataclass(frozen=True, eq=False)
 class FrontTable(Table):
     """A table of a front with a row per member, sorted by the first objective. The column `shortlist` marks
-    the few members that stand for all of it.
+    the few members that stand for all of it; `NAME_bound` is what a limit of NAME is compared with.
 
     >>> columns = {"macs": [1, 2, 3], "params": [4, 2, 1], "shortlist": [True, False, True]}
     >>> front = FrontTable(columns, objectives=("macs", "params"), knee=0, limits={})

@@ -8,7 +8,7 @@ An objective is either predicted, and may be asked for thousands of architecture
 seconds per architecture, so only what a search proposes is asked, and two networks that fix the scale.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
@@ -66,14 +66,13 @@ class Objective:
         """What the values mean, as JSON: the unit and the direction."""
         return {"unit": self.unit, "maximize": self.maximize}
 
-    def described(self, space: SearchSpace, genomes: Genomes) -> dict[str, Any]:
+    def described(self, genomes: Genomes, names: Sequence[str]) -> dict[str, Any]:
         """The facts, the scale where there is one, and where networks share errors `shared_errors`: the
-        loadings of each by name."""
+        loadings of each by its name."""
         facts = self.facts if self.scale is None else {**self.facts, "scale": self.scale}
         shared = self.of(genomes).shared
         if shared is None:
             return facts
-        names = space.format(genomes)
         rows = (rounded(row, SHARED_DIGITS) for row in shared)
         return {**facts, "shared_errors": dict(zip(names, rows, strict=True))}
 

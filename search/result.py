@@ -10,6 +10,7 @@ from search.archive import Archive
 from search.front_table import FrontTable
 from search.problem import RECIPE, Problem
 from search.verify.verdict import Verification
+from supernet import registry
 from supernet.arrays import Ints
 from supernet.files.command_line import typed
 
@@ -60,9 +61,11 @@ class Result:
         kept = shortlist.share(costs, self.archive.reference, rows)
         return f"shortlist: {len(rows)} of them keep {kept:.1%} of its hypervolume; front.csv marks them"
 
-    def export_command(self, weights: str, out: Path, images: Mapping[str, str] = NONE) -> str | None:
-        """The command that exports the chosen member of the front, a measured one where there is one: the
-        most accurate one within the limits, or the knee without limits.
+    def export_command(
+        self, weights: str, out: Path, images: Mapping[str, str] = NONE, row: int | None = None
+    ) -> str | None:
+        """The command that exports a row of the front; without one the chosen member, a measured one where
+        there is one: the most accurate one within the limits, or the knee without limits.
 
         None for a space without networks to export. `weights` and `out` are what `make export` takes, and
         `images` its words for the images that weights which are no run folder are calibrated on. A
@@ -71,7 +74,7 @@ class Result:
         front, space = self.front, self.problem.space
         if space.owner.family is None:
             return None
-        genome = space.parse([front.columns["architecture"][front.chosen]])
+        genome = space.parse([front.columns["architecture"][front.chosen if row is None else row]])
         name = space.owner.format(space.embed(genome, space.owner.name))[0]
         accuracy, target = self.problem.models.accuracy, str(out)
         if accuracy is None or accuracy.measured is None or not space.column(genome, RECIPE)[0]:
@@ -79,3 +82,16 @@ class Result:
         tuned = str(out.with_name("subnet"))
         first = typed("finetune", supernet=weights, architecture=name, **images, out=tuned)
         return first + "\n" + typed("export", weights=tuned, out=target)
+
+
+def weights_and_images(config: Mapping[str, Any]) -> tuple[str, dict[str, str]]:
+    """What `Result.export_command` takes, by the configuration of a search: the weights that its accuracies
+    are of, and the words of a command line that name the images of its supernet."""
+    evaluator, node = config.get("evaluator") or {}, config.get("data")
+    weights = str(evaluator.get("weights") or evaluator.get("folder") or "random")
+    if node is None:
+        return weights, {}
+    source, root = node["source"], node.get("root")
+    known = source in registry.names("data")
+    words = {"data": source} if known else {"data": "torchvision", "data.source": source}
+    return weights, words if root is None else words | {"data.root": str(root)}

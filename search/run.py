@@ -302,7 +302,7 @@ class Search:
         texts = {
             front_table.FRONT: result.front.csv(),
             "front.json": result.front.json(),
-            "report.html": search_report.render(result, self.config, environment),
+            "report.html": search_report.render(result, self.config, environment, self.out),
         }
         if (fronts := devices.compare(result)) is not None:
             texts[devices.REGRET] = fronts.table(result).csv()
@@ -311,7 +311,8 @@ class Search:
         for name, text in texts.items():
             artifact.write_text(self.out / name, text)
         front = result.archive.genomes[result.rows]
-        about = {one.name: one.described(self._space, front) for one in self._evaluator.objectives}
+        names = result.front.columns["architecture"]
+        about = {one.name: one.described(front, names) for one in self._evaluator.objectives}
         artifact.write_json(self.out / front_table.ABOUT, about)
         result.archive.save(self.out / "archive.npz")
         self._checkpoint.unlink(missing_ok=True)

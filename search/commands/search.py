@@ -26,7 +26,7 @@ from search.archive import Archive
 from search.front_table import SHORTLIST
 from search.models import QUANTITIES
 from search.objective import Objective
-from search.result import Result
+from search.result import Result, weights_and_images
 from search.verify.latency import KnownLatency, parts
 from search.verify.rounds import Rounds
 from supernet import registry
@@ -174,23 +174,13 @@ def main(options: Options, config: dict[str, Any]) -> None:
         command.stop("search", out)
     result.front.show()
     print(result.describe(out))
-    evaluator = options.evaluator or {}
-    weights = evaluator.get("weights") or evaluator.get("folder") or "random"
-    images = {} if options.data is None else _image_words(options.data)
+    weights, images = weights_and_images(config)
     if (export := result.export_command(weights, out / "export", images)) is not None:
         chosen = "the most accurate within the limits" if result.front.limits else "the knee"
         untrained = " (untrained; trained ones: docs/weights.md)" if weights == "random" else ""
         print(f"to {export.split()[1]} {chosen}{untrained}:\nnext: {export.splitlines()[0]}")
     else:
         print(then("rank", table="search_run", **{"table.folder": out}))
-
-
-def _image_words(node: Mapping[str, Any]) -> dict[str, str]:
-    """The words of a command line that name these images."""
-    source, root = node["source"], node.get("root")
-    known = source in registry.names("data")
-    words = {"data": source} if known else {"data": "torchvision", "data.source": source}
-    return words if root is None else words | {"data.root": str(root)}
 
 
 def from_python(options: Mapping[str, Any]) -> Front:

@@ -11,7 +11,7 @@ import numpy as np
 
 from search import pareto
 from search.objective import Objective
-from search.report import page
+from search.report import page, words
 from search.result import Result
 from supernet.arrays import Floats, Ints
 from supernet.files.tables import Table, rounded
@@ -124,11 +124,13 @@ def plots(devices: DeviceFronts | None, result: Result) -> list[dict[str, Any]]:
     """The front of each device, and where the choices of all devices lie."""
     if devices is None:
         return []
+    models = result.problem.models
     limits = {one.name: one.limit for one in result.problem.evaluator.limited}
     return [
         {
-            "xlabel": f"latency_ms on {name}",
-            "ylabel": devices.quality.label,
+            "xlabel": words.axis(models.objective(f"latency_ms@{name}"), models),
+            "ylabel": words.axis(devices.quality, models),
+            "share": devices.quality.name in words.SHARES,
             "front": _points(devices, devices.fronts[j], j, result),
             "choices": _points(devices, devices.choices, j, result) | {"of": list(devices.names)},
             "limit": limits.get(f"latency_ms@{name}"),

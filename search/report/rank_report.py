@@ -1,7 +1,7 @@
 """A ranking as one self-contained HTML file, and as a PNG for papers."""
 
 import html
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,42 +10,29 @@ import numpy as np
 from search.noisy_axis import NoisyAxis
 from search.ranking.rank import LEVELS, LIKELY, Band, Ranking, tau
 from search.report import page
-from supernet.arrays import Floats, Ints
+from supernet.arrays import Floats
 from supernet.files.tables import rounded
 
 CORNERS = 300  # drawn of a level
 RANKED = 40  # models in the plot of ranks
+NAMED = 8  # models named in a picture
+SHORT = 10  # models beside the first plot
+FIRST = 100  # rows of the table until all are asked for
 MOVERS = 8  # models listed per view
 NOTABLE = 0.05  # change of a probability
 
 
 def render(ranking: Ranking, title: str, note: str, config: Mapping[str, Any]) -> str:
     """The report as HTML text. Everything from outside is escaped."""
-    main, columns, names = ranking.main, ranking.table().columns, ranking.models.names
-    top, painted = main.order[:RANKED], main.order[::-1]  # the best are painted last
+    main, columns = ranking.main, ranking.table().columns
+    best = list(range(min(SHORT, len(ranking.models))))  # rows of the table, which is sorted
     data = {
-        "columns": list(columns),
-        "rows": [list(row) for row in zip(*columns.values(), strict=True)],
-        "name": list(columns).index("model"),
-        "file": "ranking",
-        "ranks": {
-            "model": [names[row] for row in top],
-            "rank": rounded(main.rank[top]),
-            "low": main.rank_low[top].tolist(),
-            "high": main.rank_high[top].tolist(),
-            "p": rounded(main.probability[top]),
-        },
-        "bands": [_band(band, painted) for band in ranking.bands],
-        "names": [names[row] for row in painted],
-        "p": rounded(main.probability[painted]),
-        "views": {
-            name: {"axes": ", ".join(view.axes), "p": rounded(view.probability[painted])}
-            for name, view in list(ranking.views.items())[1:]
-        },
+        "ranked": min(RANKED, len(ranking.models)),
+        "rank": rounded(main.rank[main.order]),
+        "likely": [row for row in best if columns["p_efficient"][row] > LIKELY],
+        "bands": [_band(band) for band in ranking.bands],
+        "views": {name: ", ".join(view.axes) for name, view in list(ranking.views.items())[1:]},
         "mainview": ", ".join(main.axes),
-        "devices": {"names": list(ranking.devices.of), "tau": ranking.devices.agreement.round(3).tolist()}
-        if ranking.devices
-        else None,
     }
     figures = {
         "models": f"{len(ranking.models):,}",
@@ -54,30 +41,53 @@ def render(ranking: Ranking, title: str, note: str, config: Mapping[str, Any]) -
         "draws": f"{main.draws:,}",
         "largest Monte-Carlo error": f"{main.relative_error.max():.4f}",
     }
+    views, devices = _views(ranking), _devices(ranking)
     parts = {
         "TITLE": html.escape(title or "Ranking"),
         "SUBTITLE": html.escape(note),
         "CARDS": page.cards(figures),
-        "FINDINGS": page.items(ranking.findings()),
-        "VIEWS": _views(ranking),
-        "DEVICES": _devices(ranking),
-        "FACTS": page.definitions(config),
+        "BEST": _best(ranking, best),
+        "FRONTIER": html.escape(f"Frontier of {len(ranking.models):,} models by {', '.join(main.axes)}."),
+        "FINDINGS": page.section("Findings", page.items(ranking.findings())),
+        "VIEWS": page.section(
+            "What each axis changes", views and f"{views}<div class='plots' id='views'></div>"
+        ),
+        "DEVICES": page.section("Devices", devices),
+        "FACTS": page.folded("Run", page.definitions(config)),
     }
-    return page.render("rank.html", parts, data)
+    first = list(range(min(FIRST, len(ranking.models))))
+    return page.render("rank.html", parts, page.Members(columns, "model", "ranking", first, 0), data)
 
 
-def _band(band: Band, order: Ints) -> dict[str, Any]:
+def _best(ranking: Ranking, rows: Sequence[int]) -> str:
+    """The most probable models as a table."""
+    columns, axes = ranking.table().columns, ranking.models.by(ranking.main.axes).axes
+    heads = "".join(
+        f"<th scope='col'>{html.escape(head).replace('_', '<wbr>_')}</th>"
+        for head in ("model", "P", "rank, 90%", *map(label, axes))
+    )
+    lines = []
+    for row in rows:
+        values = [f"{columns[axis.name][row]:.4g}" for axis in axes]
+        cells = "".join(f"<td>{value}</td>" for value in values)
+        ranks = f"{columns['rank_low'][row]}&ndash;{columns['rank_high'][row]}"
+        name = html.escape(str(columns["model"][row]))
+        lines.append(
+            f"<tr data-row='{row}' tabindex='0'><td class='why'>{name}</td>"
+            f"<td>{columns['p_efficient'][row]:.3f}</td><td>{ranks}</td>{cells}</tr>"
+        )
+    return f"<table class='short'><thead><tr>{heads}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
+
+
+def _band(band: Band) -> dict[str, Any]:
     """The first axis is drawn upwards, the second to the right."""
     y, x = band.axes
     lines = {f"{level:g}": _thinned(corners) for level, corners in band.levels.items()}
     return {
-        "x": label(x),
-        "y": label(y),
-        "log": [x.scale == "log", y.scale == "log"],
-        "points": [rounded(x.values[order]), rounded(y.values[order])],
+        "x": {"name": x.name, "label": label(x), "log": x.scale == "log"},
+        "y": {"name": y.name, "label": label(y), "log": y.scale == "log"},
         "lines": {name: [rounded(c[:, 1]), rounded(c[:, 0])] for name, c in lines.items()},
         "expected": [rounded(c) for c in _thinned(band.expected)[:, ::-1].T],
-        "note": f"Vorob'ev deviation {band.deviation:.1%}",
     }
 
 
@@ -109,19 +119,24 @@ def _views(ranking: Ranking) -> str:
         likely = int((view.probability > LIKELY).sum())
         rows.append((about, f"{tau(main, view):.2f}", str(likely), gained, lost))
     heads = ("view", "Kendall tau", "P > 0.5", "more efficient than in the main view", "less efficient")
-    return page.table(heads, rows) if rows else "<p>One view.</p>"
+    return page.table(heads, rows) if rows else ""
 
 
 def _devices(ranking: Ranking) -> str:
     if ranking.devices is None:
-        return "<p>The table declares no devices.</p>"
-    rows = []
-    for name, efficiency in ranking.devices.of.items():
+        return ""
+    devices, rows = ranking.devices, []
+    for name, efficiency in devices.of.items():
         best = ", ".join(ranking.models.names[row] for row in efficiency.order[:5])
         likely = int((efficiency.probability > LIKELY).sum())
         rows.append([html.escape(cell) for cell in (name, ", ".join(efficiency.axes), str(likely), best)])
-    table = page.table(("device", "axes", "P > 0.5", "first five"), rows)
-    return f"{table}<div class='plot' id='devices'></div>"
+    listed = page.table(("device", "axes", "P &gt; 0.5", "first five"), rows)
+    names = [html.escape(name) for name in devices.of]
+    agreement = [
+        (f"<b>{name}</b>", *(f"{tau:.2f}" for tau in row))
+        for name, row in zip(names, devices.agreement, strict=True)
+    ]
+    return f"{listed}<h3>Kendall tau of the expected ranks</h3>{page.table(('', *names), agreement)}"
 
 
 def draw(ranking: Ranking, title: str, path: Path) -> None:
@@ -149,6 +164,11 @@ def draw(ranking: Ranking, title: str, path: Path) -> None:
         colours = {"c": ranking.main.probability[order], "cmap": "viridis", "vmin": 0, "vmax": 1}
         points = place.scatter(x.values[order], y.values[order], s=9, **colours)
         scales = ["log" if axis.scale == "log" else "linear" for axis in (x, y)]
+        names = ranking.models.names
+        for row in [row for row in ranking.main.order[:NAMED] if len(names[row]) <= 24]:
+            at = (x.values[row], y.values[row])
+            place.annotate(names[row], at, (3, -8), textcoords="offset points", fontsize=5)
+        place.set_title(f"frontier of {y.name} and {x.name}", fontsize=9)
         place.set(xlabel=label(x), ylabel=label(y), xscale=scales[0], yscale=scales[1])
         place.grid(alpha=0.25)
     for place in list(grid.flat)[len(bands) :]:

@@ -3,92 +3,128 @@
 import html
 from collections.abc import Mapping, Sequence
 from itertools import combinations
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from latency.predictors.by_precision import ByPrecision
 from latency.predictors.interface import LatencyModel
+from search import pareto
 from search.models import Models
-from search.report import devices, page
+from search.report import decision, devices, landmarks, page, words
+from search.report.page import Members
 from search.result import Result
+from supernet.arrays import Ints
 from supernet.files.tables import rounded
 
-CLOUD = 3000  # evaluated architectures drawn behind the front
+CLOUD = 1500  # evaluated architectures drawn behind the front
+DRAWN = 1200  # members of the front that a plot shows besides those that matter in it
 POINTS = 500  # of the curve of progress
+HYPERVOLUME = (
+    "Hypervolume: the share of the box between the worst and the best values of 1,000 random networks that "
+    "the front dominates; larger is better, and above 1 the front lies beyond that box."
+)
 
 
-def render(result: Result, config: Mapping[str, Any], environment: Mapping[str, Any]) -> str:
-    """The report of a finished run as HTML text. Everything from outside is escaped."""
-    table, summary, models = result.front, result.summary, result.problem.models
-    fronts = devices.compare(result)
+def render(
+    result: Result, config: Mapping[str, Any], environment: Mapping[str, Any], out: Path = Path("RUN")
+) -> str:
+    """The report of a run that is finished in the folder `out`, as HTML text. Everything from outside is
+    escaped."""
+    front, models = result.front, result.problem.models
+    fronts, first = devices.compare(result), decision.first_rows(result)
+    asked = result.problem.evaluator.asked
+    titles = dict(words.COLUMNS) | {k: v for one in asked for k, v in words.about(one, models).items()}
+    shares = [name for name in front.columns if name.removesuffix("_bound") in words.SHARES]
+    members = Members(front.columns, "architecture", "front", first, front.chosen, front.knee, shares, titles)
     data = {
-        "columns": list(table.columns),
-        "rows": [list(row.values()) for row in table.rows()],
-        "name": 0,
-        "file": "front",
-        "knee": table.knee,
         "plots": _plots(result),
+        "limits": decision.boxes(result),
+        "quality": {"name": decision.quality(result).name, "maximize": decision.quality(result).maximize},
+        "figures": [one.name for one in asked] + ["p_efficient", "macs", "params"],
+        "maximized": [one.name for one in asked if one.maximize],
+        "confidence": f"{asked[0].confidence:.0%}",
+        "axes": {one.name: words.axis(one, models) for one in asked},
+        "commands": decision.commands(result, config, out, first),
+        "landmarks": landmarks.of(result),
         "devices": devices.plots(fronts, result),
         "history": _history(result.history),
         "measured": result.verified.measured.rows() if result.verified is not None else [],
     }
-    figures = {
-        "architectures on the front": f"{len(table):,}",
-        "evaluated": f"{summary['evaluations']:,}",
-        "hypervolume": f"{summary['hypervolume']:.4f}",
-        "seconds of search": f"{summary['loop_seconds']:.1f}",
-    }
-    if result.verified is not None:
-        figures["of them measured"] = str(result.verified.summary["verified_front"])
-    knee = f"<code>{html.escape(str(summary['knee']))}</code><span>the knee of the front</span>"
+    return page.render("search.html", _parts(result, config, environment, fronts), members, data)
+
+
+def _parts(
+    result: Result,
+    config: Mapping[str, Any],
+    environment: Mapping[str, Any],
+    fronts: devices.DeviceFronts | None,
+) -> dict[str, str]:
+    """The parts of the page that are text."""
+    front, summary, models = result.front, result.summary, result.problem.models
     where = models.latency.target if models.latency is not None else None
     title = f"{models.space.name} on {' and '.join(models.devices)}" if models.devices else models.space.name
     about = [f"{one.target.name}: {one.target}" for one in models.devices.values()]
-    reference = (f"{name} {value:.4g}" for name, value in summary["hypervolume_reference"].items())
-    parts = {
-        "TITLE": html.escape(f"{models.space.name} on {where.name}" if where else title),
-        "SUBTITLE": html.escape(
-            str(where) if where else "; ".join(about) or "no target: no latency was asked for"
-        ),
-        "CARDS": f"{page.cards(figures)}<div class='card wide'>{knee}</div>",
-        "LIMITS": page.items(table.limit_lines() + result.bound_lines())
-        if table.limits
-        else "<p>No limits were set.</p>",
-        "VERIFICATION": _verification(result),
-        "DEVICES": devices.section(fronts),
-        "MODELS": _models(models),
-        "FACTS": page.definitions({**config, **environment}),
-        "REFERENCE": html.escape(", ".join(reference)),
+    figures = {
+        "networks on the front": f"{len(front):,}",
+        "evaluated": f"{summary['evaluations']:,}",
+        "seconds of search": f"{summary['loop_seconds']:.1f}",
+        "hypervolume": f"{summary['hypervolume']:.4f}",
     }
-    return page.render("search.html", parts, data)
+    if result.verified is not None:
+        figures["of the front measured"] = str(result.verified.summary["verified_front"])
+    limits = front.limit_lines() + result.bound_lines() if front.limits else []
+    reference = ", ".join(f"{name} {value:.4g}" for name, value in summary["hypervolume_reference"].items())
+    return {
+        "TITLE": html.escape(f"{models.space.name} on {where.name}" if where else title),
+        "SUBTITLE": html.escape(str(where) if where else "; ".join(about) or "no latency was asked for"),
+        "CARDS": page.cards(figures),
+        "DECIDE": f"{decision.limit_bar(result)}<div class='decide'><div class='plot' id='main'></div>"
+        f"<div class='pane'>{decision.short_table(result)}</div></div>",
+        "LIMITS": page.section("Limits", page.items(limits) if limits else ""),
+        "VERIFICATION": page.section("Verification", _verification(result)),
+        "DEVICES": devices.section(fronts),
+        "MODELS": page.folded("Predictors", _models(models)),
+        "FACTS": page.folded("Run", page.definitions({**config, **environment})),
+        "HYPERVOLUME": html.escape(f"{HYPERVOLUME} Reference point: {reference}."),
+    }
 
 
 def _plots(result: Result) -> list[dict[str, Any]]:
-    """One scatter per pair of objectives: what was evaluated in grey, the front coloured by a third
-    objective."""
+    """A scatter per pair of objectives, first that of quality and what is limited: what was evaluated in
+    grey, the front coloured by a third objective."""
     costs, limits = result.archive.costs, result.front.limits
-    drawn = np.random.default_rng(0).permutation(len(costs))[:CLOUD]
+    cloud = np.random.default_rng(0).permutation(len(costs))[:CLOUD]
     objectives = {objective.name: objective for objective in result.problem.evaluator.objectives}
     names = list(objectives)
+    wanted = {decision.quality(result).name, *(one.name for one in decision.limited(result)[:1])}
+    pairs = sorted(combinations(names, 2), key=lambda pair: set(pair) != wanted) or [(names[0], names[0])]
     plots = []
-    for first, second in list(combinations(names, 2)) or [(names[0], names[0])]:
-        colour = next((name for name in names if name not in (first, second)), second)
+    for first, second in pairs:
         x, y = (second, first) if objectives[first].maximize else (first, second)
+        colour = next((name for name in names if name not in (first, second)), None)
         axes = {"x": x, "y": y}
-        cloud = {axis: objectives[name].cost(costs[drawn, names.index(name)]) for axis, name in axes.items()}
+        behind = {axis: objectives[name].cost(costs[cloud, names.index(name)]) for axis, name in axes.items()}
         plots.append(
             {
                 **axes,
                 "colour": colour,
-                "xlabel": objectives[x].label,
-                "ylabel": objectives[y].label,
-                "clabel": objectives[colour].label,
-                "cloud": {axis: rounded(values) for axis, values in cloud.items()},
+                "rows": _drawn(result, [names.index(name) for name in (x, y)]).tolist(),
+                "cloud": {axis: rounded(values, 4) for axis, values in behind.items()},
                 "limits": {axis: limits[name]["limit"] for axis, name in axes.items() if name in limits},
             }
         )
     return plots
+
+
+def _drawn(result: Result, pair: list[int]) -> Ints:
+    """The rows of the front that a plot of two objectives shows: those that matter first and those efficient
+    in the two, which no limit on one of them leaves out, and a sample of the rest."""
+    costs = result.archive.costs[result.rows]
+    sample = np.random.default_rng(0).permutation(len(costs))[:DRAWN]
+    efficient = np.flatnonzero(pareto.is_front(costs[:, pair])) if len(costs) else sample
+    return np.unique(np.concatenate([sample, efficient, decision.first_rows(result)]).astype(np.int64))
 
 
 def _history(history: Sequence[Mapping[str, float]]) -> dict[str, list[float]]:
@@ -103,7 +139,7 @@ def _verification(result: Result) -> str:
         return f"{page.items(result.verified.lines())}<div class='plot' id='verified'></div>"
     if "verification_failed" in result.summary:
         return f"<p>The front could not be measured: {html.escape(result.summary['verification_failed'])}</p>"
-    return "<p>Not measured: latencies in this report, if any, are predictions.</p>"
+    return ""
 
 
 def _models(models: Models) -> str:
@@ -125,7 +161,7 @@ def _models(models: Models) -> str:
     if models.training is not None:
         sections["Training cost"] = models.training.describe(models.space)
     shown = (f"<h3>{title}</h3>{page.definitions(facts)}" for title, facts in sections.items())
-    return "".join(shown) or "<p>None.</p>"
+    return "".join(shown)
 
 
 def _latency_facts(latency: LatencyModel) -> dict[str, Any]:

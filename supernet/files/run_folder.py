@@ -32,7 +32,6 @@ PACKAGES = (
     "moocore",
     "hydra-core",
     "pydantic",
-    "plotly",
     "wandb",
 )
 

@@ -1,10 +1,8 @@
 """Ranking as a user types it: an own table, the front of a search, classifiers timed here; its report."""
 
 import csv
-import html
 import json
 import re
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -13,8 +11,8 @@ from latency.measuring.store import Store
 from search.ranking import rank as ranking
 from search.ranking.timed_models import Timing, Torchvision
 from supernet import registry
+from tests.e2e.browser import Visit, needs_chromium, visit
 from tests.e2e.commands import call
-from tests.e2e.test_report import CATCH, CHROMIUM
 
 COLUMNS = """
 model: network
@@ -67,42 +65,27 @@ def test_own_table_is_ranked(ranked):
     assert (folder / "again" / "ranking.csv").read_bytes() == first
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="no chromium here; Debian: apt-get install chromium")
+@needs_chromium
 def test_report_in_a_browser(ranked, tmp_path):
+    script = """
+      all("table.short tr[data-row]")[1].click();
+      return {short: all("table.short tr[data-row] td.why").map(cell => cell.textContent),
+        first: all("tbody.rows tr td.name").map(cell => cell.textContent),
+        picked: all("tr.picked td.name, tr.picked td.why").map(cell => cell.textContent),
+        plots: all(".plot").map(place => place.querySelectorAll(".point").length)};
+    """
     text = (ranked[0] / "out" / "report.html").read_text()
-    assert "<script src" not in text
-    assert "@@" not in text.split("<body>")[1]
-    probe = """<script>window.addEventListener("load", () => setTimeout(() => {
-      const all = selector => [...document.querySelectorAll(selector)];
-      all("table.front th").find(cell => cell.textContent === "latency").click();
-      const count = box => box.querySelectorAll(".point, .hm").length;
-      const found = {errors: window.problems, plots: all(".plot").map(count),
-        first: all("table.front tbody tr").map(row => row.children[1].textContent)};
-      document.body.innerHTML = "<pre id=result></pre>";
-      document.getElementById("result").textContent = JSON.stringify(found);
-    }, 1500));</script></body>"""
-    page = tmp_path / "probe.html"
-    page.write_text(text.replace("<head>", "<head>" + CATCH, 1).replace("</body>", probe))
-    flags = [
-        "--headless",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--disable-quic",
-        "--no-first-run",
-        "--disable-sync",
-    ]
-    flags += ["--disable-background-networking", "--disable-component-update", "--virtual-time-budget=8000"]
-    dumped = subprocess.run(
-        [CHROMIUM, *flags, f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", page.as_uri()],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    found = json.loads(html.unescape(dumped.stdout.split('<pre id="result">')[1].split("</pre>")[0]))
-    assert found["errors"] == []
-    assert [name[0] for name in found["first"]] == ["a", "b", "c", "d", "e"]
-    assert len(found["plots"]) == 1 + 3 + 3 + 1  # ranks, pairs of axes, views, devices
+    wide, narrow = visit(tmp_path, Visit(text, 1400, 900, script), Visit(text, 390, 844))
+    for seen in (wide, narrow):
+        assert seen["problems"] == []
+        assert seen["overflow"] <= 0
+        assert seen["clipped"] == []
+    found = wide["answer"]
+    with (ranked[0] / "out" / "ranking.csv").open() as file:
+        names = [row["model"] for row in csv.DictReader(file)]
+    assert found["first"] == found["short"] == names
+    assert found["picked"] == [names[1]] * 2
+    assert len(found["plots"]) == 3 + 1 + 3  # pairs of axes, ranks, views
     assert all(found["plots"])
 
 

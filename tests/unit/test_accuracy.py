@@ -245,6 +245,6 @@ def test_published_networks_are_scored_in_the_space_of_the_predictor(data, tmp_p
 def test_an_objective_says_what_its_accuracy_may_be_compared_with(name):
     asked = problem.build(["accuracy", "macs"], models.choose(space=get_space(name)), resolution=(192, 192))
     accurate, small = asked.evaluator.objectives
-    described = accurate.described(asked.space, asked.space.extremes())
+    described = accurate.described(asked.space.extremes(), asked.space.format(asked.space.extremes()))
     assert described["scale"] == accuracy.load(name).facts["scale"]
-    assert "scale" not in small.described(asked.space, asked.space.extremes())
+    assert "scale" not in small.described(asked.space.extremes(), asked.space.format(asked.space.extremes()))

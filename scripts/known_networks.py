@@ -1,0 +1,3 @@
+from search.commands.shipped.known_networks import main
+
+main()
