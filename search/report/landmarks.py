@@ -14,7 +14,6 @@ import numpy as np
 from latency.modules.kinds.module_kind import Module
 from latency.modules.predictor import ModulesLatency
 from search.result import Result
-from search.verify.latency import KnownLatency
 
 FILE = Path(__file__).parent / "known_networks.json"
 SCALE = "ImageNet validation"  # how the scale of an accuracy begins that may be compared
@@ -60,7 +59,7 @@ def _subnets(result: Result, networks: list[dict[str, Any]]) -> list[dict[str, A
 def _classifiers(result: Result, networks: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Torchvision's, where latency is a sum over modules, which any network has."""
     latency: Any = result.problem.models.latency
-    latency = latency.predictor if isinstance(latency, KnownLatency) else latency
+    latency = getattr(latency, "predictor", latency)  # behind what was measured
     if not isinstance(latency, ModulesLatency):
         return []
     landmarks = []
