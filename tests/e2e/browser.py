@@ -1,5 +1,7 @@
 """Pages in a headless Chromium, several in one start: each in a frame of its own size, from file://."""
 
+import base64
+import gzip
 import html
 import json
 import shutil
@@ -51,3 +53,9 @@ def visit(folder, *visits):
         [*words, (folder / "outer.html").as_uri()], capture_output=True, text=True, timeout=120, check=False
     )
     return json.loads(html.unescape(dumped.stdout.split('<pre id="result">')[1].split("</pre>")[0]))
+
+
+def drawn(page):
+    """The data that the script of a page draws."""
+    packed = page.split('type="application/gzip">')[1].split("</script>")[0]
+    return json.loads(gzip.decompress(base64.b64decode(packed)))

@@ -2,7 +2,6 @@
 
 import csv
 import itertools
-import json
 import signal
 from dataclasses import dataclass, field, replace
 
@@ -21,6 +20,7 @@ from search.searchers.nsga2 import NSGA2
 from search.verify.latency import KnownLatency
 from search.verify.rounds import Rounds, most_at_stake
 from supernet.space import get_space
+from tests.e2e.browser import drawn
 
 LIMIT = 25.0
 ANCHORS = {"a": 2.0, "b": 5.0, "c": 9.0}
@@ -123,11 +123,9 @@ def test_no_row_holds_a_limit_that_its_measurement_breaks_and_there_is_one_knee(
     assert knee["on_verified_front"] == "True"
     assert knee["architecture"] == result.summary["knee"]
     page = (out / "report.html").read_text()
-    data = json.loads(
-        page.partition('<script id="data" type="application/json">')[2].partition("</script>")[0]
-    )
-    assert data["rows"][data["knee"]][0] == result.summary["knee"]
-    assert f"<code>{result.summary['knee']}</code>" in page
+    members = drawn(page)["table"]
+    assert members["values"][members["name"]][members["knee"]] == result.summary["knee"]
+    assert f"title='{result.summary['knee']}'" in page  # it is on the shortlist
     assert all(row["on_verified_front"] == "True" for row in rows if row["shortlist"] == "True")
 
 
