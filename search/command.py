@@ -128,7 +128,11 @@ def _plain(word: str) -> str:
 
 
 def _checked(composed: DictConfig, words: list[str]) -> dict[str, Any]:
-    """The configuration, its references resolved; ValueError when an option is missing or states a fact."""
+    """The configuration, its references resolved; ValueError when an option is missing or states a fact, or
+    for a choice that does not exist."""
+    for group, _, name in (word.partition("=") for word in words):
+        if group in config_source.RegistrySource.optional and name not in registry.names(group):
+            raise registry.unknown_name(group, name, registry.names(group))
     if missing := OmegaConf.missing_keys(composed):
         raise ValueError(f"please give {', '.join(f'{key}=...' for key in sorted(missing))}")
     config: dict[str, Any] = OmegaConf.to_container(composed, resolve=True)  # type: ignore[assignment]

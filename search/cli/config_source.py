@@ -26,10 +26,12 @@ class RegistrySource(ConfigSource):
 
     Nodes get every option of what they build. So all options can be set on the command line, and are in the
     config.yaml of a run, without being repeated in YAML. `plain` are options of the command that are no
-    groups, also where another command has a group of that name (recipe).
+    groups, also where another command has a group of that name (recipe). Of `optional` groups Hydra itself
+    leaves a choice out that does not exist.
     """
 
     plain: ClassVar[frozenset[str]] = frozenset()
+    optional: ClassVar[frozenset[str]] = frozenset()
 
     @staticmethod
     def scheme() -> str:
@@ -87,9 +89,10 @@ def reading(command: str) -> Iterator[None]:
     for plugin in (RegistrySource, RegistryFirst):
         Plugins.instance().register(plugin)
     node = choices.read_yaml(choices.FOLDER / f"{command}.yaml")
-    entries = [entry for entry in node["defaults"] if isinstance(entry, dict)]
-    groups = {key.removeprefix("optional ") for entry in entries for key in entry}
-    RegistrySource.plain = frozenset(option.name for option in describe.options(node["_target_"])) - groups
+    groups = _groups(node)
+    options = frozenset(option.name for option in describe.options(node["_target_"]))
+    RegistrySource.plain = options - groups.keys()
+    RegistrySource.optional = frozenset(group for group, optional in groups.items() if optional)
     RegistryFirst.active = True
     try:
         yield
@@ -102,10 +105,16 @@ def command_names() -> list[str]:
     return sorted(path.stem for path in choices.FOLDER.glob("*.yaml"))
 
 
+def _groups(node: dict[str, Any]) -> dict[str, bool]:
+    """The groups in the defaults of a node, and whether a choice that does not exist is left out."""
+    keys = [key for entry in node.get("defaults", ()) if isinstance(entry, dict) for key in entry]
+    return {key.removeprefix("optional "): key.startswith("optional ") for key in keys}
+
+
 def _with_options(group: str, node: dict[str, Any]) -> Any:
     if "_target_" not in node or registry.states_facts(group, node):
         return OmegaConf.create(node)
-    choosable = {key for entry in node.get("defaults", ()) if isinstance(entry, dict) for key in entry}
+    choosable = _groups(node)
     options = registry.complete(node)
     # Hydra fills in the groups of its defaults itself.
     config = OmegaConf.create(

@@ -210,6 +210,7 @@ class Loader:
             batch_sampler=self.plan,  # type: ignore[arg-type]
             num_workers=workers,
             collate_fn=_unchanged,
+            pin_memory=torch.cuda.is_available(),
         )
         return iter(loader)
 

@@ -94,8 +94,21 @@ def test_words_of_the_command_line_go_before():
     other = command.compose("train", ["recipe=ofa", "augmentation=data"])
     assert (other["augmentation"]["cut"], other["augmentation"]["saturation"]) == (None, 0)
     usual = command.compose("train", [])
-    assert (usual["epochs"], usual["rate"], usual["augmentation"]) == (60, 0.05, None)
+    assert (usual["epochs"], usual["rate"], "augmentation" in usual) == (60, 0.05, False)
     assert command.compose("train", ["optimisation=ofa"])["weight_decay"] == 3e-5
+
+
+@pytest.mark.parametrize(
+    ("word", "reason"),
+    [
+        ("augmentation=mixxup", "unknown augmentation 'mixxup'. Did you mean 'mixup'"),
+        ("optimisation=off", "unknown optimisation 'off'. Did you mean 'ofa'"),
+        ("augmentation.mixup=1", r"nothing is chosen for augmentation: give augmentation=... first \(crop"),
+    ],
+)
+def test_a_choice_that_does_not_exist_is_refused(word, reason):
+    with pytest.raises(ValueError, match=reason):
+        command.compose("train", [word])
 
 
 def test_phases_are_those_of_the_authors(plan):
