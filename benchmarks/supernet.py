@@ -1,7 +1,7 @@
 """Supernets of one's own: `python -m benchmarks.supernet PART out=FOLDER [options]`.
 
-Parts: digits, judge, recipes, stand_alone, cost, depthwise. All run on one thread of a CPU and go on where
-they stopped; what they train stays in `out`. CIFAR-10 is the folder `images=` with {train,test}/CLASS/*.jpg:
+Parts: digits, judge, recipes, stand_alone, cost, depthwise, augmentation. All run on one thread of a CPU and
+go on where they stopped; what they train stays in `out`. CIFAR-10 is the folder `images=` with {train,test}/CLASS/*.jpg:
 10,000 training images, the 10,000 test images, calibration on 1,024 shuffled training images, 32 x 32 pixels.
 """
 
@@ -17,7 +17,7 @@ import torch
 from scipy.stats import spearmanr
 
 from benchmarks import command
-from supernet import footprint
+from supernet import footprint, registry
 from supernet.arrays import Genomes
 from supernet.files import artifact
 from supernet.space import SearchSpace, get_space
@@ -28,10 +28,10 @@ from supernet.training.depthwise import SmallMaps
 from supernet.training.finetune import FineTuning, fine_tune
 from supernet.training.measured_accuracy import SupernetAccuracy
 from supernet.training.recipes import Phase, ProgressiveShrinking, Recipe, Sandwich, epochs_of
-from supernet.training.step import Optimisation, draw, processes
+from supernet.training.step import Learner, Optimisation, draw, processes
 from supernet.weights import network
 from supernet.weights import subnet as subnets
-from supernet.weights.images import ImageSet
+from supernet.weights.images import Epoch, ImageSet, training_batches
 from supernet.weights.network import Trained
 
 SPACE = "ofa_small"
@@ -253,7 +253,37 @@ def depthwise(options: Options) -> None:
         )
 
 
-PARTS = {part.__name__: part for part in (digits, judge, recipes, stand_alone, cost, depthwise)}
+def augmentation(options: Options) -> None:
+    """CPU time of each augmentation of digits at 32 px, per 64 images and relative to a step of the sandwich
+    rule on them; medians of `seeds` times five rounds in turns."""
+    images = ImageSet(source="digits", resolution=(32, 32), val=200, train_images=640).load()
+    space, plan = get_space(SPACE), Optimisation(batch=64, forward_batch=64)
+    with processes() as group:
+        learner = Learner(space, 10, plan, group, 0)
+    phase = Sandwich().phases(space)[-1]
+    genomes = draw(phase, space, seed=0, epoch=0, step=0)
+    names = registry.names("augmentation")
+    loaders = {
+        name: training_batches(images, Epoch(0, 0, 64, 64, (32,), registry.get("augmentation", name)))
+        for name in names
+    }
+    seconds: dict[str, list[float]] = {}
+    for _ in range(5 * options.seeds):
+        for name, loader in loaders.items():
+            begin = time.process_time()
+            batches = list(loader)
+            seconds.setdefault(name, []).append((time.process_time() - begin) / len(loader))
+        begin = time.process_time()
+        learner.begin(0.01, epoch=0, step=0)
+        learner.add_gradients(phase, genomes, *batches[0], 1)
+        learner.finish_step()
+        seconds.setdefault("step", []).append(time.process_time() - begin)
+    ms = {name: 1000 * float(np.median(values)) for name, values in seconds.items()}
+    for name, value in ms.items():
+        print(f"{name}: {value:.1f} ms per 64 images, {100 * value / ms['step']:.0f}% of a training step")
+
+
+PARTS = {part.__name__: part for part in (digits, judge, recipes, stand_alone, cost, depthwise, augmentation)}
 
 
 def main() -> None:

@@ -64,6 +64,7 @@ SMALL = {
     "benchmarks.shrink int8": ["int8 supernet=FOLDER aware=0 seeds=1 members=1 candidates=4 out=OUT"],
     "benchmarks.shrink table": ["table supernet=FOLDER epochs=1 seeds=1 out=OUT"],
     "benchmarks.speed": ["subnets=1000 budget=300 repetitions=1"],
+    "benchmarks.supernet augmentation": ["augmentation seeds=1"],
     "benchmarks.supernet digits": ["digits seeds=1 epochs=2 out=OUT"],
     "scripts.fit_accuracy": [""],
     "scripts.fit_training_cost": [""],
