@@ -1,8 +1,9 @@
 """Supernets of one's own: `python -m benchmarks.supernet PART out=FOLDER [options]`.
 
 Parts: digits, judge, recipes, stand_alone, cost, depthwise, augmentation. All run on one thread of a CPU and
-go on where they stopped; what they train stays in `out`. CIFAR-10 is the folder `images=` with {train,test}/CLASS/*.jpg:
-10,000 training images, the 10,000 test images, calibration on 1,024 shuffled training images, 32 x 32 pixels.
+go on where they stopped; what they train stays in `out`. CIFAR-10 is the folder `images=` with
+{train,test}/CLASS/*.jpg: 10,000 training images, the 10,000 test images, calibration on 1,024 shuffled
+training images, 32 x 32 pixels.
 """
 
 import json
