@@ -60,21 +60,27 @@ def cifar(options: Options) -> ImageSet:
 
 
 def trained(
-    out: Path, images: ImageSet, recipe: Recipe, optimisation: Optimisation, *, seed: int = 0
+    out: Path,
+    images: ImageSet,
+    recipe: Recipe,
+    optimisation: Optimisation,
+    *,
+    seed: int = 0,
+    space: str = SPACE,
 ) -> dict[str, Any]:
     """Train unless `out` holds the finished run; its summary."""
     if not (out / train.SUMMARY).exists():
         node = {"_target_": "supernet.weights.images.ImageSet", **asdict(images)}
         config = {"data": node, "seed": seed, **asdict(optimisation), "recipe": repr(recipe)}
-        plan = train.Plan(get_space(SPACE), images.load(), recipe, optimisation, seed)
+        plan = train.Plan(get_space(space), images.load(), recipe, optimisation, seed)
         with processes() as group:
             train.train(plan, out, config, group, validate_every=10)
     return json.loads((out / train.SUMMARY).read_text())
 
 
-def random_subnets(count: int, side: int, seed: int = 7) -> Genomes:
+def random_subnets(count: int, side: int, seed: int = 7, space: str = SPACE) -> Genomes:
     """(count, d) the largest, the smallest and random ones, at one side."""
-    return measured_accuracy.sample(get_space(SPACE).restrict("r", side, side), count, seed)
+    return measured_accuracy.sample(get_space(space).restrict("r", side, side), count, seed)
 
 
 def split_half(accuracy: SupernetAccuracy, genomes: Genomes) -> float:

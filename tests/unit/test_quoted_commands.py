@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from search import command
+from supernet import choices
 from supernet.surrogates import accuracy_fit
 
 ROOT = Path(__file__).parents[2]
@@ -66,6 +67,7 @@ SMALL = {
     "benchmarks.speed": ["subnets=1000 budget=300 repetitions=1"],
     "benchmarks.supernet augmentation": ["augmentation seeds=1"],
     "benchmarks.supernet digits": ["digits seeds=1 epochs=2 out=OUT"],
+    "benchmarks.vision_transformer": ["epochs=2 subnets=3 train_images=128 out=OUT"],
     "scripts.fit_accuracy": [""],
     "scripts.fit_training_cost": [""],
     "scripts.fit_zoo": ["titan_rtx_b1"],
@@ -100,6 +102,7 @@ SLOW = (
     "table ",
     "peak",
     "digits",
+    "vision_transformer",
     "fit_",
     "predictors",
     *PROTOCOLS,
@@ -148,9 +151,16 @@ def test_small_form_runs(module, words, data, request, tmp_path, monkeypatch, ca
 
 
 @pytest.mark.parametrize(("name", "words"), quoted(MAKE))
-def test_words_of_make_commands_mean_something(name, words):
-    """They compose; of a sweep (`-m`) the first job."""
+def test_words_of_make_commands_mean_something(name, words, monkeypatch):
+    """They compose; of a sweep (`-m`) the first job, with `--config-dir` as if typed in the checkout."""
     asked = [word for word in shlex.split(words.replace("\\\n", " ")) if word not in ("...", "-m")]
+    if folders := choices.folders_of(asked):
+        monkeypatch.setattr(sys, "path", sys.path[:])
+        choices.use_folders(*(ROOT / folder for folder in folders))
+        asked = [word for word in asked if word not in ("--config-dir", *folders)]
     if "-m" in words.split():
         asked = [re.sub(r"=([^\[,]+),.*", r"=\1", word) for word in asked]
-    assert command.compose(name.replace("-", "_"), asked + (MORE.get(name, []) if "..." in words else []))
+    try:
+        assert command.compose(name.replace("-", "_"), asked + (MORE.get(name, []) if "..." in words else []))
+    finally:
+        choices.use_folders()
