@@ -31,7 +31,7 @@ from search.verify import verdict
 from search.verify.rounds import Round, Rounds
 from supernet.arrays import Genomes
 from supernet.files import artifact
-from supernet.files.run_folder import EVENTS, RunFolder
+from supernet.files.run_folder import EVENTS, LOGGING, RunFolder
 from supernet.files.sinks import Jsonl, Sink
 
 KIND = "search checkpoint"
@@ -47,7 +47,7 @@ def folder(out: Path) -> RunFolder:
     return RunFolder(
         out,
         finished="archive.npz",
-        reporting=frozenset({"bound", "out", "shortlist", "store", "wandb"}),
+        reporting=frozenset({"bound", "out", "shortlist", "store", *LOGGING}),
         beforehand=frozenset(PREDICTORS),
     )
 

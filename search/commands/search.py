@@ -23,7 +23,9 @@ from search import command, models, problem, run
 from search import own as own_objectives
 from search.api import Front
 from search.archive import Archive
-from search.front_table import SHORTLIST
+from search.cli import watch
+from search.cli.watch import Watched
+from search.front_table import FRONT, SHORTLIST
 from search.models import QUANTITIES
 from search.objective import Objective
 from search.result import Result, weights_and_images
@@ -33,7 +35,8 @@ from supernet import registry
 from supernet.arrays import Genomes
 from supernet.files import command_line, sinks
 from supernet.files.command_line import then
-from supernet.files.sinks import Sink, Wandb
+from supernet.files.loggers import Job
+from supernet.files.sinks import Sink
 from supernet.options import AtLeastTwo
 from supernet.space import SearchSpace, get_space
 from supernet.surrogates import accuracy, int8_change
@@ -46,7 +49,7 @@ WARM_SHARE = 0.2  # of the budget, for what another run has found; .1 and .35 we
 
 
 @command.options
-class Options:
+class Options(Watched):
     """What `make search` takes. The nodes of groups are built by the command."""
 
     training: dict[str, Any]
@@ -86,7 +89,6 @@ class Options:
     # predicts accuracy and at least 50000 networks are evaluated, else none
     bound: NonNegativeFloat | None = None
     shortlist: AtLeastTwo = SHORTLIST  # members that stand for the front: printed, and marked in front.csv
-    wandb: Literal["offline", "online", "disabled"] = "offline"
 
     def __post_init__(self) -> None:
         if sum(one is not None for one in (self.evaluator, self.accuracy_file, self.accuracy)) > 1:
@@ -230,7 +232,6 @@ def run_search(
         turns = None
         if store is not None and options.verify and asked.models.latency is not None:
             turns = _rounds(options, store)
-        copy = [] if options.wandb == "disabled" else [Wandb(out, config, options.wandb)]
         whole = run.Search(
             asked,
             registry.build(options.searcher),
@@ -238,7 +239,7 @@ def run_search(
             seed=options.seed,
             out=out,
             config=config,
-            sinks=[*sinks, *copy],
+            sinks=[*sinks, *watch.sinks(options, _job(options, config, choices.name, out))],
             rounds=turns,
             shortlist=options.shortlist,
             bound_seconds=options.bound_seconds,
@@ -251,6 +252,22 @@ def run_search(
     if result.verified is not None and options.predictor == "auto":
         _keep_predictors(result.problem.models.latency, out)
     return result
+
+
+def _job(options: Options, config: Mapping[str, Any], name: str, out: Path) -> Job:
+    """The run as it is logged: what it takes from other runs, and what it leaves."""
+    inputs = {
+        key: Path(value.removeprefix("run:"), "predictor.npz") if value.startswith("run:") else Path(value)
+        for key, value in (("predictor", options.predictor), ("predictor-int8", options.int8_predictor or ""))
+    }
+    if options.accuracy_file is not None:
+        inputs["surrogate"] = options.accuracy_file
+    if options.warm_start is not None:
+        inputs["archive"] = options.warm_start / "archive.npz"
+    if options.evaluator is not None and "folder" in options.evaluator:
+        inputs["weights"] = Path(options.evaluator["folder"], "supernet.safetensors")
+    left = {"archive": "archive.npz", "front": FRONT, "report": "report.html", "measurements": "measured.csv"}
+    return watch.job("search", name, out, config, inputs, {kind: out / file for kind, file in left.items()})
 
 
 def problem_of(options: Options, out: Path) -> problem.Problem:

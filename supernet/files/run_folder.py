@@ -21,7 +21,8 @@ import yaml
 from supernet.files import artifact
 
 CONFIG, ENVIRONMENT, EVENTS, LOCK = "config.yaml", "env.json", "events.jsonl", ".lock"
-BEGINNING = {CONFIG, ENVIRONMENT, EVENTS, LOCK, "wandb"}  # what a run leaves that has not saved anything yet
+BEGINNING = {CONFIG, ENVIRONMENT, EVENTS, LOCK, "wandb", "tensorboard"}  # what a run leaves that has not saved anything yet
+LOGGING = ("logger", "wandb")  # options that say where a run reports to
 PACKAGES = (
     "ofa-frontier",
     "numpy",
@@ -51,7 +52,7 @@ class RunFolder:
 
     path: Path
     finished: str | None
-    reporting: frozenset[str] = frozenset({"out"})
+    reporting: frozenset[str] = frozenset({"out", *LOGGING})
     beforehand: frozenset[str] = frozenset()
 
     def check(self, config: Mapping[str, Any]) -> None:

@@ -1,6 +1,6 @@
 """Where a search or a training reports to, round by round.
 
-JSON lines are the truth, Weights & Biases has a copy of them, the progress bar is for the eyes. A round is a
+JSON lines are the truth, loggers have a copy of them, the progress bar is for the eyes. A round is a
 generation of a search or an epoch of a training.
 """
 
@@ -13,16 +13,21 @@ from typing import Any, Literal, Protocol
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 Row = Mapping[str, Any]
-WANDB_ROWS = 1000  # of the front in its table
 
 
 class Front(Protocol):
-    """What a search found: columns by name; those of `objectives` can be drawn."""
+    """What a search found: columns by name, those of `objectives` can be drawn; the rows of the knee, of the
+    most accurate member and of those that stand for all."""
 
     @property
     def columns(self) -> Mapping[str, Sequence[Any]]: ...
     @property
     def objectives(self) -> tuple[str, ...]: ...
+    @property
+    def knee(self) -> int: ...
+    @property
+    def best(self) -> int: ...
+    def shortlist(self) -> list[int]: ...
     def rows(self) -> list[dict[str, Any]]: ...
 
 
@@ -107,54 +112,3 @@ class Bar:
 
     def close(self) -> None:
         self._progress.stop()
-
-
-class Wandb:
-    """Weights & Biases: scalars of every round, the front as a table and a scatter plot.
-
-    Offline needs no network.
-    """
-
-    def __init__(self, folder: Path, config: Mapping[str, Any], mode: Literal["offline", "online"]) -> None:
-        self._folder, self._config, self._mode = folder, config, mode
-        self._run: Any = None
-
-    def start(self, facts: Mapping[str, Any], history: Sequence[Row]) -> None:
-        import wandb
-
-        self._run = wandb.init(
-            project="ofa-frontier",
-            name=self._folder.name,
-            dir=str(self._folder.resolve()),  # its service may have started in another folder
-            config=dict(self._config),
-            mode=self._mode,
-            reinit="finish_previous",
-            settings=wandb.Settings(console="off", silent=True, x_disable_stats=True),
-        )
-        for row in history:  # an offline run cannot be continued: a resumed one is a new run, whole curve
-            self.log(row)
-
-    def step(self, done: int, of: int, loss: float) -> None:
-        """Rounds are enough."""
-
-    def log(self, row: Row) -> None:
-        self._run.log(dict(row))
-
-    def finish(self, summary: Mapping[str, Any], front: Front | None = None) -> None:
-        if front is not None:
-            self._log_front(front)
-        self._run.summary.update(dict(summary))
-
-    def _log_front(self, front: Front) -> None:
-        import wandb
-
-        rows = front.rows()
-        rows = rows[:: max(1, -(-len(rows) // WANDB_ROWS))]
-        table = wandb.Table(columns=list(front.columns), data=[list(row.values()) for row in rows])
-        y, x = front.objectives[:2] if len(front.objectives) > 1 else front.objectives * 2
-        self._run.log({"front": table, "front_plot": wandb.plot.scatter(table, x, y, title="Pareto front")})
-
-    def close(self) -> None:
-        if self._run is not None:
-            self._run.finish()
-            self._run = None

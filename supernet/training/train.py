@@ -25,7 +25,7 @@ import numpy as np
 import torch
 
 from supernet.files import artifact
-from supernet.files.run_folder import EVENTS, RunFolder
+from supernet.files.run_folder import EVENTS, LOGGING, RunFolder
 from supernet.files.sinks import Jsonl, Row, Sink
 from supernet.space import SearchSpace
 from supernet.training.recipes import Phase, Recipe, epochs_of
@@ -38,7 +38,7 @@ from supernet.weights.network import Trained
 
 CHECKPOINT_KIND = "supernet checkpoint"
 CHECKPOINT, FINISHED, SUMMARY = "checkpoint.safetensors", "supernet.safetensors", "summary.json"
-REPORTING = frozenset({"wandb", "out", "threads", "validate_every"})  # they do not change the weights
+REPORTING = frozenset({*LOGGING, "out", "threads", "validate_every"})  # they do not change the weights
 
 
 @dataclass(frozen=True)
