@@ -10,6 +10,7 @@ from pathlib import Path
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["WANDB_MODE"] = "disabled"  # starting it takes seconds; tests that want it say wandb=offline
 
 import numpy as np
 import pytest

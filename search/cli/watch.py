@@ -12,7 +12,8 @@ from supernet import registry
 from supernet.files.loggers import Files, Job
 from supernet.files.sinks import Sink
 
-REPORTING = ("out=", "store=", "logger", "+logger", "~logger", "wandb=", "target=")  # not part of a run's name
+# Words that are no part of a run's name.
+UNNAMED = ("out=", "store=", "logger", "+logger", "~logger", "wandb=", "target=")
 LONGEST_NAME = 128  # that W&B takes
 
 
@@ -36,7 +37,7 @@ def job(
     tags = [subject, *([config["space"]["name"]] if isinstance(config.get("space"), Mapping) else [])]
     name, group = folder.name, None
     if HydraConfig.initialized() and (command.is_sweep() or not config.get("out")):
-        words = [word for word in HydraConfig.get().overrides.task if not word.startswith(REPORTING)]
+        words = [word for word in HydraConfig.get().overrides.task if not word.startswith(UNNAMED)]
         name = " ".join([subject, *words])[:LONGEST_NAME]
         group = folder.parent.name if command.is_sweep() else None
     return Job(kind, name, folder, config, group, tuple(dict.fromkeys(tags)), inputs, outputs)
@@ -53,9 +54,7 @@ def sinks(options: Watched, run: Job) -> list[Sink]:
     return [sink for sink in given if sink is not None]
 
 
-def report(
-    options: Watched, run: Job, rows: Iterable[Mapping[str, Any]], summary: Mapping[str, Any]
-) -> None:
+def report(options: Watched, run: Job, rows: Iterable[Mapping[str, Any]], summary: Mapping[str, Any]) -> None:
     """Log a run that is over: its rounds and what came of it. So no logger disturbs what it measures."""
     for sink in sinks(options, run):
         try:

@@ -1,5 +1,6 @@
 """Adapt a predictor to this machine from about ten timed subnets: `make adapt`."""
 
+import re
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from latency.scores import markdown
 from latency.zoo import adaptation, block_table
 from latency.zoo.adaptation import Adaptation, Adapted
 from search import command
+from search.cli import watch
+from search.cli.watch import Watched
 from supernet import registry
 from supernet.files import artifact
 from supernet.files.command_line import then
@@ -28,7 +31,7 @@ TRAINING = "torch_training"  # the engine whose latencies are training steps
 
 
 @command.options
-class Options:
+class Options(Watched):
     """What `make adapt` takes. The options of this machine are those of `latency.measuring.here.here`."""
 
     target: dict[str, Any]
@@ -56,6 +59,16 @@ def save(adapted: Adapted, out: Path) -> None:
     device = {"device": asdict(adapted.predictor.target.spec), "rates": machine.micro_benchmark()}
     artifact.write_json(out / "device.json", device)
     adapted.predictor.save(out / "predictor.npz")
+
+
+def curve(adapted: Adapted) -> list[dict[str, float]]:
+    """Errors against the number of samples: a row per number, the scores of each method."""
+    rows: dict[int, dict[str, float]] = {}
+    for title, found in adapted.table.items():
+        if match := re.fullmatch(r"(.+), (\d+) samples", title):
+            row = rows.setdefault(int(match[2]), {"samples": int(match[2])})
+            row |= {f"{match[1]}/{score}": value for score, value in found.items()}
+    return [rows[samples] for samples in sorted(rows)]
 
 
 def describe(adapted: Adapted, options: Options, out: Path) -> str:
@@ -112,4 +125,7 @@ def main(options: Options, config: dict[str, Any]) -> None:
         adapted = adaptation.adapt(target, how, store=store, watch=command.watcher(status))
         status.update("measuring the rates of the machine")
         save(adapted, out)
+        left = {"predictor": out / "predictor.npz", "measurements": out / "samples.csv"}
+        run = watch.job("adapt", target.name, out, config, {}, left)
+        watch.report(options, run, curve(adapted), {"seconds": adapted.seconds, **adapted.predictor.facts})
     print(describe(adapted, options, out))

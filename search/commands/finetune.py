@@ -8,6 +8,8 @@ from pydantic import NonNegativeInt
 from rich.console import Console
 
 from search import command, front_table
+from search.cli import watch
+from search.cli.watch import Watched
 from supernet import registry
 from supernet.files import architectures, artifact
 from supernet.files.command_line import then
@@ -16,13 +18,14 @@ from supernet.surrogates.training_cost import TrainingCost
 from supernet.training.finetune import FineTuning, Progress, energy_kwh, fine_tune
 from supernet.training.measured_accuracy import SupernetAccuracy
 from supernet.training.step import processes
+from supernet.training.train import FINISHED
 from supernet.weights import subnet as subnets
 
 CHECKPOINT = "checkpoint.safetensors"  # until the training is finished
 
 
 @command.options
-class Options(FineTuning):
+class Options(Watched, FineTuning):
     """What `make finetune` takes: the recipe and what it is for."""
 
     supernet: str  # run folder of make train, published name, checkpoint of OFA, or hf:OWNER/NAME
@@ -53,6 +56,7 @@ def main(options: Options, config: dict[str, Any]) -> None:
     space.check_resolutions(genome, trained.resolution, f"the supernet {options.supernet}")
     accuracy = replace(accuracy, finetuning=recipe)
     out = command.run_folder(options.out or accuracy.place / "subnet", "finetune")
+    rounds: list[dict[str, float]] = []
     with RunFolder(out, subnets.FILE).hold(config):
         with processes() as group, Console().status("timing training steps") as status:
             predicted = 0.0
@@ -60,12 +64,11 @@ def main(options: Options, config: dict[str, Any]) -> None:
                 model = accuracy.training_cost(TrainingCost(step_file=options.step_file))
                 predicted = float(recipe.epochs * model.hours_per_epoch(space, genome)[0])
 
-            def watch(done: int, loss: float) -> None:
+            def show(done: int, loss: float) -> None:
+                rounds.append({"epoch": done, "loss": loss})
                 status.update(f"epoch {done} of {recipe.epochs}, loss {loss:.3f}; {predicted:.3g} h in all")
 
-            tuned = fine_tune(
-                trained, accuracy.data, genome, recipe, group, Progress(watch, out / CHECKPOINT)
-            )
+            tuned = fine_tune(trained, accuracy.data, genome, recipe, group, Progress(show, out / CHECKPOINT))
         cost = {
             "predicted_hours": predicted,
             "device_hours": tuned.hours,
@@ -75,6 +78,10 @@ def main(options: Options, config: dict[str, Any]) -> None:
         facts = {"cost": cost, "top1_before": tuned.before.top1, "epochs": recipe.epochs}
         artifact.write_json(out / "cost.json", cost)
         tuned.subnet.with_facts(**facts).save(out / subnets.FILE)
+    left = {"weights": out / subnets.FILE}
+    run = watch.job("finetune", space.name, out, config, {"weights": Path(options.supernet, FINISHED)}, left)
+    reached = {"top1_before": tuned.before.top1, "top1": tuned.after.top1}
+    watch.report(options, run, rounds, {"architecture": tuned.subnet.architecture, **cost, **reached})
     before, after = 100 * tuned.before.top1, 100 * tuned.after.top1
     how = f"{recipe.epochs} epoch{'s' * (recipe.epochs != 1)}{' from scratch' if recipe.from_scratch else ''}"
     print(f"test top-1 {before:.2f}% as it came out of the supernet, {after:.2f}% after {how}: {out}")

@@ -6,7 +6,7 @@ values, any Hydra sweeper) compares the options by their errors on rows left out
 """
 
 import json
-from dataclasses import field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,8 @@ from latency.predictors import interface
 from latency.scores import scores
 from latency.target import Target
 from search import command
+from search.cli import watch
+from search.cli.watch import Watched
 from supernet import registry
 from supernet.arrays import Floats
 from supernet.files import architectures, artifact, tables
@@ -31,7 +33,7 @@ FOUND = "fit.json"
 
 
 @command.options
-class Options:
+class Options(Watched):
     """What `make fit` takes."""
 
     learner: dict[str, Any]  # auto: what suits the rows, or a method by name
@@ -54,7 +56,17 @@ class Options:
     out: Path | None = None  # .npz, or .safetensors of a network; None: runs/<what>-<name>
 
 
-def fit_latency(options: Options, out: Path) -> tuple[str, float]:
+@dataclass(frozen=True)
+class Fit:
+    """A fitted predictor: its file, its error, what is said of it, and scores by number of rows."""
+
+    path: Path
+    error: float
+    lines: list[str]
+    curve: list[dict[str, float]] = field(default_factory=list)
+
+
+def fit_latency(options: Options, out: Path) -> Fit:
     target = _target(options)
     data = read_csv(options.rows, target, options.column, slice(options.first, options.past))
     fitted = registry.build(options.learner).fit(data)
@@ -66,7 +78,7 @@ def fit_latency(options: Options, out: Path) -> tuple[str, float]:
     error = fitted.facts.get("left_out_mape", 100 * fitted.relative_std)
     what = "left-out MAPE" if "left_out_mape" in fitted.facts else "standard deviation"
     said = [f"{what} {error:.2f}% on {len(data)} rows", then("search", predictor=path)]
-    return "\n".join([*([fitted.facts["why"]] if "why" in fitted.facts else []), *said]), error
+    return Fit(path, error, [*([fitted.facts["why"]] if "why" in fitted.facts else []), *said])
 
 
 def _target(options: Options) -> Target:
@@ -89,12 +101,12 @@ def _space(options: Options, columns: tables.Columns) -> SearchSpace:
     return get_space(registry.build(options.space).name)
 
 
-def fit_accuracy(options: Options, out: Path) -> tuple[str, float]:
+def fit_accuracy(options: Options, out: Path) -> Fit:
     columns = tables.select(tables.read_columns(options.rows), slice(options.first, options.past))
     space = _space(options, columns)
     top1 = tables.percent(tables.column(columns, options.column, options.rows)) / 100
     genomes = architectures.genomes(columns, space)
-    curve = accuracy_fit.sample_curve(space, genomes, top1, options.curve, seeds=options.curve_seeds)
+    curve = scored(accuracy_fit.sample_curve(space, genomes, top1, options.curve, seeds=options.curve_seeds))
     fitted = accuracy_fit.fit(space, genomes, top1)
     scale = f"as in the column {options.column} of {options.rows.name}"
     fitted = replace(fitted, facts={**fitted.facts, "scale": scale})
@@ -106,19 +118,24 @@ def fit_accuracy(options: Options, out: Path) -> tuple[str, float]:
     noise = fitted.facts["noise_points"]
     said = f"fitted on {fitted.facts['rows']} rows, noise {noise:.3f} points"
     next_line = then("search", space=space.name, accuracy_file=out)
-    return "\n".join([*curve_table(curve), said, next_line]), noise
+    return Fit(out, noise, [*curve_table(curve), said, next_line], curve)
 
 
-def curve_table(curve: dict[int, tuple[Prediction, Floats]]) -> list[str]:
-    """A line per number of rows: scores on the rows left out, in points of top-1."""
-    lines = []
-    for rows, (predicted, measured) in curve.items():
-        errors = scores(predicted.scaled(1 / accuracy.POINT), measured / accuracy.POINT)
-        lines.append(
-            f"{rows:5d} rows: Kendall {errors['kendall']:.3f}, Spearman {errors['spearman']:.3f}, RMSE "
-            f"{errors['rmse']:.3f} points, 90% intervals cover {errors['coverage_90']:.0f}% of {errors['n']}"
-        )
-    return lines
+def scored(curve: dict[int, tuple[Prediction, Floats]]) -> list[dict[str, float]]:
+    """A row per number of rows: scores on the rows left out, in points of top-1."""
+    return [
+        {"rows": rows, **scores(predicted.scaled(1 / accuracy.POINT), measured / accuracy.POINT)}
+        for rows, (predicted, measured) in curve.items()
+    ]
+
+
+def curve_table(curve: list[dict[str, float]]) -> list[str]:
+    """A line per number of rows."""
+    return [
+        f"{row['rows']:5d} rows: Kendall {row['kendall']:.3f}, Spearman {row['spearman']:.3f}, RMSE "
+        f"{row['rmse']:.3f} points, 90% intervals cover {row['coverage_90']:.0f}% of {row['n']}"
+        for row in curve
+    ]
 
 
 @command.named("fit")
@@ -128,11 +145,19 @@ def main(options: Options, config: dict[str, Any]) -> None:
         raise registry.unknown_name("what", what, ("latency", "accuracy"))
     folder = Path("runs") if not command.is_sweep() else Path(HydraConfig.get().runtime.output_dir)
     out = options.out or folder / f"{what}-{options.name}.npz"
-    said, error = (fit_latency if what == "latency" else fit_accuracy)(options, out)
+    fitted = (fit_latency if what == "latency" else fit_accuracy)(options, out)
     if command.is_sweep():
-        job = {"error": error, "options": list(HydraConfig.get().overrides.task), "said": said}
+        job = {
+            "error": fitted.error,
+            "options": list(HydraConfig.get().overrides.task),
+            "said": "\n".join(fitted.lines),
+        }
         artifact.write_json(folder / FOUND, job)
-    print(said)
+    logs = folder if command.is_sweep() else command.run_folder(None, f"fit-{options.name}")
+    read, left = {"measurements": options.rows}, {"predictor": fitted.path}
+    run = watch.job("fit", options.name, logs, config, read, left)
+    watch.report(options, run, fitted.curve, {"error": fitted.error})
+    print("\n".join(fitted.lines))
 
 
 class Ranking(Callback):

@@ -20,6 +20,8 @@ from latency.measuring.store import Store
 from latency.predictors import sampling
 from latency.target import Target
 from search import command, front_table
+from search.cli import watch
+from search.cli.watch import Watched
 from supernet import registry
 from supernet.arrays import Genomes
 from supernet.files import architectures
@@ -31,7 +33,7 @@ MARK = "shortlist"  # the column of front.csv
 
 
 @command.options
-class Options:
+class Options(Watched):
     """What `make measure` takes."""
 
     target: dict[str, Any]
@@ -151,8 +153,8 @@ def main(options: Options, config: dict[str, Any]) -> None:
         print(f"{target.name}: {target}")
         for _ in range(options.sittings):
             with Console().status("starting") as status:
-                watch, seconds = command.watcher(status), options.seconds
-                sitting = session.measure(target, genomes, store=store, seconds=seconds, watch=watch)
+                show, seconds = command.watcher(status), options.seconds
+                sitting = session.measure(target, genomes, store=store, seconds=seconds, watch=show)
             sittings.append(sitting)
             print(f"{len(sitting.data)} subnets in {sitting.seconds:.0f} s, {len(sitting.failed)} failed")
             for name, reason in sitting.failed.items():
@@ -163,7 +165,11 @@ def main(options: Options, config: dict[str, Any]) -> None:
         print(f"{ms:9.3f} ms  (iqr {spread:.3f})  {name}")
     if len(sittings) > 1:
         print(repeatability(sittings[0], sittings[-1]))
-    csv = options.csv or Path(f"{command.run_folder(None, f'measured-{target.name}')}.csv")
+    logs = command.run_folder(None, f"measured-{target.name}")
+    csv = options.csv or Path(f"{logs}.csv")
     write_csv(csv, last)
+    run = watch.job("measure", target.name, logs, config, {}, {"measurements": csv})
+    rows = [{"latency_ms": ms, "spread_ms": iqr} for ms, iqr in zip(last.ms, last.spread_ms, strict=True)]
+    watch.report(options, run, rows, {"subnets": len(last), "failed": len(sittings[-1].failed)})
     print(f"written to {csv}")
     print(then("fit", **_words(target, options.target), rows=csv, column="lat_ms"))

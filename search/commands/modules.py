@@ -21,6 +21,8 @@ from latency.modules.selection import Selection
 from latency.predictors.interface import with_facts
 from latency.target import Target
 from search import command
+from search.cli import watch
+from search.cli.watch import Watched
 from supernet import registry
 from supernet.files.command_line import then
 from supernet.files.run_folder import RunFolder
@@ -28,7 +30,7 @@ from supernet.files.tables import Table
 
 
 @command.options
-class Options:
+class Options(Watched):
     """What `make modules` takes. Batch, threads and utilisation of the target are varied."""
 
     target: dict[str, Any]
@@ -89,7 +91,11 @@ def main(options: Options, config: dict[str, Any]) -> None:
             predictor = predictor.corrected(measured)
         predictor = with_facts(predictor, {"method": "modules", "rows": sum(fits.rows.values())})
         predictor.save(out / "predictor.npz")
-        _report(out, predictor, fits)
+        _report(predictor, fits)
+        left = {"predictor": out / "predictor.npz", "measurements": out / "module_data.npz"}
+        run = watch.job("modules", target.name, out, config, {}, left)
+        watch.report(options, run, by_scheme(fits).rows(), dict(predictor.facts))
+        print(then("search", predictor=out / "predictor.npz"))
 
 
 def _measured(options: Options, target: Target) -> tuple[Target, dict[str, ModuleData], Networks | None]:
@@ -110,7 +116,7 @@ def _measured(options: Options, target: Target) -> tuple[Target, dict[str, Modul
         return target, data, measured
 
 
-def _report(out: Path, predictor: ModulesLatency, fits: Fits) -> None:
+def _report(predictor: ModulesLatency, fits: Fits) -> None:
     print(by_module(fits, fits.selection).markdown(), by_scheme(fits).markdown(), sep="\n\n")
     for cost in ("ms", "bytes"):
         print(f"\nselections by validation accuracy against {cost}:\n{front(fits, cost)}")
@@ -119,4 +125,3 @@ def _report(out: Path, predictor: ModulesLatency, fits: Fits) -> None:
         print(f"\n{facts['networks']} networks corrected it: {facts['left_out_mape']:.2f}% off when left out")
     words = f"target=here target.engine={predictor.target.engine} target.batch=8 target.utilisation=0.5"
     print(f"\nfor other conditions add {words}")
-    print(then("search", predictor=out / "predictor.npz"))

@@ -10,6 +10,8 @@ from rich.console import Console
 
 from latency.measuring.store import Store
 from search import command
+from search.cli import watch
+from search.cli.watch import Watched
 from search.ranking import rank
 from search.ranking.timed_models import Torchvision
 from search.report import rank_report
@@ -20,7 +22,7 @@ from supernet.files.run_folder import RunFolder
 
 
 @command.options
-class Options:
+class Options(Watched):
     """What `make rank` takes."""
 
     table: dict[str, Any]  # torchvision, timm (public tables), search_run (table.folder=runs/mine)
@@ -78,6 +80,11 @@ def main(options: Options, config: dict[str, Any]) -> None:
         artifact.write_text(out / "report.html", rank_report.render(ranked, table.title, table.note, config))
         rank_report.draw(ranked, table.title, out / "frontier.png")
         artifact.write_text(out / "ranking.csv", ranked.table().csv())
+    read = {"measurements": options.csv} if options.csv else {}
+    left = {"ranking": out / "ranking.csv", "report": out / "report.html"}
+    run = watch.job("rank", name, out, config, read, left)
+    best = ranked.models.names[int(ranked.main.order[0])]
+    watch.report(options, run, ranked.table().rows(), {"models": len(ranked.models.names), "best": best})
     ranked.show()
     print("\n".join([*ranked.findings(), f"written to {out}: report.html, frontier.png, ranking.csv"]))
     # What one cares for most changes the order.

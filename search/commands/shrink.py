@@ -11,6 +11,8 @@ from latency.measuring.store import Store
 from latency.target import Target
 from latency.zoo.deployed import add_latencies
 from search import command, front_table
+from search.cli import watch
+from search.cli.watch import Watched
 from search.shrink_baseline import COMPARED, dominated, plain_front
 from supernet import registry
 from supernet.deploy import model, shrink
@@ -19,12 +21,13 @@ from supernet.files.command_line import then
 from supernet.files.tables import Table
 from supernet.training.measured_accuracy import SupernetAccuracy
 from supernet.training.step import processes
+from supernet.training.train import FINISHED
 
 SHOWN = ("file_bytes", "latency_ms", "top1", "ece", "training_hours", "macs")
 
 
 @command.options
-class Options:
+class Options(Watched):
     """What `make shrink` takes."""
 
     shrink: dict[str, Any]  # the recipe
@@ -80,17 +83,12 @@ def main(options: Options, config: dict[str, Any]) -> None:
             with Store(options.store) as store:
                 named = {title: stage.subnet for title, stage in rows.items()}
                 add_latencies(cards, named, target, store, command.watcher(status))
-    last = list(cards)[len(stages) - 1]
-    rivals = list(cards)[len(stages) :]
-    shared = [name for name in COMPARED if name in cards[last]]
-    text = (
-        f"{last} dominates in {', '.join(shared)} (none worse, one better): "
-        f"{', '.join(dominated(cards, last, rivals)) or 'none'} of {len(rivals)} plain subnets"
-        if rivals
-        else f"{last} was compared with no other subnet (plain=0)"
-    )
+    text = _verdict(cards, list(cards)[len(stages) - 1], list(cards)[len(stages) :])
     artifact.write_text(out / "table.md", f"{shrink.table(cards).markdown()}\n\n{text}\n")
     artifact.write_json(out / "table.json", cards)
+    left = {"model": model.path(stages[-1].folder), "table": out / "table.json"}
+    run = watch.job("shrink", name, out, config, {"weights": Path(options.supernet, FINISHED)}, left)
+    watch.report(options, run, [stage.card for stage in stages], {"verdict": text})
     networks = [
         ("" if card["pruned"] == 1 else f"{card['pruned']:g} of ") + card["architecture"]
         for card in cards.values()
@@ -101,6 +99,17 @@ def main(options: Options, config: dict[str, Any]) -> None:
         print(f"no latencies: target=here target.space={trained.space.name} times them")
     fp32 = [stage for stage in stages if stage.subnet.facts.get("precision", "fp32") == "fp32"]
     print(then("export", weights=fp32[-1].folder, out=out / "export"))
+
+
+def _verdict(cards: dict[str, dict[str, Any]], last: str, rivals: list[str]) -> str:
+    """Which of the plain subnets the result dominates."""
+    if not rivals:
+        return f"{last} was compared with no other subnet (plain=0)"
+    shared = [name for name in COMPARED if name in cards[last]]
+    return (
+        f"{last} dominates in {', '.join(shared)} (none worse, one better): "
+        f"{', '.join(dominated(cards, last, rivals)) or 'none'} of {len(rivals)} plain subnets"
+    )
 
 
 def _engine(asked: str | None, target: Target | None, recipe: shrink.Recipe) -> str:

@@ -5,11 +5,13 @@ Distributed: `torchrun --nproc-per-node=2 -m scripts.train_supernet data=digits 
 
 import os
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from search import command
+from search.cli import watch
+from search.cli.watch import Watched
 from supernet import registry
-from supernet.files.sinks import Bar, Sink, Wandb
+from supernet.files.sinks import Bar, Sink
 from supernet.training import measured_accuracy, train
 from supernet.training.step import Optimisation, processes
 from supernet.weights.augmentation import USUAL
@@ -23,7 +25,7 @@ SHOWN = {
 
 
 @command.options
-class Options(Optimisation):
+class Options(Watched, Optimisation):
     """What `make train` takes: the optimisation and what it is for."""
 
     data: dict[str, Any]  # digits, folder, torchvision
@@ -33,7 +35,6 @@ class Options(Optimisation):
     seed: int = 0
     threads: int = 1  # of PyTorch on a CPU, per process
     validate_every: int = 5  # epochs
-    wandb: Literal["offline", "online", "disabled"] = "offline"
     out: Path | None = None  # the run folder: an unfinished run goes on; None: runs/train-<time>
 
 
@@ -53,8 +54,9 @@ def main(options: Options, config: dict[str, Any]) -> None:
         sinks: list[Sink] = []
         if group.rank == 0:
             sinks.append(Bar("train", optimisation.epochs, SHOWN))
-            if options.wandb != "disabled":
-                sinks.append(Wandb(out, config, options.wandb))
+            left = {"weights": out / train.FINISHED}
+            run = watch.job("train", options.space["name"], out, config, {}, left)
+            sinks += watch.sinks(options, run)
         try:
             images, space = registry.build(options.data).load(), registry.build(options.space)
             recipe, change = registry.build(options.recipe), registry.build(options.augmentation) or USUAL

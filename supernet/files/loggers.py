@@ -1,17 +1,18 @@
-"""Where runs are watched: Weights & Biases and TensorBoard, by the group `logger` of every command that runs long.
+"""Where runs are watched: Weights & Biases and TensorBoard, the choices of the group `logger`.
 
 The same rounds as in events.jsonl go there. Neither library is imported before a run starts that asks for it.
 """
 
 import os
+import re
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.util import find_spec
 from itertools import combinations
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from supernet.extras import require
 from supernet.files import artifact
 from supernet.files.sinks import Front, Row, Sink
 from supernet.files.tables import Table
@@ -28,8 +29,8 @@ Files = Mapping[str, Path]  # by type: archive, front, report, predictor, weight
 class Job:
     """A run, as loggers are told of it.
 
-    `kind` is the command, `folder` is where it writes, `inputs` are the files that it reads and `outputs` those
-    that it leaves if it gets to its end, both by type.
+    `kind` is the command, `folder` is where it writes, `inputs` are the files that it reads and `outputs`
+    those that it leaves if it gets to its end, both by type.
     """
 
     kind: str
@@ -50,12 +51,12 @@ class Logger(Protocol):
 
 @options
 class Wandb:
-    """Weights & Biases: the rounds, the front as a table and plots of all pairs of objectives, files with what
-    they were made of.
+    """Weights & Biases: the rounds, the front as a table, plots of all pairs of objectives, and files with
+    what they were made of.
 
     An option that is not given is what the environment says (WANDB_MODE, WANDB_PROJECT, WANDB_ENTITY,
-    WANDB_RUN_GROUP, WANDB_NAME, WANDB_NOTES; WANDB_TAGS are added), else the default. Offline needs no network:
-    `wandb sync FOLDER/wandb/offline-run-*` uploads it later.
+    WANDB_RUN_GROUP, WANDB_NAME, WANDB_NOTES; WANDB_TAGS are added), else the default. Offline needs no
+    network: `wandb sync FOLDER/wandb/offline-run-*` uploads it later.
     """
 
     mode: Literal["offline", "online", "disabled"] | None = None  # None: offline
@@ -68,16 +69,16 @@ class Wandb:
 
     def sink(self, job: Job) -> Sink | None:
         mode = self.mode or os.environ.get("WANDB_MODE") or "offline"
-        if mode not in ("offline", "online", "disabled", "dryrun", "run", "shared"):
+        if mode not in ("offline", "online", "disabled"):
             raise ValueError(f"WANDB_MODE={mode} must be offline, online or disabled")
-        return None if mode == "disabled" else WandbSink(job, self, mode)
+        return None if mode == "disabled" else WandbSink(job, self, offline=mode == "offline")
 
 
 class WandbSink:
     """A run of W&B. A resumed run keeps its id, which is in the run folder."""
 
-    def __init__(self, job: Job, asked: Wandb, mode: str) -> None:
-        self._job, self._asked, self._mode = job, asked, mode
+    def __init__(self, job: Job, asked: Wandb, *, offline: bool) -> None:
+        self._job, self._asked, self._offline = job, asked, offline
         self._run: Any = None
         self._logged = 0
 
@@ -100,7 +101,7 @@ class WandbSink:
             resume="allow",
             dir=str(job.folder.resolve()),  # its service may have started in another folder
             config={**job.config, **facts},
-            mode=self._mode,
+            mode="offline" if self._offline else "online",
             reinit="finish_previous",
             settings=wandb.Settings(
                 console="off", silent=True, x_disable_stats=True, x_save_requirements=False
@@ -137,7 +138,7 @@ class WandbSink:
         marked = marks(front)
         rows = list(enumerate(front.rows()))
         few = rows[:: max(1, -(-len(rows) // ROWS))]
-        rows = sorted({row: cells for row, cells in (*few, *((i, rows[i][1]) for i in marked))}.items())
+        rows = sorted(dict((*few, *((i, rows[i][1]) for i in marked))).items())
         table = wandb.Table(
             columns=["mark", *front.columns],
             data=[[marked.get(row, ""), *cells.values()] for row, cells in rows],
@@ -159,12 +160,12 @@ class WandbSink:
         for kind, path in files.items():
             if not path.is_file():
                 continue
-            name = "".join(c if c.isalnum() or c in "-_." else "-" for c in f"{path.resolve().parent.name}.{path.name}")
+            name = re.sub(r"[^\w.-]", "-", f"{path.resolve().parent.name}.{path.name}")
             one = wandb.Artifact(name[-128:], kind)
             one.add_file(str(path), policy="immutable", skip_cache=True)
             if not used:
                 self._run.log_artifact(one)
-            elif self._run.offline:
+            elif self._offline:
                 self._run._log_artifact(one, aliases=[], is_user_created=True, use_after_commit=True)
             else:
                 self._run.use_artifact(one)
@@ -198,16 +199,15 @@ class TensorBoard:
     folder: str = TENSORBOARD  # in the run folder
 
     def sink(self, job: Job) -> Sink:
-        if missing := [name for name in ("torch", "tensorboard") if find_spec(name) is None]:
-            raise ValueError(
-                f"logger=tensorboard needs {' and '.join(missing)}: pip install 'ofa-frontier[tensorboard]'"
-            )
+        require("logger=tensorboard", ["torch", "tensorboard"])
         return TensorBoardSink(job.folder / self.folder)
 
 
 class TensorBoardSink:
-    """Events for TensorBoard: numbers in double precision, words as text. A resumed run begins a new file with
-    the whole curve, which takes the place of the earlier one."""
+    """Events for TensorBoard: numbers in double precision, words as text.
+
+    A resumed run begins a new file with the whole curve, which takes the place of the earlier one.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -217,7 +217,7 @@ class TensorBoardSink:
     def start(self, facts: Mapping[str, Any], history: Sequence[Row]) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        self._writer = SummaryWriter(str(self._folder), purge_step=0 if history else None)
+        self._writer = SummaryWriter(str(self._folder), purge_step=0)
         for row in history:
             self.log(row)
 

@@ -21,7 +21,8 @@ import yaml
 from supernet.files import artifact
 
 CONFIG, ENVIRONMENT, EVENTS, LOCK = "config.yaml", "env.json", "events.jsonl", ".lock"
-BEGINNING = {CONFIG, ENVIRONMENT, EVENTS, LOCK, "wandb", "tensorboard"}  # what a run leaves that has not saved anything yet
+# What a run leaves that has not saved anything yet.
+BEGINNING = {CONFIG, ENVIRONMENT, EVENTS, LOCK, "wandb", "tensorboard"}
 LOGGING = ("logger", "wandb")  # options that say where a run reports to
 PACKAGES = (
     "ofa-frontier",

@@ -19,6 +19,7 @@ from latency.zoo import catalogue
 from search import command
 from supernet.space import get_space
 from tests.e2e.commands import ROOT, call, run, start
+from tests.wandb_file import wandb_records
 
 
 def search(*words, cwd):
@@ -45,7 +46,13 @@ def test_bound_of_limits_and_of_a_finished_search(tmp_path):
 
 def test_search_prints_a_front_and_writes_a_report(tmp_path):
     code, out, err = run(
-        "search", "budget=2000", "target=titan_rtx_b64", "latency_limit_ms=25", "out=run", cwd=tmp_path
+        "search",
+        "budget=2000",
+        "target=titan_rtx_b64",
+        "latency_limit_ms=25",
+        "out=run",
+        "wandb=offline",
+        cwd=tmp_path,
     )
     assert code == 0, err
     names = re.findall(r"ofa_mbv3_w1\.2 r\d+ d\S+ k\S+ e\S+ ft\d+", out)
@@ -117,16 +124,20 @@ def test_killed_search_resumes_to_the_same_bytes(unbroken, tmp_path, how):
 
 
 def test_multirun_gives_each_run_its_folder(tmp_path):
-    words = ["-m", "target=v100_b64,2080ti_b64_w1.0", "budget=300", "out=sweep"]
+    """And W&B calls it by what it has of its own, the folder is their group."""
+    words = ["-m", "target=v100_b64,2080ti_b64_w1.0", "budget=300", "out=sweep", "wandb=offline"]
     code, out, err = search(*words, cwd=tmp_path)
     assert code == 0, out + err
-    spaces_found = []
+    spaces_found, runs = [], []
     for job in ("0", "1"):
         folder = tmp_path / "sweep" / job
         assert (folder / "report.html").exists()
-        assert len(list((folder / "wandb").glob("offline-run-*"))) == 1
+        (run,) = [record.run for record in wandb_records(folder) if record.HasField("run")]
+        assert run.run_group == "sweep"
+        runs.append(run.display_name)
         spaces_found.append(json.loads((folder / "front.json").read_text())[0]["architecture"].split()[0])
     assert spaces_found == ["ofa_mbv3_w1.2", "ofa_mbv3_w1.0"]
+    assert runs == ["v100_b64 budget=300", "2080ti_b64_w1.0 budget=300"]
 
 
 def test_recipe_is_an_option_here_and_a_group_of_training(tmp_path):

@@ -55,7 +55,7 @@ def command(monkeypatch, *words):
 def test_a_yaml_of_ones_own_reaches_every_file(folder, monkeypatch):
     """Weight 2 from the command line, the space from the search; W&B's offline file names the column."""
     words = ["objectives=[accuracy,depth]", "objective.depth.weight=2", "limits.depth=26"]
-    command(monkeypatch, "--config-dir", "mine", *words)
+    command(monkeypatch, "--config-dir", "mine", *words, "wandb=offline")
     rows = json.loads((folder / "run" / "front.json").read_text())
     expected = 2 * depth(SPACE.parse([row["architecture"] for row in rows]))
     assert [row["depth"] for row in rows] == expected.tolist()

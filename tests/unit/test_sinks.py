@@ -1,62 +1,10 @@
-"""What W&B is given: scalars per generation, the front as a table, accuracy drawn over latency."""
+"""Where searches and trainings report to: JSON lines, the progress bar."""
 
 import json
-import sys
-import types
 
 import pytest
 
-from search import front_table, problem
-from search.run import Search
-from search.searchers.nsga2 import NSGA2
-from supernet.files.sinks import Bar, Jsonl, Wandb
-
-
-class Recorder:
-    """A tiny W&B that keeps what it is told."""
-
-    def __init__(self):
-        self.logged, self.plots, self.tables, self.summary, self.finished = [], [], [], {}, False
-
-    def module(self):
-        fake = types.ModuleType("wandb")
-        fake.init = lambda **options: self
-        fake.Settings = dict
-        fake.Table = lambda columns, data: self.tables.append((columns, data)) or "table"
-        fake.plot = types.SimpleNamespace(scatter=lambda table, x, y, title: self.plots.append((x, y)))
-        return fake
-
-    def log(self, row):
-        self.logged.append(row)
-
-    def finish(self):
-        self.finished = True
-
-
-@pytest.mark.parametrize(
-    "objectives", [["accuracy", "latency_ms", "training_hours"], ["latency_ms", "params"]]
-)
-def test_what_wandb_gets(objectives, tmp_path, monkeypatch):
-    recorder = Recorder()
-    monkeypatch.setitem(sys.modules, "wandb", recorder.module())
-    asked = problem.build(objectives)
-    sink = Wandb(tmp_path / "a", {"seed": 0}, "offline")
-    found = Search(asked, NSGA2(population=50), budget=300, seed=0, out=tmp_path / "a", sinks=[sink]).run()
-    assert [row["generation"] for row in recorder.logged[:-1]] == list(range(6))
-    assert recorder.plots == [(objectives[1], objectives[0])]
-    columns, rows = recorder.tables[0]
-    assert columns == list(front_table.table(found.archive, asked.evaluator).columns)
-    assert len(rows) == len(found.front)
-    assert recorder.finished
-
-
-def test_a_resumed_run_logs_what_went_before(tmp_path, monkeypatch):
-    recorder = Recorder()
-    monkeypatch.setitem(sys.modules, "wandb", recorder.module())
-    sink = Wandb(tmp_path, {}, "offline")
-    sink.start({}, [{"generation": 0.0}, {"generation": 1.0}])
-    assert [row["generation"] for row in recorder.logged] == [0, 1]
-    sink.close()
+from supernet.files.sinks import Bar, Jsonl
 
 
 @pytest.mark.parametrize("unit", ["generation", "epoch"])
