@@ -14,9 +14,11 @@ def wandb_records(folder: Path):
     records = []
     for path in sorted(folder.glob("wandb/offline-run-*/*.wandb"), key=lambda one: one.parent.name):
         deadline = time.monotonic() + PATIENCE
-        while not any(one.HasField("exit") for one in (own := list(_records(path.read_bytes())))):
+        own = list(_records(path.read_bytes()))
+        while not any(record.HasField("exit") for record in own):
             assert time.monotonic() < deadline, f"{path} was not finished"
             time.sleep(0.05)
+            own = list(_records(path.read_bytes()))
         records += own
     return records
 
