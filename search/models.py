@@ -204,7 +204,7 @@ class Models:
 def _scale(facts: Mapping[str, Any]) -> str | None:
     """On which images an accuracy is, as far as its model says."""
     if "images" in facts:
-        return f"top-1 on {facts['images']} {facts['part']} images of the supernet's own data"
+        return f"top-1 on {facts['images']} {facts['part']} images"
     return facts.get("scale")
 
 

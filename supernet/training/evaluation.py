@@ -24,14 +24,14 @@ from supernet.weights import subnet as subnets
 from supernet.weights.images import Batch, Images, Loader, Part
 from supernet.weights.network import Trained
 from supernet.weights.quality import Quality
-from supernet.weights.subnet import Subnet
+from supernet.weights.subnet import BATCH, Subnet
 
 OFA_IMAGES, OFA_BATCH = 2000, 100  # training crops, and of a forward pass (ofa/tutorial, eval_ofa_net.py)
 Watch = Callable[[int, int, str], None]  # batches judged so far, of how many, and the subnet
 
 
 @options
-class Protocol:
+class Judging:
     """How subnets are judged.
 
     `calibration` says what their norms are measured on: `centre` is the central part of `data.calibration`
@@ -41,8 +41,9 @@ class Protocol:
 
     part: Literal["test", "val", "all"] = "test"  # test: the published one, of ImageNet its val folder
     images: PositiveInt | None = None  # the first so many of the part; None: all
+    # of the norms: centres of data.calibration training images, or as OFA 2,000 augmented training crops
     calibration: Literal["centre", "ofa"] = "centre"
-    batch: PositiveInt = subnets.BATCH  # images of a forward pass
+    batch: PositiveInt = BATCH  # images of a forward pass
     amp: Literal["off", "auto"] = "off"  # auto: bf16 (else fp16) on a GPU
     seed: int = 0  # of the augmented crops
 
@@ -60,14 +61,14 @@ class Evaluation:
     source: Trained | Subnet
     sha256: str  # of the weights
     data: Images
-    protocol: Protocol
+    judging: Judging
     group: Processes
 
     @cached_property
     def judged(self) -> tuple[Images, Part]:
         """The images and the part of them that count."""
-        if self.protocol.part != "all":
-            return self.data, self.protocol.part
+        if self.judging.part != "all":
+            return self.data, self.judging.part
         whole = np.unique(np.concatenate(list(self.data.parts.values())))
         whole = np.random.default_rng(0).permutation(whole)
         return replace(self.data, parts={**self.data.parts, "test": whole}), "test"
@@ -76,7 +77,7 @@ class Evaluation:
     def facts(self) -> dict[str, Any]:
         """Everything that a quality depends on beside the network: the setting in the store."""
         images, part = self.judged
-        how = self.protocol
+        how = self.judging
         norms: Any = len(images.parts["calibration"])
         if isinstance(self.source, Subnet):
             norms = "as saved"
@@ -114,12 +115,12 @@ class Evaluation:
     def judge(self, name: str, tell: Callable[[int, int], None] = lambda batch, of: None) -> Quality:
         """The quality of one subnet now, by all processes together."""
         subnet, (images, part) = self.subnet(name), self.judged
-        whole = images.batches(part, subnet.side, self.protocol.batch, images=self.protocol.images)
+        whole = images.batches(part, subnet.side, self.judging.batch, images=self.judging.images)
         mine = range(self.group.rank, len(whole), self.group.world)
         loader = Loader(images, [whole.plan[i] for i in mine])
         sums = {}
         with subnets.placed(subnet.module, self.group.device) as device:
-            run = quality.runner(subnet.module, device, self.protocol.precision(device))
+            run = quality.runner(subnet.module, device, self.judging.precision(device))
             for i, (pictures, labels) in zip(mine, loader, strict=True):
                 sums[i] = quality.sums(run(pictures.contiguous().numpy()), labels.numpy())
                 tell(i + 1, len(whole))
@@ -130,9 +131,9 @@ class Evaluation:
         """The subnet of that name, its norms calibrated as the protocol says."""
         if isinstance(self.source, Subnet):
             return self.source
-        ours = self.protocol.calibration == "centre"
+        ours = self.judging.calibration == "centre"
         subnet = subnets.from_supernet(self.source, self.data, name, calibrate=ours)
-        return subnet if ours else ofa_calibrated(subnet, self.data, self.protocol.seed, self.group.device)
+        return subnet if ours else ofa_calibrated(subnet, self.data, self.judging.seed, self.group.device)
 
 
 def ofa_calibrated(subnet: Subnet, images: Images, seed: int, device: torch.device) -> Subnet:

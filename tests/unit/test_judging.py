@@ -11,7 +11,7 @@ import torch
 from supernet.files.tables import read_columns
 from supernet.space import get_space
 from supernet.training.accuracy_store import AccuracyStore
-from supernet.training.evaluation import Evaluation, Protocol, ofa_calibrated
+from supernet.training.evaluation import Evaluation, Judging, ofa_calibrated
 from supernet.training.measured_accuracy import SupernetAccuracy
 from supernet.training.step import Processes
 from supernet.weights import network, quality
@@ -33,7 +33,7 @@ def evaluation(trained_folder):
     trained, images = network.load(trained_folder), Images.from_run_folder(trained_folder)
 
     def make(group=Processes(0, 1, CPU), **options):  # noqa: B008 (frozen)
-        return Evaluation(trained, trained.sha256, images, Protocol(batch=100, **options), group)
+        return Evaluation(trained, trained.sha256, images, Judging(batch=100, **options), group)
 
     return make
 
@@ -113,7 +113,7 @@ def test_a_killed_evaluation_goes_on_and_judges_nothing_twice(evaluation, names,
 def test_a_search_need_not_measure_what_was_judged(trained_folder, evaluation, names, tmp_path):
     """In the protocol of searches: the same setting in the same store."""
     store = tmp_path / "store.sqlite"
-    judged = replace(evaluation(), protocol=Protocol(part="val"))
+    judged = replace(evaluation(), judging=Judging(part="val"))
     quality = judged.qualities(names[:1], lambda: AccuracyStore(store))[names[0]]
     accuracy = SupernetAccuracy(weights=str(trained_folder), store=store)
     assert accuracy.facts == judged.facts
@@ -141,9 +141,9 @@ def test_norms_as_the_authors_set_them(evaluation, names):
 
 
 def test_mixed_precision_is_another_setting(evaluation):
-    protocol = Protocol(amp="auto")
-    assert protocol.precision(CPU) is None
-    assert protocol.precision(torch.device("meta")) is None
+    judging = Judging(amp="auto")
+    assert judging.precision(CPU) is None
+    assert judging.precision(torch.device("meta")) is None
     module = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 3))
     images = np.linspace(0, 1, 24, dtype=np.float32).reshape(2, 3, 2, 2)
     full, half = (quality.runner(module, CPU, kind)(images) for kind in (None, torch.bfloat16))

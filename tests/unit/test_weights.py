@@ -10,6 +10,7 @@ from checkpoints import SPACES, server, write_checkpoint, write_photos
 from safetensors.torch import save_file
 
 from supernet.registry import load as load_node
+from supernet.training.measured_accuracy import SupernetAccuracy
 from supernet.weights import network
 from supernet.weights.image_sources import imagenet_wnids
 from supernet.weights.images import ImageSet
@@ -193,6 +194,18 @@ def test_a_run_folder_on_other_images(trained_folder, tmp_path, folder_of):
     assert len(other.parts["val"]) == 50
     with pytest.raises(ValueError, match="are not those of the weights"):
         origin.images(str(trained_folder), trained, folder_of(write_photos(tmp_path / "photos")))
+
+
+def test_what_measures_accuracy_needs_weights_and_images(trained_folder):
+    with pytest.raises(ValueError, match=r"please give evaluator\.weights="):
+        SupernetAccuracy()
+    with pytest.raises(ValueError, match=r"please give evaluator\.weights="):
+        SupernetAccuracy(weights="runs/mine", folder=trained_folder)
+    with pytest.raises(ValueError, match=r"^ofa_mbv3_w1\.0 needs data="):  # before anything is downloaded
+        SupernetAccuracy(weights="ofa_mbv3_w1.0")
+    older = SupernetAccuracy(folder=trained_folder)  # the name until release 0.2
+    assert older.facts == SupernetAccuracy(weights=str(trained_folder)).facts
+    assert older.place == trained_folder
 
 
 def test_untrained_weights_name_their_space():

@@ -1,7 +1,7 @@
 """Measure top-1, top-5, loss and calibration error of subnets on images.
 
 What is measured is kept, so a killed evaluation goes on with the next subnet. On several processes:
-`torchrun --nproc-per-node=8 -m search.commands evaluate ...`, which changes no count.
+`torchrun --nproc-per-node=8 -m search evaluate ...`, which changes no count.
 """
 
 from collections.abc import Iterator, Sequence
@@ -19,7 +19,7 @@ from supernet.files.command_line import then
 from supernet.files.tables import Table
 from supernet.training import measured_accuracy
 from supernet.training.accuracy_store import AccuracyStore
-from supernet.training.evaluation import Evaluation, Protocol, Watch, largest_and_smallest
+from supernet.training.evaluation import Evaluation, Judging, Watch, largest_and_smallest
 from supernet.training.step import Processes, processes
 from supernet.weights.network import Trained
 from supernet.weights.origins import origin
@@ -29,7 +29,7 @@ CSV = "evaluation-{part}.csv"
 
 
 @command.options
-class Options(Protocol):
+class Options(Judging):
     """What `make evaluate` takes: the protocol, and what is judged."""
 
     # run folder of make train, published name, checkpoint of OFA, hf:OWNER/NAME, or folder of one subnet
@@ -74,15 +74,15 @@ def main(options: Options, config: dict[str, Any]) -> None:
 
 
 def _evaluation(options: Options, group: Processes) -> Evaluation:
-    protocol = command.take(Protocol, options)
+    judging = command.take(Judging, options)
     data = registry.build(options.data)
     origin.check_images(options.named, data)
     meant = origin.find_any(options.named)
     if isinstance(meant, Trained):
         images = origin.images(options.named, meant, data)
-        return Evaluation(meant, meant.sha256, images, protocol, group)
+        return Evaluation(meant, meant.sha256, images, judging, group)
     images = origin.images_of_subnet(options.named, meant, data)
-    return Evaluation(meant, meant.facts["sha256"], images, protocol, group)
+    return Evaluation(meant, meant.facts["sha256"], images, judging, group)
 
 
 def _names(options: Options, evaluation: Evaluation) -> list[str]:
