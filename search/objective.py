@@ -8,6 +8,7 @@ An objective is either predicted, and may be asked for thousands of architecture
 seconds per architecture, so only what a search proposes is asked, and two networks that fix the scale.
 """
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -75,6 +76,11 @@ class Objective:
             return facts
         rows = (rounded(row, SHARED_DIGITS) for row in shared)
         return {**facts, "shared_errors": dict(zip(names, rows, strict=True))}
+
+    @property
+    def images(self) -> str:
+        """On which images an accuracy is, in short: the beginning of `scale`."""
+        return re.split("[,;]", self.scale or "")[0]
 
     @property
     def label(self) -> str:

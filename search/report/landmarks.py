@@ -16,7 +16,7 @@ from latency.modules.predictor import ModulesLatency
 from search.result import Result
 
 FILE = Path(__file__).parent / "known_networks.json"
-SCALE = "ImageNet validation"  # how the scale of an accuracy begins that may be compared
+IMAGES = "ImageNet validation top-1"  # on which accuracies may be compared
 
 
 def of(result: Result) -> list[dict[str, Any]]:
@@ -24,7 +24,7 @@ def of(result: Result) -> list[dict[str, Any]]:
     objectives = {one.name: one for one in result.problem.evaluator.objectives}
     if not {"accuracy", "latency_ms"} <= set(objectives):
         return []
-    if not (objectives["accuracy"].scale or "").startswith(SCALE):
+    if objectives["accuracy"].images != IMAGES:
         return []
     networks = json.loads(FILE.read_text())
     return _subnets(result, networks["ofa"]) + _classifiers(result, networks["torchvision"])

@@ -16,7 +16,7 @@ def axis(objective: Objective, models: Models) -> str:
     quantity, _, device = objective.name.partition("@")
     latency = models.devices.get(device, models.latency)
     if quantity == "accuracy":
-        images = (objective.scale or "").partition(",")[0]
+        images = objective.images
         return f"top-1, {images.removesuffix(' top-1').removeprefix('top-1 on ')}" if images else "top-1"
     if quantity == "latency_ms" and latency is not None:
         batch = latency.target.batch
