@@ -4,20 +4,17 @@ import base64
 import gzip
 import html
 import json
-import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from benchmarks.screenshot import CHROMIUM, FLAGS
+
 PAGES = Path(__file__).parent / "pages"
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no chromium here; Debian: apt install chromium")
-FLAGS = """
-    --headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking
-    --disable-component-update --disable-sync --window-size=1500,2000 --virtual-time-budget=15000
-"""
+SHOWN = ["--window-size=1500,2000", "--virtual-time-budget=15000"]
 CATCH = (PAGES / "catch.html").read_text()
 PROBE = (PAGES / "probe.html").read_text()
 OUTER = (PAGES / "frames.html").read_text()
@@ -48,7 +45,7 @@ def visit(folder, *visits):
         style = f"width:{one.width}px;height:{one.height}px;border:0"
         frames.append(f"<iframe src='frame{i}.html' style='{style}'></iframe>")
     (folder / "outer.html").write_text(filled(OUTER, "".join(frames), len(visits)))
-    words = [CHROMIUM, *FLAGS.split(), f"--user-data-dir={folder / 'profile'}", "--dump-dom"]
+    words = [CHROMIUM, *FLAGS, *SHOWN, f"--user-data-dir={folder / 'profile'}", "--dump-dom"]
     dumped = subprocess.run(
         [*words, (folder / "outer.html").as_uri()], capture_output=True, text=True, timeout=120, check=False
     )
