@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.screenshot import CHROMIUM, FLAGS
+from benchmarks.searches.screenshot import CHROMIUM, FLAGS
 
 PAGES = Path(__file__).parent / "pages"
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no chromium here; Debian: apt install chromium")

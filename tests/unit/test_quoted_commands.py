@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import screenshot
+from benchmarks.searches import screenshot
 from search import command
 from supernet import choices
 from supernet.surrogates import accuracy_fit
@@ -57,7 +57,7 @@ SMALL = {
         "seeds=1 budget=400 generations=0 --tables DATA/lut_i7_8700k_ofa_mbv3.csv.gz out=OUT/ofa.json",
     ],
     "benchmarks.predictors": ["only=titan_rtx_b1 out=OUT/predictors.json"],
-    "benchmarks.screenshot": ["budget=300 out=OUT/front.png"],
+    "benchmarks.searches.screenshot": ["budget=300 out=OUT/front.png"],
     "benchmarks.searches.rounds": ["targets=titan_rtx_b64 seeds=1 budget=600 rounds=2 out=OUT"],
     "benchmarks.searches.reuse warm": ["warm seeds=1 budget=600"],
     "benchmarks.searches.reuse devices": ["devices seeds=1 budget=600"],
@@ -138,7 +138,7 @@ def test_every_quoted_command_has_a_small_form():
 @pytest.mark.parametrize(("module", "words"), [*small_forms()])
 def test_small_form_runs(module, words, data, request, tmp_path, monkeypatch, capsys):
     folder = request.getfixturevalue("trained_folder") if "FOLDER" in words else None
-    if module == "benchmarks.screenshot" and screenshot.CHROMIUM is None:
+    if module == "benchmarks.searches.screenshot" and screenshot.CHROMIUM is None:
         pytest.skip("no chromium here; Debian: apt-get install chromium")
     for package in ("botorch", "optuna"):
         if package in words:

@@ -1,4 +1,4 @@
-"""The picture of the README, from the report of the default search: `python -m benchmarks.screenshot`.
+"""The picture of the README, of the default report: `python -m benchmarks.searches.screenshot`.
 
 Needs Chromium. Twenty is typed into the limit box, as a reader would.
 """
