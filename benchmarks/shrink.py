@@ -37,14 +37,15 @@ from supernet.surrogates.int8_change import Int8Change
 from supernet.training.measured_accuracy import SupernetAccuracy
 from supernet.training.step import Processes
 from supernet.weights import network
+from supernet.weights.augmentation import Augmentation
 from supernet.weights.images import Images
 from supernet.weights.live_memory import executor, live_peak_bytes
 
 SIZES = {"small": 0.0, "half": 0.5, "large": 1.0}  # place between the smallest and the largest subnet
 WAYS: Mapping[str, dict[str, Any]] = {
-    "plain": {"augment": "none", "flip": False, "distil": False},
-    "augmented": {"distil": False},
-    "augmented + distilled": {"distil": True},
+    "plain": {"augmentation": Augmentation(cut="none"), "distil": "none"},
+    "augmented": {"distil": "none"},
+    "augmented + distilled": {"distil": "largest"},
 }
 FAMILIES = ("ofa_mbv3_w1.0", "ofa_proxyless_w1.3", "ofa_resnet50")
 CHANGES = (-0.4, -0.8, -1.2)  # points that int8 costs: the declared mean, and a standard deviation either way

@@ -1,10 +1,12 @@
-"""Train a chosen subnet further: `make finetune ARGS="supernet=runs/mine architecture=NAME"`."""
+"""Train a chosen subnet further: `make finetune ARGS="supernet=runs/mine architecture=NAME"`.
 
-from dataclasses import replace
+Distributed: `torchrun --nproc-per-node=2 -m search.commands finetune supernet=runs/mine architecture=NAME`.
+"""
+
 from pathlib import Path
 from typing import Any
 
-from pydantic import NonNegativeInt
+from pydantic import NonNegativeFloat, NonNegativeInt
 from rich.console import Console
 
 from search import command, front_table
@@ -13,15 +15,17 @@ from search.cli.watch import Watched
 from supernet import registry
 from supernet.files import architectures, artifact
 from supernet.files.command_line import then
-from supernet.files.run_folder import RunFolder
+from supernet.files.run_folder import LOGGING, RunFolder
 from supernet.surrogates.training_cost import TrainingCost
-from supernet.training.finetune import FineTuning, Progress, energy_kwh, fine_tune
+from supernet.training.finetune import FineTuned, FineTuning, Progress, energy_kwh, fine_tune
 from supernet.training.measured_accuracy import SupernetAccuracy
 from supernet.training.step import processes
 from supernet.training.train import FINISHED
 from supernet.weights import subnet as subnets
+from supernet.weights.augmentation import USUAL
+from supernet.weights.origins import origin
 
-CHECKPOINT = "checkpoint.safetensors"  # until the training is finished
+CHECKPOINT = "checkpoint.safetensors"  # until the subnet is written
 
 
 @command.options
@@ -34,7 +38,9 @@ class Options(Watched, FineTuning):
     # says how many epochs
     architecture: str
     epochs: NonNegativeInt | None = None  # type: ignore[assignment]  # None: as the name says
-    threads: int = 1
+    augmentation: dict[str, Any] | None = None  # type: ignore[assignment]  # None: as the images say
+    threads: int = 1  # of PyTorch on a CPU, per process
+    checkpoint_seconds: NonNegativeFloat = 30  # between two checkpoints
     watts: float = 65  # power of the device that the energy is estimated with: nothing measures it
     # training_step.json of make adapt: predicts the hours; null: steps timed here, once
     step_file: Path | None = None
@@ -47,47 +53,65 @@ def main(options: Options, config: dict[str, Any]) -> None:
 
     torch.set_num_threads(options.threads)
     images = registry.build(options.data)
-    accuracy = SupernetAccuracy(weights=options.supernet, image_set=images)
-    trained = accuracy.trained
-    space = trained.space
-    genome = architectures.parse([front_table.architecture(options.architecture)], space)
-    named = int(space.column(genome, "finetune_epochs")[0])
-    recipe = command.take(FineTuning, options, epochs=named if options.epochs is None else options.epochs)
-    space.check_resolutions(genome, trained.resolution, f"the supernet {options.supernet}")
-    accuracy = replace(accuracy, finetuning=recipe)
-    out = command.run_folder(options.out or accuracy.place / "subnet", "finetune")
+    out = command.run_folder(options.out or origin.folder(options.supernet) / "subnet", "finetune")
     rounds: list[dict[str, float]] = []
-    with RunFolder(out, subnets.FILE).hold(config):
-        with processes() as group, Console().status("timing training steps") as status:
+    with processes() as group, _run_folder(out).hold_by_first(config, group.rank):
+        group.wait()  # the folder is ours
+        trained = origin.load(options.supernet)
+        space = trained.space
+        genome = architectures.parse([front_table.architecture(options.architecture)], space)
+        named = int(space.column(genome, "finetune_epochs")[0])
+        epochs = named if options.epochs is None else options.epochs
+        augmentation = registry.build(options.augmentation) or USUAL
+        recipe = command.take(FineTuning, options, epochs=epochs, augmentation=augmentation)
+        space.check_resolutions(genome, trained.resolution, f"the supernet {options.supernet}")
+        accuracy = SupernetAccuracy(weights=options.supernet, image_set=images, finetuning=recipe)
+        recipe.passes(group, len(accuracy.data.parts["train"]))
+        with Console(quiet=group.rank > 0).status("timing training steps") as status:
             predicted = 0.0
-            if recipe.epochs:
+            if epochs and not group.rank:
                 model = accuracy.training_cost(TrainingCost(step_file=options.step_file))
-                predicted = float(recipe.epochs * model.hours_per_epoch(space, genome)[0])
+                predicted = float(epochs * model.hours_per_epoch(space, genome)[0])
 
-            def show(done: int, loss: float) -> None:
-                rounds.append({"epoch": done, "loss": loss})
-                status.update(f"epoch {done} of {recipe.epochs}, loss {loss:.3f}; {predicted:.3g} h in all")
+            def show(done: float, loss: float) -> None:
+                if done == int(done):
+                    rounds.append({"epoch": done, "loss": loss})
+                status.update(f"epoch {done:.2f} of {epochs}, loss {loss:.3f}; {predicted:.3g} h in all")
 
-            tuned = fine_tune(trained, accuracy.data, genome, recipe, group, Progress(show, out / CHECKPOINT))
-        cost = {
-            "predicted_hours": predicted,
-            "device_hours": tuned.hours,
-            "energy_kwh_model": energy_kwh(tuned.hours, options.watts),
-            "watts_assumed": options.watts,
-        }
-        facts = {"cost": cost, "top1_before": tuned.before.top1, "epochs": recipe.epochs}
-        artifact.write_json(out / "cost.json", cost)
-        tuned.subnet.with_facts(**facts).save(out / subnets.FILE)
-    left = {"weights": out / subnets.FILE}
-    run = watch.job("finetune", space.name, out, config, {"weights": Path(options.supernet, FINISHED)}, left)
-    reached = {"top1_before": tuned.before.top1, "top1": tuned.after.top1}
-    watch.report(options, run, rounds, {"architecture": tuned.subnet.architecture, **cost, **reached})
+            progress = Progress(show, out / CHECKPOINT, options.checkpoint_seconds)
+            tuned = fine_tune(trained, accuracy.data, genome, recipe, group, progress)
+        if not group.rank:
+            cost = {
+                "predicted_hours": predicted,
+                "device_hours": tuned.hours,
+                "energy_kwh_model": energy_kwh(tuned.hours, options.watts),
+                "watts_assumed": options.watts,
+                "processes": group.world,
+            }
+            facts = {"cost": cost, "top1_before": tuned.before.top1, "epochs": epochs}
+            artifact.write_json(out / "cost.json", cost)
+            tuned.subnet.with_facts(**facts).save(out / subnets.FILE)
+            progress.remove()
+            left = {"weights": out / subnets.FILE}
+            source = {"weights": Path(options.supernet, FINISHED)}
+            run = watch.job("finetune", space.name, out, config, source, left)
+            reached = {"top1_before": tuned.before.top1, "top1": tuned.after.top1}
+            architecture = tuned.subnet.architecture
+            watch.report(options, run, rounds, {"architecture": architecture, **cost, **reached})
+            _tell(tuned, recipe, cost, out)
+
+
+def _run_folder(out: Path) -> RunFolder:
+    return RunFolder(out, subnets.FILE, frozenset({*LOGGING, "out", "watts", "checkpoint_seconds"}))
+
+
+def _tell(tuned: FineTuned, recipe: FineTuning, cost: dict[str, float], out: Path) -> None:
     before, after = 100 * tuned.before.top1, 100 * tuned.after.top1
     how = f"{recipe.epochs} epoch{'s' * (recipe.epochs != 1)}{' from scratch' if recipe.from_scratch else ''}"
     print(f"test top-1 {before:.2f}% as it came out of the supernet, {after:.2f}% after {how}: {out}")
-    kwh = cost["energy_kwh_model"]
-    print(f"{tuned.hours:.4f} device-hours; {kwh:.5f} kWh at {options.watts:g} W, which are assumed")
+    kwh, watts = cost["energy_kwh_model"], cost["watts_assumed"]
+    print(f"{tuned.hours:.4f} device-hours; {kwh:.5f} kWh at {watts:g} W, which are assumed")
     if recipe.epochs:
-        off = 100 * (predicted / tuned.hours - 1)
-        print(f"predicted {predicted:.4f} device-hours: off by {off:+.0f}%")
+        off = 100 * (cost["predicted_hours"] / tuned.hours - 1)
+        print(f"predicted {cost['predicted_hours']:.4f} device-hours: off by {off:+.0f}%")
     print(then("export", weights=out, out=out / "export"))

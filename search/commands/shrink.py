@@ -1,9 +1,13 @@
-"""Prune, train and quantise a subnet: `make shrink ARGS="supernet=runs/mine architecture='...'"`."""
+"""Prune, train and quantise a subnet: `make shrink ARGS="supernet=runs/mine architecture='...'"`.
+
+Distributed: `torchrun --nproc-per-node=2 -m search.commands shrink supernet=runs/mine architecture=NAME`.
+"""
 
 from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
+from pydantic import NonNegativeFloat
 from rich.console import Console
 
 from latency.measuring.machine import pairs_overflow
@@ -18,6 +22,7 @@ from supernet import registry
 from supernet.deploy import model, shrink
 from supernet.files import architectures, artifact
 from supernet.files.command_line import then
+from supernet.files.run_folder import RunFolder
 from supernet.files.tables import Table
 from supernet.training.measured_accuracy import SupernetAccuracy
 from supernet.training.step import processes
@@ -40,6 +45,8 @@ class Options(Watched):
     candidates: int = 24  # subnets that front is chosen from, by accuracy on the validation images
     int8_engine: str | None = None  # openvino, onnxruntime; None: the target's, else this
     seed: int = 0
+    threads: int = 1  # of PyTorch on a CPU, per process
+    checkpoint_seconds: NonNegativeFloat = 30  # between two checkpoints of a step that trains
     watts: float = 65  # power of the device that trains: nothing measures it
     store: Path = Path("runs/measurements.sqlite")
     # run folder, goes on where it stopped; None: shrink-<recipe>/ in the supernet's, or in runs/NAME
@@ -50,9 +57,8 @@ class Options(Watched):
 def main(options: Options, config: dict[str, Any]) -> None:
     import torch
 
-    torch.set_num_threads(1)
+    torch.set_num_threads(options.threads)
     accuracy = SupernetAccuracy(weights=options.supernet, image_set=registry.build(options.data))
-    trained, images = accuracy.trained, accuracy.data
     name = f"shrink-{HydraConfig.get().runtime.choices['shrink']}"
     out = command.run_folder(options.out or accuracy.place / name, name)
     target = None if options.target is None else registry.build(options.target)
@@ -61,31 +67,37 @@ def main(options: Options, config: dict[str, Any]) -> None:
     asked = {key: config[key] for key in ("supernet", "architecture", "shrink", "seed", "watts")}
     asked |= {"int8_engine": engine} | ({} if options.data is None else {"data": config["data"]})
     architecture = front_table.architecture(options.architecture)
-    architectures.parse([architecture], trained.space)  # a typo is refused before anything is written
-    with processes() as group, Console().status("loading") as status:
-        bench = shrink.Bench(
-            trained,
-            images,
-            group,
-            narrow=pairs_overflow(),
-            engine=engine,
-            seed=options.seed,
-            watts=options.watts,
-            watch=status.update,
-        )
-        stages = shrink.run(recipe, architecture, bench, out, asked)
-        names = plain_front(accuracy, options.candidates, options.plain, options.seed)
-        others = [shrink.run_plain(name, bench, out / f"plain-{i}") for i, name in enumerate(names)]
-        rows = {f"{i} {stage.name if i else 'start'}": stage for i, stage in enumerate(stages)}
-        rows |= {f"rival {i}": stage for i, stage in enumerate(others, 1)}
-        cards = {title: dict(stage.card) for title, stage in rows.items()}
-        if target is not None:
-            with Store(options.store) as store:
-                named = {title: stage.subnet for title, stage in rows.items()}
-                add_latencies(cards, named, target, store, command.watcher(status))
-    text = _verdict(cards, list(cards)[len(stages) - 1], list(cards)[len(stages) :])
-    artifact.write_text(out / "table.md", f"{shrink.table(cards).markdown()}\n\n{text}\n")
-    artifact.write_json(out / "table.json", cards)
+    with processes() as group, RunFolder(out, finished=None).hold_by_first(asked, group.rank):
+        group.wait()  # the folder is ours
+        with Console(quiet=group.rank > 0).status("loading") as status:
+            bench = shrink.Bench(
+                accuracy.trained,
+                accuracy.data,
+                group,
+                narrow=pairs_overflow(),
+                engine=engine,
+                seed=options.seed,
+                watts=options.watts,
+                watch=status.update,
+                checkpoint_seconds=options.checkpoint_seconds,
+            )
+            architectures.parse([architecture], bench.trained.space)
+            shrink.check(recipe, bench)
+            stages = shrink.apply(recipe, architecture, bench, out)
+            if group.rank:
+                return
+            names = plain_front(accuracy, options.candidates, options.plain, options.seed)
+            others = [shrink.run_plain(name, bench, out / f"plain-{i}") for i, name in enumerate(names)]
+            rows = {f"{i} {stage.name if i else 'start'}": stage for i, stage in enumerate(stages)}
+            rows |= {f"rival {i}": stage for i, stage in enumerate(others, 1)}
+            cards = {title: dict(stage.card) for title, stage in rows.items()}
+            if target is not None:
+                with Store(options.store) as store:
+                    named = {title: stage.subnet for title, stage in rows.items()}
+                    add_latencies(cards, named, target, store, command.watcher(status))
+        text = _verdict(cards, list(cards)[len(stages) - 1], list(cards)[len(stages) :])
+        artifact.write_text(out / "table.md", f"{shrink.table(cards).markdown()}\n\n{text}\n")
+        artifact.write_json(out / "table.json", cards)
     left = {"model": model.path(stages[-1].folder), "table": out / "table.json"}
     run = watch.job("shrink", name, out, config, {"weights": Path(options.supernet, FINISHED)}, left)
     watch.report(options, run, [stage.card for stage in stages], {"verdict": text})
@@ -96,7 +108,7 @@ def main(options: Options, config: dict[str, Any]) -> None:
     Table({**shrink.table(cards, SHOWN).columns, "network": networks}).show()
     print(f"{text}\nall measures: {out / 'table.md'}; the model: {model.path(stages[-1].folder)}")
     if target is None:
-        print(f"no latencies: target=here target.space={trained.space.name} times them")
+        print(f"no latencies: target=here target.space={bench.trained.space.name} times them")
     fp32 = [stage for stage in stages if stage.subnet.facts.get("precision", "fp32") == "fp32"]
     print(then("export", weights=fp32[-1].folder, out=out / "export"))
 

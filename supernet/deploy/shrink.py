@@ -10,9 +10,9 @@ import copy
 import json
 import zlib
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -26,23 +26,28 @@ from supernet.files.tables import Table
 from supernet.measures import MEASURES
 from supernet.options import AtLeastTwo, PositiveFraction, options
 from supernet.space import SearchSpace
-from supernet.training.finetune import FineTuning, Progress, energy_kwh, train_alone
-from supernet.training.step import Processes
+from supernet.training import finetune
+from supernet.training.finetune import Distil, FineTuning, Progress, energy_kwh, train_alone
+from supernet.training.step import Amp, Processes
+from supernet.training.student import Norms
 from supernet.weights import live_memory, quality
 from supernet.weights import subnet as subnets
+from supernet.weights.augmentation import USUAL, Augmentation
 from supernet.weights.images import Images, Part
 from supernet.weights.network import Trained
 from supernet.weights.subnet import Subnet
 
 CARD = "card.json"
+TRAINING = "training.safetensors"  # in the folder of a step that trains, until its card is written
 
 
 @dataclass(frozen=True, eq=False)
 class Bench:
     """What the steps work with.
 
-    Training happens on the device of `group`; between the steps a subnet lies on the CPU. `narrow` keeps int8
-    weights to 7 bits, for processors that need it, and `engine` is that of int8 models.
+    Training happens on the device of `group`, in all its processes; between the steps a subnet lies on the
+    CPU. `narrow` keeps int8 weights to 7 bits, for processors that need it, and `engine` is that of int8
+    models. `checkpoint` is the file that lets the training of a step go on.
     """
 
     trained: Trained
@@ -54,17 +59,21 @@ class Bench:
     watts: float = 65.0  # of the device that trains: nothing measures it
     part: Part = "test"  # the images that quality is measured on
     watch: Callable[[str], None] = lambda now: None
-    _teachers: dict[int, torch.nn.Module] = field(default_factory=dict, init=False, repr=False)
+    checkpoint: Path | None = None
+    checkpoint_seconds: float = 30.0  # between two checkpoints
+    teachers: dict[tuple[Distil, int], Any] = field(default_factory=dict, repr=False)  # those of before
 
     def in_int8(self, subnet: Subnet, images: int) -> Subnet:
         """The subnet, to be deployed in int8 with ranges from so many calibration images."""
         return subnet.with_facts(precision="int8", int8_engine=self.engine, calibration_images=images)
 
-    def teacher(self, side: int) -> torch.nn.Module:
-        """The supernet's largest subnet, calibrated at this side."""
-        if side not in self._teachers:
-            self._teachers[side] = subnets.largest(self.trained, self.images, side).module
-        return self._teachers[side]
+    def teacher(self, distil: Distil, side: int) -> torch.nn.Module | None:
+        """The network that teaches at this side, as `finetune.teacher` gives it."""
+        if (distil, side) not in self.teachers:
+            teacher = finetune.teacher(distil, self.trained, self.images, side)
+            self.teachers[distil, side] = teacher
+        taught_by: torch.nn.Module | None = self.teachers[distil, side]
+        return taught_by
 
 
 class Step(Protocol):
@@ -122,32 +131,37 @@ class Grow:
 class TrainingStep:
     """What the steps that train have in common.
 
-    They learn the labels, with `distil` also the outputs of the supernet's largest subnet. `augment` and
-    `flip` are those of the images unless they are given.
+    They learn the labels, and the outputs of the teacher that `distil` names. The options are those of
+    `finetune.FineTuning`.
     """
 
     epochs: PositiveInt = 10
     rate: PositiveFloat = 0.01
-    distil: bool = True
-    augment: Literal["none", "shift", "crop"] | None = None
-    flip: bool | None = None
+    distil: Distil = "largest"
+    augmentation: Augmentation = USUAL
     batch: AtLeastTwo = 64
+    forward_batch: AtLeastTwo | None = None
+    amp: Amp = "auto"
+
+    def recipe(self, bench: Bench) -> FineTuning:
+        """How this step trains."""
+        own = {item.name: getattr(self, item.name) for item in fields(self)}
+        names = {item.name for item in fields(FineTuning)}
+        return FineTuning(**{name: value for name, value in own.items() if name in names}, seed=bench.seed)
 
     def train(self, subnet: Subnet, bench: Bench) -> Subnet:
         """The subnet, its module trained in place and back on the CPU, and what its training took so far."""
-        usual = bench.images.settings
-        flip = usual.flip if self.flip is None else self.flip
-        settings = replace(usual, augment=self.augment or usual.augment, flip=flip)
-        recipe = FineTuning(epochs=self.epochs, rate=self.rate, batch=self.batch, seed=bench.seed)
+
+        def watch(done: float, loss: float) -> None:
+            bench.watch(f"epoch {done:.2f} of {self.epochs}, loss {loss:.3f}")
+
         seconds, _ = train_alone(
             subnet,
-            replace(bench.images, settings=settings),
-            recipe,
+            bench.images,
+            self.recipe(bench),
             bench.group,
-            teacher=bench.teacher(subnet.side) if self.distil else None,
-            progress=Progress(
-                lambda done, loss: bench.watch(f"epoch {done} of {self.epochs}, loss {loss:.3f}")
-            ),
+            teacher=bench.teacher(self.distil, subnet.side),
+            progress=Progress(watch, bench.checkpoint, bench.checkpoint_seconds),
         )
         hours = float(subnet.facts.get("training_hours", 0.0)) + sum(seconds) / 3600
         return subnet.with_facts(training_hours=hours, training_kwh=energy_kwh(hours, bench.watts))
@@ -155,9 +169,11 @@ class TrainingStep:
 
 @options
 class FineTune(TrainingStep):
-    """Train further, or from scratch; norms are calibrated anew."""
+    """Train further, or from scratch; live norms are calibrated anew. Weights that `PruneWeights` set to zero
+    stay zero."""
 
     from_scratch: bool = False
+    norms: Norms | None = None
 
     def apply(self, subnet: Subnet, bench: Bench) -> Subnet:
         if self.from_scratch:
@@ -165,7 +181,9 @@ class FineTune(TrainingStep):
             subnet = replace(subnet, module=new)
         else:
             subnet = replace(subnet, module=copy.deepcopy(subnet.module))
-        return subnets.calibrated(self.train(subnet, bench), bench.images)
+        tuned = self.train(subnet, bench)
+        live = self.recipe(bench).in_training == "live"
+        return subnets.calibrated(tuned, bench.images) if live else tuned
 
 
 @options
@@ -192,7 +210,8 @@ class Int8Aware(TrainingStep):
     def apply(self, subnet: Subnet, bench: Bench) -> Subnet:
         subnet = replace(subnet, module=copy.deepcopy(subnet.module))
         batches = deployed_model.calibration(subnet, bench.images, self.images)
-        ranges = fake_quant.input_ranges(subnet.module, map(torch.from_numpy, batches))
+        with subnets.placed(subnet.module, bench.group.device):
+            ranges = fake_quant.input_ranges(subnet.module, map(torch.from_numpy, batches))
         with fake_quant.fake_quantised(subnet.module, ranges, narrow=bench.narrow):
             tuned = self.train(subnet, bench)
         tuned.module.eval()
@@ -235,28 +254,50 @@ class Stage:
 def run(recipe: Recipe, architecture: str, bench: Bench, out: Path, config: Mapping[str, Any]) -> list[Stage]:
     """Apply the steps of a recipe to a subnet; returns the subnet before the first step and after each.
 
-    Every stage is kept in a folder of `out`, so a run that was stopped goes on after its last finished step.
+    Every stage is kept in a folder of `out`, so a run that was stopped goes on after its last finished step,
+    and where that step trains, inside its training. Only the first process writes.
 
     >>> recipe = Recipe((PruneChannels(0.6), FineTune(epochs=12), Int8()))
     >>> stages = run(recipe, "ofa_small r16 d1-1-1 k3-3-3 e2-2-2 ft0", bench, Path("runs/small"), {})
     >>> stages[-1].card["file_bytes"]
     """
+    check(recipe, bench)
+    with RunFolder(out, finished=None).hold_by_first(config, bench.group.rank):
+        bench.group.wait()
+        return apply(recipe, architecture, bench, out)
+
+
+def check(recipe: Recipe, bench: Bench) -> None:
+    """ValueError for a recipe that cannot be applied with this bench, before any work."""
     recipe.check(bench.trained.space)
     if recipe.quantises:
         deployed_model.check_engine(bench.engine)
-    with RunFolder(out, finished=None).hold(config):
-        stages: list[Stage] = []
-        for i, step in enumerate([None, *recipe.steps]):
-            name = "plain" if step is None else type(step).__name__
-            folder = out / f"{i}-{name}"
-            if not (folder / CARD).is_file():
-                bench.watch(name)
-                if step is None:
-                    subnet = subnets.from_supernet(bench.trained, bench.images, architecture)
-                else:
-                    subnet = step.apply(stages[-1].subnet, bench)
+    for step in recipe.steps:
+        if isinstance(step, TrainingStep):
+            step.recipe(bench).passes(bench.group, len(bench.images.parts["train"]))
+
+
+def apply(recipe: Recipe, architecture: str, bench: Bench, out: Path) -> list[Stage]:
+    """What `run` does, in a run folder that is held and with a recipe that was checked."""
+    stages: list[Stage] = []
+    for i, step in enumerate([None, *recipe.steps]):
+        name = "plain" if step is None else type(step).__name__
+        folder = out / f"{i}-{name}"
+        finished = (folder / CARD).is_file()
+        bench.group.wait()  # all have looked before the first writes
+        if not finished:
+            bench.watch(name)
+            if step is None:
+                subnet = subnets.from_supernet(bench.trained, bench.images, architecture)
+            else:
+                place = replace(bench, checkpoint=folder / TRAINING)
+                subnet = step.apply(stages[-1].subnet, place)
+            if not bench.group.rank:
                 keep(subnet, bench, folder)
-            stages.append(_load(name, folder))  # also a new one: the next step must not know the difference
+        bench.group.wait()
+        if not bench.group.rank:
+            (folder / TRAINING).unlink(missing_ok=True)
+        stages.append(_load(name, folder))  # also a new one: the next step must not know the difference
     return stages
 
 

@@ -10,7 +10,7 @@ import platform
 import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -98,6 +98,10 @@ class RunFolder:
             except BaseException:
                 self._clear()
                 raise
+
+    def hold_by_first(self, config: Mapping[str, Any], rank: int) -> AbstractContextManager[dict[str, Any]]:
+        """`hold` in the first of the processes that run together; the others rely on it."""
+        return self.hold(config) if rank == 0 else nullcontext({})
 
     def _clear(self) -> None:
         """Remove the folder again when the run was refused before it did anything."""

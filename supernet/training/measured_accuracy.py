@@ -31,9 +31,9 @@ from supernet.space import SearchSpace
 from supernet.surrogates.training_cost import TrainingCost
 from supernet.training import gain, step_timing, train
 from supernet.training.accuracy_store import AccuracyStore, Measured
-from supernet.training.finetune import FineTuning, Progress, train_further
+from supernet.training.finetune import NO_PROGRESS, FineTuning, Progress, train_further
 from supernet.training.gain import Gain
-from supernet.training.step import processes
+from supernet.training.step import alone
 from supernet.training.step_timing import Workplace
 from supernet.weights import network
 from supernet.weights import subnet as subnets
@@ -229,7 +229,7 @@ class SupernetAccuracy:
             rates,
             images=rates.images or place.images_of_an_epoch,
             batch=rates.batch or self.finetuning.batch,
-            distil=self.finetuning.distil,
+            distil=self.finetuning.distil != "none",
         )
         if rates.step_file is not None or rates.gpu is not None:
             return cost
@@ -274,13 +274,15 @@ class SupernetAccuracy:
         started = time.perf_counter()
         subnet = subnets.from_supernet(self.trained, self.data, architecture, calibrate=self.calibrated)
         own = self.trained.space
+        progress = NO_PROGRESS
         if epochs := int(own.column(own.parse([architecture]), EPOCHS)[0]):
             recipe = replace(self.finetuning, epochs=epochs)
             key = AccuracyStore.key({**self.facts_after, "architecture": architecture})
             progress = Progress(checkpoint=self.place / f"finetuning-{key[:12]}.safetensors")
-            with processes() as group, threadpool_limits(1):  # as make finetune
-                subnet, _, _ = train_further(subnet, self.trained, self.data, recipe, group, progress)
+            with threadpool_limits(1):  # as make finetune
+                subnet, _, _ = train_further(subnet, self.trained, self.data, recipe, alone(), progress)
         quality = subnets.judge(subnet, self.data, self.part, count=self.images)
+        progress.remove()
         return Measured(quality.correct, quality.images, time.perf_counter() - started)
 
 

@@ -25,6 +25,7 @@ from supernet.training.depthwise import SmallMaps
 from supernet.training.recipes import WARM_UP, Phase
 from supernet.weights import family, network
 
+Amp = Literal["auto", "off"]
 MOMENTUM = "momentum_buffer"  # as torch calls it
 
 
@@ -51,7 +52,7 @@ class Optimisation:
     label_smoothing: FractionBelowOne = 0.1
     dropout: FractionBelowOne = 0.0  # share of the classifier's inputs that are set to 0
     ema: OpenFraction | None = None  # decay per step of averaged weights
-    amp: Literal["auto", "off"] = "auto"  # auto: bf16 (else fp16) on a GPU, full precision on a CPU
+    amp: Amp = "auto"  # auto: bf16 (else fp16) on a GPU, full precision on a CPU
 
     def __post_init__(self) -> None:
         if self.batch % self.forward_batch:
@@ -67,11 +68,12 @@ class Optimisation:
         low = min(1.0, 1 / scale) if self.reference_batch else 0.0
         return self.rate * scale * rate_at(step, steps, warm_up, low)
 
-    def precision(self, device: torch.device) -> torch.dtype | None:
-        """The type of numbers in forward passes on a device; None: the full precision of the weights."""
-        if self.amp == "off" or device.type != "cuda":
-            return None
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+
+def precision(amp: Amp, device: torch.device) -> torch.dtype | None:
+    """The type of numbers in forward passes on a device; None: the full precision of the weights."""
+    if amp == "off" or device.type != "cuda":
+        return None
+    return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
 
 
 @dataclass(frozen=True)
@@ -111,10 +113,23 @@ class Processes:
         torch.distributed.all_gather_object(values, value)
         return values
 
+    def alike(self, module: torch.nn.Module) -> None:
+        """Give the parameters and buffers of a network the values that they have in the first process."""
+        if self.world > 1:
+            for tensor in module.state_dict().values():
+                shared = tensor.contiguous()  # a map that is channels last cannot be sent as it lies
+                torch.distributed.broadcast(shared, src=0)
+                tensor.copy_(shared)
+
     def wait(self) -> None:
         """Go on when all processes have come here."""
         if self.world > 1:
             torch.distributed.barrier()
+
+
+def alone() -> Processes:
+    """This process by itself, whatever group it is in."""
+    return Processes(0, 1, network.best_device())
 
 
 @contextmanager
@@ -199,6 +214,20 @@ def restore_momentum(
         optimiser.state[parameters[name]][what or MOMENTUM] = placed
 
 
+def joined(parts: Mapping[str, Mapping[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+    """The tensors of several parts by one name each, as a checkpoint holds them."""
+    return {f"{part}.{name}": tensor for part, tensors in parts.items() for name, tensor in tensors.items()}
+
+
+def parted(tensors: Mapping[str, torch.Tensor]) -> dict[str, dict[str, torch.Tensor]]:
+    """The parts that `joined` joined; a part without tensors is left out."""
+    parts: dict[str, dict[str, torch.Tensor]] = {}
+    for name, tensor in tensors.items():
+        part, _, rest = name.partition(".")
+        parts.setdefault(part, {})[rest] = tensor
+    return parts
+
+
 def begin(optimiser: torch.optim.Optimizer, rate: float) -> None:
     """Begin a step at a learning rate, without gradients."""
     for settings in optimiser.param_groups:
@@ -256,7 +285,7 @@ class Learner:
         if optimisation.ema is not None:
             averaging = get_ema_multi_avg_fn(optimisation.ema)  # type: ignore[no-untyped-call]
             self.average = AveragedModel(self.module, multi_avg_fn=averaging)
-        self.precision = optimisation.precision(group.device)
+        self.precision = precision(optimisation.amp, group.device)
         self.scaler = torch.amp.GradScaler(group.device.type, enabled=self.precision == torch.float16)
         self._new_optimiser()
 
@@ -340,14 +369,11 @@ class Learner:
         parts = {"model": self.module.state_dict(), "momentum": momentum(self.module, self.optimiser)}
         for part, owner in (("teacher", self.teacher), ("average", self.average)):
             parts[part] = {} if owner is None else owner.state_dict()
-        return {f"{part}.{name}": tensor for part, held in parts.items() for name, tensor in held.items()}
+        return joined(parts)
 
     def restore(self, tensors: Mapping[str, torch.Tensor], path: Path) -> None:
         """Take the state of `tensors` over; `path` is where they are from."""
-        parts: dict[str, dict[str, torch.Tensor]] = {}
-        for name, tensor in tensors.items():
-            part, _, rest = name.partition(".")
-            parts.setdefault(part, {})[rest] = tensor.to(self.group.device)
+        parts = parted({name: tensor.to(self.group.device) for name, tensor in tensors.items()})
         network.fill(self.module, parts["model"], path)
         restore_momentum(self.module, self.optimiser, parts.get("momentum", {}))
         if "teacher" in parts:

@@ -19,15 +19,18 @@ from supernet.arrays import Floats, Genomes
 from supernet.files import run_folder
 from supernet.surrogates import training_cost
 from supernet.surrogates.training_cost import FORWARD, Steps, StepTime
+from supernet.training import finetune
 from supernet.training.finetune import FineTuning, train_alone
-from supernet.training.step import Processes, processes
+from supernet.training.step import alone
 from supernet.weights import network
 from supernet.weights import subnet as subnets
 from supernet.weights.images import Images
 from supernet.weights.network import Trained
 
 SUBNETS = 8  # that are timed; a step time has four coefficients
+WORK = ("batch", "forward_batch", "distil", "norms", "amp")  # what of a recipe a step's time depends on
 STEPS, VISITS = 4, 3  # timed steps of a visit, after as many that warm up; visits of each subnet, in turns
+STANDING = 1e-9  # rate of timed steps: norms that are not calibrated could let others diverge
 DRIFT = 0.10  # relative deviation of a machine's speed from one sitting to another (our assumption)
 
 
@@ -48,7 +51,7 @@ class Workplace:
         device = network.best_device()
         return {
             "space": self.trained.space.name,
-            "recipe": {name: recipe[name] for name in ("batch", "distil")},
+            "recipe": {name: recipe[name] for name in WORK},
             "images": {
                 name: settings[name] for name in ("source", "resolution", "augment", "flip", "workers")
             },
@@ -77,7 +80,7 @@ class Workplace:
 
         `relative_std` holds the errors on subnets left out of the fit, and the drift of the machine.
         """
-        share = FORWARD if self.recipe.distil else 0.0
+        share = FORWARD if self.recipe.distil != "none" else 0.0
         steps = Steps.from_genomes(self.trained.space, genomes, self.recipe.batch, teacher=share)
         ms = self._time(self.trained.space.format(genomes))
         left_out = training_cost.left_out_error(steps, ms, np.arange(len(ms)))
@@ -89,17 +92,20 @@ class Workplace:
         rows = self.images.parts["train"][: STEPS * self.recipe.batch]
         few = replace(self.images, parts={**self.images.parts, "train": rows})
         seconds = np.empty((VISITS, len(names)))
-        with processes() as group, threadpool_limits(1):  # hours are of one CPU thread, or of the GPU
+        with threadpool_limits(1):  # hours are of one CPU thread, or of the GPU
             for visit in range(VISITS):
                 for i, name in enumerate(names):
-                    seconds[visit, i] = self._visit(name, few, group)
+                    seconds[visit, i] = self._visit(name, few)
         return 1000 * np.median(seconds, axis=0) / (len(rows) // self.recipe.batch * self.recipe.batch)
 
-    def _visit(self, name: str, few: Images, group: Processes) -> float:
+    def _visit(self, name: str, few: Images) -> float:
         """Seconds of an epoch of few images, after one that warms up."""
-        trained = self.trained
-        subnet = subnets.from_supernet(trained, few, name, calibrate=False)
-        largest = network.largest(trained.space.restrict("r", subnet.side, subnet.side))
-        teacher = trained.extract(largest).eval() if self.recipe.distil else None
-        recipe = replace(self.recipe, epochs=2)
-        return train_alone(subnet, few, recipe, group, teacher=teacher)[0][1]
+        subnet = subnets.from_supernet(self.trained, few, name, calibrate=False)
+        largest = network.largest(self.trained.space.restrict("r", subnet.side, subnet.side))
+        teacher = None
+        if self.recipe.distil == "largest":
+            teacher = self.trained.extract(largest).eval()  # uncalibrated: only its time counts
+        elif self.recipe.distil != "none":
+            teacher = finetune.teacher(self.recipe.distil, self.trained, few, subnet.side)
+        recipe = replace(self.recipe, epochs=2, rate=STANDING)
+        return train_alone(subnet, few, recipe, alone(), teacher=teacher)[0][1]

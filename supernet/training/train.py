@@ -14,7 +14,6 @@ import json
 import time
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from itertools import accumulate
@@ -134,8 +133,7 @@ def train(
             f"by {group.world} processes: choose forward_batch <= {optimisation.batch // group.world}"
         )
     folder = RunFolder(out, FINISHED, REPORTING)
-    held: AbstractContextManager[dict[str, Any]] = folder.hold(config) if first else nullcontext({})
-    with held as environment:
+    with folder.hold_by_first(config, group.rank) as environment:
         group.wait()
         run = _Run(plan, out, group, sinks)
         try:

@@ -54,6 +54,12 @@ class Augmentation:
             if not 0 < low <= high:
                 raise ValueError(f"augmentation.{name}=[{low},{high}] must be [lowest,highest], above 0")
 
+    @property
+    def by_pass(self) -> bool:
+        """Whether the images of a forward pass are changed together, so that its size changes them."""
+        colours = (self.brightness, self.contrast, self.saturation, self.hue, self.randaugment)
+        return any((*colours, self.erase, self.mixup, self.cutmix))
+
     def completed(self, cut: Cut, flip: bool) -> "Augmentation":
         """With the cut and the mirroring of the images where there are none of its own."""
         own = self.cut or cut

@@ -4,6 +4,7 @@ Letters: n images, c classes.
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -75,7 +76,7 @@ def runner(
     """A network in eval mode, on a device (default: the CPU), as something that gives logits. With a
     `precision` (bfloat16, float16) its forward passes are autocast to that."""
     where = "cpu" if device is None else device.type
-    mixed = torch.autocast(where, precision, enabled=precision is not None)
+    mixed = nullcontext() if precision is None else torch.autocast(where, precision)
 
     def run(images: NDArray[np.float32]) -> NDArray[np.float32]:
         with torch.inference_mode(), mixed:

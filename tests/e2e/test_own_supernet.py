@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from search.commands import accuracy_data, finetune, fit, train
-from supernet.files import artifact
+from supernet.files import artifact, run_folder
 from supernet.files.run_folder import RunFolder
 from supernet.space import get_space
 from supernet.surrogates import accuracy, training_cost
@@ -62,8 +62,9 @@ def test_train_measure_fit_and_fine_tune(run, tmp_path, monkeypatch):
 
     def write_while_held(path, content):
         if path.name == "cost.json":  # nobody else may begin before the results are written
-            with pytest.raises(ValueError, match="another process"), RunFolder(path.parent, FILE).hold({}):
-                pass
+            settings = run_folder.settings(path.parent)
+            with pytest.raises(ValueError, match="another process"):
+                RunFolder(path.parent, FILE).hold(settings).__enter__()
         write(path, content)
 
     monkeypatch.setattr(artifact, "write_json", write_while_held)

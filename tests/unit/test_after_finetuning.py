@@ -151,7 +151,7 @@ def test_killed_search_goes_on_to_the_same_bytes(tuned, tmp_path, monkeypatch):
 
 def test_a_measured_accuracy_is_that_of_the_fine_tuned_subnet(trained_folder, tmp_path):
     """For real, against `fine_tune` as `make finetune` calls it."""
-    recipe = FineTuning(batch=150, distil=False)
+    recipe = FineTuning(batch=150, distil="none")
     model = SupernetAccuracy(folder=trained_folder, store=tmp_path / "a.sqlite", finetuning=recipe)
     space = model.trained.space.restrict("r", 16, 16)
     smallest = with_epochs(space, sample(space, 2, seed=0)[1:], 25)

@@ -111,7 +111,7 @@ def test_fake_quantised_convolution_is_on_the_grid():
 RECIPE = shrink.Recipe(
     steps=(
         shrink.PruneChannels(keep=0.5),
-        shrink.FineTune(epochs=1, batch=32),
+        shrink.FineTune(epochs=1, batch=32, rate=1e-4),
         shrink.Int8Aware(epochs=1, batch=32, images=32),
     )
 )

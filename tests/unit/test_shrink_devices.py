@@ -13,7 +13,7 @@ from supernet.weights import subnet as subnets
 
 SMALL = "ofa_small r16 d1-1-1 k3-3-3 e3-3-3 ft0"
 OPTIONS = {
-    "FineTune": {"epochs": 1, "batch": 32},
+    "FineTune": {"epochs": 1, "batch": 32, "rate": 1e-4},
     "Int8Aware": {"epochs": 1, "batch": 32, "images": 32},
     "Int8": {"images": 32},
 }
