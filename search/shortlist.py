@@ -3,7 +3,8 @@
 Letters: f members of the front, c chosen members, b boxes, m objectives.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 
@@ -13,6 +14,8 @@ from supernet.arrays import Floats, Ints
 PASSES = 5  # of exchanges; most fronts need three
 WORTH = 1e-9  # relative gain below which an exchange is rounding
 FEW = 8  # rows of which those that others dominate need not be left out first
+BOXED = 4  # objectives up to which free space is cut into boxes
+ONE_BY_ONE = 8  # rows beyond that between two looks at the bounds
 AT_ONCE = 1024  # rows whose additions are computed together
 
 
@@ -37,7 +40,7 @@ def choose(costs: Floats, reference: Floats, size: int, must: Sequence[int] = ()
         if gain <= 0:
             break
         chosen.append(best)
-    least = WORTH * pareto.hypervolume(costs, reference)
+    least = WORTH * pareto.hypervolume(costs[chosen], reference)
     for _ in range(PASSES):
         before = list(chosen)
         for row in before[len(must) :]:
@@ -55,13 +58,14 @@ def _best_addition(costs: Floats, chosen: Floats, reference: Floats, bounds: Flo
 
     `bounds` (f,) are upper bounds of what each row adds; those that were looked at become exact.
     """
-    order, boxes = np.argsort(-bounds, kind="stable"), _free_boxes(chosen, reference)
+    order, gains_of = np.argsort(-bounds, kind="stable"), _gains(chosen, reference)
+    step = AT_ONCE if len(reference) <= BOXED else ONE_BY_ONE
     best, most = 0, 0.0
-    for start in range(0, len(order), AT_ONCE):
-        rows = order[start : start + AT_ONCE]
+    for start in range(0, len(order), step):
+        rows = order[start : start + step]
         if bounds[rows[0]] <= most:
             break
-        bounds[rows] = gains = _inside(boxes, costs[rows])
+        bounds[rows] = gains = gains_of(costs[rows])
         if gains.max() > most:
             best, most = int(rows[np.argmax(gains)]), float(gains.max())
     return best, most
@@ -73,7 +77,20 @@ def additions(costs: Floats, chosen: Floats, reference: Floats) -> Floats:
     >>> additions(np.array([[0.0, 0.0], [3.0, 3.0]]), np.array([[1.0, 1.0]]), np.array([2.0, 2.0]))
     array([3., 0.])
     """
-    return _inside(_free_boxes(chosen, reference), costs)
+    return _gains(chosen, reference)(costs)
+
+
+def _gains(chosen: Floats, reference: Floats) -> Callable[[Floats], Floats]:
+    """What rows add, by the boxes that are free; of many objectives, whose boxes are too many, one by one."""
+    if len(reference) <= BOXED:
+        return partial(_inside, _free_boxes(chosen, reference))
+    before = pareto.hypervolume(chosen, reference)
+
+    def gains(costs: Floats) -> Floats:
+        after = [pareto.hypervolume(np.concatenate([chosen, row[None]]), reference) for row in costs]
+        return np.maximum(np.array(after) - before, 0)
+
+    return gains
 
 
 def _inside(boxes: tuple[Floats, Floats], costs: Floats) -> Floats:
@@ -100,8 +117,8 @@ def _free_boxes(chosen: Floats, reference: Floats) -> tuple[Floats, Floats]:
     lows, highs = [], []
     for i in np.flatnonzero(np.diff(edges) > 0).tolist():
         low, high = _free_boxes(chosen[:i, :-1], reference[:-1])
-        lows.append(np.insert(low, m - 1, edges[i], axis=1))
-        highs.append(np.insert(high, m - 1, edges[i + 1], axis=1))
+        lows.append(np.column_stack([low, np.full(len(low), edges[i])]))
+        highs.append(np.column_stack([high, np.full(len(high), edges[i + 1])]))
     return np.concatenate(lows), np.concatenate(highs)
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 FOLDER = Path(__file__).parent
+LEVEL = 5  # of compression: a fifth of the time of 9, 4% larger
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,11 @@ def render(own: str, parts: Mapping[str, str], members: Members, data: Mapping[s
         name, _, text = section.partition(" -->\n")
         page = page.replace(f"@@{name}@@", text.strip())
     text = json.dumps({**data, "table": members.described()}, separators=(",", ":"))
-    values = {**parts, "DATA": b64encode(gzip.compress(text.encode(), mtime=0)).decode(), "PLOTLY": plotly()}
+    values = {
+        **parts,
+        "DATA": b64encode(gzip.compress(text.encode(), LEVEL, mtime=0)).decode(),
+        "PLOTLY": plotly(),
+    }
     return re.sub(r"@@(\w+)@@", lambda mark: values[mark[1]], page)  # one pass: values are never searched
 
 

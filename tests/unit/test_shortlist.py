@@ -30,7 +30,7 @@ def test_nearly_as_good_as_the_best_subset(objectives, seed):
         assert max(others) <= pareto.hypervolume(costs[rows], reference) * (1 + 1e-6)
 
 
-@pytest.mark.parametrize(("objectives", "count"), [(1, 3), (2, 12), (3, 20), (4, 9)])
+@pytest.mark.parametrize(("objectives", "count"), [(1, 3), (2, 12), (3, 20), (4, 9), (5, 6)])
 def test_what_rows_add_is_the_hypervolume_that_comes_with_them(objectives, count):
     """Some chosen rows dominate others, some lie outside the reference."""
     rng = np.random.default_rng(count)
