@@ -21,7 +21,7 @@ from scipy.stats import spearmanr
 
 from benchmarks import command
 from supernet import footprint, registry
-from supernet.arrays import Genomes
+from supernet.arrays import Floats, Genomes
 from supernet.files import artifact
 from supernet.files.tables import Table
 from supernet.space import SearchSpace, get_space
@@ -91,13 +91,18 @@ def random_subnets(count: int, side: int, seed: int = 7, space: str = SPACE) -> 
 
 def split_half(accuracy: SupernetAccuracy, genomes: Genomes) -> float:
     """Spearman correlation of the subnets' accuracies on the two halves of the test images."""
+    return float(spearmanr(*on_halves(accuracy, genomes)).statistic)
+
+
+def on_halves(accuracy: SupernetAccuracy, genomes: Genomes) -> Floats:
+    """(2, n) accuracies of the subnets on every other test image, and on the others."""
     data, model = accuracy.data, accuracy.trained
     halves: list[list[float]] = []
     for k in range(2):
         half = replace(data, parts={**data.parts, "test": data.parts["test"][k::2]})
         chosen = [subnets.from_supernet(model, half, name) for name in model.space.format(genomes)]
         halves.append([subnets.judge(subnet, half, "test").top1 for subnet in chosen])
-    return float(spearmanr(*halves).statistic)
+    return np.array(halves)
 
 
 def digits(options: Options) -> None:

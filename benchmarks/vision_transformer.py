@@ -56,8 +56,9 @@ def judged(name: str, options: Options) -> tuple[Floats, Floats]:
     took = supernet.trained(folder, images, Sandwich(), plan, space=name)
     accuracy = SupernetAccuracy(weights=str(folder), part="test")
     genomes = supernet.random_subnets(options.subnets, images.resolution[1], space=name)
-    predicted = accuracy.predict(genomes)
-    top1, macs = 100 * predicted.mean, footprint.compute(get_space(name), genomes, "macs")
+    halves = supernet.on_halves(accuracy, genomes)
+    share, tested = halves.mean(axis=0), len(accuracy.data.parts["test"])
+    top1, macs = 100 * share, footprint.compute(get_space(name), genomes, "macs")
     with Store(options.out / "measurements.sqlite") as store:
         timed = session.measure(here(name), genomes, store=store).data
     rows = [get_space(name).format(timed.genomes).index(line) for line in get_space(name).format(genomes)]
@@ -66,9 +67,9 @@ def judged(name: str, options: Options) -> tuple[Floats, Floats]:
     print(f"largest {top1[0]:.2f}%, smallest {top1[1]:.2f}%")
     print(
         f"{len(top1)} subnets {top1.min():.2f} to {top1.max():.2f}%, sd {top1.std(ddof=1):.2f} points, of "
-        f"sampling {100 * predicted.std.mean():.2f}"
+        f"sampling {100 * np.sqrt(share * (1 - share) / tested).mean():.2f}"
     )
-    print(f"split-half Spearman {supernet.split_half(accuracy, genomes):.2f}")
+    print(f"split-half Spearman {_spearman(*halves):.2f}")
     print(f"Spearman with MACs: top-1 {_spearman(macs, top1):.2f}, ms {_spearman(macs, ms):.2f}")
     print(
         f"{macs.min() / 1e6:.2f} to {macs.max() / 1e6:.2f} M MACs, {ms.min():.3f} to {ms.max():.3f} ms",

@@ -49,10 +49,9 @@ def _behind(kind: ModuleKind, table: LayerTable, at: int) -> list[Place]:
     """The activation of a linear layer, and the sum of the output of a layer with what waits for it."""
     live, held, act = table.live[:, at], table.held[:, at], table.act[:, at]
     waits, modules = live & (held > 0), []
-    if isinstance(kind, Linear):
-        waits &= (held == table.cout[:, at] * table.positions()[:, at]) & (
-            table.kind[:, at] == LayerKind.LINEAR
-        )
+    if isinstance(kind, Linear):  # what attention or an activation takes is not added to anything
+        taken = table.kind[:, at : at + 2] == LayerKind.ATTENTION
+        waits &= (held == table.cout[:, at] * table.positions()[:, at]) & (act == 0) & ~taken.any(axis=1)
         if (acts := live & (act > 0)).any():
             inputs = ActivationFunction.of_outputs(table, at, act)
             modules.append(Place(ActivationFunction.name, inputs, acts, at))

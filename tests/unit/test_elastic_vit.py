@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from latency.modules import places, tracing
+from latency.modules import tracing
+from latency.target import Target
 from supernet import footprint, registry
 from supernet.deploy import export, int8, onnx
 from supernet.files import command_line
@@ -76,24 +77,18 @@ def test_subnets_compute_and_cost_what_the_space_says(vit, supernet):
     assert training_cost.family_of_space(vit) == "transformer"
 
 
-def test_modules_of_the_space_are_those_of_the_network(vit, supernet):
-    """But for what moves queries, keys and values to their heads."""
-    genome = network.largest(vit)
-    subnet = network.extract(supernet, vit, genome)
-    side = network.resolution(vit, genome)
-    listed = [
-        (place.kind, {name: float(column[0]) for name, column in place.inputs.items()})
-        for place in places.places(vit.layers(genome))
-    ]
-    traced = [
-        (m.kind, dict(m.inputs)) for m in tracing.modules(subnet, (3, side, side)) if m.kind != "movement"
-    ]
-    assert [kind for kind, _ in traced] == [kind for kind, _ in listed]
-    off = {"means"}  # how a mean is written
-    for (_, inputs), (_, ours) in zip(traced, listed, strict=True):
-        assert {k: v for k, v in inputs.items() if k not in off} == {
-            k: v for k, v in ours.items() if k not in off
-        }
+def test_module_predictors_serve_the_space(vit, supernet, modules_of):
+    """The table of the space says what the modules of a network say together, but for those that move queries,
+    keys and values to their heads."""
+    target = Target(
+        name="cpu", device="i7_8700k", space=vit.name, engine="torch_eager", threads=1, method="modules"
+    )
+    predictor, genomes = modules_of(target), vit.sample(3, np.random.default_rng(3))
+    for genome, ms in zip(genomes[:, None], predictor.predict(genomes, target).mean, strict=True):
+        side = network.resolution(vit, genome)
+        modules = tracing.modules(network.extract(supernet, vit, genome), (3, side, side))
+        kept = [module for module in modules if module.kind != "movement"]
+        assert ms == pytest.approx(predictor.network_ms([kept], np.array([[1.0, 1.0, 0.0]]))[0], rel=1e-9)
 
 
 def test_it_learns_and_its_subnets_are_judged(vit, trained):

@@ -212,11 +212,13 @@ class GlobalPool(ModuleKind):
         return parts.global_mean(v["means"])
 
     def called(self, op: Operation) -> dict[str, float]:
-        """A mean over a map, or over what a first mean has left of its sides."""
+        """A mean over a map, over what a first mean has left of its sides, or over tokens."""
         image, over = op.tensors[0], op.argument(1, "dim")
-        side = side_of(image) if image.ndim == 4 else math.sqrt(image.numel() / image.shape[1])
-        one_side = op.name == "mean" and (isinstance(over, int) or (over is not None and len(over) == 1))
-        return dict(channels=float(image.shape[1]), side=side, means=float(one_side))
+        sides = [over] if isinstance(over, int) else list(over or ())
+        tokens = op.name == "mean" and image.ndim == 3 and [side % 3 for side in sides] == [1]
+        channels = image.shape[2 if tokens else 1]
+        side = side_of(image) if image.ndim == 4 else math.sqrt(image.numel() / channels)
+        return dict(channels=float(channels), side=side, means=float(op.name == "mean" and len(sides) == 1))
 
 
 class Elements(ModuleKind):
