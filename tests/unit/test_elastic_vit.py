@@ -78,7 +78,7 @@ def test_subnets_compute_and_cost_what_the_space_says(vit, supernet):
 
 
 def test_module_predictors_serve_the_space(vit, supernet, modules_of):
-    """The table of the space says what the modules of a network say together, but for those that move queries,
+    """The table of the space says what the modules of a network say together, but for moving queries,
     keys and values to their heads."""
     target = Target(
         name="cpu", device="i7_8700k", space=vit.name, engine="torch_eager", threads=1, method="modules"
