@@ -60,6 +60,11 @@ def input_ranges(network: torch.nn.Module, batches: Iterable[torch.Tensor]) -> d
             network(images.to(device))
     for hook in hooks:
         hook.remove()
+    if unseen := [place for place, *_ in _layers(network) if place not in per_batch]:
+        raise ValueError(
+            f"Int8Aware cannot follow {unseen[0]}: the network uses its weights without calling the layer; "
+            "quantise with Int8, or call convolutions and linear layers as modules in networks on their own"
+        )
     return {place: tuple(np.mean(ranges, axis=0).tolist()) for place, ranges in per_batch.items()}
 
 

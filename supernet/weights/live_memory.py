@@ -42,16 +42,25 @@ def footprint(network: torch.nn.Module, side: int) -> dict[str, float]:
 
 def executor(network: torch.nn.Module) -> torch.nn.Module:
     """The network in eval mode as a graph: norms folded, activations, sums and products in place, every value
-    dropped after its last use. The network itself stays as it is."""
-    graph: Any = fuse(copy.deepcopy(network).eval())
+    dropped after its last use. The network itself stays as it is.
+
+    One that torch.fx cannot trace (weights cut to the shape of what comes in, say) is returned as a copy in
+    eval mode: eager PyTorch holds more alive than an engine.
+    """
+    plain = copy.deepcopy(network).eval()
+    try:
+        graph: Any = fuse(plain)
+    except Exception:  # whatever code of the network raises when torch.fx runs it without values
+        return plain
     for module in graph.modules():
         if isinstance(module, torch.nn.ReLU | torch.nn.ReLU6 | torch.nn.Hardswish | torch.nn.Hardsigmoid):
             module.inplace = True
     place = {node: i for i, node in enumerate(graph.graph.nodes)}
     for node in graph.graph.nodes:
-        if node.target not in IN_PLACE or node.args[0].op == "placeholder":
+        first = node.args[0] if node.target in IN_PLACE else None
+        if not isinstance(first, torch.fx.Node) or first.op in ("placeholder", "get_attr"):
             continue
-        if max(place[user] for user in node.args[0].users) == place[node]:
+        if max(place[user] for user in first.users) == place[node]:
             node.target = IN_PLACE[node.target]
     graph.recompile()
     return graph

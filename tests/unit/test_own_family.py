@@ -8,12 +8,12 @@ import tiny_family
 import torch
 
 from supernet import registry
-from supernet.deploy import export, shrink
+from supernet.deploy import export, fake_quant, shrink
 from supernet.space import get_space
 from supernet.training.recipes import ProgressiveShrinking, Sandwich
 from supernet.training.step import Optimisation
 from supernet.training.train import Plan
-from supernet.weights import family, network
+from supernet.weights import family, live_memory, network
 from supernet.weights import subnet as subnets
 from supernet.weights.images import ImageSet
 
@@ -123,3 +123,17 @@ def test_what_a_family_lacks_is_one_line_before_any_work(tiny, tmp_path, bench):
 def test_spaces_without_networks_are_refused(tiny, changes, message):
     with pytest.raises(ValueError, match=message):
         family.of(replace(tiny, **changes))
+
+
+def test_layers_that_are_not_called_are_named(tiny):
+    """Its convolutions are cut by hand: neither torch.fx nor fake quantisation can follow them."""
+    subnet = subnets.random(tiny.format(tiny.extremes()[1:])[0])
+    counted = live_memory.footprint(subnet.module, subnet.side)
+    assert counted["macs"] == tiny.layers(tiny.extremes()[1:]).macs()[0]
+    assert counted["peak_bytes"] >= tiny.layers(tiny.extremes()[1:]).peak_bytes()[0]
+    with pytest.raises(ValueError, match=r"cannot follow convs\.0: .* quantise with Int8"):
+        fake_quant.input_ranges(subnet.module, [torch.zeros(1, 3, 16, 16)])
+    functional = torch.nn.ModuleDict({"norm": torch.nn.BatchNorm2d(3)})
+    functional.forward = lambda x: x
+    with pytest.raises(ValueError, match="the norm norm was not called, so it cannot be calibrated"):
+        network.settle_norms(functional, torch.zeros(2, 3, 4, 4))
