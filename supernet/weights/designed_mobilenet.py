@@ -17,14 +17,20 @@ class DesignedMobileNetV3(OFAMobileNetV3):  # type: ignore[misc]  # ofa has no t
     """
 
     def __init__(self, design: Design, classes: int) -> None:
+        if len(design.head) != 2 or not {*design.acts, design.outer} <= {*NAMES}:
+            raise ValueError(
+                f"a design with head={design.head} and activations {[a.name for a in design.acts]} is not "
+                f"built: two widths of the head are needed, and {', '.join(a.name for a in NAMES)}"
+            )
         self.ks_list = list(design.kernels)
         self.expand_ratio_list = list(design.expands)
         self.depth_list = list(design.depths)
-        stem = design.stem
-        first = MBConvLayer(stem, stem, kernel_size=3, stride=1, expand_ratio=1, act_func="relu")
-        blocks = [ResidualBlock(first, IdentityLayer(stem, stem))]
+        stem, outer = design.stem, NAMES[design.outer]
+        inner = "relu" if outer == "h_swish" else outer
+        first = MBConvLayer(stem, design.first, kernel_size=3, stride=1, expand_ratio=1, act_func=inner)
+        blocks = [ResidualBlock(first, IdentityLayer(stem, stem) if stem == design.first else None)]
         self.block_group_info: list[list[int]] = [[] for _ in design.widths]
-        cin = stem
+        cin = design.first
         for stage, block in design.places:
             self.block_group_info[stage].append(len(blocks))
             width, stride = design.widths[stage], design.strides[stage] if block == 0 else 1
@@ -42,10 +48,10 @@ class DesignedMobileNetV3(OFAMobileNetV3):  # type: ignore[misc]  # ofa has no t
             cin = width
         expand, features = design.head
         super(OFAMobileNetV3, self).__init__(
-            ConvLayer(3, stem, kernel_size=3, stride=2, act_func="h_swish"),
+            ConvLayer(3, stem, kernel_size=3, stride=2, act_func=outer),
             blocks,
-            ConvLayer(cin, expand, kernel_size=1, act_func="h_swish"),
-            ConvLayer(expand, features, kernel_size=1, bias=False, use_bn=False, act_func="h_swish"),
+            ConvLayer(cin, expand, kernel_size=1, act_func=outer),
+            ConvLayer(expand, features, kernel_size=1, bias=False, use_bn=False, act_func=outer),
             LinearLayer(features, classes),
         )
         self.set_bn_param(momentum=0.1, eps=1e-5)

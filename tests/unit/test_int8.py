@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from latency.measuring.machine import pairs_overflow
-from supernet import registry
+from supernet import extras, registry
 from supernet.deploy import int8, onnx, openvino, shrink
 from supernet.deploy import model as deployed_model
 from supernet.training.step import processes
@@ -78,7 +78,7 @@ def test_unknown_or_missing_engine(bench, tmp_path, monkeypatch):
 
     with pytest.raises(ValueError, match=r"tensorrt.*onnxruntime, openvino"):
         run("tensorrt")
-    monkeypatch.setattr(deployed_model, "find_spec", lambda name: None)
+    monkeypatch.setattr(extras, "find_spec", lambda name: None)
     with pytest.raises(ValueError, match=r"needs onnx, openvino, nncf.*ofa-frontier\[openvino\]"):
         run("openvino")
     assert not list(tmp_path.iterdir())
