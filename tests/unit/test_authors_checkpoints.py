@@ -5,8 +5,9 @@ import pytest
 import torch
 
 from supernet.space import get_space
-from supernet.weights import family, network, published
+from supernet.weights import family, network
 from supernet.weights.images import ImageSet
+from supernet.weights.origins import checkpoint
 
 NAMES = ["ofa_mbv3_w1.0", "ofa_mbv3_w1.2", "ofa_proxyless_w1.3", "ofa_resnet50"]
 
@@ -22,7 +23,8 @@ def differences(name, path, photos, count):
     torch.set_num_threads(1)
     space = get_space(name)
     data = ImageSet("folder", (128, 224), root=photos, val=8, test=0.2, calibration=6, augment="crop").load()
-    trained = published.load(name, path=path)
+    trained = checkpoint.load(path)
+    assert trained.space.name == name
     content = torch.load(path, weights_only=True)
     theirs = family.of(space).elastic(space, 1000)
     theirs.load_state_dict(content.get("state_dict", content))
