@@ -130,7 +130,8 @@ class Images:
             raise ValueError(
                 f"the classes of data.source={self.settings.source} are not those of the weights: "
                 f"{', '.join(map(repr, unknown[:3]))}{' ...' if len(unknown) > 3 else ''} are none of "
-                f"{len(names)} from {names[0]!r} to {names[-1]!r}"
+                f"{len(names)} from {names[0]!r} to {names[-1]!r}; name the folders so, or train a supernet "
+                "on these images (make train)"
             )
         place = {name: label for label, name in enumerate(names)}
         numbers = np.array([place[name] for name in self.classes])
