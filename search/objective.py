@@ -61,6 +61,11 @@ class Objective:
             )
         if self.limit is not None and not (np.isfinite(self.limit) and self.limit >= 0):
             raise ValueError(f"the limit {self.limit} of {self.name} must be a number of {self.unit}")
+        if self.unit == "fraction" and self.limit is not None and self.limit > 1:
+            raise ValueError(
+                f"the limit {self.limit:g} of {self.name} is a fraction from 0 to 1: give "
+                f"limits.{self.name}={self.limit / 100:g} for {self.limit:g}%"
+            )
 
     @property
     def facts(self) -> dict[str, Any]:

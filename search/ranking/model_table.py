@@ -146,6 +146,8 @@ class Table:
 
     def _axis(self, axis: AxisColumns, values: Floats, columns: Columns) -> NoisyAxis:
         in_percent = axis.scale == "logit" and axis.unit == "%"
+        if in_percent:
+            self._check_percent(axis, values, columns)
         values = values / 100 if in_percent else values
         owner = np.arange(len(values))
         if axis.error_of is not None:
@@ -164,6 +166,18 @@ class Table:
             return _with_repeats(about, values, owner, axis.repeats)
         slope = {"log": middle, "logit": middle * (1 - middle), "linear": 1}[axis.scale]
         return replace(about, noise=(Normal(spread / slope, owner),))
+
+    def _check_percent(self, axis: AxisColumns, values: Floats, columns: Columns) -> None:
+        """ValueError where some models of an axis in percent look like fractions."""
+        few = ((values > 0) & (values <= 1)).any(axis=1)
+        if few.any() and np.nanmax(values) > 1:
+            row = int(np.argmax(few))
+            name = str(column(columns, self.model, self.file)[row])
+            raise ValueError(
+                f"{self.file}: axis {axis.name} is in %, but {name!r} "
+                f"has {np.nanmin(values[row]):g}: write percent for all models, or fractions and unit: "
+                "fraction"
+            )
 
 
 def _with_repeats(axis: NoisyAxis, values: Floats, owner: Ints, how: str) -> NoisyAxis:

@@ -4,17 +4,17 @@ A run folder holds config.yaml (the settings), env.json (versions and machine), 
 events.jsonl, and what the run gives. The file that makes a run finished is written last.
 """
 
-import fcntl
 import json
 import platform
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import yaml
 
@@ -86,7 +86,7 @@ class RunFolder:
         self.path.mkdir(parents=True, exist_ok=True)
         with (self.path / LOCK).open("w") as lock:
             try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                _lock(lock)
             except OSError as error:
                 raise ValueError(f"another process is running in {self.path}; choose another out=") from error
             self.check(config)  # again: another process may have finished meanwhile
@@ -107,15 +107,28 @@ class RunFolder:
         """Remove the folder again when the run was refused before it did anything."""
         files = list(self.path.iterdir())
         if {file.name for file in files} <= {CONFIG, ENVIRONMENT, LOCK}:
-            for file in files:
-                file.unlink()
-            self.path.rmdir()
+            with suppress(PermissionError):  # Windows keeps the open lock
+                for file in sorted(files, key=lambda one: one.name == LOCK):
+                    file.unlink()
+                self.path.rmdir()
 
     def _changes(self, before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
         old, new = _flat(_plain(before)), _flat(_plain(now))
         names = [name for name in {**old, **new} if name.partition(".")[0] not in self.reporting]
         changed = [name for name in names if json.dumps(old.get(name)) != json.dumps(new.get(name))]
         return [f"{name}={old.get(name, 'not known then')}, now {new.get(name)}" for name in changed]
+
+
+def _lock(file: TextIO) -> None:
+    """Make an open file ours alone until it is closed; OSError where it is another process's."""
+    if sys.platform == "win32":
+        import msvcrt
+
+        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+    else:
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def settings(folder: Path) -> dict[str, Any]:

@@ -76,6 +76,11 @@ def percent(values: NDArray[Any]) -> NDArray[np.float64]:
     """Top-1 in percent, whether it was given as percent or as a fraction."""
     if values.dtype.kind != "f" or not np.isfinite(values).all() or values.min() < 0 or values.max() > 100:
         raise ValueError("top-1 must be numbers from 0 to 1 or from 0 to 100, none missing")
+    if values.max() > 1 and (few := (values > 0) & (values <= 1)).any():
+        raise ValueError(
+            f"top-1 is in percent and in fractions: row {int(np.argmax(few))} has {values[few][0]:g}, the "
+            f"largest is {values.max():g}; write one of them for all rows"
+        )
     return np.asarray(values * (100 if values.max() <= 1 else 1), np.float64)
 
 

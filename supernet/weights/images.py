@@ -31,6 +31,7 @@ from supernet.weights.image_sources import IMAGENET_MEAN, IMAGENET_STD, Pixels, 
 from supernet.weights.pixels import SMALLEST_SIDE, Draws
 
 Part = Literal["train", "val", "calibration", "test"]
+USUAL_VAL = 1000  # validation images where there are enough
 PARTS: tuple[Part, ...] = ("train", "val", "calibration", "test")
 IN_MEMORY_BYTES = 2 * 10**9
 STATISTICS_IMAGES = 2000  # training images that the normalisation is measured on
@@ -50,7 +51,8 @@ class ImageSet:
     root: Path | None = None
     download: bool = False  # torchvision's data sets only
     train_images: AtLeastTwo | None = None  # at most as many, drawn with the split's seed
-    val: PositiveInt = 1000  # images held out of the training part
+    # images held out of the training part; None: 1000, a fifth of fewer than 5000
+    val: PositiveInt | None = None
     test: OpenFraction = 0.25  # share held out where no test part is published
     calibration: AtLeastTwo = 1024
     split_seed: int = 0
@@ -145,9 +147,10 @@ class Images:
 
     def facts(self) -> dict[str, Any]:
         """What a value measured on these images depends on."""
-        kept = ("source", "train_images", "val", "test", "calibration", "split_seed")
+        kept = ("source", "train_images", "test", "calibration", "split_seed")
         return {
             **{name: getattr(self.settings, name) for name in kept},
+            "val": len(self.parts["val"]),
             "root": str(self.settings.root) if self.settings.root else None,
             "classes": list(self.classes),
             "sizes": {part: len(rows) for part, rows in self.parts.items()},
@@ -302,9 +305,10 @@ def _split(settings: ImageSet, labels: Ints, training_rows: int) -> dict[Part, I
         test = rng.permutation(np.arange(training_rows, len(labels)))
     else:
         test, rows = _take(rows, labels, round(settings.test * training_rows), rng)
-    if settings.val >= len(rows):
-        raise ValueError(f"data.val={settings.val} leaves no training image of {len(rows)}")
-    val, train = _take(rows, labels, settings.val, rng)
+    held = settings.val or min(USUAL_VAL, max(1, len(rows) // 5))
+    if held >= len(rows):
+        raise ValueError(f"data.val={held} leaves no training image of {len(rows)}")
+    val, train = _take(rows, labels, held, rng)
     if settings.train_images is not None and settings.train_images < len(train):
         train, _ = _take(train, labels, settings.train_images, rng)
     if missing := sorted({*labels.tolist()} - {*labels[train].tolist()}):

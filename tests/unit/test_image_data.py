@@ -116,6 +116,16 @@ def test_folder_of_equal_images_is_decoded_once(tmp_path):
         assert (images.source[rows][:, 0, 0, 0] == 10 * images.labels[rows]).all()
 
 
+def test_few_images_are_held_out_of_few(tmp_path):
+    """Of 135 images without a test part: a quarter for the test, a fifth of the others for validation."""
+    root = draw_folder(tmp_path, classes=("cat", "dog", "owl"), count=45)
+    flat = root / "train" if (root / "train").is_dir() else root
+    images = ImageSet(source="folder", root=flat, resolution=(16, 16)).load()
+    assert sum(len(rows) for rows in images.parts.values()) - len(images.parts["calibration"]) == 135
+    assert [len(images.parts[part]) for part in ("test", "val", "train")] == [34, 20, 81]
+    assert images.facts()["val"] == 20
+
+
 @pytest.mark.parametrize("augment", ["none", "crop"])
 def test_photos_of_several_sizes_are_decoded_batch_by_batch(tmp_path, augment):
     root = draw_folder(tmp_path, sizes=((40, 30), (31, 50)), count=6)

@@ -8,6 +8,7 @@ import pytest
 from latency.zoo import catalogue
 from search import models, objective, problem
 from search.objective import Evaluator, InfeasibleError, Objective
+from supernet.files import tables
 from supernet.prediction import Prediction, exact
 from supernet.space import get_space
 from supernet.surrogates import accuracy
@@ -214,3 +215,16 @@ def test_footprint_objectives_work_for_every_space(rng):
     table = found.space.layers(genomes)
     assert (costs == np.stack([table.macs(), table.params(), table.peak_bytes()], axis=1)).all()
     assert ((violation > 0) == (table.params() > 2e7)).all()
+
+
+def test_a_limit_in_percent_is_told_to_be_a_fraction():
+    with pytest.raises(
+        ValueError, match=r"the limit 80 of accuracy is a fraction .*limits\.accuracy=0\.8 for 80%"
+    ):
+        problem.build(["accuracy", "latency_ms"], limits={"accuracy": 80})
+
+
+def test_a_table_in_percent_and_in_fractions_is_refused():
+    with pytest.raises(ValueError, match=r"row 1 has 0\.698, the largest is 75"):
+        tables.percent(np.array([70.0, 0.698, 75.0]))
+    assert tables.percent(np.array([0.7, 0.75])).tolist() == [70, 75]

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import types
 from dataclasses import replace
 
 import numpy as np
@@ -39,6 +40,29 @@ def test_settings_and_environment_are_kept(tmp_path):
     assert environment["packages"]["numpy"] == np.__version__
     with pytest.raises(FinishedRun, match="finished run, which is left alone"):
         folder.check({"seed": 1})
+
+
+def test_where_there_is_no_fcntl_the_folder_is_locked_by_windows(tmp_path, monkeypatch):
+    locked = []
+
+    def locking(number, mode, size):
+        locked.append((mode, size))
+        if len(locked) > 1:
+            raise PermissionError("another process holds it")
+
+    windows = types.ModuleType("msvcrt")
+    windows.locking, windows.LK_NBLCK = locking, 2
+    monkeypatch.setitem(sys.modules, "msvcrt", windows)
+    monkeypatch.setitem(sys.modules, "fcntl", None)  # importing it fails
+    monkeypatch.setattr(run_folder, "sys", types.SimpleNamespace(platform="win32"))
+    with RunFolder(tmp_path / "a", "result").hold({"seed": 1}):
+        pass
+    with (
+        pytest.raises(ValueError, match="another process is running"),
+        RunFolder(tmp_path / "a", "result").hold({"seed": 1}),
+    ):
+        pass
+    assert locked == [(2, 1)] * 2
 
 
 def test_a_training_says_its_versions_and_commit(tmp_path, training):
