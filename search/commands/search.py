@@ -264,8 +264,9 @@ def _job(options: Options, config: Mapping[str, Any], name: str, out: Path) -> J
         inputs["surrogate"] = options.accuracy_file
     if options.warm_start is not None:
         inputs["archive"] = options.warm_start / "archive.npz"
-    if options.evaluator is not None and "folder" in options.evaluator:
-        inputs["weights"] = Path(options.evaluator["folder"], "supernet.safetensors")
+    if options.evaluator is not None:
+        weights = Path(options.evaluator.get("weights") or options.evaluator["folder"])
+        inputs["weights"] = weights / "supernet.safetensors" if weights.is_dir() else weights
     left = {"archive": "archive.npz", "front": FRONT, "report": "report.html", "measurements": "measured.csv"}
     return watch.job("search", name, out, config, inputs, {kind: out / file for kind, file in left.items()})
 

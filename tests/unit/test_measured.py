@@ -154,7 +154,7 @@ def test_real_supernet_is_searched_and_resumed(trained_folder, tmp_path):
 
 def test_killed_command_goes_on_to_the_same_bytes(trained_folder, tmp_path):
     """SIGKILL while subnets are measured, against a search left alone; each has its own store."""
-    words = ["evaluator=supernet", f"evaluator.folder={trained_folder}", "evaluator.images=40", "budget=12"]
+    words = ["evaluator=supernet", f"evaluator.weights={trained_folder}", "evaluator.images=40", "budget=12"]
     words += ["objectives=[accuracy,macs]", "searcher=linas", "searcher.first=6", "searcher.batch=3"]
     words += ["searcher.generations=3", "resolution=16", "wandb=disabled"]
 
