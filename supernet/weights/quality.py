@@ -59,6 +59,11 @@ def sums(logits: NDArray[np.floating], labels: Ints) -> Floats:
     n, classes = logits.shape
     if len(labels) != n or not n or labels.min() < 0 or labels.max() >= classes:
         raise ValueError(f"{len(labels)} labels in 0..{classes - 1} are needed for logits {logits.shape}")
+    if not np.isfinite(logits).all():
+        raise ValueError(
+            "the outputs of the network are NaN or infinite: its weights have diverged. Train with a lower "
+            "rate=, or with norms=live"
+        )
     rows = np.arange(n)
     shifted = logits - logits.max(axis=1, keepdims=True)
     total = np.exp(shifted).sum(axis=1)

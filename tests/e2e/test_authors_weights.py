@@ -57,7 +57,7 @@ def test_every_command_takes_the_authors_weights(name, run, tmp_path):
     assert "accuracy is measured: 2 evaluations" in out
     assert "data=folder data.root=photos" in out
     training_cost.save_step(tmp_path / "step.json", StepTime(1.0, 9.0, 1.0, 1.0, relative_std=0.1))
-    words = ["epochs=1", "batch=10", "distil=false", "step_file=step.json", "out=tuned"]
+    words = ["epochs=1", "rate=1e-5", "batch=10", "distil=false", "step_file=step.json", "out=tuned"]
     assert "after 1 epoch" in run(finetune, "supernet=ofa.pth", *data, architecture, *words)
     out = run(shrink, "supernet=ofa.pth", *data, architecture, "shrink=int8", "plain=0", "out=small")
     assert "small/1-Int8/model.onnx" in out
