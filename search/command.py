@@ -10,7 +10,7 @@ import re
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import field, fields
+from dataclasses import field, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar, dataclass_transform
@@ -26,11 +26,11 @@ from rich.status import Status
 
 from latency.measuring import instruction_sets
 from latency.measuring.session import Watcher
-from search.cli import config_source
+from search.cli import config_source, sweep
 from supernet import choices, extras, registry
 from supernet.files.run_folder import FinishedRun
 
-Task = Callable[[Any, dict[str, Any]], None]
+Task = Callable[[Any, dict[str, Any]], Mapping[str, float] | None]
 Sides = int | tuple[int, int] | None  # the option resolution: one input side, or [lowest,highest]
 EXIT_INTERRUPTED = 130
 T = TypeVar("T")
@@ -66,56 +66,86 @@ def compose(name: str, words: list[str]) -> dict[str, Any]:
         raise ValueError(explain(error)) from error
 
 
-def named(name: str) -> Callable[[Task], Callable[[], None]]:
+def named(name: str, *, maximize: bool = False) -> Callable[[Task], Callable[[], None]]:
     """Decorator of the task of a command, which becomes the `main` that runs it.
 
     It composes `configs/<name>.yaml` with the command line and calls `task(options, config)`, once per job of
     a multirun. `options` are the command's own, an instance of the class that the YAML names; `config` holds
-    the same as plain values, for the run folder.
+    the same as plain values, for the run folder. What it returns are figures of the job: a multirun compares
+    its jobs by them, and sweepers (Optuna) minimise, or with `maximize` maximise, the first.
     """
-    return lambda task: partial(_run, name, task)
+    return lambda task: partial(_run, name, task, maximize)
 
 
-def _run(name: str, task: Task) -> None:
-    failed: list[str] = []
+def _run(name: str, task: Task, maximize: bool) -> None:
     tracebacks = os.environ.get(FULL_ERROR) == "1"
-
-    def job(composed: DictConfig) -> None:
-        os.environ[FULL_ERROR] = str(int(tracebacks))
-        try:
-            config = _checked(composed, list(HydraConfig.get().overrides.task))
-            _hold(config)
-            task(registry.locate(composed["_target_"])(**config), config)
-        except KeyboardInterrupt:
-            kept = f"; what was measured is kept in {composed.store}" if "store" in composed else ""
-            print(f"\nstopped{kept}. Repeat the command to go on", file=sys.stderr)
-            sys.exit(EXIT_INTERRUPTED)
-        except FinishedRun as finished:
-            if not is_sweep():
-                sys.exit(f"error: {finished}")
-            print(finished)  # a repeated sweep goes on with the jobs that are not finished
-        except OURS as error:
-            if tracebacks:
-                raise
-            if not is_sweep():
-                sys.exit(f"error: {explain(error)}")
-            failed.append(f"job {HydraConfig.get().job.num}: {explain(error)}")  # the other jobs go on
-            print(f"error: {failed[-1]}", file=sys.stderr)
-
-    sys.argv[1:] = map(_plain, sys.argv[1:])
-    os.environ[FULL_ERROR] = "1"  # Hydra then raises its errors, which `explain` says in one line
+    asked = _flags_first(list(map(_plain, sys.argv[1:])))
+    launch = None
     try:
-        registry.use_folders(*choices.folders_of(sys.argv[1:]))
+        registry.use_folders(*choices.folders_of(asked))
+        launch = sweep.Launch.from_words(name.replace("_", "-"), asked, maximize)
+        sys.argv[1:] = asked if launch is None else launch.words
+        one = partial(_job, task, tracebacks)
+        job = one if launch is None else partial(_job_of_many, task, tracebacks, launch.id)
+        os.environ[FULL_ERROR] = "1"  # Hydra then raises its errors, which `explain` says in one line
         with config_source.reading(name):
             hydra.main(version_base="1.3", config_path=None, config_name=name)(job)()
+    except sweep.JobError:
+        pass  # said where it happened, and counted below
     except OURS as error:
+        if launch is not None:
+            launch.clear()
         if tracebacks:
             raise
         sys.exit(f"error: {explain(error)}")
     finally:
         os.environ[FULL_ERROR] = str(int(tracebacks))
-    if failed:
-        sys.exit(f"error: {len(failed)} job(s) failed, see above")
+        sys.argv[1:] = asked
+    if launch is not None and (failed := launch.finish()):
+        sys.exit(f"error: {failed} job(s) failed, see above")
+
+
+def _job(task: Task, tracebacks: bool, composed: DictConfig) -> None:
+    """Run the only job, and exit with one line for an error of the user's making."""
+    os.environ[FULL_ERROR] = str(int(tracebacks))
+    try:
+        _perform(task, composed)
+    except OURS as error:
+        if tracebacks:
+            raise
+        sys.exit(f"error: {explain(error)}")
+
+
+def _job_of_many(task: Task, tracebacks: bool, launch: str, composed: DictConfig) -> float | None:
+    """Run a job of a multirun, perhaps in a process of its own; gives the figure that sweepers go by."""
+    name, options = sweep.job_name(), tuple(HydraConfig.get().overrides.task)
+    job = sweep.Job(name, options, launch)
+    try:
+        job = replace(job, figures=dict(_perform(task, composed) or {}))
+    except FinishedRun as finished:
+        print(finished)  # a repeated multirun goes on with the jobs that are not finished
+        job = replace(job, figures=sweep.earlier())
+    except OURS as error:
+        job = replace(job, error=explain(error))
+        print(f"error: job {name}: {job.error}", file=sys.stderr)
+        if tracebacks:
+            raise
+        raise sweep.JobError(job.error) from None
+    finally:
+        job.write(sweep.folder())
+        sweep.clear()
+    return next(iter(job.figures.values()), None)
+
+
+def _perform(task: Task, composed: DictConfig) -> Mapping[str, float] | None:
+    try:
+        config = _checked(composed, list(HydraConfig.get().overrides.task))
+        _hold(config)
+        return task(registry.locate(composed["_target_"])(**config), config)
+    except KeyboardInterrupt:
+        kept = f"; what was measured is kept in {composed.store}" if "store" in composed else ""
+        print(f"\nstopped{kept}. Repeat the command to go on", file=sys.stderr)
+        sys.exit(EXIT_INTERRUPTED)
 
 
 def _plain(word: str) -> str:
@@ -125,6 +155,18 @@ def _plain(word: str) -> str:
         return word
     mapping, name, values = match.groups()
     return f"{mapping}={','.join(f'{{{name}:{value}}}' for value in values.split(','))}"
+
+
+def _flags_first(words: list[str]) -> list[str]:
+    """The words of a command line with Hydra's flags before the options, as its parser wants them."""
+    flags, options = [], list(words)
+    for flag in ("-m", "--multirun", "-cd", "--config-dir", "-c", "--cfg"):
+        while flag in options:
+            at = options.index(flag)
+            size = 1 if flag in ("-m", "--multirun") else 2
+            flags += options[at : at + size]
+            del options[at : at + size]
+    return flags + options
 
 
 def _checked(composed: DictConfig, words: list[str]) -> dict[str, Any]:
@@ -190,22 +232,26 @@ def _hold(config: dict[str, Any]) -> None:
 
 def is_sweep() -> bool:
     """Whether this is a job of a multirun."""
-    mode = HydraConfig.get().mode
-    return mode is not None and mode.name == "MULTIRUN"
+    return sweep.is_job()
+
+
+def job_name() -> str | None:
+    """What this job of a multirun is called, by what it has different: `target-v100_b64`; None in one run."""
+    return sweep.job_name() if is_sweep() else None
 
 
 def run_folder(out: str | Path | None, name: str) -> Path:
     """The folder of a run: `out=`, in a multirun one in it for each job, else a new one by name and time."""
     if is_sweep():
-        job = str(HydraConfig.get().job.num)
-        return Path(out) / job if out else Path(HydraConfig.get().runtime.output_dir)
+        path = Path(HydraConfig.get().runtime.output_dir)
+        return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
     return Path(out or f"runs/{name}-{time.strftime('%Y%m%d-%H%M%S')}")
 
 
 def stop(command: str, out: Path) -> NoReturn:
     """Say how an interrupted run goes on, and exit."""
-    words = [word for word in sys.argv[1:] if not word.startswith("out=")]
-    again = " ".join([*words, f"out={out.parent if is_sweep() else out}"])
+    words = [word for word in sys.argv[1:] if not word.startswith(("out=", *sweep.ADDED))]
+    again = " ".join([*words, f"out={sweep.folder() if is_sweep() else out}"])
     print(f'\nstopped; go on with: make {command} ARGS="{again}"', file=sys.stderr)
     sys.exit(EXIT_INTERRUPTED)
 

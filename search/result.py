@@ -46,6 +46,12 @@ class Result:
             lines.append(f"the front could not be measured: {self.summary['verification_failed']}")
         return "\n".join(lines)
 
+    def figures(self) -> dict[str, float]:
+        """What searches are compared by: hypervolume, and best of each objective within the limits."""
+        last = self.history[-1] if self.history else {}
+        best = {name: value for name, value in last.items() if name.startswith("best_")}
+        return {"hypervolume": self.summary["hypervolume"], "front": len(self.front), **best}
+
     def bound_lines(self) -> list[str]:
         """How far the front is from the best within the limits, or how to know; nothing without limits."""
         if "bound" in self.summary:

@@ -78,6 +78,11 @@ def use_folders(*folders: str | Path) -> None:
     _modules_of.cache_clear()
 
 
+def used_folders() -> list[Path]:
+    """The folders of the user that choices come from, absolute."""
+    return [folder.absolute() for folder in _folders]
+
+
 def folders_of(words: Iterable[str]) -> list[str]:
     """The folders of `--config-dir` among the words of a command line.
 

@@ -19,6 +19,7 @@ from search.cli import describe
 from supernet import choices, registry
 
 SCHEME = "registry"
+EXPERIMENT = "experiment"  # the group whose files set options of a whole command, after its own
 
 
 class RegistrySource(ConfigSource):
@@ -32,6 +33,16 @@ class RegistrySource(ConfigSource):
 
     plain: ClassVar[frozenset[str]] = frozenset()
     optional: ClassVar[frozenset[str]] = frozenset()
+    command: ClassVar[str] = ""
+
+    def __getstate__(self) -> dict[str, Any]:
+        """With what a process that runs a job has to know, too: launchers send sources there."""
+        known = {"plain": self.plain, "optional": self.optional, "command": self.command}
+        return {**vars(self), **known, "folders": choices.used_folders()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        choices.use_folders(*state.pop("folders"))
+        self.__dict__.update(state)
 
     @staticmethod
     def scheme() -> str:
@@ -60,15 +71,24 @@ class RegistrySource(ConfigSource):
         if group:
             choice = registry.find(group, name)
             node, text = choice.node(), choice.path.read_text() if choice.path else ""
+            if group == EXPERIMENT:
+                self._check_command(name, text)
         else:
             path = choices.FOLDER / f"{name}.yaml"
             node, text = choices.read_yaml(path), path.read_text()
+            node["defaults"].insert(node["defaults"].index("_self_") + 1, {EXPERIMENT: None})
         return ConfigResult(
             provider=self.provider,
             path=self.full_path(),
             config=_with_options(group, node),
             header=self._get_header_dict(text[:512]),
         )
+
+    def _check_command(self, experiment: str, text: str) -> None:
+        """ValueError for an experiment of another command than its comment `# ofa-frontier COMMAND` names."""
+        marked = [line.split()[2] for line in text.splitlines() if line.startswith("# ofa-frontier ")]
+        if marked and self.command not in marked:
+            raise ValueError(f"experiment={experiment} is one of {marked[0]}, not of {self.command}")
 
 
 class RegistryFirst(SearchPathPlugin):
@@ -93,6 +113,7 @@ def reading(command: str) -> Iterator[None]:
     options = frozenset(option.name for option in describe.options(node["_target_"]))
     RegistrySource.plain = options - groups.keys()
     RegistrySource.optional = frozenset(group for group, optional in groups.items() if optional)
+    RegistrySource.command = command.replace("_", "-")
     RegistryFirst.active = True
     try:
         yield

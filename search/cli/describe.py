@@ -77,6 +77,13 @@ class _Module:
                 return read_module(str(node.module)).constant(name)
         return None
 
+    def imports(self, source: str, name: str) -> bool:
+        """Whether `name` is imported from the module `source`."""
+        froms = [
+            node for node in self.tree.body if isinstance(node, ast.ImportFrom) and node.module == source
+        ]
+        return any(alias.name == name for node in froms for alias in node.names)
+
     def definition(self, name: str) -> tuple["_Module", ast.ClassDef | ast.FunctionDef]:
         """The class or function `name` and the module that defines it; ValueError for what is neither."""
         for node in self.tree.body:
@@ -149,7 +156,7 @@ def _options(module: _Module, node: ast.ClassDef | ast.FunctionDef) -> Iterator[
             if not ast.unparse(line.annotation).startswith("ClassVar"):
                 yield _option(module, line.target.id, line.annotation, line.value, where)
     for base in node.bases:
-        if isinstance(base, ast.Name) and base.id != "Protocol":
+        if isinstance(base, ast.Name) and not module.imports("typing", base.id):
             yield from _options(*module.definition(base.id))
 
 

@@ -21,6 +21,7 @@ WIDTH = 110  # of help that is no terminal's
 FLAGS = {
     "-m, --multirun": "one job for each combination of values in key=a,b; hydra/sweeper=optuna chooses them",
     "--config-dir DIR": "choices of your own: DIR/GROUP/NAME.yaml",
+    "experiment=NAME": "a complete run: ofa-frontier list experiments",
     "--cfg job": "print the configuration and stop",
     "-sc install=bash": 'Tab completes words: eval "$(ofa-frontier search -sc install=bash)"',
 }

@@ -135,7 +135,13 @@ def _purpose(choice: Choice, node: Cells) -> str:
     """The first comment of its YAML, else the first sentence of the docstring of what it builds."""
     lines = choice.path.read_text().splitlines() if choice.path else []
     comments = [line.lstrip("# ") for line in lines[:2] if line.startswith("#") and "@package" not in line]
-    said = comments[0] if comments else describe.purpose(node["_target_"]) if "_target_" in node else ""
+    said = (
+        comments[0].partition(" : ")[2] or comments[0]
+        if comments
+        else describe.purpose(node["_target_"])
+        if "_target_" in node
+        else ""
+    )
     return said.rstrip(".") if len(said) <= SENTENCE else said[: SENTENCE - 3].rpartition(" ")[0] + " ..."
 
 

@@ -5,13 +5,9 @@ writes is what `predictor=` and `accuracy_file=` of the search take. A multirun 
 values, any Hydra sweeper) compares the options by their errors on rows left out of each fit.
 """
 
-import json
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
-
-from hydra.core.hydra_config import HydraConfig
-from hydra.experimental.callback import Callback
 
 from latency.data import read_csv
 from latency.predictors import interface
@@ -22,14 +18,13 @@ from search.cli import watch
 from search.cli.watch import Watched
 from supernet import registry
 from supernet.arrays import Floats
-from supernet.files import architectures, artifact, tables
+from supernet.files import architectures, tables
 from supernet.files.command_line import then
 from supernet.prediction import Prediction
 from supernet.space import SearchSpace, get_space
 from supernet.surrogates import accuracy, accuracy_fit
 
 IMAGENET_CLASSES = 1000
-FOUND = "fit.json"
 
 
 @command.options
@@ -139,32 +134,16 @@ def curve_table(curve: list[dict[str, float]]) -> list[str]:
 
 
 @command.named("fit")
-def main(options: Options, config: dict[str, Any]) -> None:
+def main(options: Options, config: dict[str, Any]) -> dict[str, float]:
     what = options.what
     if what not in ("latency", "accuracy"):
         raise registry.unknown_name("what", what, ("latency", "accuracy"))
-    folder = Path("runs") if not command.is_sweep() else Path(HydraConfig.get().runtime.output_dir)
+    folder = command.run_folder(None, what) if command.is_sweep() else Path("runs")
     out = options.out or folder / f"{what}-{options.name}.npz"
     fitted = (fit_latency if what == "latency" else fit_accuracy)(options, out)
-    if command.is_sweep():
-        job = {
-            "error": fitted.error,
-            "options": list(HydraConfig.get().overrides.task),
-            "said": "\n".join(fitted.lines),
-        }
-        artifact.write_json(folder / FOUND, job)
     logs = folder if command.is_sweep() else command.run_folder(None, f"fit-{options.name}")
     read, left = {"measurements": options.rows}, {"predictor": fitted.path}
     run = watch.job("fit", options.name, logs, config, read, left)
     watch.report(options, run, fitted.curve, {"error": fitted.error})
     print("\n".join(fitted.lines))
-
-
-class Ranking(Callback):
-    """Prints the jobs of a multirun, the best first: what `hydra.callbacks` of configs/fit.yaml names."""
-
-    def on_multirun_end(self, config: Any, **_: Any) -> None:
-        folder = Path(config.hydra.sweep.dir)
-        jobs = [json.loads(path.read_text()) for path in folder.glob(f"*/{FOUND}")]
-        for job in sorted(jobs, key=lambda job: job["error"])[:10]:
-            print(f"{job['error']:8.4g}  {' '.join(job['options'])}")
+    return {"error": fitted.error}

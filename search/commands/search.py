@@ -164,8 +164,8 @@ class _Choices:
         return models.DEFAULT_TARGET if self.space is None else self.space.name
 
 
-@command.named("search")
-def main(options: Options, config: dict[str, Any]) -> None:
+@command.named("search", maximize=True)
+def main(options: Options, config: dict[str, Any]) -> dict[str, float]:
     choices = _Choices.from_options(options)
     out = command.run_folder(options.out, choices.name)
     shown = {"front_size": "front {:.0f}", "hypervolume": "hypervolume {:.4f}"}
@@ -183,6 +183,7 @@ def main(options: Options, config: dict[str, Any]) -> None:
         print(f"to {export.split()[1]} {chosen}{untrained}:\nnext: {export.splitlines()[0]}")
     else:
         print(then("rank", table="search_run", **{"table.folder": out}))
+    return result.figures()
 
 
 def from_python(options: Mapping[str, Any]) -> Front:

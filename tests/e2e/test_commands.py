@@ -129,8 +129,8 @@ def test_multirun_gives_each_run_its_folder(tmp_path):
     code, out, err = search(*words, cwd=tmp_path)
     assert code == 0, out + err
     spaces_found, runs = [], []
-    for job in ("0", "1"):
-        folder = tmp_path / "sweep" / job
+    for job in ("v100_b64", "2080ti_b64_w1.0"):
+        folder = tmp_path / "sweep" / f"target-{job}"
         assert (folder / "report.html").exists()
         (run,) = [record.run for record in wandb_records(folder) if record.HasField("run")]
         assert run.run_group == "sweep"
@@ -159,8 +159,9 @@ def test_one_failing_job_does_not_stop_a_sweep(tmp_path):
     words = ["-m", "latency_limit_ms=1,30", "budget=300", "out=sweep", "wandb=disabled"]
     code, _, err = search(*words, cwd=tmp_path)
     assert code != 0
-    assert "error: job 0: no ofa_mbv3_w1.2 subnet meets latency_ms <= 1 ms" in err
-    assert (tmp_path / "sweep" / "1" / "report.html").exists()
+    assert "error: job latency_limit_ms-1: no ofa_mbv3_w1.2 subnet meets latency_ms <= 1 ms" in err
+    assert (tmp_path / "sweep" / "latency_limit_ms-30" / "report.html").exists()
+    assert not (tmp_path / "sweep" / "latency_limit_ms-1").exists()
     code, out, _ = search(
         "-m", "latency_limit_ms=25,30", "budget=300", "out=sweep", "wandb=disabled", cwd=tmp_path
     )
@@ -319,11 +320,16 @@ def test_a_sweep_of_fits_ranks_its_options_and_a_network_searches(tmp_path):
     words = ["-m", "learner=neural", "space=ofa_mbv3_w1.2", "device=v100", "batch=64", "rows=mine.csv"]
     words += ["column=lat_ms", "learner.hidden=[16]", "learner.training.epochs=2,40", "hydra.sweep.dir=sweep"]
     _, out, err = call("fit", *words, cwd=tmp_path)
-    jobs = [json.loads(path.read_text()) for path in sorted(tmp_path.glob("sweep/*/fit.json"))]
+    jobs = [json.loads(path.read_text()) for path in sorted(tmp_path.glob("sweep/jobs/*.json"))]
     assert len(jobs) == 2, err
-    best = min(jobs, key=lambda job: job["error"])
-    assert "learner.training.epochs=40" in best["options"]
-    assert out.strip().splitlines()[-2].split()[1:] == best["options"]
-    words = ["predictor=sweep/1/latency-mine.safetensors", "budget=500", "wandb=disabled", "out=run"]
+    best = min(jobs, key=lambda job: job["figures"]["error"])
+    assert best["name"] == "learner.training.epochs-40"
+    assert out.strip().splitlines()[-3].split() == [best["name"], f"{best['figures']['error']:.4g}"]
+    words = [
+        f"predictor=sweep/{best['name']}/latency-mine.safetensors",
+        "budget=500",
+        "wandb=disabled",
+        "out=run",
+    ]
     code, out, err = search(*words, cwd=tmp_path)
     assert code == 0, err
