@@ -6,6 +6,8 @@ matrix products are ten times as fast that way. The variables are read when nump
 
 import os
 import re
+import sys
+from contextlib import suppress
 from pathlib import Path
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -16,6 +18,11 @@ import numpy as np
 import pytest
 
 from supernet.files import tables
+
+with suppress(ImportError):  # of TensorBoard: its log closes what pytest captures when Hydra begins its own
+    from absl import logging as absl
+
+    absl.get_absl_handler().python_handler.stream = sys.__stderr__
 
 
 @pytest.fixture(scope="session")

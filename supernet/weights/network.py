@@ -6,6 +6,7 @@ mixture over all subnets that were sampled, right for none of them.
 """
 
 import os
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from supernet.arrays import Genomes
 from supernet.files import artifact
@@ -115,10 +117,10 @@ def _with_statistics(
     subnet: torch.nn.Module, batches: Iterable[torch.Tensor], device: torch.device | None
 ) -> torch.nn.Module:
     """The subnet with the mean statistics of what its norms see of these (b, 3, side, side) images."""
-    norms = {name: m for name, m in subnet.named_modules() if isinstance(m, torch.nn.BatchNorm2d)}
+    norms = {name: m for name, m in subnet.named_modules() if isinstance(m, _BatchNorm)}
     usual = {norm: norm.momentum for norm in norms.values()}
     sums: dict[torch.nn.Module, torch.Tensor] = {}
-    total = 0
+    seen: Counter[torch.nn.Module] = Counter()  # images, or what a norm sees in their place
 
     def watch(norm: Any, inputs: tuple[torch.Tensor, ...], _: torch.Tensor) -> None:
         maps = inputs[0]
@@ -126,6 +128,7 @@ def _with_statistics(
         variance = norm.running_var.double() * (1 - 1 / values)  # biased, as OFA takes it
         weighted = torch.stack([norm.running_mean.double(), variance]) * len(maps)
         sums[norm] = sums[norm] + weighted if norm in sums else weighted
+        seen[norm] += len(maps)
 
     hooks = [norm.register_forward_hook(watch) for norm in usual]
     try:
@@ -135,7 +138,6 @@ def _with_statistics(
         with torch.no_grad():
             for images in batches:
                 subnet(images.to(device))
-                total += len(images)
     finally:
         for hook, (norm, momentum) in zip(hooks, usual.items(), strict=True):
             hook.remove()
@@ -146,7 +148,7 @@ def _with_statistics(
             "norm that it does not use, and calls those that it has as modules"
         )
     for norm in usual:
-        mean, variance = sums[norm] / total
+        mean, variance = sums[norm] / seen[norm]
         norm.running_mean.copy_(mean)  # type: ignore[union-attr]
         norm.running_var.copy_(variance)  # type: ignore[union-attr]
     return subnet.eval()

@@ -129,8 +129,9 @@ def from_supernet(trained: Trained, images: Images, architecture: str, *, calibr
         "classes": trained.facts["classes"],
         "supernet": trained.sha256,
     }
-    if len(images.classes) == trained.facts["classes"]:
-        facts["labels"] = list(images.classes)
+    labels = trained.facts.get("labels", images.classes)  # those of the weights, where they say them
+    if len(labels) == trained.facts["classes"]:
+        facts["labels"] = list(labels)
     side = network.resolution(space, genome)
     subnet = Subnet(space.format(genome)[0], side, trained.extract(genome), facts)
     return calibrated(subnet, images) if calibrate else subnet

@@ -154,3 +154,25 @@ def test_supernet_file_round_trip_and_errors(torch, tmp_path):
     path.write_bytes(path.read_bytes()[:2000])
     with pytest.raises(ValueError, match=r"supernet.safetensors is damaged"):
         network.load(path)
+
+
+def test_norms_of_one_dimension_and_norms_that_are_called_twice_are_calibrated(torch):
+    """Statistics are those of what a norm sees, however often it is called and whatever stands for images."""
+
+    class Net(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.shared, self.flat = torch.nn.BatchNorm2d(3), torch.nn.BatchNorm1d(3)
+
+        def forward(self, x):
+            x = self.shared(x)
+            self.shared(x.repeat(4, 1, 1, 1))
+            return self.flat(x.mean(dim=(2, 3)))
+
+    subnet = Net()
+    images = 3 + 2 * torch.randn(8, 3, 4, 4)
+    network.settle_norms(subnet, images)
+    seen = images.mean(dim=(0, 2, 3))  # a fifth of what the shared norm sees; the rest has the mean 0
+    assert torch.allclose(subnet.shared.running_mean, seen / 5, atol=1e-4)
+    assert torch.allclose(subnet.flat.running_mean, torch.zeros(3), atol=1e-4)
+    assert not torch.equal(subnet.flat.running_var, torch.ones(3))

@@ -96,6 +96,8 @@ def _read(path: Path) -> Tensors:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FOREIGN as error:
         first = str(error).strip().partition("\n")[0]
+        if isinstance(error, pickle.UnpicklingError):  # its own text says how to run what is in the file
+            first = "it holds more than tensors, or is damaged"
         raise ValueError(
             f"{path} is truncated or no checkpoint that can be read safely ({type(error).__name__}: {first})"
         ) from error

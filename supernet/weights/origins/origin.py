@@ -70,7 +70,13 @@ def find_any(weights: str) -> Trained | Subnet:
     if not _is_subnet(meant):
         return load(weights)
     file = meant / subnets.FILE if meant.is_dir() else meant
-    return subnets.load(file).with_facts(sha256=artifact.checksum(file))
+    subnet = subnets.load(file)
+    if subnet.facts.get("precision", "fp32") != "fp32":
+        raise ValueError(
+            f"{weights} is deployed in int8: its weights here are those before rounding, and the accuracy of "
+            "its model is in its table.md; for fp32 name the folder of the step before"
+        )
+    return subnet.with_facts(sha256=artifact.checksum(file))
 
 
 def _is_subnet(path: Path) -> bool:
@@ -157,7 +163,12 @@ def subnet(weights: str, architecture: str | None, data: ImageSet | None = None)
     if architecture is None and (is_random or weights in published.names()):
         raise ValueError(f"please give architecture=...: weights={weights} does not name one subnet")
     if architecture is not None and is_random:
+        wanted = weights.partition(":")[2]
+        if wanted and get_space(wanted).owner.name != subnets.parse(architecture)[0].owner.name:
+            raise ValueError(f"{architecture!r} is of another space than weights={weights}")
         return subnets.random(architecture)
+    if weights in published.names():
+        check_images(weights, data)
     path = find(weights)
     if _is_subnet(path):
         saved = subnets.load(path)
