@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import optuna
 from numpy.typing import NDArray
-from optuna.distributions import IntDistribution
 from optuna.samplers import BaseSampler, NSGAIISampler, TPESampler
 from optuna.trial import Trial
 
@@ -16,7 +15,7 @@ from search.searchers.linas import LINAS, spread
 from supernet.arrays import Floats, Genomes, Rng
 from supernet.space import SearchSpace
 
-TRIES = 200  # proposals in a row that are known already before the space counts as exhausted
+TRIES = 1000  # proposals in a row that are known already before the space counts as exhausted
 
 
 def tpe(seed: int) -> BaseSampler:
@@ -44,10 +43,13 @@ class Optuna:
 
     def ask(self, space: SearchSpace, archive: Archive, rng: Rng) -> Genomes:
         study = self._study or self._begin(space, len(archive.objectives), rng)
-        axes = {f"{j}": IntDistribution(0, int(width) - 1) for j, width in enumerate(space.width)}
         for _ in range(TRIES):
-            self._trial = study.ask(axes)
-            genome = space.at(np.array([[self._trial.params[name] for name in axes]]))
+            trial = self._trial = study.ask()
+            genome = space.at(
+                np.array(
+                    [[trial.suggest_int(f"{j}", 0, int(width) - 1) for j, width in enumerate(space.width)]]
+                )
+            )
             if archive.unseen(genome)[0]:
                 return genome
             study.tell(self._trial, self._costs[genome.tobytes()])

@@ -68,6 +68,7 @@ SMALL = {
     "benchmarks.shrink table": ["table supernet=FOLDER epochs=1 seeds=1 out=OUT"],
     "benchmarks.speed": ["subnets=1000 budget=300 repetitions=1"],
     "benchmarks.supernet augmentation": ["augmentation seeds=1"],
+    "benchmarks.supernet finetune": [],  # tests/unit/test_finetune_table.py
     "benchmarks.supernet digits": ["digits seeds=1 epochs=2 out=OUT"],
     "benchmarks.vision_transformer": ["epochs=2 subnets=3 train_images=128 out=OUT"],
     "scripts.fit_accuracy": [""],

@@ -256,3 +256,21 @@ def test_photos_are_seen_as_the_authors_test_them(tmp_path, folder_of):
         (ours, _), *_ = images.batches("test", side, 8)
         expected = [theirs(images.source[row]()) for row in images.parts["test"]]
         assert torch.allclose(ours, torch.stack(expected), atol=1e-6), side
+
+
+def test_a_random_network_is_of_the_named_space():
+    with pytest.raises(ValueError, match="is of another space than weights=random:ofa_small"):
+        origin.subnet("random:ofa_small", "ofa_mbv3_w1.0 r128 d2-2-2-2-2 k33-33-33-33-33 e33-33-33-33-33 ft0")
+
+
+def test_published_weights_without_images_are_refused_before_a_download(monkeypatch):
+    monkeypatch.setattr(published, "fetch", None)
+    with pytest.raises(ValueError, match="needs data="):
+        origin.subnet("ofa_mbv3_w1.0", "ofa_mbv3_w1.0 r128 d2-2-2-2-2 k33-33-33-33-33 e33-33-33-33-33 ft0")
+
+
+def test_a_folder_that_is_deployed_in_int8_is_not_judged_as_fp32(tmp_path):
+    subnet = origin.subnet("random", "ofa_small r16 d1-1-1 k3-3-3 e2-2-2 ft0")
+    subnet.with_facts(precision="int8").save(tmp_path / "subnet.safetensors")
+    with pytest.raises(ValueError, match="is deployed in int8"):
+        origin.find_any(str(tmp_path))
