@@ -34,7 +34,8 @@ def job(
     Where `out=` names no folder, and in a multirun, it is called after its subject and options; the jobs of a
     multirun are a group. `inputs` and `outputs` are files by type.
     """
-    tags = [subject, *([config["space"]["name"]] if isinstance(config.get("space"), Mapping) else [])]
+    space = config.get("space")
+    tags = [subject, *([space["name"]] if isinstance(space, Mapping) and "name" in space else [])]
     name, group = folder.name, None
     if HydraConfig.initialized() and (command.is_sweep() or not config.get("out")):
         words = [word for word in HydraConfig.get().overrides.task if not word.startswith(UNNAMED)]

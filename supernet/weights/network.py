@@ -135,6 +135,8 @@ def _with_statistics(
         subnet.train()
         for norm in usual:
             norm.momentum = 1.0  # the running statistics are those of the last batch
+            if norm.num_batches_tracked is not None:
+                norm.num_batches_tracked.zero_()  # what a training counted depends on its processes
         with torch.no_grad():
             for images in batches:
                 subnet(images.to(device))
