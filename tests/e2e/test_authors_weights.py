@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from checkpoints import SPACES, write_checkpoint, write_photos
+from checkpoints import write_checkpoint, write_photos
 
 from search.commands import accuracy_data, evaluate, export, finetune, search, shrink
 from supernet.files.tables import read_columns

@@ -7,10 +7,8 @@ import pytest
 import torch
 from other_device import DEVICE, OtherDevice
 
-from supernet import registry
 from supernet.deploy import fake_quant, shrink
 from supernet.training.step import Processes
-from supernet.weights import network
 from supernet.weights import subnet as subnets
 
 SMALL = "ofa_small r16 d1-1-1 k3-3-3 e3-3-3 ft0"
@@ -57,24 +55,6 @@ def test_ranges_and_rounding_where_the_network_is():
         assert fake_quant.input_ranges(module, [images]) == ranges
         with fake_quant.fake_quantised(module, ranges, narrow=True), torch.no_grad():
             assert torch.allclose(module(images.to(DEVICE)).to("cpu"), expected)
-
-
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore")  # of the exporters
-@pytest.mark.parametrize("name", registry.names("shrink"))
-def test_every_recipe_runs_where_training_and_judging_are_elsewhere(name, bench, tmp_path, monkeypatch):
-    """From the supernet to the models that are judged: no operator mixes devices."""
-    node = registry.load("shrink", name)
-    for step in node["steps"]:
-        small = {"epochs": 1, "rate": 1e-4, "batch": 32, "images": 32}
-        step |= {key: value for key, value in small.items() if key in step}
-    recipe = registry.build(node)
-    monkeypatch.setattr(network, "best_device", lambda: DEVICE)
-    with OtherDevice():
-        other = dataclasses.replace(bench, group=Processes(0, 1, DEVICE), teachers={})
-        stages = shrink.run(recipe, SMALL, other, tmp_path / "run", {})
-    assert len(stages) == 1 + len(recipe.steps)
-    assert stages[-1].card["precision"] == "int8"
 
 
 @pytest.mark.filterwarnings("ignore")  # of the exporters
