@@ -82,6 +82,7 @@ def _run(name: str, task: Task, maximize: bool) -> None:
     asked = _flags_first(list(map(_plain, sys.argv[1:])))
     launch = None
     try:
+        _refuse_cut_lists(asked)
         registry.use_folders(*choices.folders_of(asked))
         launch = sweep.Launch.from_words(name.replace("_", "-"), asked, maximize)
         sys.argv[1:] = asked if launch is None else launch.words
@@ -155,6 +156,15 @@ def _plain(word: str) -> str:
         return word
     mapping, name, values = match.groups()
     return f"{mapping}={','.join(f'{{{name}:{value}}}' for value in values.split(','))}"
+
+
+def _refuse_cut_lists(words: list[str]) -> None:
+    """ValueError for a list that the shell has cut at a space."""
+    for word, rest in zip(words, [*words[1:], ""], strict=True):
+        if re.match(r"[\w.]+=\[", word) and word.count("[") > word.count("]"):
+            raise ValueError(
+                f"{word} {rest} is cut at the space: write {word}{rest} without it, or put the word in quotes"
+            )
 
 
 def _flags_first(words: list[str]) -> list[str]:

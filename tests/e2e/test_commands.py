@@ -333,3 +333,11 @@ def test_a_sweep_of_fits_ranks_its_options_and_a_network_searches(tmp_path):
     ]
     code, out, err = search(*words, cwd=tmp_path)
     assert code == 0, err
+
+
+def test_a_list_with_a_space_is_explained(tmp_path):
+    code, _, err = call("search", "objectives=[accuracy,", "latency_ms]", "budget=100", cwd=tmp_path)
+    assert code == 1
+    assert (
+        "objectives=[accuracy, latency_ms] is cut at the space: write objectives=[accuracy,latency_ms]" in err
+    )
