@@ -17,17 +17,22 @@ from search.result import Result
 
 FILE = Path(__file__).parent / "known_networks.json"
 IMAGES = "ImageNet validation top-1"  # on which accuracies may be compared
+BESIDE = 1.5  # times the latency of the slowest member: what is slower would squeeze the front
 
 
 def of(result: Result) -> list[dict[str, Any]]:
-    """The networks with `accuracy` and `latency_ms`, and what they are; none where a number is missing."""
+    """The networks with `accuracy` and `latency_ms` not far beyond the front, and what they are; none where a
+    number is missing."""
     objectives = {one.name: one for one in result.problem.evaluator.objectives}
     if not {"accuracy", "latency_ms"} <= set(objectives):
         return []
     if objectives["accuracy"].images != IMAGES:
         return []
     networks = json.loads(FILE.read_text())
-    return _subnets(result, networks["ofa"]) + _classifiers(result, networks["torchvision"])
+    archive = result.archive
+    slowest = float(archive.costs[archive.front(), archive.objectives.index("latency_ms")].max(initial=0))
+    beside = _subnets(result, networks["ofa"]) + _classifiers(result, networks["torchvision"])
+    return [one for one in beside if one["latency_ms"] <= BESIDE * slowest]
 
 
 def _subnets(result: Result, networks: list[dict[str, Any]]) -> list[dict[str, Any]]:
