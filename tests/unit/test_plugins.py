@@ -1,7 +1,9 @@
 """Choices from outside the project: a folder of the user and an installed package, beside those that ship."""
 
 import json
+import os
 import re
+import subprocess
 import sys
 
 import numpy as np
@@ -13,7 +15,7 @@ from latency.target import Target
 from latency.zoo import catalogue
 from supernet import choices, registry
 from supernet.space import get_space
-from tests.e2e.commands import call
+from tests.e2e.commands import ROOT, call
 
 PACKAGE = '''
 from dataclasses import replace
@@ -266,3 +268,36 @@ def test_nodes_of_files_name_modules_of_the_folder_only_while_it_is_used(folder,
         registry.build({"_target_": "my_parts.Path"})
     with pytest.raises(ValueError, match="no folder"):
         registry.use_folders(folder / "nowhere")
+
+
+@pytest.mark.slow
+def test_a_wheel_is_installed_and_list_shows_each_of_its_parts(tmp_path):
+    """Built by hatchling and installed by pip, beside this project."""
+    pytest.importorskip("hatchling", reason="the extra dev brings hatchling")
+    package = tmp_path / "source" / "plugged_package"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("")
+    (package / "things.py").write_text(PACKAGE)
+    points = re.sub(r"^\[(.*)\]$", r'[project.entry-points."\1"]', POINTS, flags=re.MULTILINE)
+    points = re.sub(r"^(\w+) = (.*)$", r'\1 = "\2"', points, flags=re.MULTILINE)
+    project = '[build-system]\nrequires = ["hatchling"]\nbuild-backend = "hatchling.build"\n'
+    project += (
+        '[project]\nname = "plugged"\nversion = "1.0"\n[tool.hatch.build]\npackages = ["plugged_package"]\n'
+    )
+    (package.parent / "pyproject.toml").write_text(project + points)
+
+    def run(*words, cwd=tmp_path):
+        path = f"{ROOT}:{tmp_path / 'site'}"
+        done = subprocess.run(
+            [sys.executable, "-m", *words], cwd=cwd, env={**os.environ, "PYTHONPATH": path, "COLUMNS": "200"},
+            capture_output=True, text=True,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    run("hatchling", "build", "-t", "wheel", "-d", str(tmp_path), cwd=package.parent)
+    wheel = next(tmp_path.glob("*.whl"))
+    run("pip", "install", "-q", "--no-deps", "--no-index", "--target", str(tmp_path / "site"), str(wheel))
+    for group, name in PLUGGED.items():
+        row = next(line for line in run("search", "list", group).splitlines() if line.startswith(name))
+        assert "plugged" in row.removeprefix(name)
