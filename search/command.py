@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import field, fields, replace
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar, dataclass_transform
 
@@ -160,7 +161,7 @@ def _plain(word: str) -> str:
 
 def _refuse_cut_lists(words: list[str]) -> None:
     """ValueError for a list that the shell has cut at a space."""
-    for word, rest in zip(words, [*words[1:], ""], strict=True):
+    for word, rest in pairwise([*words, ""]):
         if re.match(r"[\w.]+=\[", word) and word.count("[") > word.count("]"):
             raise ValueError(
                 f"{word} {rest} is cut at the space: write {word}{rest} without it, or put the word in quotes"

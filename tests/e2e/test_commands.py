@@ -335,6 +335,16 @@ def test_a_sweep_of_fits_ranks_its_options_and_a_network_searches(tmp_path):
     assert code == 0, err
 
 
+def test_a_command_needs_no_words(tmp_path, monkeypatch):
+    """`make search` as the README has it: everything at its default."""
+
+    def stop(options, *_, **__):
+        raise ValueError(f"asked with budget={options.budget}")
+
+    monkeypatch.setattr("search.commands.search.run_search", stop)
+    assert call("search", cwd=tmp_path)[::2] == (1, "error: asked with budget=None\n")
+
+
 def test_a_list_with_a_space_is_explained(tmp_path):
     code, _, err = call("search", "objectives=[accuracy,", "latency_ms]", "budget=100", cwd=tmp_path)
     assert code == 1
