@@ -3,8 +3,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 NEEDS := $(shell sed -n 's/^requires-python = ">=\(.*\)"/\1/p' pyproject.toml)
-# The files of search/commands are the list of commands.
-COMMANDS := $(subst _,-,$(filter-out __%,$(notdir $(basename $(wildcard search/commands/*.py)))))
+# The files of search/commands and its room are the list of commands.
+FILES := $(wildcard search/commands/[a-z]*.py search/commands/judging/[a-z]*.py)
+COMMANDS := $(sort $(subst _,-,$(notdir $(basename $(FILES)))))
 # Threads that wait must not spin: timings on a busy machine depend on it.
 export OMP_WAIT_POLICY := PASSIVE
 ARGS ?=
@@ -15,7 +16,7 @@ help:
 	@echo 'make COMMAND ARGS="key=value ...", for instance: make search ARGS="target=titan_rtx_b64 latency_limit_ms=20"'
 	@echo
 	@for name in $(COMMANDS); do printf '  %-14s %s\n' $$name \
-	  "$$(sed -n '1s/^"""\([^:.]*\).*/\1/p' search/commands/$$(echo $$name | tr - _).py)"; done
+	  "$$(sed -n '1s/^"""\([^:.]*\).*/\1/p' $$(ls $(FILES) | grep "/$$(echo $$name | tr - _).py"))"; done
 	@echo
 	@echo 'for developers: make test, make test-all, make lint, make docs, make notebooks, make bench, make clean'
 

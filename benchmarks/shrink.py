@@ -26,9 +26,9 @@ from latency.zoo import devices
 from latency.zoo.deployed import add_latencies
 from search import models, problem
 from search.pareto import hypervolume
+from search.ranking.shrink_baseline import plain_front
 from search.run import Search
 from search.searchers.nsga2 import NSGA2
-from search.shrink_baseline import plain_front
 from supernet.deploy import model, shrink
 from supernet.files import artifact
 from supernet.files.tables import Table

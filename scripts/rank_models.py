@@ -1,3 +1,3 @@
-from search.commands.rank import main
+from search.commands.judging.rank import main
 
 main()

@@ -1,7 +1,8 @@
 """The one command: `ofa-frontier COMMAND words...`, the same as `python -m search COMMAND words...`.
 
-The files of `search/commands` are the list of commands. Only what a request needs is imported, when it is
-needed: help comes at once, and an old Python is refused before anything that it could not read.
+The files of `search/commands` and of its room `judging` are the list of commands. Only what a request needs
+is imported, when it is needed: help comes at once, and an old Python is refused before anything that it could
+not read.
 """
 
 import sys
@@ -36,7 +37,7 @@ def main() -> None:
     else:
         del sys.argv[1]
         try:
-            command = import_module(f"search.commands.{name.replace('-', '_')}")
+            command = import_module(help.modules()[name])
         except ModuleNotFoundError as error:
             sys.exit(f"error: {extras.explain(error)}")
         command.main()

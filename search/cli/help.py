@@ -14,7 +14,8 @@ from rich.text import Text
 from search.cli import describe
 from supernet import choices, registry
 
-COMMANDS = Path(__file__).parents[1] / "commands"
+ROOT = Path(__file__).parents[2]
+ROOMS = ("search/commands", "search/commands/judging")  # whose files are the commands
 USAGE = "ofa-frontier COMMAND key=value ..."
 MOST_CHOICES = 12  # that are listed; `ofa-frontier list` has all
 WIDTH = 110  # of help that is no terminal's
@@ -27,15 +28,25 @@ FLAGS = {
 }
 
 
+def modules() -> dict[str, str]:
+    """{name as it is typed: module} of every command, by the files of its rooms.
+
+    >>> modules()["rank"]
+    'search.commands.judging.rank'
+    """
+    files = {path.stem: room for room in ROOMS for path in (ROOT / room).glob("[a-z]*.py")}
+    return {
+        name.replace("_", "-"): f"{room.replace('/', '.')}.{name}" for name, room in sorted(files.items())
+    }
+
+
 def commands() -> dict[str, str]:
-    """{name as it is typed: what it is for} of every command, by the files of `search/commands`.
+    """{name as it is typed: what it is for} of every command.
 
     >>> commands()["export"]
     'Write a subnet for other programs'
     """
-    files = sorted(COMMANDS.glob("[a-z]*.py"))
-    texts = {path.stem.replace("_", "-"): ast.get_docstring(ast.parse(path.read_text())) for path in files}
-    return {name: (text or "").splitlines()[0].partition(":")[0].rstrip(".") for name, text in texts.items()}
+    return {name: _about(module).partition(":")[0].rstrip(".") for name, module in modules().items()}
 
 
 def overview() -> str:
@@ -78,10 +89,9 @@ def has_configuration(command: str) -> bool:
 def show(command: str, words: Sequence[str] = ()) -> None:
     """Print the help of a command that has a configuration, with the choices that its words bring along."""
     registry.use_folders(*choices.folders_of(words))
-    about = ast.get_docstring(describe.read_module(f"search.commands.{command.replace('-', '_')}").tree) or ""
     console = Console(highlight=False)
     console = console if console.is_terminal else Console(highlight=False, width=WIDTH)
-    console.print(Text(about.split("\n\n")[0].partition(":")[0].rstrip(".") + "."))
+    console.print(Text(commands()[command] + "."))
     console.print(f"\n[bold]ofa-frontier {command} key=value ...[/]")
     if chosen := groups(command):
         console.print(
@@ -95,6 +105,12 @@ def show(command: str, words: Sequence[str] = ()) -> None:
     console.print("\n[bold]examples[/]")
     for words_, said in examples(command):
         console.print(Text(f"  {words_}\n      {said}"), soft_wrap=True)
+
+
+def _about(module: str) -> str:
+    """The first line of a module's docstring."""
+    text = (ROOT / module.replace(".", "/")).with_suffix(".py").read_text()
+    return (ast.get_docstring(ast.parse(text)) or "").partition("\n")[0]
 
 
 def _head(option: describe.Option) -> str:

@@ -17,7 +17,7 @@ from latency.zoo.deployed import add_latencies
 from search import command, front_table
 from search.cli import watch
 from search.cli.watch import Watched
-from search.shrink_baseline import COMPARED, dominated, plain_front
+from search.ranking.shrink_baseline import COMPARED, dominated, plain_front
 from supernet import registry
 from supernet.deploy import model, shrink
 from supernet.files import architectures, artifact

@@ -64,7 +64,6 @@ ROOMS = {
     "search.report": ("supernet.*", "latency.*", "search", "search.ranking"),
     "search.commands": ("supernet.*", "latency.*", "search.*"),
     "search.commands.judging": ("supernet.*", "latency.*", "search.*"),
-    "search.commands.proof": ("supernet.*", "latency.*", "search.*"),
     "search.commands.shipped": ("supernet.*", "latency.*", "search.*"),
     "scripts": ("supernet.*", "latency.*", "search.*"),
     "benchmarks": ("supernet.*", "latency.*", "search.*", "benchmarks.*"),
@@ -75,7 +74,6 @@ MOST_FILES, MOST_LINES, MOST_LINES_OF_A_FUNCTION, MOST_PARAMETERS = 14, 450, 60,
 # `from search import search` is one function behind the door sign: it opens the command that it is.
 FRONT_DOOR, BEHIND_IT = "search", "search.commands.search"
 FRONT_DOOR_BODY = ["Expr", "ImportFrom", "If", "Assign", "FunctionDef"]  # docstring, imports, version, search
-STARTER_LINES = 5  # a file of `scripts` starts a command, and is no code
 
 ALLOWED: dict[str, set[str]] = {
     "many_parameters": {
@@ -177,11 +175,7 @@ def code_in_door_signs() -> set[str]:
 
 def crowded_rooms() -> set[str]:
     """Folders of more than 14 code files; door signs and starters of commands are none."""
-    files = Counter(
-        path.parent
-        for path in SOURCES.values()
-        if path.name != "__init__.py" and len(path.read_text().splitlines()) > STARTER_LINES
-    )
+    files = Counter(path.parent for path in SOURCES.values() if path.name != "__init__.py")
     return {str(folder.relative_to(ROOT)) for folder, count in files.items() if count > MOST_FILES}
 
 

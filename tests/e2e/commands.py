@@ -11,6 +11,8 @@ from unittest import mock
 
 from hydra.core.global_hydra import GlobalHydra
 
+from search.cli import help
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -46,7 +48,7 @@ def call(name, *words, cwd):
     ):
         os.chdir(cwd)
         try:
-            import_module(f"search.commands.{name.replace('-', '_')}").main()
+            import_module(help.modules()[name]).main()
         except SystemExit as stopped:
             code = stopped.code if isinstance(stopped.code, int) else 1
             if isinstance(stopped.code, str):

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from checkpoints import write_checkpoint, write_photos
 
-from search.commands import accuracy_data, evaluate, export, finetune, search, shrink
+from search.commands import accuracy_data, export, finetune, search, shrink
+from search.commands.judging import evaluate
 from supernet.files.tables import read_columns
 from supernet.space import get_space
 from supernet.surrogates import training_cost

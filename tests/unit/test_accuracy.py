@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from search import models, objective, problem
-from search.commands.score import score
+from search.commands.judging.score import score
 from supernet import registry
 from supernet.files import artifact
 from supernet.fits import gaussian

@@ -154,7 +154,7 @@ def test_mixed_precision_is_another_setting(evaluation):
 
 @pytest.fixture
 def command(monkeypatch, capsys, tmp_path):
-    from search.commands import evaluate
+    from search.commands.judging import evaluate
 
     monkeypatch.chdir(tmp_path)
 

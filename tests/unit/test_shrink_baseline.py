@@ -2,7 +2,7 @@
 
 import pytest
 
-from search.shrink_baseline import dominated
+from search.ranking.shrink_baseline import dominated
 from supernet import registry
 from supernet.deploy import shrink
 

@@ -1,4 +1,4 @@
-"""Commands that judge networks; their starters lie one floor up.
+"""Commands that judge networks, predictors and fronts.
 
 May import everything but scripts.
 """
