@@ -10,6 +10,7 @@ from hydra.core.hydra_config import HydraConfig
 from search import command
 from supernet import registry
 from supernet.files.loggers import Files, Job
+from supernet.files.run_folder import SUBNET, SUPERNET
 from supernet.files.sinks import Sink
 
 # Words that are no part of a run's name.
@@ -42,6 +43,12 @@ def job(
         name = " ".join([subject, *words])[:LONGEST_NAME]
         group = folder.parent.name if command.is_sweep() else None
     return Job(kind, name, folder, config, group, tuple(dict.fromkeys(tags)), inputs, outputs)
+
+
+def weights(asked: str) -> Files:
+    """The file of the weights that a run starts from, where they lie in a file or a run folder."""
+    files = [Path(asked), *(Path(asked, name) for name in (SUBNET, SUPERNET))]
+    return {"weights": file} if (file := next(filter(Path.is_file, files), None)) else {}
 
 
 def sinks(options: Watched, run: Job) -> list[Sink]:

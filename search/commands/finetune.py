@@ -20,7 +20,6 @@ from supernet.surrogates.training_cost import TrainingCost
 from supernet.training.finetune import FineTuned, FineTuning, Progress, energy_kwh, fine_tune
 from supernet.training.measured_accuracy import SupernetAccuracy
 from supernet.training.step import processes
-from supernet.training.train import FINISHED
 from supernet.weights import subnet as subnets
 from supernet.weights.augmentation import USUAL
 from supernet.weights.origins import origin
@@ -93,8 +92,7 @@ def main(options: Options, config: dict[str, Any]) -> None:
             tuned.subnet.with_facts(**facts).save(out / subnets.FILE)
             progress.remove()
             left = {"weights": out / subnets.FILE}
-            source = {"weights": Path(options.supernet, FINISHED)}
-            run = watch.job("finetune", space.name, out, config, source, left)
+            run = watch.job("finetune", space.name, out, config, watch.weights(options.supernet), left)
             reached = {"top1_before": tuned.before.top1, "top1": tuned.after.top1}
             architecture = tuned.subnet.architecture
             watch.report(options, run, rounds, {"architecture": architecture, **cost, **reached})

@@ -266,8 +266,7 @@ def _job(options: Options, config: Mapping[str, Any], name: str, out: Path) -> J
     if options.warm_start is not None:
         inputs["archive"] = options.warm_start / "archive.npz"
     if options.evaluator is not None:
-        weights = Path(options.evaluator.get("weights") or options.evaluator["folder"])
-        inputs["weights"] = weights / "supernet.safetensors" if weights.is_dir() else weights
+        inputs |= watch.weights(options.evaluator.get("weights") or options.evaluator["folder"])
     left = {"archive": "archive.npz", "front": FRONT, "report": "report.html", "measurements": "measured.csv"}
     return watch.job("search", name, out, config, inputs, {kind: out / file for kind, file in left.items()})
 

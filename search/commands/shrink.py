@@ -26,7 +26,6 @@ from supernet.files.run_folder import RunFolder
 from supernet.files.tables import Table
 from supernet.training.measured_accuracy import SupernetAccuracy
 from supernet.training.step import processes
-from supernet.training.train import FINISHED
 
 SHOWN = ("file_bytes", "latency_ms", "top1", "ece", "training_hours", "macs")
 
@@ -99,7 +98,7 @@ def main(options: Options, config: dict[str, Any]) -> None:
         artifact.write_text(out / "table.md", f"{shrink.table(cards).markdown()}\n\n{text}\n")
         artifact.write_json(out / "table.json", cards)
     left = {"model": model.path(stages[-1].folder), "table": out / "table.json"}
-    run = watch.job("shrink", name, out, config, {"weights": Path(options.supernet, FINISHED)}, left)
+    run = watch.job("shrink", name, out, config, watch.weights(options.supernet), left)
     watch.report(options, run, [stage.card for stage in stages], {"verdict": text})
     networks = [
         ("" if card["pruned"] == 1 else f"{card['pruned']:g} of ") + card["architecture"]

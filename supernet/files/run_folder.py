@@ -23,6 +23,7 @@ from supernet.files import artifact
 CONFIG, ENVIRONMENT, EVENTS, LOCK = "config.yaml", "env.json", "events.jsonl", ".lock"
 # What a run leaves that has not saved anything yet.
 BEGINNING = {CONFIG, ENVIRONMENT, EVENTS, LOCK, "wandb", "tensorboard"}
+SUBNET, SUPERNET = "subnet.safetensors", "supernet.safetensors"  # the weights that a run leaves
 LOGGING = ("logger", "wandb")  # options that say where a run reports to
 PACKAGES = (
     "ofa-frontier",

@@ -16,9 +16,10 @@ from pydantic import PositiveInt
 
 from supernet import registry
 from supernet.options import options
+from supernet.training import step
 from supernet.training.accuracy_store import AccuracyStore
 from supernet.training.measured_accuracy import setting
-from supernet.training.step import Processes
+from supernet.training.step import Amp, Processes
 from supernet.weights import network, quality
 from supernet.weights import subnet as subnets
 from supernet.weights.images import Batch, Images, Loader, Part
@@ -44,14 +45,8 @@ class Judging:
     # of the norms: centres of data.calibration training images, or as OFA 2,000 augmented training crops
     calibration: Literal["centre", "ofa"] = "centre"
     batch: PositiveInt = BATCH  # images of a forward pass
-    amp: Literal["off", "auto"] = "off"  # auto: bf16 (else fp16) on a GPU
+    amp: Amp = "off"  # auto: bf16 (else fp16) on a GPU
     seed: int = 0  # of the augmented crops
-
-    def precision(self, device: torch.device) -> torch.dtype | None:
-        """The type of numbers in forward passes on a device; None: that of the weights."""
-        if self.amp == "off" or device.type != "cuda":
-            return None
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,7 +80,7 @@ class Evaluation:
             norms = {"ofa": [min(OFA_IMAGES, len(images.parts["train"])), OFA_BATCH, how.seed]}
         count = len(images.parts[part][: how.images])
         facts = setting(self.sha256, self.data, how.part, count, norms, how.batch)
-        precision = how.precision(self.group.device)
+        precision = step.precision(how.amp, self.group.device)
         return facts if precision is None else {**facts, "amp": str(precision)}
 
     def qualities(
@@ -120,7 +115,7 @@ class Evaluation:
         loader = Loader(images, [whole.plan[i] for i in mine])
         sums = {}
         with subnets.placed(subnet.module, self.group.device) as device:
-            run = quality.runner(subnet.module, device, self.judging.precision(device))
+            run = quality.runner(subnet.module, device, step.precision(self.judging.amp, device))
             for i, (pictures, labels) in zip(mine, loader, strict=True):
                 sums[i] = quality.sums(run(pictures.contiguous().numpy()), labels.numpy())
                 tell(i + 1, len(whole))

@@ -36,7 +36,7 @@ from supernet.weights.images import Epoch, Images, training_batches
 from supernet.weights.network import Trained
 
 CHECKPOINT_KIND = "supernet checkpoint"
-CHECKPOINT, FINISHED, SUMMARY = "checkpoint.safetensors", "supernet.safetensors", "summary.json"
+CHECKPOINT, FINISHED, SUMMARY = "checkpoint.safetensors", network.FILE, "summary.json"
 REPORTING = frozenset({*LOGGING, "out", "threads", "validate_every"})  # they do not change the weights
 
 

@@ -18,13 +18,13 @@ from numpy.typing import NDArray
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from supernet.arrays import Genomes
-from supernet.files import artifact
+from supernet.files import artifact, run_folder
 from supernet.space import SearchSpace, get_space
 from supernet.weights import family
 from supernet.weights.images import check_mixed
 
 KIND = "supernet"
-FILE = "supernet.safetensors"  # in a run folder of `make train`
+FILE = run_folder.SUPERNET
 
 
 def best_device() -> torch.device:

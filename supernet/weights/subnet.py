@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from supernet.arrays import Genomes
-from supernet.files import architectures
+from supernet.files import architectures, run_folder
 from supernet.space import SearchSpace, get_space
 from supernet.weights import family, network, quality
 from supernet.weights.images import Images, Part
@@ -22,7 +22,7 @@ from supernet.weights.network import Trained
 from supernet.weights.quality import Quality
 
 KIND = "subnet"
-FILE = "subnet.safetensors"
+FILE = run_folder.SUBNET
 BATCH = 250  # images of a forward pass in calibration and judging
 RESIZE_SMALL = "bilinear, antialiased, to side x side"
 RESIZE_PHOTO = "bilinear, the shorter side to 8/7 of side, then the central side x side"

@@ -4,9 +4,11 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from supernet.files import run_folder
+
 PREFIX = "hf:"
 REPOSITORY = re.compile(r"(?:hf:)?([\w.-]+/[\w.-]+)(?:/([^@]+))?(?:@(.+))?")
-OURS = ("subnet.safetensors", "supernet.safetensors")
+OURS = (run_folder.SUBNET, run_folder.SUPERNET)
 CHECKPOINT = re.compile(r"(?:.*\.(?:pth|pt|ckpt)|(?:.*/)?ofa_[^/]*)")  # checkpoints of OFA have no suffix
 
 
