@@ -1,12 +1,14 @@
 """Target: where a latency holds. One YAML per shipped target in `configs/target`, and `here` for this
 machine."""
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 from pydantic import PositiveInt
 
 from supernet.device import Device
 from supernet.device import get as data_sheet
+from supernet.devices import estimates
 from supernet.options import Fraction, options
 from supernet.registry import names
 from supernet.space import get_space
@@ -18,7 +20,7 @@ Limit = Literal["sse41", "avx", "avx2", "avx512"]  # instruction sets that an en
 class Target:
     """Device x engine x precision x batch x threads, and the search space whose networks were timed on it.
 
-    `device` is a name of `configs/device`, or a Device that is not there (this machine). `batch` images
+    `device` is the name of a device, or a Device that has no file (this machine). `batch` images
     together take the latency; per image, divide. `isa` is the instruction set that the engine was held to,
     None where it was free, `utilisation` the share of every core that other work asked for meanwhile. `rows`
     and `column` name the public table it was fitted on, `train` the rows used (first, past the last),
@@ -45,7 +47,8 @@ class Target:
 
     def __post_init__(self) -> None:
         if isinstance(self.device, str):
-            data_sheet(self.device)
+            sheet = data_sheet(self.device)  # a library's is kept: files hold all that they need
+            object.__setattr__(self, "device", sheet.name if sheet.name in names("device") else sheet)
         if self.space not in names("space"):
             get_space(self.space)
 
@@ -115,23 +118,30 @@ def modules(
 
 
 def gpu(
-    device: str,
+    device: str | Mapping[str, Any],
     *,
     space: str = "ofa_mbv3_w1.2",
     batch: int = 64,
     engine: str = "PyTorch",
     name: str | None = None,
 ) -> Target:
-    """A GPU known only by its data sheet, `configs/device/<device>.yaml`, in fp32.
+    """A GPU known only by its data sheet, in fp32: what `configs/target/gpu.yaml` builds.
 
-    What `configs/target/gpu.yaml` builds. ValueError for a device that is no GPU.
+    `device` is the name of a device, or figures of a GPU (`estimates.from_facts`). ValueError for a device
+    that is no GPU.
+
+    >>> gpu("rtx_4090", batch=32).name
+    'rtx_4090_b32_data_sheet'
     """
-    if not isinstance(device, str) or data_sheet(device).kind != "gpu":
-        gpus = [sheet for sheet in names("device") if data_sheet(sheet).kind == "gpu"]
-        raise ValueError(f"target.device={device} is no GPU; there are {', '.join(gpus)}, or write its YAML")
+    sheet = data_sheet(device) if isinstance(device, str) else estimates.from_facts(device)
+    if sheet.kind != "gpu":
+        gpus = [one for one in names("device") if data_sheet(one).kind == "gpu"]
+        raise ValueError(
+            f"target.device={sheet.name} is no GPU; there are {', '.join(gpus)}, or write its YAML"
+        )
     return Target(
-        name=name or f"{device}_b{batch}_data_sheet",
-        device=device,
+        name=name or f"{sheet.name}_b{batch}_data_sheet",
+        device=sheet.name if isinstance(device, str) else sheet,
         space=space,
         batch=batch,
         engine=engine,

@@ -9,7 +9,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import field, fields, replace
 from functools import partial
 from itertools import pairwise
@@ -59,7 +59,7 @@ def compose(name: str, words: list[str]) -> dict[str, Any]:
     >>> command.compose("search", ["searcher=linas"])["searcher"]["batch"]
     10
     """
-    words = [_plain(word) for word in words]
+    words = _named(_plain(word) for word in words)
     try:
         with config_source.reading(name), hydra.initialize(None, version_base="1.3"):
             return _checked(hydra.compose(name, words), words)
@@ -80,7 +80,7 @@ def named(name: str, *, maximize: bool = False) -> Callable[[Task], Callable[[],
 
 def _run(name: str, task: Task, maximize: bool) -> None:
     tracebacks = os.environ.get(FULL_ERROR) == "1"
-    asked = _flags_first(list(map(_plain, sys.argv[1:])))
+    asked = _flags_first(_named(map(_plain, sys.argv[1:])))
     launch = None
     try:
         _refuse_cut_lists(asked)
@@ -157,6 +157,17 @@ def _plain(word: str) -> str:
         return word
     mapping, name, values = match.groups()
     return f"{mapping}={','.join(f'{{{name}:{value}}}' for value in values.split(','))}"
+
+
+def _named(words: Iterable[str]) -> list[str]:
+    """The words, where `target.device=NAME` stands beside `target.device.ram_gb=48` as `target.device.name=`:
+    an option that is set in parts is set to a value by its name."""
+    words = list(words)
+    parts = {word.partition("=")[0].rpartition(".")[0] for word in words}
+    split = [word.partition("=") for word in words]
+    return [
+        f"{key}.name={rest}" if "." in key and key in parts else key + eq + rest for key, eq, rest in split
+    ]
 
 
 def _refuse_cut_lists(words: list[str]) -> None:
@@ -305,6 +316,11 @@ def explain(error: BaseException) -> str:
         return "; ".join(map(_explain_option, error.errors()))
     if isinstance(error, MissingConfigException) and error.options is not None:
         group, _, name = str(error.missing_cfg_file).rpartition("/")
+        if group == "device":
+            try:
+                registry.find(group, name)
+            except ValueError as unknown:
+                return str(unknown)
         return str(registry.unknown_name(group, name, error.options))
     cause: Any = error.__cause__
     if not isinstance(error, HydraException) or getattr(cause, "parent_node", None) is None:

@@ -11,7 +11,7 @@ These are all the ways in: a name in any other file is looked up here and never 
 
 import argparse
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import entry_points
@@ -38,16 +38,19 @@ _folders: list[Path] = []  # of the user, for this process
 
 @dataclass(frozen=True)
 class Choice:
-    """A choice of a group. `origin` is SHIPPED, `plugin PACKAGE`, or the folder of the user."""
+    """A choice of a group. `origin` is SHIPPED, `plugin PACKAGE`, the folder of the user, or a library."""
 
     group: str
     name: str
     origin: str
     path: Path | None = None  # its YAML
     target: str | None = None  # what a plugin offers: MODULE.NAME
+    facts: Mapping[str, Any] | None = None  # the node itself, of what is in a library
 
     def node(self) -> dict[str, Any]:
         """The node that describes it; ValueError for a file that is none."""
+        if self.facts is not None:
+            return dict(self.facts)
         if self.path is None:
             return {"_target_": self.target}
         node = read_yaml(self.path)

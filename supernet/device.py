@@ -9,7 +9,10 @@ from supernet.options import options
 
 @options
 class Device:
-    """What a data sheet says; None where it is not known. `source` names where the figures are from."""
+    """What a data sheet says; None where it is not known. `source` names where the figures are from.
+
+    `estimated` names the figures that no data sheet says (`supernet.devices.estimates`).
+    """
 
     name: str
     title: str
@@ -27,6 +30,10 @@ class Device:
     boost_mhz: float | None = None
     l2_mb: float | None = None
     tensor_cores: int | None = None
+    tensor_tflops: float | None = (
+        None  # peak of dense fp16 products with sums in fp32; 0 without tensor cores
+    )
+    estimated: tuple[str, ...] = ()
 
 
 @cache

@@ -34,10 +34,13 @@ def install(packages: Sequence[str]) -> str:
     """The command that installs the packages, by the extra that has them where there is one."""
     for package in packages:
         if extra := _extra(SPELT.get(package, package)):
-            return (
-                f"pip install '{DISTRIBUTION}[{extra}]' (in a clone: .venv/bin/pip install -e '.[{extra}]')"
-            )
+            return install_extra(extra)
     return f"pip install {' '.join(packages)}"
+
+
+def install_extra(extra: str) -> str:
+    """The command that installs an extra."""
+    return f"pip install '{DISTRIBUTION}[{extra}]' (in a clone: .venv/bin/pip install -e '.[{extra}]')"
 
 
 def explain(error: ModuleNotFoundError) -> str:

@@ -19,6 +19,7 @@ from pydantic_core import PydanticUndefined, to_jsonable_python
 
 from supernet import choices, extras
 from supernet.choices import FOLDER, SHIPPED, Choice, use_folders
+from supernet.devices import catalogue
 from supernet.extras import NotInstalledError
 
 __all__ = ["FOLDER", "use_folders"]  # of choices, for those who look for them here
@@ -63,13 +64,23 @@ def shipped(group: str) -> list[str]:
 
 
 def find(group: str, name: str) -> Choice:
-    """The choice `name` of a group; ValueError for an unknown name, and for one that two sources have."""
+    """The choice `name` of a group; ValueError for an unknown name, and for one that two sources have.
+
+    Devices have other spellings, and there are more of them than are listed (`devices.catalogue`).
+    """
     same = [choice for choice in choices.choices(group) if choice.name == name]
+    if not same and group == "device":
+        return catalogue.find(name, choices.choices(group))
     if not same:
         raise unknown_name(group, name, names(group))
     if len(same) > 1:
         raise ValueError(f"{group}={name} is more than one: {' and '.join(map(str, same))}; rename one")
     return same[0]
+
+
+def exists(group: str, name: str) -> bool:
+    """Whether a group has this choice, listed or not."""
+    return name in names(group) or (group == "device" and catalogue.has(name, choices.choices(group)))
 
 
 def load(group: str, name: str) -> dict[str, Any]:
@@ -85,9 +96,10 @@ def get(group: str, name: str, **options: Any) -> Any:
     ['ageing', 'linas', 'local', 'noisy_nsga2', 'nsga2', 'random']
     >>> searcher = registry.get("searcher", "nsga2", population=50)
     """
-    built = build(load(group, name) | options)
-    if group in CALLED_SO and built.name != name:
-        raise ValueError(f"{group}={name} builds one that is called {built.name}: give both the same name")
+    choice = find(group, name)
+    built = build(choice.node() | options)
+    if group in CALLED_SO and built.name != choice.name:
+        raise ValueError(f"{choice} builds one that is called {built.name}: give both the same name")
     return built
 
 

@@ -228,6 +228,12 @@ class GpuSpecLatency:
             facts={**self.facts, "method": "gpu data sheet and anchors", "samples": len(data)},
         )
 
+    def moved(self, shift: float, spread: float) -> "GpuSpecLatency":
+        """With a GPU that takes exp(shift) times as long, known no better than by the spread (log)."""
+        device, host = self.factors
+        covariance = self.covariance + np.diag([spread**2, 0.0])
+        return replace(self, factors=(device * math.exp(shift), host), covariance=covariance)
+
     def check(self) -> None:
         """ValueError for a covariance that is none of two factors."""
         if self.covariance.shape != (2, 2):

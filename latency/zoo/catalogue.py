@@ -8,6 +8,7 @@ from latency.predictors import interface
 from latency.predictors.interface import LatencyPredictor
 from latency.predictors.sources import FOLDER, gpu_model, names, predictor, target, targets_of
 from latency.target import Target
+from latency.zoo import data_sheets
 from supernet import choices, registry
 
 __all__ = ["FOLDER", "gpu_model", "names", "predictor", "target", "targets_of"]  # of predictors.sources
@@ -60,9 +61,7 @@ def automatic(wanted: Target) -> tuple[LatencyPredictor, str]:
             "measurements of yours (make fit) and give predictor=FILE.npz, or put it beside the YAML of "
             "the target under the same name"
         )
-    model = gpu_model()
-    why = f"nothing was measured on it: its data sheet, by what is known of {', '.join(model.facts['gpus'])}"
-    return model.predictor(wanted), why
+    return data_sheets.predictor(wanted)
 
 
 def _beside(wanted: Target) -> Path | None:

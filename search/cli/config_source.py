@@ -56,7 +56,7 @@ class RegistrySource(ConfigSource):
 
     def is_config(self, config_path: str) -> bool:
         group, _, name = config_path.removesuffix(".yaml").rpartition("/")
-        return name in (registry.names(group) if group else command_names())
+        return registry.exists(group, name) if group else name in command_names()
 
     def list(self, config_path: str, results_filter: ObjectType | None) -> list[str]:
         groups = [] if config_path or results_filter == ObjectType.CONFIG else choices.groups()

@@ -11,6 +11,7 @@ from search.cli import describe
 from search.models import QUANTITIES
 from supernet import choices, device, registry
 from supernet.choices import SHIPPED, Choice
+from supernet.devices import catalogue as gpus
 from supernet.files.tables import Table
 from supernet.measures import MEASURES
 from supernet.space import get_space
@@ -51,6 +52,8 @@ def main() -> None:
             print(about(registry.find(group_of(words[0]), words[1])))
         else:
             table(group_of(words[0]) if words else None).show()
+            if words and group_of(words[0]) == "device":
+                print(gpus.more())
     except ValueError as error:
         sys.exit(f"error: {error}")
 

@@ -15,10 +15,11 @@ ROOT = Path(__file__).parents[2]
 PACKAGES = ("supernet", "latency", "search", "scripts", "benchmarks")
 # From the ground up: a room imports from itself and from rooms above it in this list, never from below it.
 # The files that lie directly in a package are listed by the package's name.
-GROUND = ("supernet", "supernet.spaces")
+GROUND = ("supernet", "supernet.spaces", "supernet.devices")
 ROOMS = {
-    "supernet": ("supernet.spaces",),
+    "supernet": ("supernet.spaces", "supernet.devices"),
     "supernet.spaces": ("supernet",),
+    "supernet.devices": ("supernet",),
     "supernet.files": GROUND,
     "supernet.fits": GROUND,
     "supernet.surrogates": (*GROUND, "supernet.files", "supernet.fits"),
