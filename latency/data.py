@@ -1,19 +1,24 @@
 """LatencyData: measured latencies of subnets on one target, as parallel arrays."""
 
 import gzip
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from latency.target import Target
 from supernet.arrays import Floats, Genomes, Ints
+from supernet.devices.catalogue import plain
 from supernet.files import architectures, artifact, tables
+from supernet.files.tables import Columns
 from supernet.registry import unknown_name
 from supernet.space import get_space
 
 COLUMNS = ("genomes", "ms", "spread_ms")
+MILLISECONDS = ("lat_ms", "latency_ms", "ms")  # what a table may call them
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,17 +59,52 @@ def read_csv(path: str | Path, target: Target, column: str, rows: slice = slice(
 
     Of the given rows, those without a measurement are left out.
     """
-    columns = tables.read_columns(path)
+    return _measurements(tables.select(tables.read_columns(path), rows), target, column, path)
+
+
+def _measurements(columns: Columns, target: Target, column: str, path: str | Path) -> LatencyData:
     if column not in columns:
         others = [name for name in columns if name not in get_space(target.space).index]
         raise unknown_name(f"column of {path}", column, others)
     if columns[column].dtype.kind != "f":
         raise ValueError(f"column {column} of {path} holds text, not milliseconds")
-    columns = tables.select(columns, rows)
     columns = tables.select(columns, np.isfinite(columns[column]))
     ms = columns[column]
     genomes = architectures.genomes(columns, get_space(target.space))
     return LatencyData(target, genomes, ms, np.full(len(ms), np.nan))
+
+
+def read_published(
+    path: str | Path, target: Target, column: str | None = None, device: str | None = None
+) -> LatencyData:
+    """The measurements of a target in a table of several devices and spaces, as publications have them.
+
+    Where the table has the columns `device`, `space` and `batch`, the rows are those of the target; `device`
+    is what the table calls it, by default any spelling of its name or title. Networks with input sides that
+    the space does not have are left out. Without `column` it is the first of `MILLISECONDS` that is there.
+
+    ValueError, which says what the table has, where no row is left.
+    """
+    columns, space = tables.read_columns(path), get_space(target.space)
+    column = column or next((name for name in MILLISECONDS if name in columns), MILLISECONDS[0])
+    devices = {plain(device)} if device else {plain(target.spec.name), plain(target.spec.title)}
+    wanted: dict[str, Callable[[Any], bool]] = {
+        "device": lambda name: plain(str(name)) in devices,
+        "space": lambda name: name == space.name,
+        "batch": lambda batch: batch == target.batch,
+    }
+    if "r" in space.index:
+        wanted["r"] = space.axis("r").values.__contains__
+    for name, holds in wanted.items():
+        if name in columns:
+            values = columns[name].tolist()
+            kept = np.array([holds(value) for value in values], np.bool_)
+            if not kept.any():
+                there = ", ".join(map(str, dict.fromkeys(values)))
+                asked = device or f"{target.name} ({target.space}, batch {target.batch})"
+                raise ValueError(f"{path} has no row of {asked}: its column {name} has {there}")
+            columns = tables.select(columns, kept)
+    return _measurements(columns, target, column, path)
 
 
 def write_csv(path: str | Path, data: LatencyData) -> None:

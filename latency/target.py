@@ -1,6 +1,7 @@
 """Target: where a latency holds. One YAML per shipped target in `configs/target`, and `here` for this
 machine."""
 
+import re
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -13,6 +14,7 @@ from supernet.options import Fraction, options
 from supernet.registry import names
 from supernet.space import get_space
 
+PUBLISHED = "published networks"  # the method of targets of which only a handful of networks is known
 Limit = Literal["sse41", "avx", "avx2", "avx512"]  # instruction sets that an engine may be held to
 
 
@@ -147,4 +149,42 @@ def gpu(
         engine=engine,
         method="data sheet",
         source="the data sheet of the device; nothing was measured on it",
+    )
+
+
+def phone(
+    device: str,
+    *,
+    space: str = "ofa_mbv3_w1.0",
+    batch: int = 1,
+    engine: str = "not stated",
+    precision: str = "fp32",
+    threads: int | None = None,
+) -> Target:
+    """A phone of which a few networks were timed: what `configs/target/phone.yaml` builds.
+
+    `device` need not be one that ships; ValueError for one that is no phone.
+
+    >>> phone("pixel2").name
+    'pixel2_b1'
+    """
+    name = re.sub(r"[^a-z0-9]+", "_", device.lower()).strip("_")
+    if not name:
+        raise ValueError("please give target.device=NAME, what the phone is called")
+    known = name in names("device")
+    sheet = data_sheet(name) if known else Device(name=name, title=device, kind="mobile", source="not known")
+    if sheet.kind != "mobile":
+        raise ValueError(
+            f"target.device={device} is no phone but a {sheet.kind}: target=gpu, or make fit device="
+        )
+    return Target(
+        name="_".join([name, *condition_words(batch, threads or 1, 0.0)]),
+        device=sheet.name if known else sheet,
+        space=space,
+        batch=batch,
+        engine=engine,
+        precision=precision,
+        threads=threads,
+        method=PUBLISHED,
+        source="a few networks that somebody timed on it",
     )

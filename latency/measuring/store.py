@@ -18,12 +18,15 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 from pydantic.dataclasses import dataclass
 
+from latency.data import LatencyData
 from latency.target import Target
 from supernet.files import append_only, artifact
 from supernet.files.append_only import StoreError
 from supernet.files.tables import Table
+from supernet.space import get_space
 
 TABLES = {
     "sittings": (
@@ -34,6 +37,10 @@ TABLES = {
         "sitting TEXT NOT NULL REFERENCES sittings(id), unix_time REAL NOT NULL, architecture TEXT NOT NULL, "
         "role TEXT NOT NULL, block INTEGER NOT NULL, round INTEGER NOT NULL, wall_ms TEXT NOT NULL, "
         "cpu_ms TEXT NOT NULL, others REAL, error TEXT, PRIMARY KEY (sitting, unix_time, architecture)"
+    ),
+    "latencies": (
+        "id INTEGER PRIMARY KEY, unix_time REAL NOT NULL, target TEXT NOT NULL, architecture TEXT NOT NULL, "
+        "ms REAL NOT NULL, source TEXT NOT NULL"
     ),
 }
 T = TypeVar("T")
@@ -153,6 +160,36 @@ class Store:
         """The visits of a sitting in the order they were made."""
         rows = self._database.execute("SELECT * FROM visits WHERE sitting = ? ORDER BY unix_time", (sitting,))
         return [from_row(Visit, row) for row in rows]
+
+    def add_latencies(self, data: LatencyData, source: str) -> None:
+        """Keep latencies that were measured elsewhere, all or none; `source` says where they are from."""
+        target, now = json.dumps(asdict(data.target)), time.time()
+        names = get_space(data.target.space).format(data.genomes)
+        try:
+            with self._database:
+                self._database.execute("BEGIN")
+                for name, ms in zip(names, data.ms.tolist(), strict=True):
+                    row = {
+                        "architecture": name,
+                        "ms": ms,
+                        "target": target,
+                        "unix_time": now,
+                        "source": source,
+                    }
+                    append_only.insert(self._database, "latencies", row)
+        except sqlite3.Error as error:
+            raise StoreError(f"{self.path} could not take {source} ({error}); nothing was added") from error
+
+    def latencies(self, target: Target) -> LatencyData:
+        """The latencies of a target that were measured elsewhere, oldest first; the last of each network."""
+        rows = self._database.execute("SELECT * FROM latencies ORDER BY id")
+        ms = {
+            row["architecture"]: row["ms"]
+            for row in rows
+            if Target(**json.loads(row["target"])).key == target.key
+        }
+        values = np.array(list(ms.values()), np.float64)
+        return LatencyData(target, get_space(target.space).parse(list(ms)), values, np.full(len(ms), np.nan))
 
     def export_csv(self, path: str | Path) -> int:
         """Write every visit with its sitting to a CSV file; returns the number of visits."""

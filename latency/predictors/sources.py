@@ -11,7 +11,7 @@ from pathlib import Path
 from latency.predictors import gpu_spec, interface
 from latency.predictors.gpu_spec import GpuModel
 from latency.predictors.slots import SlotLatency
-from latency.target import Target
+from latency.target import PUBLISHED, Target
 from supernet import footprint, registry
 from supernet.slot_table import SlotTable
 from supernet.space import SearchSpace
@@ -34,8 +34,9 @@ def names() -> tuple[str, ...]:
 
 
 def targets_of(space: str) -> list[str]:
-    """Names of the shipped targets whose networks are of this space."""
-    return [name for name in names() if registry.load("target", name)["space"] == space]
+    """Names of the shipped targets that were measured, or are tables, on networks of this space."""
+    nodes = {name: registry.load("target", name) for name in names()}
+    return [n for n, node in nodes.items() if node["space"] == space and node.get("method") != PUBLISHED]
 
 
 @cache

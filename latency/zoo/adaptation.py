@@ -18,7 +18,7 @@ from latency.measuring.known import Bench, Known
 from latency.measuring.session import Watcher
 from latency.measuring.store import Store
 from latency.predictors import baselines, sampling
-from latency.predictors.interface import load_as, with_facts
+from latency.predictors.interface import LatencyPredictor, Learner, load_as, with_facts
 from latency.predictors.slots import SlotLatency
 from latency.predictors.sources import Source, common_resolutions
 from latency.predictors.transfer import Transfer
@@ -62,7 +62,7 @@ class Adapted:
     """`samples` are the `earlier` ones of the store, then those of this sitting. `table` holds scores on the
     tests by method and number of samples; empty without tests."""
 
-    predictor: SlotLatency
+    predictor: LatencyPredictor
     samples: LatencyData
     tests: LatencyData
     failed: Mapping[str, str]
@@ -129,6 +129,19 @@ def adapt(target: Target, how: Adaptation, *, store: Store, watch: Watcher | Non
     return Adapted(
         with_facts(fitted, facts), samples, tests, measured.failed, measured.seconds, table, len(known)
     )
+
+
+def adapt_to_rows(data: LatencyData, learner: Learner, *, store: Store, source: str) -> Adapted:
+    """Fit the predictor of a target on latencies that were measured elsewhere, and on those of earlier calls.
+
+    The store remembers them: two calls with three rows say what one call with six says. Of a network in both
+    the later latency counts. Nothing is remembered that cannot be fitted.
+    """
+    earlier = store.latencies(data.target)
+    samples = earlier.followed_by(data)
+    fitted = learner.fit(samples)
+    store.add_latencies(data, source)
+    return Adapted(fitted, samples, data.take(slice(0)), {}, 0.0, {}, len(samples) - len(data))
 
 
 def _stored_samples(target: Target, space: SearchSpace, store: Store) -> Genomes:

@@ -16,8 +16,8 @@ from latency.predictors.interface import with_facts
 from latency.predictors.slots import SlotLatency
 from latency.predictors.transfer import Transfer
 from latency.scores import scores
-from latency.target import Target
-from latency.zoo import catalogue
+from latency.target import PUBLISHED, Target
+from latency.zoo import catalogue, phones
 from supernet.space import get_space
 
 GPUS = "gpu_spec"  # the model of all GPUs
@@ -59,6 +59,8 @@ def fit(name: str, data_dir: Path) -> SlotLatency:
     if target.method == "lookup_table":
         table = lookup_table.read([data_dir / target.rows]).predictor(target)
         return with_facts(table, command | {"protocol": "sums of the table's entries; 5% assumed"})
+    if target.method == PUBLISHED:
+        return with_facts(phones.fit_published(name, data_dir), command)
     fitted = _fit_measured(target) if target.method == "measured" else _fit_public(target, data_dir)
     return with_facts(fitted, command)
 

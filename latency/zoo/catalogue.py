@@ -82,12 +82,12 @@ def find(name: str) -> LatencyPredictor:
     'additive'
     """
     if name.startswith("run:"):
-        path = Path(name.removeprefix("run:")) / "predictor.npz"
-        if not path.is_file():
-            there = ", ".join(f"run:{run.parent}" for run in sorted(Path("runs").glob("*/predictor.npz")))
-            raise ValueError(
-                f"predictor={name}: no file {path}; folders that make adapt has written: {there or 'none'}"
-            )
+        files = [Path(name.removeprefix("run:"), f"predictor{suffix}") for suffix in SUFFIXES]
+        path = next(filter(Path.is_file, files), None)
+        if path is None:
+            runs = [f"run:{run.parent}" for run in sorted(Path("runs").glob("*/predictor.npz"))] or ["none"]
+            written = f"folders that make adapt has written: {', '.join(runs)}"
+            raise ValueError(f"predictor={name}: no file {files[0]}; {written}")
         return interface.load(path)
     if name.endswith(SUFFIXES):
         return interface.load(Path(name))

@@ -1,4 +1,4 @@
-"""Adapt a predictor to this machine from about ten timed subnets: `make adapt`."""
+"""Adapt a predictor to this machine from about ten timed subnets, or to rows of yours: `make adapt`."""
 
 import re
 from dataclasses import asdict
@@ -8,13 +8,16 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from latency.data import write_csv
+from latency.data import read_published, write_csv
 from latency.measuring import jobs, machine
 from latency.measuring.store import Store
-from latency.predictors import lookup_table
+from latency.predictors import interface, lookup_table
+from latency.predictors.transfer import Transfer
 from latency.scores import markdown
+from latency.target import PUBLISHED, Target
 from latency.zoo import adaptation, block_table
 from latency.zoo.adaptation import Adaptation, Adapted
+from latency.zoo.automatic import Automatic
 from search import command
 from search.cli import watch
 from search.cli.watch import Watched
@@ -43,6 +46,12 @@ class Options(Watched):
     resolution: command.Sides = None  # None: all that the sources know
     seconds: float | None = None  # time budget: adapts with what there is by then
     seed: int = 0
+    # latencies measured elsewhere, .csv or .csv.gz: nothing is timed here, target= says of what they are
+    rows: Path | None = None
+    column: str | None = None  # of rows: milliseconds per batch; lat_ms, latency_ms or ms
+    rows_of: str | None = (
+        None  # what rows call the device, where they have a column device and spell it otherwise
+    )
     store: Path = Path("runs/measurements.sqlite")
     out: Path | None = None  # run folder; None: runs/adapt-<target>-<time>
 
@@ -61,6 +70,21 @@ def save(adapted: Adapted, out: Path) -> None:
     adapted.predictor.save(out / "predictor.npz")
 
 
+def from_rows(options: Options, target: Target, out: Path) -> Adapted:
+    """The predictor of a target from latencies measured elsewhere, saved with them."""
+    assert options.rows is not None
+    data = read_published(options.rows, target, options.column, options.rows_of)
+    learner = registry.build(options.learner)
+    if isinstance(learner, Transfer):  # is the usual one: what suits the target and the number of rows
+        learner = Automatic(mix=learner)
+    with Store(options.store) as store:
+        adapted = adaptation.adapt_to_rows(data, learner, store=store, source=str(options.rows))
+    write_csv(out / "samples.csv", adapted.samples)
+    artifact.write_json(out / "device.json", {"device": asdict(target.spec)})
+    adapted.predictor.save(out / f"predictor{interface.suffix(adapted.predictor)}")
+    return adapted
+
+
 def curve(adapted: Adapted) -> list[dict[str, float]]:
     """Errors against the number of samples: a row per number, the scores of each method."""
     rows: dict[int, dict[str, float]] = {}
@@ -75,15 +99,17 @@ def describe(adapted: Adapted, options: Options, out: Path) -> str:
     """Scores, cost and the next command, for the terminal."""
     predictor, count = adapted.predictor, len(adapted.samples) - adapted.earlier
     lines = [f"failed: {name}: {reason}" for name, reason in adapted.failed.items()]
-    if count < options.samples:
+    if options.rows is None and count < options.samples:
         lines.append(f"only {count} of {options.samples} samples could be measured; adapted with those")
     if adapted.earlier:
         lines.append(
             f"{adapted.earlier} subnets measured earlier are samples too (another store= begins anew)"
         )
+    if "why" in predictor.facts:
+        lines.append(predictor.facts["why"])
     if adapted.table:
         lines += ["", markdown(adapted.table, "on the tests"), ""]
-    if "left_out_mape" in predictor.facts:
+    if "mix" in predictor.facts and "left_out_mape" in predictor.facts:
         mix = ", ".join(f"{name} {part:.0%}" for name, part in predictor.facts["mix"].items())
         lines.append(f"a mix of {mix}; samples left out: {predictor.facts['left_out_mape']:.1f}% off")
     lines.append(f"90% of measurements are expected within +-{1.645 * predictor.relative_std:.1%}")
@@ -92,6 +118,8 @@ def describe(adapted: Adapted, options: Options, out: Path) -> str:
         "samples:",
         *(f"{ms:9.3f} ms  {name}" for name, ms in zip(names, adapted.samples.ms, strict=True)),
     ]
+    if options.rows is not None:
+        return "\n".join([*lines, then("search", predictor=f"run:{out}")])
     if len(adapted.samples):
         agree = 100 * float(np.median(adapted.samples.spread_ms / adapted.samples.ms))
         noisy = "; a noisy machine: close other programs, or give more samples=" if agree > NOISY else ""
@@ -114,6 +142,13 @@ def describe(adapted: Adapted, options: Options, out: Path) -> str:
 def main(options: Options, config: dict[str, Any]) -> None:
     target = registry.build(options.target)
     out = command.run_folder(options.out, f"adapt-{target.name}")
+    if options.rows is not None:
+        print(f"{target.name}: {target}")
+        with RunFolder(out, "samples.csv").hold(config):
+            print(describe(from_rows(options, target, out), options, out))
+        return
+    if options.samples + options.tests and target.method in ("data sheet", PUBLISHED):
+        raise ValueError(f"{target.name} is not this machine: give rows=FILE with latencies measured on it")
     if target.engine == TRAINING and options.samples < adaptation.MIN_STEPS:
         raise ValueError(f"samples={options.samples}: training steps need at least {adaptation.MIN_STEPS}")
     sides, learner = command.resolution_range(options.resolution), registry.build(options.learner)
