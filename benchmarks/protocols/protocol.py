@@ -145,7 +145,8 @@ def _device(data: Path, name: str) -> Device:
         return Device(name, name, "embedded", "not listed")
     row = {column: values[at[0]].item() for column, values in listed.items()}
     row["generation"] = next(iter(row["microarch"].split()), None)
-    facts = {fact.name: row[COLUMNS.get(fact.name, fact.name)] for fact in fields(Device)}
+    columns = {fact.name: COLUMNS.get(fact.name, fact.name) for fact in fields(Device)}
+    facts = {name: row[column] for name, column in columns.items() if column in row}
     return TypeAdapter(Device).validate_python(
         {name: v for name, v in facts.items() if v == v}
     )  # NaN: not known

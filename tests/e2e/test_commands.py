@@ -198,7 +198,7 @@ def test_words_of_hydra_pass(tmp_path):
         (["space=ofa_mbv3_w1.0", "target=v100_b64"], "Targets that fit ofa_mbv3_w1.0"),
         (["objectives=[acuracy]"], "Did you mean 'accuracy'?"),
         (["budget=many"], "error: budget=many: Input should be a valid integer"),
-        (["training.gpu=rtx4090"], "unknown device 'rtx4090'. Did you mean 'rtx_4090'?"),
+        (["training.gpu=rtx_409"], "unknown device 'rtx_409'. Did you mean 'rtx_4090'?"),
         (["searcher.population=2"], "population"),
         (["predictor=absent.npz"], "no file absent.npz"),
         (["genes.kernl=[3]"], "unknown gene of ofa_mbv3_w1.2 'kernl'. Did you mean 'kernel'?"),
