@@ -316,12 +316,11 @@ def explain(error: BaseException) -> str:
         return "; ".join(map(_explain_option, error.errors()))
     if isinstance(error, MissingConfigException) and error.options is not None:
         group, _, name = str(error.missing_cfg_file).rpartition("/")
-        if group == "device":
-            try:
-                registry.find(group, name)
-            except ValueError as unknown:
-                return str(unknown)
-        return str(registry.unknown_name(group, name, error.options))
+        try:
+            registry.find(group, name)
+        except ValueError as unknown:
+            return str(unknown)
+        return str(registry.unknown_name(group, name, error.options))  # of Hydra's own groups
     cause: Any = error.__cause__
     if not isinstance(error, HydraException) or getattr(cause, "parent_node", None) is None:
         return str(error)

@@ -30,9 +30,7 @@ class Device:
     boost_mhz: float | None = None
     l2_mb: float | None = None
     tensor_cores: int | None = None
-    tensor_tflops: float | None = (
-        None  # peak of dense fp16 products with sums in fp32; 0 without tensor cores
-    )
+    tensor_tflops: float | None = None  # dense fp16 products, sums in fp32; 0 without tensor cores
     estimated: tuple[str, ...] = ()
 
 

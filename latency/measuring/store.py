@@ -169,25 +169,18 @@ class Store:
             with self._database:
                 self._database.execute("BEGIN")
                 for name, ms in zip(names, data.ms.tolist(), strict=True):
-                    row = {
-                        "architecture": name,
-                        "ms": ms,
-                        "target": target,
-                        "unix_time": now,
-                        "source": source,
-                    }
+                    row = {"architecture": name, "ms": ms, "target": target}
+                    row |= {"unix_time": now, "source": source}
                     append_only.insert(self._database, "latencies", row)
         except sqlite3.Error as error:
             raise StoreError(f"{self.path} could not take {source} ({error}); nothing was added") from error
 
     def latencies(self, target: Target) -> LatencyData:
         """The latencies of a target that were measured elsewhere, oldest first; the last of each network."""
+        texts = [row["target"] for row in self._database.execute("SELECT DISTINCT target FROM latencies")]
+        same = {text for text in texts if Target(**json.loads(text)).key == target.key}
         rows = self._database.execute("SELECT * FROM latencies ORDER BY id")
-        ms = {
-            row["architecture"]: row["ms"]
-            for row in rows
-            if Target(**json.loads(row["target"])).key == target.key
-        }
+        ms = {row["architecture"]: row["ms"] for row in rows if row["target"] in same}
         values = np.array(list(ms.values()), np.float64)
         return LatencyData(target, get_space(target.space).parse(list(ms)), values, np.full(len(ms), np.nan))
 

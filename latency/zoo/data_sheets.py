@@ -14,8 +14,8 @@ from supernet.devices import estimates
 from supernet.space import get_space
 
 NETWORKS = 64  # random ones, on which possible data sheets are compared
-# Each GPU that ships was estimated from cores, memory and bandwidth by the others: 21 of 22 are within 1.645
-# spreads of the prediction from their whole data sheet, the T4 is not; of 20 other GPUs, looked at once, all.
+# Each GPU that ships, estimated from cores, memory and bandwidth by the others: 21 of 22 are within 1.645
+# spreads of the prediction from their whole data sheet, the T4 is not (tests/unit/test_gpu_catalogue.py).
 LEAST = 0.1  # log; the spread where all possible data sheets agree
 FEW = 1.22  # the spread of so few data sheets is itself uncertain: Student's 90% quantile by the normal one
 

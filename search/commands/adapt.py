@@ -49,9 +49,8 @@ class Options(Watched):
     # latencies measured elsewhere, .csv or .csv.gz: nothing is timed here, target= says of what they are
     rows: Path | None = None
     column: str | None = None  # of rows: milliseconds per batch; lat_ms, latency_ms or ms
-    rows_of: str | None = (
-        None  # what rows call the device, where they have a column device and spell it otherwise
-    )
+    # what rows call the device, where they have a column device and spell it otherwise
+    rows_of: str | None = None
     store: Path = Path("runs/measurements.sqlite")
     out: Path | None = None  # run folder; None: runs/adapt-<target>-<time>
 

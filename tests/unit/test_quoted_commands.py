@@ -74,6 +74,7 @@ SMALL = {
     "scripts.fit_accuracy": [""],
     "scripts.fit_training_cost": [""],
     "scripts.fit_zoo": ["titan_rtx_b1"],
+    "scripts.fit_zoo pixel1 note8 lg_g8": ["pixel1"],
 }
 MORE = {  # what three dots stand for, as far as a command cannot do without
     "accuracy-data": ["supernet=runs/net"],
