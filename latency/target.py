@@ -10,7 +10,7 @@ from pydantic import PositiveInt
 from supernet.device import Device
 from supernet.device import get as data_sheet
 from supernet.devices import estimates
-from supernet.options import Fraction, options
+from supernet.options import FileName, Fraction, options
 from supernet.registry import names
 from supernet.space import get_space
 
@@ -29,7 +29,7 @@ class Target:
     `source` and `licence` where that comes from.
     """
 
-    name: str
+    name: FileName
     device: str | Device
     space: str
     batch: PositiveInt = 1

@@ -30,6 +30,7 @@ from latency.measuring.session import Watcher
 from search.cli import config_source, sweep
 from supernet import choices, extras, registry
 from supernet.files.run_folder import FinishedRun
+from supernet.options import file_name
 
 Task = Callable[[Any, dict[str, Any]], Mapping[str, float] | None]
 Sides = int | tuple[int, int] | None  # the option resolution: one input side, or [lowest,highest]
@@ -267,7 +268,7 @@ def run_folder(out: str | Path | None, name: str) -> Path:
     if is_sweep():
         path = Path(HydraConfig.get().runtime.output_dir)
         return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
-    return Path(out or f"runs/{name}-{time.strftime('%Y%m%d-%H%M%S')}")
+    return Path(out or f"runs/{file_name(name)}-{time.strftime('%Y%m%d-%H%M%S')}")
 
 
 def stop(command: str, out: Path) -> NoReturn:

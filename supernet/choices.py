@@ -6,15 +6,17 @@
 - An installed package offers classes and functions as entry points of the groups in PLUGINS, the name of the
   entry point being that of the choice. None is imported before it is chosen.
 
-These are all the ways in: a name in any other file is looked up here and never imported by itself.
+These are all the ways in: a name in any other file is looked up here (`targets`), never imported by itself.
 """
 
 import argparse
+import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import entry_points
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,8 @@ import yaml
 INSTALLED = Path(__file__).parent / "configs"  # where a wheel puts them
 FOLDER = INSTALLED if INSTALLED.is_dir() else Path(__file__).parents[1] / "configs"
 SHIPPED = "shipped"
+OURS = ("supernet", "latency", "search", "benchmarks")  # packages whose classes and functions nodes build
+INSTALLED_IN = {"site-packages", "dist-packages"}
 PLUGINS = {  # groups that plugins add to, and those of their entry points
     "space": "ofa_frontier.spaces",
     "target": "ofa_frontier.targets",
@@ -32,6 +36,7 @@ PLUGINS = {  # groups that plugins add to, and those of their entry points
     "recipe": "ofa_frontier.recipes",
     "objective": "ofa_frontier.objectives",
 }
+LARGEST_YAML, MOST_NODES = 2**20, 10**6  # bytes and values of a YAML file; a table of layers has 15 kB
 NAMED = ("space", "target", "device")  # groups whose nodes say their own name
 _folders: list[Path] = []  # of the user, for this process
 
@@ -78,7 +83,7 @@ def use_folders(*folders: str | Path) -> None:
         if (parent := str(folder.absolute().parent)) not in sys.path:
             sys.path.append(parent)  # last: no module of the user hides one of Python or of a package
     _folders[:] = [Path(folder) for folder in folders]
-    _modules_of.cache_clear()
+    _targets_of.cache_clear()
 
 
 def used_folders() -> list[Path]:
@@ -120,22 +125,58 @@ def choices(group: str) -> list[Choice]:
     return sorted(found, key=lambda choice: choice.name)
 
 
-def plugin_modules() -> frozenset[str]:
-    """The modules that entry points of installed packages name."""
-    return frozenset(str(choice.target).rpartition(".")[0] for group in PLUGINS for choice in _plugins(group))
+def targets() -> frozenset[str]:
+    """The full names of all classes and functions that nodes may build: those that `_target_` names in a file
+    that ships or in a folder of the user, and those that plugins offer."""
+    offered = {str(choice.target) for group in PLUGINS for choice in _plugins(group)}
+    modules = {target.rpartition(".")[0] for target in offered}
+    mine = {target for folder in _folders for target in _targets_of(folder)}
+    return _shipped_targets() | offered | {one for one in mine if not _is_foreign(one, modules)}
 
 
-def folder_modules() -> frozenset[str]:
-    """The modules that `_target_` names anywhere in the YAML of the user's folders."""
-    return frozenset(module for folder in _folders for module in _modules_of(folder))
+@cache
+def _shipped_targets() -> frozenset[str]:
+    """By their text, because parsing all these files takes a tenth of a second."""
+    texts = (path.read_text() for path in FOLDER.rglob("*.yaml"))
+    return frozenset(target for text in texts for target in re.findall(r"\b_target_: *([\w.]+)", text))
+
+
+def _is_foreign(target: str, plugins: Iterable[str]) -> bool:
+    """Whether what a folder of the user names is of Python's library or of an installed package, unless that
+    is this project or a module with plugins."""
+    module = target.rpartition(".")[0]
+    root = module.partition(".")[0]
+    if root in OURS or module in plugins:
+        return False
+    spec = find_spec(root) if root and root not in sys.stdlib_module_names else None
+    places = [] if spec is None else [spec.origin or "", *(spec.submodule_search_locations or ())]
+    return root in sys.stdlib_module_names or any(INSTALLED_IN & {*Path(place).parts} for place in places)
 
 
 def read_yaml(path: Path) -> Any:
-    """The content of a YAML file; ValueError that names the file for what is none."""
+    """The content of a YAML file; ValueError that names the file for what is none, or is a bomb: too
+    long, too deep, or with references that stand for more than MOST_NODES."""
     try:
-        return yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
+        with path.open("rb") as file:
+            text = file.read(LARGEST_YAML + 1)
+        if len(text) > LARGEST_YAML:
+            raise ValueError(f"it has more than {LARGEST_YAML:,} bytes")
+        content = yaml.safe_load(text.decode())
+        if (nodes := _nodes(content, {})) > MOST_NODES:
+            raise ValueError(f"it stands for {nodes:,} values, at most {MOST_NODES:,} are read")
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        raise ValueError(f"{path} is no YAML that can be read: {' '.join(str(error).split())}") from error
+    return content
+
+
+def _nodes(content: Any, counted: dict[int, int]) -> int:
+    """How many values a content has, those that are referred to as often as they are."""
+    if not isinstance(content, dict | list):
+        return 1
+    if id(content) not in counted:
+        parts = content.values() if isinstance(content, dict) else content
+        counted[id(content)] = 1 + sum(_nodes(part, counted) for part in parts)
+    return counted[id(content)]
 
 
 def _files(folder: Path, origin: str, group: str) -> Iterator[Choice]:
@@ -159,15 +200,15 @@ def _entry_points(group: str, path: tuple[str, ...]) -> list[tuple[str, str, str
 
 
 @cache
-def _modules_of(folder: Path) -> frozenset[str]:
-    return frozenset(_modules(read_yaml(path) for path in sorted(folder.rglob("*.yaml"))))
+def _targets_of(folder: Path) -> frozenset[str]:
+    return frozenset(_targets(read_yaml(path) for path in sorted(folder.rglob("*.yaml"))))
 
 
-def _modules(nodes: Iterable[Any]) -> Iterator[str]:
+def _targets(nodes: Iterable[Any]) -> Iterator[str]:
     for node in nodes:
         if isinstance(node, dict):
             if isinstance(target := node.get("_target_"), str):
-                yield target.rpartition(".")[0]
-            yield from _modules(node.values())
+                yield target
+            yield from _targets(node.values())
         elif isinstance(node, list):
-            yield from _modules(node)
+            yield from _targets(node)

@@ -4,7 +4,7 @@ from functools import cache
 from typing import Literal
 
 from supernet import registry
-from supernet.options import options
+from supernet.options import FileName, options
 
 
 @options
@@ -14,7 +14,7 @@ class Device:
     `estimated` names the figures that no data sheet says (`supernet.devices.estimates`).
     """
 
-    name: str
+    name: FileName
     title: str
     kind: Literal["gpu", "cpu", "mobile", "embedded", "fpga", "asic"]
     source: str

@@ -3,10 +3,11 @@
 Bounds at 0 are pydantic's own: `PositiveInt`, `NonNegativeInt`, `PositiveFloat`, `NonNegativeFloat`.
 """
 
+import re
 from dataclasses import field
 from typing import Annotated, TypeVar, dataclass_transform
 
-from pydantic import ConfigDict, Field
+from pydantic import AfterValidator, ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
 T = TypeVar("T")
@@ -15,6 +16,23 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 FractionBelowOne = Annotated[float, Field(ge=0, lt=1)]
 PositiveFraction = Annotated[float, Field(gt=0, le=1)]
 OpenFraction = Annotated[float, Field(gt=0, lt=1)]
+
+
+def file_name(name: str) -> str:
+    """The name; ValueError unless a file of that name lies in the folder that it is written to.
+
+    >>> file_name("titan_rtx_b64")
+    'titan_rtx_b64'
+    """
+    if not re.fullmatch(r"[^./\\\x00-\x1f\x7f][^/\\\x00-\x1f\x7f]{0,199}", name):
+        raise ValueError(
+            f"{name[:80]!r} must be a name for files: 1 to 200 characters, none of them / or \\ or "
+            "unprintable, and no dot in front"
+        )
+    return name
+
+
+FileName = Annotated[str, AfterValidator(file_name)]
 
 
 @dataclass_transform(frozen_default=True, field_specifiers=(field, Field))

@@ -8,10 +8,8 @@ class or function: `complete` adds them to a node, so that YAML says only what d
 import difflib
 import inspect
 import pkgutil
-import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, fields, is_dataclass
-from pathlib import Path
 from typing import Any
 
 from pydantic.fields import FieldInfo
@@ -26,8 +24,6 @@ __all__ = ["FOLDER", "use_folders"]  # of choices, for those who look for them h
 FACTS = ("space", "target", "device", "accuracy")  # groups whose files say how things are
 CALLED_SO = ("space", "device")  # groups whose objects have the names of their choices
 FACT_TYPE = "latency.target.Target"  # targets that a function makes have options: this machine, any GPU
-OURS = ("supernet", "latency", "search", "benchmarks")  # packages whose classes and functions nodes build
-INSTALLED_IN = {"site-packages", "dist-packages"}
 NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 REQUIRED = "???"  # the value of an option that has to be given, as Hydra writes it
 MOVED = {  # modules that nodes in run folders of release 0.1 name, and where what they held is now
@@ -97,6 +93,10 @@ def get(group: str, name: str, **options: Any) -> Any:
     >>> searcher = registry.get("searcher", "nsga2", population=50)
     """
     choice = find(group, name)
+    if "_target_" in options:
+        raise ValueError(
+            f"_target_={options['_target_']} is no option of {choice}: it says itself what it builds"
+        )
     built = build(choice.node() | options)
     if group in CALLED_SO and built.name != choice.name:
         raise ValueError(f"{choice} builds one that is called {built.name}: give both the same name")
@@ -122,7 +122,7 @@ def build(node: Any) -> Any:
         inspect.signature(target).bind(**arguments)
     except TypeError as error:
         if unknown := [name for name in arguments if name not in (options := defaults(target))]:
-            raise unknown_name(f"option of {node['_target_']}", unknown[0], options) from None
+            raise unknown_name(f"option of {node['_target_']}", str(unknown[0]), options) from None
         raise ValueError(f"_target_={node['_target_']}: {error}") from None
     return target(**arguments)
 
@@ -130,14 +130,14 @@ def build(node: Any) -> Any:
 def locate(target: str) -> Callable[..., Any]:
     """The class or function of a dotted name; names of release 0.1 are found where they have moved to.
 
-    Nodes come from files that somebody else may have written. So they build only what is defined by this
-    project, by a module that the YAML of a folder of the user names, or by an installed plugin. Of Python's
-    library and of other installed packages nothing: that could run any command.
+    Nodes come from files that somebody else may have written. So they build only what is registered under
+    exactly this name (`choices.targets`), and of that only what its own package defines: nothing that a
+    module has imported from Python's library or from another package, which could run any command.
     """
-    module, _, name = target.rpartition(".")
+    module, _, name = str(target).rpartition(".")
     module = MOVED.get(module, module)
-    if not _may_build(module, module):
-        raise _not_ours(target)
+    if f"{module}.{name}" not in choices.targets():
+        raise _not_registered(target)
     try:
         builder: Callable[..., Any] = pkgutil.resolve_name(f"{module}:{name}")
     except (ImportError, AttributeError, ValueError) as error:
@@ -145,33 +145,21 @@ def locate(target: str) -> Callable[..., Any]:
             raise NotInstalledError(extras.explain(error)) from error
         raise ValueError(f"_target_={target} names no class or function ({error})") from error
     is_builder = inspect.isclass(builder) or inspect.isfunction(builder)
-    if not is_builder or not _may_build(builder.__module__, module):
-        raise _not_ours(target)
+    if not is_builder or builder.__module__.partition(".")[0] not in (
+        *choices.OURS,
+        module.partition(".")[0],
+    ):
+        raise _not_registered(target)
     return builder
 
 
-def _may_build(module: str, named: str) -> bool:
-    """Whether nodes may build what `module` defines and the module `named` in the node offers."""
-    root = module.partition(".")[0]
-    if root in OURS or root != named.partition(".")[0]:
-        return root in OURS
-    if named in choices.plugin_modules():
-        return True
-    return not _is_foreign(module) and named in choices.folder_modules()
-
-
-def _is_foreign(module: str) -> bool:
-    """Whether a module is of Python's library or, as far as it is imported, of an installed package."""
-    path = getattr(sys.modules.get(module), "__file__", None)
-    return module.partition(".")[0] in sys.stdlib_module_names or not (
-        path is None or INSTALLED_IN.isdisjoint(Path(path).parts)
-    )
-
-
-def _not_ours(target: str) -> ValueError:
+def _not_registered(target: Any) -> ValueError:
+    near = difflib.get_close_matches(str(target), choices.targets(), n=1, cutoff=0.8)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
     return ValueError(
-        f"_target_={target} must be a class or function of {', '.join(OURS[:3])}, of an installed plugin, or "
-        "of a module that YAML in the folder of --config-dir names; not of Python or of another package"
+        f"_target_={target} is not registered.{hint} A node builds what a file of configs/, a file in a "
+        "folder given as --config-dir, or an installed plugin names exactly so; nothing of Python or of "
+        "another package"
     )
 
 

@@ -14,11 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from latency.predictors.slots import SlotLatency
 from latency.target import Target
-from supernet import slot_table
+from supernet import choices, slot_table
 from supernet.arrays import Floats, Ints
 from supernet.files import tables
 from supernet.layers import LayerKind, LayerTable, make_divisible
@@ -172,9 +171,7 @@ Read = Iterator[tuple[int | None, Entry, float]]  # the resolution, None for all
 
 
 def _read_yaml(path: Path) -> Read:
-    if not path.is_file():
-        raise ValueError(f"no lookup table {path}")
-    content = yaml.safe_load(path.read_text())
+    content = choices.read_yaml(path)
     if not isinstance(content, dict):
         raise ValueError(f"{path} is no lookup table: expected a mapping of layers to mean latencies")
     named = re.search(r"_(\d{2,3})_lookup_table", path.name)

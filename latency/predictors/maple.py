@@ -390,7 +390,7 @@ class MaplePredictor:
 
         Those that it was fitted on for the same target count, too.
         """
-        return registry.build(registry.load("learner", "maple") | self.facts["options"]).fit(data)
+        return registry.get("learner", "maple", **self.facts["options"]).fit(data)
 
     def check(self) -> None:
         """ValueError unless the regression and its scale take the features of its space."""

@@ -20,6 +20,7 @@ from supernet import registry
 from supernet.arrays import Floats
 from supernet.files import architectures, tables
 from supernet.files.command_line import then
+from supernet.options import FileName
 from supernet.prediction import Prediction
 from supernet.space import SearchSpace, get_space
 from supernet.surrogates import accuracy, accuracy_fit
@@ -39,7 +40,7 @@ class Options(Watched):
     what: str = "latency"  # latency, or accuracy
     rows: Path  # tidy .csv or .csv.gz with a column architecture, or the columns of the space's genes
     column: str  # milliseconds, or top-1 (percent or fraction)
-    name: str = "mine"  # of the target
+    name: FileName = "mine"  # of the target
     batch: int = 1
     engine: str = "not stated"
     precision: str = "fp32"

@@ -29,7 +29,7 @@ from supernet.weights.subnet import Subnet
 TOLERANCE = 1e-4  # largest difference of a logit, relative to the largest logit
 CHECKED_BATCHES = (1, 3)  # none is the batch of 2 that exporters see: where it is free, it must be
 SNIPPET = '''\
-"""{architecture}: needs torch, safetensors and what is named below. Input: {preprocessing}."""
+"""A subnet as `network`, in `about` what is known of it. Needs torch, safetensors and what is named below."""
 import json
 from pathlib import Path
 import torch
@@ -156,11 +156,8 @@ def _write_torch_export(subnet: Subnet, folder: Path, facts: Facts) -> tuple[Pat
 def _write_state_dict(subnet: Subnet, folder: Path, facts: Facts) -> tuple[Path, ...]:
     """weights.safetensors, subnet.json and load.py, which needs what the family's networks are made of."""
     files = tuple(folder / name for name in ("load.py", "weights.safetensors", "subnet.json"))
-    inputs = ", ".join(f"{key} {value}" for key, value in facts["preprocessing"].items())
-    loading = family.of(subnets.parse(subnet.architecture)[0]).loading
-    files[0].write_text(
-        SNIPPET.format(architecture=subnet.architecture, preprocessing=inputs, loading=loading)
-    )
+    # Facts may be of a file of somebody else: they are data in subnet.json, no text of the program.
+    files[0].write_text(SNIPPET.format(loading=family.of(subnets.parse(subnet.architecture)[0]).loading))
     tensors = {name: tensor.contiguous() for name, tensor in subnet.module.state_dict().items()}
     files[1].write_bytes(safetensors_bytes(tensors, metadata=onnx.as_texts(facts)))
     files[2].write_text(json.dumps({**facts, "network": subnet.config}, indent=1) + "\n")

@@ -16,7 +16,7 @@ from supernet.extras import require
 from supernet.files import artifact
 from supernet.files.sinks import Front, Row, Sink
 from supernet.files.tables import Table
-from supernet.options import options
+from supernet.options import FileName, options
 
 WANDB, TENSORBOARD = "wandb", "tensorboard"  # what is written into a run folder
 PROJECT = "ofa-frontier"
@@ -196,7 +196,7 @@ class TensorBoard:
     It needs `pip install "ofa-frontier[tensorboard]"`; `tensorboard --logdir runs` shows it.
     """
 
-    folder: str = TENSORBOARD  # in the run folder
+    folder: FileName = TENSORBOARD  # in the run folder
 
     def sink(self, job: Job) -> Sink:
         require("logger=tensorboard", ["torch", "tensorboard"])

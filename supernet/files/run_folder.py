@@ -18,6 +18,7 @@ from typing import Any, TextIO
 
 import yaml
 
+from supernet import choices
 from supernet.files import artifact
 
 CONFIG, ENVIRONMENT, EVENTS, LOCK = "config.yaml", "env.json", "events.jsonl", ".lock"
@@ -137,10 +138,7 @@ def settings(folder: Path) -> dict[str, Any]:
     path = folder / CONFIG
     if not path.is_file():
         raise ValueError(f"{folder} is no run folder: it has no {CONFIG}")
-    try:
-        content = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is damaged ({error}); left as it is, choose another out=") from error
+    content = choices.read_yaml(path)
     if not isinstance(content, dict):
         raise ValueError(f"{path} is no configuration of a run; left as it is, choose another out=")
     return content

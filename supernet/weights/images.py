@@ -68,6 +68,14 @@ class ImageSet:
                 "pixels, the least that the stem allows"
             )
 
+    @classmethod
+    def from_run_folder(cls, folder: Path) -> "ImageSet":
+        """The images that the run in a folder was started with; its file, maybe foreign, downloads none."""
+        node = run_folder.settings(folder).get("data")
+        if not isinstance(images := registry.build(node), cls):
+            raise ValueError(f"data={node} in {folder / run_folder.CONFIG} names no images: give data=...")
+        return replace(images, download=False)
+
     def load(self, *, photos: bool = False) -> "Images":
         """Read labels, split, and decode what fits into memory.
 
@@ -111,8 +119,7 @@ class Images:
     @classmethod
     def from_run_folder(cls, folder: Path) -> "Images":
         """The images that the supernet in a run folder of `make train` was trained on, split as they were."""
-        images: Images = registry.build(run_folder.settings(folder)["data"]).load()
-        return images
+        return ImageSet.from_run_folder(folder).load()
 
     def __len__(self) -> int:
         return len(self.labels)

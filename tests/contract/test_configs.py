@@ -2,10 +2,15 @@
 
 import importlib
 import inspect
+import re
+import tomllib
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
 
 from latency.data import LatencyData
 from latency.measuring.engine import build_engine
@@ -19,7 +24,7 @@ from search import command
 from search.models import QUANTITIES
 from search.searchers.nsga2 import NSGA2
 from search.searchers.searcher import Searcher
-from supernet import device, registry
+from supernet import choices, device, registry
 from supernet.extras import NotInstalledError
 from supernet.space import SearchSpace, get_space
 from supernet.surrogates import accuracy
@@ -233,7 +238,7 @@ def test_names_of_release_0_1_are_found_where_they_moved():
 
 
 def test_what_is_gone_is_refused_with_its_name():
-    with pytest.raises(ValueError, match=r"_target_=supernet\.data\.Pictures names no class or function"):
+    with pytest.raises(ValueError, match=r"_target_=supernet\.data\.Pictures is not registered"):
         registry.build({"data": {"_target_": "supernet.data.Pictures"}})
 
 
@@ -251,11 +256,48 @@ FOREIGN = (
     "supernet.files.artifact.Path",
     "supernet.registry.FOLDER",
     "search.run.subprocess.run",
+    "supernet.files.artifact.write_text",
+    "supernet.registry.build",
+    "latency.measuring.instruction_sets.restart_under",
+    "supernet.weights.images.ImageSet.load",
+    "supernet.device.Device ",
+    "Device",
+    ["os.system"],
+    None,
 )
 
 
 @pytest.mark.parametrize("target", FOREIGN)
 def test_nodes_build_nothing_of_python_or_of_installed_packages(target):
-    """A configuration or run folder of somebody else must not run commands."""
-    with pytest.raises(ValueError, match=f"_target_={target} (must be a class or function of|names no)"):
-        registry.build({"axes": [{"_target_": target, "path": "absent"}]})
+    """A configuration or run folder of somebody else must not run commands, nor write files with our own
+    functions: what is built is registered under exactly this name."""
+    said = re.escape(f"_target_={target} is not registered")
+    for node in (
+        {"_target_": target},
+        {"axes": [{"_target_": target, "path": "absent"}]},
+        ({"a": {"_target_": target}},),
+    ):
+        with pytest.raises(ValueError, match=said):
+            registry.build(node)
+
+
+def test_a_node_has_options_and_no_words_of_hydra():
+    """Nothing is called with positional arguments, later, or by reference: nodes are not Hydra's."""
+    node = {"_target_": "supernet.weights.images.ImageSet", "source": "digits", "resolution": [16, 16]}
+    for word in ("_partial_", "_args_", "_recursive_", "_convert_"):
+        with pytest.raises(ValueError, match=f"unknown option of supernet.weights.images.ImageSet '{word}'"):
+            registry.build({**node, word: True})
+    assert registry.build({**node, "root": "${oc.env:HOME}"}).root == Path("${oc.env:HOME}")
+    with pytest.raises(ValueError, match=r"_target_=os\.system is no option of"):
+        registry.get("learner", "maple", _target_="os.system")
+
+
+def test_hydra_is_new_enough_to_refuse_what_its_own_nodes_must_not_run():
+    """Launchers, sweepers and callbacks are built by Hydra, whose list of refused targets could be emptied
+    by a node until 1.3.7 (CVE-2026-68508, CVE-2026-106439)."""
+    needs = tomllib.loads((choices.FOLDER.parent / "pyproject.toml").read_text())["project"]["dependencies"]
+    (bound,) = [need.partition(">=")[2] for need in needs if need.startswith("hydra-core")]
+    assert [int(part) for part in bound.split(".")] >= [1, 3, 7]
+    for target in ("os.system", "subprocess.run", "builtins.eval", "logging.os.system"):
+        with pytest.raises(InstantiationException):
+            instantiate({"_target_": target, "_args_": ["true"]})

@@ -39,7 +39,11 @@ def folder(tmp_path, monkeypatch):
     """A user's folder: a module, and YAML for it in a folder of configuration."""
     (tmp_path / "my_objectives.py").write_text(MODULE)
     (tmp_path / "mine" / "objective").mkdir(parents=True)
-    for name, target in (("depth", "my_objectives.blocks"), ("evil", "os.system")):
+    for name, target in {
+        "depth": "my_objectives.blocks",
+        "it": "my_objectives.nothing",
+        "evil": "os.system",
+    }.items():
         (tmp_path / "mine" / "objective" / f"{name}.yaml").write_text(f"_target_: {target}\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
@@ -71,11 +75,15 @@ def test_a_yaml_of_ones_own_reaches_every_file(folder, monkeypatch):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["objectives=[accuracy,evil]"], "_target_=os.system must be a class or function of"),
+        (["objectives=[accuracy,evil]"], "_target_=os.system is not registered"),
         (["objectives=[accuracy,dept]"], "unknown objective 'dept'"),
         (["limits.dept=3"], "unknown option of limits 'dept'"),
-        (["objectives=[accuracy,it]", "objective.it.weight=2"], "objective.it names no function"),
-        (["objectives=[accuracy,it]", "objective.it._target_=my_objectives.nothing"], "it is a int, not a"),
+        (["objectives=[accuracy,no]", "objective.no.weight=2"], "objective.no names no function"),
+        (
+            ["objectives=[accuracy,no]", "objective.no._target_=my_objectives.other"],
+            "other is not registered",
+        ),
+        (["objectives=[accuracy,it]"], "it is a int, not a"),
         (["objectives=[accuracy,params]", "objective.macs._target_=my_objectives.blocks"], ""),
     ],
 )

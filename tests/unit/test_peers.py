@@ -94,7 +94,7 @@ def test_another_device_by_a_csv_table(run, csv_table, rng, capsys):
     ("words", "message"),
     [
         ("--tables {csv}", r"none of \[160, 176, 192, 208, 224\]: leave it out with generations=0"),
-        ("--tables nope_160_lookup_table.yaml", "no lookup table nope"),
+        ("--tables nope_160_lookup_table.yaml", "nope_160_lookup_table.yaml is no YAML"),
         ("--accuracy {data}/ofa_official/ofa_resnet50_acc_predictor.pth", "predicts ofa_resnet50"),
         ("--accuracy {csv}", "is no accuracy predictor of OFA"),
         ("--reference {data}/hardware.csv", "unknown column of .*'accuracy'"),

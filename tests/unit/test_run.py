@@ -192,7 +192,7 @@ def test_damaged_configuration_is_named(asked, tmp_path):
     with pytest.raises(run.Interrupted):
         go(asked, tmp_path / "a", sinks=[StopAfter(2)])
     (tmp_path / "a" / "config.yaml").write_text("a: [")
-    with pytest.raises(ValueError, match=r"config\.yaml is damaged"):
+    with pytest.raises(ValueError, match=r"config\.yaml is no YAML that can be read"):
         go(asked, tmp_path / "a")
 
 

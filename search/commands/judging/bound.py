@@ -7,7 +7,6 @@ from dataclasses import field, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
 from hydra.core.hydra_config import HydraConfig
 from pydantic import PositiveFloat
 from rich.console import Console
@@ -17,8 +16,8 @@ from search.archive import Archive
 from search.bound.optimum import SECONDS, Optimum, most_accurate, search_gap
 from search.commands import search
 from search.models import QUANTITIES
+from supernet.files import run_folder
 from supernet.files.command_line import then
-from supernet.files.run_folder import CONFIG
 
 
 @command.options
@@ -56,12 +55,15 @@ def main(options: Options, config: dict[str, Any]) -> None:
         given = [word for word in HydraConfig.get().overrides.task if not word.startswith("seconds=")]
         print(then("search", *given))
         return
-    settings, archive = options.run / CONFIG, options.run / "archive.npz"
-    if not (settings.is_file() and archive.is_file()):
+    archive = options.run / "archive.npz"
+    if not archive.is_file():
+        raise ValueError(f"run={options.run} is no finished search: there is no {archive}")
+    settings = run_folder.settings(options.run)
+    if settings.get("evaluator") is not None:
         raise ValueError(
-            f"run={options.run} is no finished search: {CONFIG} and archive.npz are not both there"
+            f"run={options.run} measured its accuracies (evaluator=): only a surrogate's are bounded"
         )
-    asked = search.Options(**yaml.safe_load(settings.read_text()))
+    asked = search.Options(**settings)
     if limited:
         asked = replace(asked, latency_limit_ms=options.latency_limit_ms, limits=options.limits)
     problem = search.problem_of(asked, options.run)

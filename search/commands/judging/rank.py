@@ -4,7 +4,6 @@ from dataclasses import field
 from pathlib import Path
 from typing import Any
 
-import yaml
 from hydra.core.hydra_config import HydraConfig
 from rich.console import Console
 
@@ -15,7 +14,7 @@ from search.cli.watch import Watched
 from search.ranking import rank
 from search.ranking.timed_models import Torchvision
 from search.report import rank_report
-from supernet import registry
+from supernet import choices, registry
 from supernet.files import artifact
 from supernet.files.command_line import then
 from supernet.files.run_folder import RunFolder
@@ -50,11 +49,11 @@ def declaration(options: Options) -> dict[str, Any]:
     path = options.columns
     if not path.is_file():
         raise ValueError(f"no file {path}; columns= is a YAML file, see docs/efficiency.md")
-    node = yaml.safe_load(path.read_text())
+    node = choices.read_yaml(path)
     if not isinstance(node, dict):
         raise ValueError(f"{path} must be a mapping with the keys model and axes")
     table = "search.ranking.model_table.Table"
-    return {"_target_": table, "title": options.csv.name, **node, "file": str(options.csv)}
+    return {"title": options.csv.name, **node, "_target_": table, "file": str(options.csv)}
 
 
 @command.named("rank")

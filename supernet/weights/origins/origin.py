@@ -15,7 +15,6 @@ from typing import Any
 
 import torch
 
-from supernet import registry
 from supernet.files import artifact, run_folder
 from supernet.registry import unknown_name
 from supernet.space import get_space
@@ -130,9 +129,8 @@ def images_of_subnet(weights: str, subnet: Subnet, data: ImageSet | None) -> Ima
         settings = run_folder.settings(here) if (here / run_folder.CONFIG).is_file() else {}
         if "supernet" not in settings:
             raise no_images(weights)
-        if settings.get("data") is None:
-            settings = run_folder.settings(Path(settings["supernet"]))
-        data = registry.build(settings["data"])
+        own = settings.get("data") is not None
+        data = ImageSet.from_run_folder(here if own else Path(settings["supernet"]))
     facts = {**subnet.facts, "photos": subnet.facts.get("resize") == subnets.RESIZE_PHOTO}
     return _belonging(data, facts, weights, judged=True)
 
