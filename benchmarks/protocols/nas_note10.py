@@ -21,7 +21,6 @@ from benchmarks.protocols.protocol import OFANAS, Row, Setting, read, source
 from benchmarks.protocols.s1 import learner
 from latency.predictors.additive import Additive
 from latency.predictors.interface import LatencyPredictor
-from latency.predictors.neural import FineTune
 from latency.predictors.sources import sources_of
 from latency.predictors.transfer import Transfer
 from latency.zoo import catalogue
@@ -45,7 +44,7 @@ def run(setting: Setting) -> Iterator[Row]:
     near = source(Additive(ridge=1e-3), gpu)
     footprints = [of for of in sources_of(get_space(measured.space)) if of.target is None]
     base = learner(setting, "neural", validation=(5950, 7000)).fit(gpu)
-    tuning = FineTune(training=setting.epochs(FineTune().training))
+    tuning = learner(setting, "fine_tune")
 
     def true(genomes: Genomes) -> Floats:
         return table.evaluate(whole, as_whole(space, whole, genomes))

@@ -6,16 +6,16 @@ with `validation` the first 6000 and rows 6000-6999. Samples of a target are dra
 base device is the Note10, whose latencies are sums of a table.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import takewhile
 from typing import Any
 
 from benchmarks.protocols import protocol
-from latency.perceptron import Training
 from latency.predictors.additive import Additive
 from latency.predictors.baselines import Constant, OperatorTable
 from latency.predictors.interface import Learner
-from latency.predictors.neural import FineTune, NeuralLatency
+from latency.predictors.neural import NeuralLatency
 from latency.predictors.sources import sources_of
 from latency.predictors.transfer import Transfer
 from supernet import registry
@@ -24,11 +24,10 @@ from supernet.space import get_space
 BASE = "note10_lut"
 COUNTS = (10, 20, 50, 100, 200, 700)
 MIXED = 200  # samples; a mix of more takes half a minute
-HEAD = Training(  # momentum chosen on rows 6000-6999: without it ten samples leave the new head at its start
-    epochs=100, batch=32, learning_rate=1e-3, weight_decay=0.0, momentum=0.9,
-    loss="rmse", optimiser="sgd", schedule="constant",
-)  # fmt: skip
-PLAIN: dict[str, Learner] = {"operator table (ProxylessNAS)": OperatorTable(), "constant": Constant()}
+TABLE = "operator table (ProxylessNAS)"
+PLAIN: dict[str, Learner] = {TABLE: OperatorTable(), "constant": Constant()}
+BELOW = "rmse_below_table"  # percent by which an RMSE is below that of the operator table of as many samples
+CLAIMED = 50.0  # of BELOW: what the authors say of fine-tuning
 NEW_HEAD = "OFANAS, new head from Note10"
 PUBLISHED = {  # their released models on these rows; what they print as RMSE is MAE
     ("OFANAS MLP", "rtx2080ti_64", 7000): dict(
@@ -44,7 +43,8 @@ PUBLISHED = {  # their released models on these rows; what they print as RMSE is
 def learner(setting: protocol.Setting, name: str, **options: Any) -> Any:
     """The learner `configs/learner/<name>.yaml` of networks with some options changed."""
     how = registry.get("learner", name, **options)
-    return replace(how, training=setting.epochs(how.training))
+    option = "head" if options.get("layers") == "head" else "training"
+    return replace(how, **{option: setting.epochs(getattr(how, option))})
 
 
 def run(setting: protocol.Setting) -> Iterator[protocol.Row]:
@@ -61,8 +61,8 @@ def run(setting: protocol.Setting) -> Iterator[protocol.Row]:
     bases: dict[str, NeuralLatency] = {
         name: learner(setting, name, validation=last).fit(table.data(BASE, fit)) for name in ("s1", "neural")
     }
-    head = FineTune(layers="head", training=setting.epochs(HEAD))
-    whole = FineTune(training=setting.epochs(FineTune().training))
+    head, whole = learner(setting, "fine_tune", layers="head"), learner(setting, "fine_tune")
+    errors: dict[tuple[str, str], dict[int, list[float]]] = {}
     for target in protocol.names_of(setting, table):
         candidates = [*(of for name, of in others.items() if name != target), *footprints, *cpus]
         for seed, rng in setting.draws(1 if target == BASE else None):  # the base device is no target
@@ -94,4 +94,22 @@ def run(setting: protocol.Setting) -> Iterator[protocol.Row]:
                     near = [others[BASE], *footprints]
                     few["transfer, Note10"] = protocol.fitting(Transfer().fit_from, near, samples)
                     few["transfer, all known"] = protocol.fitting(Transfer().fit_from, candidates, samples)
-                yield from protocol.compare(replace(row, n=n), few, parts.test)
+                rows = list(protocol.compare(replace(row, n=n), few, parts.test))
+                table_rmse = next(of.scores["rmse"] for of in rows if of.method == TABLE)
+                for one in rows:
+                    below = 100 * (1 - one.scores["rmse"] / table_rmse)
+                    errors.setdefault((target, one.method), {}).setdefault(n, []).append(below)
+                    yield replace(one, scores={**one.scores, BELOW: below})
+    yield from lasting(errors)
+
+
+def lasting(errors: Mapping[tuple[str, str], Mapping[int, Sequence[float]]]) -> Iterator[protocol.Row]:
+    """A row per target and method that is CLAIMED below the operator table: up to which N that lasts.
+
+    `errors` has the percent below it of each seed, by target and method, by N in ascending order.
+    """
+    for (target, method), by_count in errors.items():
+        below = {n: sum(values) / len(values) for n, values in by_count.items()}
+        if lasts := [n for n, _ in takewhile(lambda item: item[1] >= CLAIMED, below.items())]:
+            title = f"{method}: RMSE at least {CLAIMED:.0f}% below the operator table up to this N"
+            yield protocol.Row("s1", title, target, lasts[-1], None, "all", {BELOW: below[lasts[-1]]})
