@@ -24,7 +24,8 @@ class Target:
 
     `device` is the name of a device, or a Device that has no file (this machine). `batch` images
     together take the latency; per image, divide. `isa` is the instruction set that the engine was held to,
-    None where it was free, `utilisation` the share of every core that other work asked for meanwhile. `rows`
+    None where it was free, `utilisation` the share of every core that other work asked for meanwhile, `unit`
+    the fingerprint of a single device that was measured over a connection, by facts of it. `rows`
     and `column` name the public table it was fitted on, `train` the rows used (first, past the last),
     `source` and `licence` where that comes from.
     """
@@ -46,6 +47,7 @@ class Target:
     note: str = ""
     isa: Limit | None = None
     utilisation: Fraction = 0.0
+    unit: str = ""
 
     def __post_init__(self) -> None:
         if isinstance(self.device, str):
@@ -62,7 +64,7 @@ class Target:
     @property
     def conditions(self) -> dict[str, str | float | None]:
         """Everything a latency depends on, not where it was found."""
-        rest = ("engine", "precision", "batch", "threads", "space", "isa", "utilisation")
+        rest = ("engine", "precision", "batch", "threads", "space", "isa", "utilisation", "unit")
         return {"device": self.spec.name, **{name: getattr(self, name) for name in rest}}
 
     @property

@@ -27,7 +27,7 @@ from rich.status import Status
 
 from latency.measuring import instruction_sets
 from latency.measuring.session import Watcher
-from search.cli import config_source, sweep
+from search.cli import config_source, devices, sweep
 from supernet import choices, extras, registry
 from supernet.files.run_folder import FinishedRun
 from supernet.options import file_name
@@ -60,7 +60,7 @@ def compose(name: str, words: list[str]) -> dict[str, Any]:
     >>> command.compose("search", ["searcher=linas"])["searcher"]["batch"]
     10
     """
-    words = _named(_plain(word) for word in words)
+    words = _named(map(_plain, devices.spelt_out(words)))
     try:
         with config_source.reading(name), hydra.initialize(None, version_base="1.3"):
             return _checked(hydra.compose(name, words), words)
@@ -81,7 +81,7 @@ def named(name: str, *, maximize: bool = False) -> Callable[[Task], Callable[[],
 
 def _run(name: str, task: Task, maximize: bool) -> None:
     tracebacks = os.environ.get(FULL_ERROR) == "1"
-    asked = _flags_first(_named(map(_plain, sys.argv[1:])))
+    asked = _flags_first(_named(map(_plain, devices.spelt_out(sys.argv[1:]))))
     launch = None
     try:
         _refuse_cut_lists(asked)

@@ -3,6 +3,8 @@
 from latency.measuring import instruction_sets
 from latency.measuring.engine import build_engine, minds_limits
 from latency.measuring.machine import specification
+from latency.measuring.remote import reached
+from latency.measuring.remote import target as remote
 from latency.target import Limit, Target, condition_words
 from supernet.extras import NotInstalledError
 from supernet.registry import names
@@ -48,11 +50,13 @@ def here(
 
 
 def in_int8(target: Target) -> Target:
-    """This machine, as a target of `here`, in int8 instead of fp32; ValueError where that cannot be."""
+    """A target that can be measured, in int8 instead of fp32; ValueError where that cannot be."""
     if target.precision != "fp32":
         raise ValueError(
             f"target.precision={target.precision}: a precision gene compares fp32 with int8, leave it out"
         )
+    if target.unit:
+        return remote.in_int8(target)
     try:
         build_engine(target.engine, precision="int8", threads=target.threads or 1)
     except NotInstalledError:
@@ -69,7 +73,10 @@ def in_int8(target: Target) -> Target:
 
 
 def is_here(target: Target) -> bool:
-    """Whether this process can measure the target: its device, engine and instruction-set limit."""
+    """Whether this process can measure the target: its device, engine and instruction-set limit, or a device
+    that its command line named."""
+    if target.unit:
+        return reached.is_reached(target)
     if target.threads is None or target.engine not in names("engine"):
         return False
     try:

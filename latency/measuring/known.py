@@ -104,7 +104,7 @@ class Bench:
 
         A network that was measured in several sittings has the median.
         """
-        engine = session.engine_of(target).version
+        engine = session.engine_version(target)
         sittings = summary.stored_sittings(self.store, target, engine)
         data, anchors = summary.on_one_scale(target, sittings)
         return Known(data, engine, anchors, wander([usual for _, usual in sittings]))

@@ -9,20 +9,25 @@ visits while others use the machine do not count. A candidate is done when its v
 to the store at once.
 """
 
+import contextlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
-import psutil
 
 from latency.data import LatencyData
-from latency.measuring import conditions, instruction_sets
+from latency.measuring import broken_off, conditions, instruction_sets
+from latency.measuring.broken_off import Earlier
 from latency.measuring.engine import Engine, build_engine
 from latency.measuring.jobs import USUAL, Job, Rounds, anchor_subnets, subnet_jobs
+from latency.measuring.place import Local, Place, Reading
+from latency.measuring.remote import reached
+from latency.measuring.remote.transports import LostError
 from latency.measuring.store import Sitting, Store, Visit
 from latency.measuring.summary import MIN_VISITS, agreed, latencies, summarise
 from latency.target import Target
@@ -30,13 +35,9 @@ from supernet import registry
 from supernet.arrays import Floats, Genomes
 from supernet.space import get_space
 
-WARM_UPS = 2
-BURST = 3  # timed runs of a visit: noise comes in stretches, so many short visits beat few long ones
 PREPARING_SHARE = 0.5  # of what is left of a time budget
-LOADED_SECONDS = 0.012  # a visit under a background load: three of its periods
 
 Watcher = Callable[[int, int, str], None]  # (subnets done, subnets asked for, what happens now)
-Burst = tuple[tuple[float, ...], tuple[float, ...]]  # wall and CPU time of each run of a visit, ms
 
 
 @dataclass(frozen=True)
@@ -102,32 +103,57 @@ def time_jobs(
     normal priority, the mean of a visit that lasts several periods of the load, on the first `target.threads`
     cores. `facts` go to the sitting, with the utilisation that was measured.
     """
+    with place_of(target, how.rounds) as place:
+        begun = time.perf_counter()
+        deadline = begun + (np.inf if how.seconds is None else how.seconds)
+        everything = {**place.facts, **(facts or {})}
+        sitting, earlier = broken_off.go_on(how.store, target, place, [job.name for job in jobs], everything)
+        with place.sitting(sitting.id):
+            run = _Run(place, target, how, sitting, earlier, len(jobs))
+            run.prepare_anchors(subnet_jobs(target, anchor_subnets(get_space(target.space))))
+            for part in _parts(jobs, place.room()):
+                if time.perf_counter() > deadline:
+                    break
+                run.take_turns(part, deadline)
+            broken_off.end(how.store, sitting, place)
+    summary, usual = summarise(run.visits, target)
+    quartiles = {job.name: summary[job.name] for job in jobs if job.name in summary}
+    if not quartiles:
+        reasons = "; ".join(f"{name}: {why}" for name, why in list(run.failed.items())[:3])
+        raise ValueError(f"nothing could be measured on {target} ({reasons or 'no time'})")
+    about = {
+        "engine": sitting.engine_version,
+        "sitting": sitting.id,
+        "visits": len(run.visits),
+        **sitting.facts,
+    }
+    return Timed(target, quartiles, run.failed, usual, time.perf_counter() - begun, about)
+
+
+@contextlib.contextmanager
+def place_of(target: Target, rounds: Rounds = USUAL) -> Iterator[Place]:
+    """Where a target is measured: a device that the command line named, or this process, whose conditions
+    hold meanwhile."""
+    if target.unit:
+        with reached.board(target, rounds) as board:
+            yield board
+        return
     engine = engine_of(target)
     load = conditions.Load()
     if engine.threads > 1 and not target.utilisation:
         load.wait_until_idle()
-    begun = time.perf_counter()
-    deadline = begun + (np.inf if how.seconds is None else how.seconds)
     with conditions.during(target.utilisation, engine.threads) as during:
-        sitting = Sitting.begin(target, engine.version, {**conditions.at_start(), **during, **(facts or {})})
-        run = _Run(engine, target, how, sitting, load, len(jobs))
-        run.prepare_anchors(subnet_jobs(target, anchor_subnets(get_space(target.space))))
-        for part in _parts(jobs, _block_size(target, how.rounds)):
-            if time.perf_counter() > deadline:
-                break
-            run.take_turns(part, deadline)
-    everything, usual = summarise(run.visits, target)
-    quartiles = {job.name: everything[job.name] for job in jobs if job.name in everything}
-    if not quartiles:
-        reasons = "; ".join(f"{name}: {why}" for name, why in list(run.failed.items())[:3])
-        raise ValueError(f"nothing could be measured on {target} ({reasons or 'no time'})")
-    about = {"engine": engine.version, "sitting": sitting.id, "visits": len(run.visits), **sitting.facts}
-    return Timed(target, quartiles, run.failed, usual, time.perf_counter() - begun, about)
+        yield Local(engine, target, rounds, load, {**conditions.at_start(), **during})
+
+
+def engine_version(target: Target) -> str:
+    """The version of a target's engine where it is measured; errors as `engine_of`."""
+    return reached.engine_version(target) if target.unit else engine_of(target).version
 
 
 def engine_of(target: Target) -> Engine:
     """The engine of a target of this machine; ValueError for another target, or if it is not installed."""
-    if target.threads is None or target.engine not in registry.names("engine"):
+    if target.threads is None or target.engine not in registry.names("engine") or target.unit:
         raise ValueError(f"{target.name} ({target}) is not this machine: only target=here can be measured")
     if target.isa is not None:
         instruction_sets.check(target.isa, target.engine)
@@ -141,25 +167,21 @@ def _parts(jobs: Sequence[Job], size: int) -> list[Sequence[Job]]:
     return [jobs[first:past] for first, past in pairwise(edges)]
 
 
-def _block_size(target: Target, rounds: Rounds) -> int:
-    room = psutil.virtual_memory().available / 4 / (rounds.session_bytes + 12e6 * target.batch)
-    return int(np.clip(room, 8, rounds.block))
-
-
 @dataclass
 class _Run:
     """The state of one sitting."""
 
-    engine: Engine
+    place: Place
     target: Target
     how: Measuring
     sitting: Sitting
-    load: conditions.Load
+    earlier: Earlier
     asked: int
     rng: np.random.Generator = field(default_factory=lambda: np.random.default_rng(0))
     visits: list[Visit] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
-    anchors: dict[str, Any] = field(default_factory=dict)  # sessions by name
+    anchors: dict[str, Job] = field(default_factory=dict)
+    late: dict[str, Job] = field(default_factory=dict)  # not prepared: their visits were made earlier
     block: int = 0
     round: int = 0
     finished: int = 0
@@ -170,30 +192,44 @@ class _Run:
             name, reason = next(iter(self.failed.items()))
             raise ValueError(f"{self.target.engine} can run no {self.target.space} subnet; {name}: {reason}")
 
-    def _prepare(self, jobs: Sequence[Job], role: str, deadline: float) -> dict[str, Any]:
-        sessions: dict[str, Any] = {}
+    def _prepare(self, jobs: Sequence[Job], role: str, deadline: float) -> dict[str, Job]:
+        ready: dict[str, Job] = {}
         for job in jobs:
             if time.perf_counter() > deadline:
                 break
-            self._say(f"preparing {job.name}")
-            try:
-                sessions[job.name] = self.engine.prepare(*job.build())
-            except Exception as error:  # whatever an engine raises: the others go on
-                self._fail(job.name, role, error)
-        return sessions
+            if failure := self.earlier.failure(self.round, job.name):
+                self._note(failure)
+            elif self.earlier.has(job.name):
+                ready[job.name] = self.late[job.name] = job
+            elif self._prepared(job, role):
+                ready[job.name] = job
+        return ready
+
+    def _prepared(self, job: Job, role: str) -> bool:
+        self._say(f"preparing {job.name}")
+        try:
+            self.place.prepare(job)
+        except LostError:
+            raise
+        except Exception as error:  # whatever an engine raises: the others go on
+            self._record(Reading(job.name, error=f"{type(error).__name__}: {error}"), role)
+            return False
+        return True
 
     def _say(self, now: str) -> None:
         if self.how.watch:
             self.how.watch(self.finished, self.asked, now)
 
-    def _fail(self, name: str, role: str, error: Exception) -> None:
-        self.failed[name] = f"{type(error).__name__}: {error}"
-        self._record(name, role, ((), ()), self.failed[name])
+    def _record(self, reading: Reading, role: str) -> None:
+        place = (self.sitting.id, reading.unix_time, reading.name, role, self.block, self.round)
+        visit = Visit(*place, reading.wall_ms, reading.cpu_ms, reading.others, reading.error)
+        self.how.store.add(self.sitting, visit)
+        self._note(visit)
 
-    def _record(self, name: str, role: str, wall_cpu: Burst, error: str | None = None) -> None:
-        place = (self.sitting.id, time.time(), name, role, self.block, self.round)
-        self.visits.append(Visit(*place, *wall_cpu, self.load.others(), error))
-        self.how.store.add(self.sitting, self.visits[-1])
+    def _note(self, visit: Visit) -> None:
+        self.visits.append(visit)
+        if visit.error is not None:
+            self.failed[visit.architecture] = visit.error
 
     def take_turns(self, jobs: Sequence[Job], deadline: float) -> None:
         """Prepare these jobs and take rounds until each is done."""
@@ -205,52 +241,36 @@ class _Run:
             if not waiting and (jobs or taken >= self.how.rounds.fewest):
                 break
             self.round += 1
-            everyone = {**self.anchors, **waiting}
-            names = [*waiting, *self.anchors, *self.anchors]  # anchors twice: all blocks hang on them
             self._say(f"round {self.round}, {len(waiting)} subnets")
-            for name in self.rng.permutation(names).tolist():
-                if name not in everyone:
-                    continue  # failed earlier in this round
-                role = "anchor" if name in self.anchors else "candidate"
-                try:
-                    burst = self._burst(everyone[name])
-                except Exception as error:  # the same boundary as in _prepare
-                    self._fail(name, role, error)
-                    for sessions in (self.anchors, waiting, everyone):
-                        sessions.pop(name, None)
-                    continue
-                self._record(name, role, burst)
+            # anchors twice: all blocks hang on them
+            self._visit(self.rng.permutation([*waiting, *self.anchors, *self.anchors]).tolist())
+            for sessions in (self.anchors, waiting):
+                for name in sessions.keys() & self.failed.keys():
+                    del sessions[name]
             if time.perf_counter() > deadline and taken + 1 >= MIN_VISITS:
                 break
             done = agreed(self.visits[first:], list(waiting), self.target, self.how.rounds)
-            self.finished += len(done)
-            for name in done:
-                del waiting[name]
-        self.finished += len(waiting)
+            self._leave(waiting, done)
+        self._leave(waiting, list(waiting))
 
-    def _burst(self, session: Any) -> Burst:
-        run = self.engine.run
-        begun = time.perf_counter()
-        run(session)
-        long = time.perf_counter() - begun > self.how.rounds.long_ms / 1000
-        for _ in range(0 if long else WARM_UPS - 1):
-            run(session)
-        if self.target.utilisation:
-            return self._mean_run(session)
-        wall, cpu = [], []
-        for _ in range(1 if long else BURST):
-            start, start_cpu = time.perf_counter_ns(), time.process_time_ns()
-            on_device = run(session)
-            end_cpu, end = time.process_time_ns(), time.perf_counter_ns()
-            wall.append((end - start) / 1e6 if on_device is None else on_device)
-            cpu.append((end_cpu - start_cpu) / 1e6)
-        return tuple(round(ms, 5) for ms in wall), tuple(round(ms, 5) for ms in cpu)
+    def _leave(self, waiting: dict[str, Job], names: Sequence[str]) -> None:
+        """These have been visited often enough."""
+        self.finished += len(names)
+        self.place.forget(names)
+        for name in names:
+            del waiting[name]
 
-    def _mean_run(self, session: Any) -> Burst:
-        """Mean wall and CPU time of the runs in three periods of the background load, at least 3."""
-        runs, start, start_cpu = 0, time.perf_counter(), time.process_time()
-        while runs < BURST or time.perf_counter() - start < LOADED_SECONDS:
-            self.engine.run(session)
-            runs += 1
-        wall, cpu = time.perf_counter() - start, time.process_time() - start_cpu
-        return (round(1e3 * wall / runs, 5),), (round(1e3 * cpu / runs, 5),)
+    def _visit(self, names: Sequence[str]) -> None:
+        """Visit each of these in their order, but for visits that were made before the sitting broke off."""
+        order, seen = [], Counter[str]()
+        for name in names:
+            seen[name] += 1
+            if visit := self.earlier.take(self.round, name):
+                self._note(visit)
+            elif name not in self.late or self._prepared(self.late.pop(name), self._role(name)):
+                order.append((f"{self.round}/{seen[name]}/{name}", name))
+        for reading in self.place.visits(order):
+            self._record(reading, self._role(reading.name))
+
+    def _role(self, name: str) -> str:
+        return "anchor" if name in self.anchors else "candidate"

@@ -43,6 +43,7 @@ TABLES = {
         "ms REAL NOT NULL, source TEXT NOT NULL"
     ),
 }
+END = "end"  # the role of the last row of a sitting that could have gone on: it came to its end
 T = TypeVar("T")
 JSON = ("target", "facts", "wall_ms", "cpu_ms")  # columns that hold it
 
@@ -82,7 +83,7 @@ class Visit(Row):
     sitting: str
     unix_time: float
     architecture: str  # one-line name
-    role: str  # candidate or anchor
+    role: str  # candidate, anchor, or END
     block: int  # subnets of a block take turns with each other
     round: int
     wall_ms: tuple[float, ...]

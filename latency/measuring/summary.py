@@ -5,9 +5,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from latency.data import LatencyData
+from latency.measuring.broken_off import is_open
 from latency.measuring.conditions import BUSY
 from latency.measuring.jobs import Rounds
-from latency.measuring.store import Store, Visit
+from latency.measuring.store import END, Store, Visit
 from latency.target import Target
 from supernet.arrays import Floats
 from supernet.space import get_space
@@ -17,12 +18,16 @@ AGREEMENT = 0.008  # relative standard error of a subnet's visits at which it is
 LONG_ROUNDS = (5, 7)
 SLOW = 1.05  # a round that took this much longer than the others does not count
 POLISHES = 5
+ON_PROCESSOR = ("cpu", "mobile", "embedded")  # kinds of devices whose networks run in our process
 
 
 def _runs_ms(visit: Visit, target: Target) -> list[float]:
-    """CPU times where they are the latency, else wall times; without readings of a clock that stood still."""
-    on_host = target.threads == 1 and target.spec.kind == "cpu" and not target.utilisation
-    return [ms for ms in (visit.cpu_ms if on_host else visit.wall_ms) if ms > 0]
+    """CPU times where they are the latency, else wall times; without readings of a clock that stood still.
+
+    Benchmark programs tell no CPU times.
+    """
+    on_host = target.threads == 1 and target.spec.kind in ON_PROCESSOR and not target.utilisation
+    return [ms for ms in (visit.cpu_ms if on_host and visit.cpu_ms else visit.wall_ms) if ms > 0]
 
 
 def burst_ms(visit: Visit, target: Target) -> float:
@@ -89,7 +94,8 @@ def summarise(visits: Sequence[Visit], target: Target) -> tuple[dict[str, Floats
     broken = {visit.architecture for visit in visits if visit.error}
     blocks: dict[int, list[Visit]] = {}
     for visit in visits:
-        blocks.setdefault(visit.block, []).append(visit)
+        if visit.role != END:
+            blocks.setdefault(visit.block, []).append(visit)
     polished = [
         {n: ms for n, ms in _polished(block, target).items() if len(ms) >= MIN_VISITS and n not in broken}
         for block in blocks.values()
@@ -132,10 +138,14 @@ def stored_latencies(
 
 
 def stored_sittings(store: Store, target: Target, engine_version: str) -> list[Sitting]:
-    """The sittings of this target with this version of its engine that measured anything, oldest first."""
+    """The sittings of this target with this version of its engine that measured anything, oldest first; none
+    that was broken off and may go on."""
     sittings = []
     for sitting in store.sittings(target, engine_version):
-        quartiles, usual = summarise(store.visits(sitting.id), target)
+        visits = store.visits(sitting.id)
+        if is_open(sitting, visits):
+            continue
+        quartiles, usual = summarise(visits, target)
         subnets = {name: q for name, q in quartiles.items() if name.startswith(target.space)}
         if subnets and usual:
             sittings.append((latencies(target, subnets), usual))

@@ -20,7 +20,7 @@ from latency.measuring.store import Store
 from latency.predictors import sampling
 from latency.target import Target
 from search import command, front_table
-from search.cli import watch
+from search.cli import devices, watch
 from search.cli.watch import Watched
 from supernet import registry
 from supernet.arrays import Genomes
@@ -96,7 +96,7 @@ def _words(target: Target, node: Mapping[str, Any]) -> dict[str, Any]:
     choice = HydraConfig.get().runtime.choices["target"]
     usual = registry.complete(registry.load("target", choice))
     changed = {key: value for key, value in {**node, "space": target.space}.items() if value != usual[key]}
-    return {"target": choice, **{f"target.{key}": value for key, value in changed.items()}}
+    return devices.short(choice, changed)
 
 
 def repeatability(first: Timed, second: Timed) -> str:

@@ -37,6 +37,7 @@ ROOMS = {
     "latency": ("supernet.*",),
     "latency.measuring": ("supernet.*", "latency", "latency.measuring.*"),
     "latency.measuring.engines": ("supernet.*", "latency", "latency.measuring"),
+    "latency.measuring.remote": ("supernet.*", "latency", "latency.measuring"),
     "latency.predictors": ("supernet.*", "latency"),
     "latency.modules": (
         "supernet.*",

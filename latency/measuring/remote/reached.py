@@ -1,0 +1,46 @@
+"""Devices that the command line of this process named. A file never says where to connect to."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from latency.measuring.jobs import USUAL, Rounds
+from latency.measuring.remote.board import Board
+from latency.measuring.remote.transports import Reach
+from latency.target import Target
+
+_reached: dict[str, tuple[Reach, str]] = {}  # {unit: how to reach it, the version of its engine}
+
+
+def remember(unit: str, reach: Reach, engine_version: str) -> None:
+    """A device that was named, by its fingerprint."""
+    _reached[unit] = reach, engine_version
+
+
+def is_reached(target: Target) -> bool:
+    """Whether a target is of a device that the command line named."""
+    return target.unit in _reached
+
+
+def engine_version(target: Target) -> str:
+    """The version of the engine on the device; ValueError where it was not named."""
+    return _entry(target)[1]
+
+
+@contextmanager
+def board(target: Target, rounds: Rounds = USUAL) -> Iterator[Board]:
+    """The device of a target as a place of a sitting, connected until the block is left."""
+    place = Board(_entry(target)[0], target.precision, target.threads or 1, target.batch, rounds)
+    try:
+        if place.facts["unit"] != target.unit:
+            raise ValueError(f"{place.reach.address} is no longer the device that {target.name} was")
+        yield place
+    finally:
+        place.close()
+
+
+def _entry(target: Target) -> tuple[Reach, str]:
+    if target.unit not in _reached:
+        raise ValueError(
+            f"{target.name} is a device elsewhere: name it again, target=ssh://..., to measure on it"
+        )
+    return _reached[target.unit]
