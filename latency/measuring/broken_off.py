@@ -63,7 +63,7 @@ def go_on(
 def end(store: Store, sitting: Sitting, place: Place) -> None:
     """Say in the store that a sitting came to its end, where that matters."""
     if place.resumes:
-        store.add(sitting, Visit(sitting.id, time.time(), "", END, 0, 0, (), (), None, "the sitting ended"))
+        store.add(sitting, Visit(sitting.id, time.time(), END, END, 0, 0, (), (), None, "the sitting ended"))
 
 
 def is_open(sitting: Sitting, visits: Sequence[Visit]) -> bool:

@@ -3,21 +3,24 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from hydra.core.hydra_config import HydraConfig
+
 from latency.measuring.remote.transports import is_address
+from latency.target import Target
+from supernet import registry
 from supernet.files import command_line
 
 CHOICE, OPTION = "remote", "at"  # of the group target
 
 
-def short(choice: str, changed: Mapping[str, Any]) -> dict[str, Any]:
-    """The options that name a target again, of the choice and of what differs from its usual values.
-
-    >>> short("remote", {"at": "ssh://pi@board", "batch": 8})
-    {'target': 'ssh://pi@board', 'target.batch': 8}
-    """
-    options = {key: value for key, value in changed.items() if choice != CHOICE or key != OPTION}
-    named = changed[OPTION] if choice == CHOICE else choice
-    return {"target": named, **{f"target.{key}": value for key, value in options.items()}}
+def again(target: Target, node: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that name this target again, `node` being what the command was given for it."""
+    choice = HydraConfig.get().runtime.choices["target"]
+    usual = registry.complete(registry.load("target", choice))
+    changed = {key: value for key, value in {**node, "space": target.space}.items() if value != usual[key]}
+    if choice == CHOICE:
+        choice = changed.pop(OPTION)
+    return {"target": choice, **{f"target.{key}": value for key, value in changed.items()}}
 
 
 def spelt_out(words: Iterable[str]) -> list[str]:

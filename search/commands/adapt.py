@@ -19,7 +19,7 @@ from latency.zoo import adaptation, block_table
 from latency.zoo.adaptation import Adaptation, Adapted
 from latency.zoo.automatic import Automatic
 from search import command
-from search.cli import watch
+from search.cli import devices, watch
 from search.cli.watch import Watched
 from supernet import registry
 from supernet.files import artifact
@@ -64,7 +64,9 @@ def save(adapted: Adapted, out: Path) -> None:
     artifact.write_json(out / "scores.json", report)
     if adapted.samples.target.engine == TRAINING:
         training_cost.save_step(out / "training_step.json", adaptation.step_time(adapted.samples))
-    device = {"device": asdict(adapted.predictor.target.spec), "rates": machine.micro_benchmark()}
+    device: dict[str, Any] = {"device": asdict(adapted.predictor.target.spec)}
+    if not adapted.samples.target.unit:
+        device["rates"] = machine.micro_benchmark()
     artifact.write_json(out / "device.json", device)
     adapted.predictor.save(out / "predictor.npz")
 
@@ -130,6 +132,8 @@ def describe(adapted: Adapted, options: Options, out: Path) -> str:
         each = BLOCK_SHARE * adapted.seconds / (count + len(adapted.tests) + jobs.ANCHORS)
         lines.append(f"a lookup table of this space: {blocks:,} blocks, about {blocks * each:.0f} s")
     use: dict[str, Any] = {"predictor": f"run:{out}"}
+    if predictor.target.unit:  # the front is verified there too
+        use = {**devices.again(predictor.target, options.target), **use}
     if len(adapted.samples):  # half of them are within such a limit
         use["latency_limit_ms"] = float(f"{np.median(adapted.samples.ms):.2g}")
     if predictor.target.engine == TRAINING:
@@ -157,7 +161,6 @@ def main(options: Options, config: dict[str, Any]) -> None:
     folder = RunFolder(out, "predictor.npz")
     with folder.hold(config), Store(options.store) as store, console.status("starting") as status:
         adapted = adaptation.adapt(target, how, store=store, watch=command.watcher(status))
-        status.update("measuring the rates of the machine")
         save(adapted, out)
         left = {"predictor": out / "predictor.npz", "measurements": out / "samples.csv"}
         run = watch.job("adapt", target.name, out, config, {}, left)

@@ -2,13 +2,11 @@
 
 import re
 import time
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from hydra.core.hydra_config import HydraConfig
 from pydantic import PositiveInt
 from rich.console import Console
 
@@ -91,14 +89,6 @@ def names(source: str, count: int | None) -> list[str]:
     return [listed[row] for row in sorted({*first.tolist(), *spread.tolist()})]
 
 
-def _words(target: Target, node: Mapping[str, Any]) -> dict[str, Any]:
-    """The options that name this target again."""
-    choice = HydraConfig.get().runtime.choices["target"]
-    usual = registry.complete(registry.load("target", choice))
-    changed = {key: value for key, value in {**node, "space": target.space}.items() if value != usual[key]}
-    return devices.short(choice, changed)
-
-
 def repeatability(first: Timed, second: Timed) -> str:
     """How far two sittings of the same subnets are apart, before and after their anchors' common scale."""
     from scipy.stats import spearmanr
@@ -142,7 +132,11 @@ def main(options: Options, config: dict[str, Any]) -> None:
         if options.import_csv:
             print(f"added {store.import_csv(options.import_csv)} visits to {options.store}")
             print(
-                then("adapt", **_words(registry.build(options.target), options.target), store=options.store)
+                then(
+                    "adapt",
+                    **devices.again(registry.build(options.target), options.target),
+                    store=options.store,
+                )
             )
             return
         if options.export_csv:
@@ -172,4 +166,4 @@ def main(options: Options, config: dict[str, Any]) -> None:
     rows = [{"latency_ms": ms, "spread_ms": iqr} for ms, iqr in zip(last.ms, last.spread_ms, strict=True)]
     watch.report(options, run, rows, {"subnets": len(last), "failed": len(sittings[-1].failed)})
     print(f"written to {csv}")
-    print(then("fit", **_words(target, options.target), rows=csv, column="lat_ms"))
+    print(then("fit", **devices.again(target, options.target), rows=csv, column="lat_ms"))

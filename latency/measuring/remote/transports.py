@@ -25,8 +25,8 @@ FULL = re.compile("no space left|disk full|disk quota|not enough space", re.I)
 GONE = re.compile(
     "|".join(
         (
-            "connection (refused|reset|closed|timed out)", "broken pipe", "timed out", "no route", "unreachable",
-            "could not resolve", "kex_exchange", "closed by remote", "lost connection", "mux_client",
+            "connection (refused|reset|closed|timed out)", "broken pipe", "timed out", "no route",
+            "unreachable", "could not resolve", "kex_exchange", "closed by remote", "lost connection", "mux_client",
             "device .*not found", "device offline", "no devices", "is not running",
         )
     ),
