@@ -1,5 +1,6 @@
 """Devices on the command line: `target=ssh://pi@board` is short for the options of `target=remote`."""
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -32,6 +33,7 @@ def spelt_out(words: Iterable[str]) -> list[str]:
     spelt = []
     for word in words:
         option, _, value = word.partition("=")
+        value = re.sub(r"^(['\"])(.*)\1$", r"\2", value)
         if option == "target" and is_address(value):
             spelt += command_line.words({option: CHOICE, f"{option}.{OPTION}": value})
         else:

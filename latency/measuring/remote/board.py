@@ -53,8 +53,9 @@ class Link:
     def __post_init__(self) -> None:
         self._lines: queue.Queue[str | None] = queue.Queue()
         self._said: list[str] = []
-        for read in (self._read, self._listen):
-            threading.Thread(target=read, daemon=True).start()
+        self._readers = [threading.Thread(target=read, daemon=True) for read in (self._read, self._listen)]
+        for reader in self._readers:
+            reader.start()
 
     def _read(self) -> None:
         assert self.process.stdout is not None
@@ -117,6 +118,10 @@ class Link:
             with suppress(ProcessLookupError):
                 os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
+        for reader, file in zip(self._readers, (self.process.stdout, self.process.stderr), strict=True):
+            reader.join(2.0)  # a master connection of ssh may hold stderr open, and with it the reader
+            if file is not None and not reader.is_alive():
+                file.close()
 
 
 @dataclass
@@ -217,8 +222,8 @@ class Board:
         """The journal of a sitting; it is removed at its end, when everything is in the store."""
         self._sitting = identity
         yield
-        self.forget(list(self._sent))
-        self._say({"do": "drop", "sitting": identity})
+        self._sent.clear()
+        self._say({"do": "end", "sitting": identity})
 
     def close(self) -> None:
         if self._link is not None:

@@ -181,7 +181,7 @@ class Runner:
 
     def answer(self, request: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         """The lines that answer a request; the last one has `done`."""
-        do = {"load": self.load, "drop": self.drop, "round": self.round, "cool": self.cool}
+        do = {"load": self.load, "drop": self.drop, "end": self.end, "round": self.round, "cool": self.cool}
         yield from do[request["do"]](request)
         yield {"done": True}
 
@@ -197,15 +197,21 @@ class Runner:
         return []
 
     def drop(self, request: Mapping[str, Any]) -> Iterable[dict[str, Any]]:
-        """Forget sessions and files, and with `sitting` its journal: the host has everything."""
-        for name in request.get("names", ()):
+        """Forget networks and their files."""
+        for name in request["names"]:
             self.sessions.pop(name, None)
-        files = [*request.get("files", ())]
-        if request.get("sitting"):
-            self.sitting = ""
-            files.append(journal_name(request["sitting"]))
-        for name in files:
+        for name in request["files"]:
             (self.folder / Path(name).name).unlink(missing_ok=True)
+        return []
+
+    def end(self, request: Mapping[str, Any]) -> Iterable[dict[str, Any]]:
+        """The host has everything of a sitting: its journal goes, and so do networks of any sitting."""
+        self.sitting = ""
+        self.sessions.clear()
+        (self.folder / journal_name(request["sitting"])).unlink(missing_ok=True)
+        for pattern in ("*.onnx*", "*.part"):
+            for path in self.folder.glob(pattern):
+                path.unlink()
         return []
 
     def round(self, request: Mapping[str, Any]) -> Iterator[dict[str, Any]]:

@@ -26,8 +26,8 @@ GONE = re.compile(
     "|".join(
         (
             "connection (refused|reset|closed|timed out)", "broken pipe", "timed out", "no route",
-            "unreachable", "could not resolve", "kex_exchange", "closed by remote", "lost connection", "mux_client",
-            "device .*not found", "device offline", "no devices", "is not running",
+            "unreachable", "could not resolve", "kex_exchange", "closed by remote", "lost connection",
+            "mux_client", "device .*not found", "device offline", "no devices", "is not running",
         )
     ),
     re.I,
