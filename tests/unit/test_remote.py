@@ -146,7 +146,7 @@ def test_a_device_is_known_by_its_facts_and_not_by_its_name():
 
 @pytest.fixture(scope="module")
 def model():
-    """A small ONNX network for (1, 3, 32, 32) images: half a millisecond, because the clock of CPU time is coarse."""
+    """A small ONNX network for (1, 3, 32, 32) images: half a millisecond; clocks are coarse."""
     onnx = pytest.importorskip("onnx")
     h = onnx.helper
     kind = onnx.TensorProto.FLOAT
