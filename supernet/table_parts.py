@@ -4,7 +4,7 @@ Letters: n architectures, d tables that are mixed, p parts, k directions, r comb
 S slots, R resolutions, C slot codes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -47,30 +47,50 @@ def masks(space: SearchSpace) -> Masks:
     )
 
 
-def families(space: SearchSpace, table: SlotTable) -> list[list[SlotTable]]:
-    """Tables that are parts of `table`, from coarse to fine: what may be off by a factor of its own."""
-    levels, mask = len(table.base), masks(space)
-    line = np.linspace(-1.75, 1.75, levels)  # unit variance over evenly drawn resolutions
-    one = np.eye(levels)
+@dataclass(frozen=True, eq=False)
+class Parts:
+    """Parts of any table of a space: some cells, the base or not, times a factor per resolution."""
 
-    def part(chosen: NDArray[np.bool_], along: Floats | None = None) -> SlotTable:
-        cells = table.cells * chosen
-        return SlotTable(cells if along is None else cells * along[:, None, None], np.zeros(levels))
+    masks: Floats  # (p, S, C), 1 for the cells of a part
+    along: Floats  # (p, R)
+    on_base: Floats  # (p,), 1 where the base belongs to a part
 
-    coarse = [table, SlotTable(np.zeros_like(table.cells), table.base)]
-    coarse += [part(stage) for stage in mask.stages] + [part(kind) for kind in mask.kinds]
-    coarse += [part(stage & kind) for stage in mask.stages for kind in mask.kinds]
+    @classmethod
+    def from_rows(cls, rows: Iterable[tuple[NDArray[np.bool_], Floats, float]]) -> "Parts":
+        """Of the mask, the factors along the resolutions and the share of the base of each part."""
+        masks, along, on_base = zip(*rows, strict=True)
+        return cls(np.stack(masks).astype(np.float64), np.stack(along), np.array(on_base))
+
+    def at(self, table: SlotTable, codes: NDArray[np.int32], level: NDArray[np.int64]) -> Floats:
+        """(n, p) values of the parts for slot codes (n, S) and resolution levels (n,) counted from 0."""
+        slots = np.arange(codes.shape[1])
+        cells = table.cells[level[:, None], slots, codes]
+        values = np.einsum("ns,pns->np", cells, self.masks[:, slots, codes])
+        return np.asarray((values + table.base[level, None] * self.on_base) * self.along[:, level].T)
+
+    def combined(self, table: SlotTable, factors: Floats) -> SlotTable:
+        """The sum of the parts of a table times (p,) factors."""
+        along = (factors[:, None] * self.along).T
+        cells = (along @ self.masks.reshape(len(factors), -1)).reshape(table.cells.shape)
+        return SlotTable(cells * table.cells, along @ self.on_base * table.base)
+
+
+def families(space: SearchSpace) -> list[Parts]:
+    """Parts that may be off by a factor of their own, from coarse to fine."""
+    levels, mask = slot_table.resolution_count(space), masks(space)
+    flat, line = np.ones(levels), np.linspace(-1.75, 1.75, levels)  # unit variance over even resolutions
+    whole = np.ones(mask.kinds.shape[1:], bool)
+    parts = [*mask.stages, *mask.kinds, *(stage & kind for stage in mask.stages for kind in mask.kinds)]
+    coarse = [(whole, flat, 1.0), (~whole, flat, 1.0), *((part, flat, 0.0) for part in parts)]
+    kinds = [whole, *mask.kinds]
     result = [coarse]
-    whole = np.ones((1, *table.cells.shape[1:]), bool)
-    whole_and_kinds = np.concatenate([whole, mask.kinds])
     if levels > 1:
-        for along in (line, line**2):
-            coarse.append(SlotTable(table.cells * along[:, None, None], table.base * along))
-        result.append([part(stage & kind, line) for stage in mask.stages for kind in whole_and_kinds])
-        result.append([part(stage, along) for stage in mask.stages for along in one])
-    result.append([part(slot & kind) for slot in mask.slots for kind in whole_and_kinds])
-    result.append([part(slot & variant) for slot in mask.slots for variant in mask.variants])
-    return result
+        coarse += [(whole, line, 1.0), (whole, line**2, 1.0)]
+        result.append([(stage & kind, line, 0.0) for stage in mask.stages for kind in kinds])
+        result.append([(stage, one, 0.0) for stage in mask.stages for one in np.eye(levels)])
+    result.append([(slot & kind, flat, 0.0) for slot in mask.slots for kind in kinds])
+    result.append([(slot & variant, flat, 0.0) for slot in mask.slots for variant in mask.variants])
+    return [Parts.from_rows(rows) for rows in result]
 
 
 @dataclass(frozen=True, eq=False)

@@ -19,7 +19,6 @@ Sources, parts and errors are slot tables, so a prediction is a few gathers: abo
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,7 +37,7 @@ from supernet.fits import folds, mixing, robust, shared_error
 from supernet.options import options
 from supernet.slot_table import SlotTable, SlotTables
 from supernet.space import SearchSpace, get_space
-from supernet.table_parts import Directions, Samples
+from supernet.table_parts import Directions, Parts, Samples
 
 SHIFTS = (0.0, 2.0, 6.0, 20.0)  # candidates of how far a mix is moved along its directions
 WILD = 5.0  # spreads; samples further off the mix, when left out, do not move it
@@ -139,13 +138,15 @@ class _Problem:
     space: SearchSpace
     directions: Directions
     samples: Samples
+    families: Sequence[Parts]
     data: LatencyData
     trust: Floats  # (n,)
 
     @classmethod
     def build(cls, space: SearchSpace, known: Sequence[Source], data: LatencyData) -> "_Problem":
         directions = Directions.from_tables(space, [source.table for source in known])
-        return cls(space, directions, directions.at(data.genomes), data, np.ones(len(data)))
+        families, trust = table_parts.families(space), np.ones(len(data))
+        return cls(space, directions, directions.at(data.genomes), families, data, trust)
 
     def leaning(self, known: Sequence[Source]) -> NDArray[np.bool_]:
         """(d,) the sources that the prior leans on: of the same batch size, or else all."""
@@ -179,15 +180,18 @@ class _Problem:
         table = SlotTable(mix.cells + cells[..., 0], mix.base + base[..., 0])
         if not correct:
             return table
-        genomes, parts = self.data.genomes[rows], table_parts.families(self.space, table)
-        mixed = table.evaluate(self.space, genomes)
-        shares = [np.stack([p.evaluate(self.space, genomes) for p in family], axis=1) for family in parts]
+        codes, level = (
+            self.space.slot_codes(self.data.genomes[rows]),
+            slot_table.resolution_level(self.space, self.data.genomes[rows]),
+        )
+        mixed = table.at(codes, level)
+        shares = [family.at(table, codes, level) / mixed[:, None] for family in self.families]
         rest = self.data.ms[rows] / mixed - 1
         spread = robust.spread(rest, mixing.SPREAD_FLOOR)
         trust = robust.cauchy_weights(rest, spread)
-        deltas = _correction([share / mixed[:, None] for share in shares], rest, trust, spread)
-        corrections = zip(chain(*deltas), chain(*parts), strict=True)
-        return slot_table.combine([(1.0, table), *(pair for pair in corrections if pair[0])])
+        deltas = _correction(shares, rest, trust, spread)
+        moved = [f.combined(table, d) for f, d in zip(self.families, deltas, strict=True) if d.any()]
+        return slot_table.combine([(1.0, table), *((1.0, part) for part in moved)])
 
     def errors(self, space: SearchSpace, weights: Floats, left_out: Floats) -> SharedErrors:
         """What the samples leave open, on subnets of `space` from the smallest to the largest."""

@@ -77,14 +77,20 @@ def test_many_samples_teach_what_no_source_knows(rng):
 
 
 def test_parts_add_up_to_the_whole(rng):
-    """Every family but those along the resolution splits the latency of the blocks without remainder."""
+    """The variants of all slots split the latency of the blocks without remainder, and what is asked of parts
+    is what their tables say."""
     space = get_space(SPACE)
     table = made_up(space, 7)
     genomes = space.sample(50, rng)
-    blocks = table.evaluate(space, genomes) - table.base[slot_table.resolution_level(space, genomes)]
-    families = table_parts.families(space, table)
-    variants = families[-1]
-    assert np.allclose(sum(part.evaluate(space, genomes) for part in variants), blocks)
+    codes, level = space.slot_codes(genomes), slot_table.resolution_level(space, genomes)
+    *others, variants = table_parts.families(space)
+    assert np.allclose(
+        variants.at(table, codes, level).sum(axis=1), table.at(codes, level) - table.base[level]
+    )
+    for family in (*others, variants):
+        factors = rng.normal(size=len(family.masks))
+        moved = family.combined(table, factors).at(codes, level)
+        assert np.allclose(family.at(table, codes, level) @ factors, moved)
 
 
 def test_intervals_cover(rng):
