@@ -13,7 +13,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from benchmarks import command
-from benchmarks.protocols import gpu_loo, help_ofa, help_ranks, maplex, nas_note10, s1
+from benchmarks.protocols import gpu_loo, help_ofa, help_ranks, maplex, nas_note10, s1, ten_samples
 from benchmarks.protocols.protocol import Row, Setting
 from supernet.files import artifact
 from supernet.files.tables import Table
@@ -25,6 +25,7 @@ PROTOCOLS: dict[str, Callable[[Setting], Iterator[Row]]] = {
     "gpu_loo": gpu_loo.run,
     "nas_note10": nas_note10.run,
     maplex.NAME: maplex.run,
+    "ten_samples": ten_samples.run,
 }
 SHOWN = {
     "mae": "MAE ms",

@@ -31,6 +31,7 @@ PROTOCOLS = [
     "gpu_loo",
     "nas_note10",
     "maplex_ablation",
+    "ten_samples",
 ]
 
 # {a command without options and placeholders: the words of its small forms}; FOLDER is of `make train`, DATA
