@@ -39,7 +39,7 @@ def run(setting: protocol.Setting) -> Iterator[protocol.Row]:
             data = data.take(np.flatnonzero((sides >= low) & (sides <= high)))
         order = np.random.default_rng(0).permutation(len(data))
         tests, others = np.split(order, [min(TESTS, len(order) // 2)])
-        rows = []
+        rows: list[protocol.Row] = []
         for part, known in OWN.items():
             sources = [
                 s for s in everything if known or s.target is None or s.target.engine != data.target.engine
