@@ -29,8 +29,8 @@ from latency.measuring import instruction_sets
 from latency.measuring.session import Watcher
 from search.cli import config_source, devices, sweep
 from supernet import choices, extras, registry
+from supernet import options as options_of
 from supernet.files.run_folder import FinishedRun
-from supernet.options import file_name
 
 Task = Callable[[Any, dict[str, Any]], Mapping[str, float] | None]
 Sides = int | tuple[int, int] | None  # the option resolution: one input side, or [lowest,highest]
@@ -268,7 +268,7 @@ def run_folder(out: str | Path | None, name: str) -> Path:
     if is_sweep():
         path = Path(HydraConfig.get().runtime.output_dir)
         return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
-    return Path(out or f"runs/{file_name(name)}-{time.strftime('%Y%m%d-%H%M%S')}")
+    return Path(out or f"runs/{options_of.file_name(name)}-{time.strftime('%Y%m%d-%H%M%S')}")
 
 
 def stop(command: str, out: Path) -> NoReturn:
@@ -314,7 +314,7 @@ def explain(error: BaseException) -> str:
     if isinstance(error, ModuleNotFoundError):
         return extras.explain(error)
     if isinstance(error, ValidationError):
-        return "; ".join(map(_explain_option, error.errors()))
+        return options_of.explain(error)
     if isinstance(error, MissingConfigException) and error.options is not None:
         group, _, name = str(error.missing_cfg_file).rpartition("/")
         try:
@@ -336,9 +336,3 @@ def explain(error: BaseException) -> str:
         )
     names = [name for name in options if name != "hydra"]
     return str(registry.unknown_name(f"option of {group}" if group else "option", option, names))
-
-
-def _explain_option(problem: Any) -> str:
-    path = ".".join(map(str, problem["loc"]))
-    message = problem["msg"].removeprefix("Value error, ")
-    return f"{path}={problem['input']}: {message}" if path else message

@@ -15,6 +15,7 @@ from search.archive import Archive
 from search.objective import Evaluator, InfeasibleError
 from supernet import footprint
 from supernet.arrays import Floats, Ints
+from supernet.files import artifact
 from supernet.files.run_folder import EVENTS
 from supernet.files.tables import Columns, Table, read_columns, rounded
 from supernet.measures import MEASURES
@@ -164,7 +165,7 @@ def _member(folder: Path, member: str) -> str:
         if "knee" not in last:
             raise ValueError(f"{folder / EVENTS} was not finished: name another member than the knee")
         return str(last["knee"])
-    about = json.loads((folder / ABOUT).read_text())
+    about = artifact.read_json(folder / ABOUT)
     holds = np.ones(len(names), bool)
     for limit in limits:
         holds &= _within(columns, limit, about)

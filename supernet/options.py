@@ -5,9 +5,9 @@ Bounds at 0 are pydantic's own: `PositiveInt`, `NonNegativeInt`, `PositiveFloat`
 
 import re
 from dataclasses import field
-from typing import Annotated, TypeVar, dataclass_transform
+from typing import Annotated, Any, TypeVar, dataclass_transform
 
-from pydantic import AfterValidator, ConfigDict, Field
+from pydantic import AfterValidator, ConfigDict, Field, ValidationError
 from pydantic.dataclasses import dataclass
 
 T = TypeVar("T")
@@ -30,6 +30,17 @@ def file_name(name: str) -> str:
             "unprintable, and no dot in front"
         )
     return name
+
+
+def explain(error: ValidationError) -> str:
+    """What is wrong with options, in one line: for each its name, its value, and what is allowed."""
+    return "; ".join(map(_explain_option, error.errors()))
+
+
+def _explain_option(problem: Any) -> str:
+    path = ".".join(map(str, problem["loc"]))
+    message = problem["msg"].removeprefix("Value error, ")
+    return f"{path}={problem['input']}: {message}" if path else message
 
 
 FileName = Annotated[str, AfterValidator(file_name)]

@@ -25,7 +25,7 @@ from latency.data import LatencyData
 from latency.target import Target
 from supernet.files import append_only, artifact
 from supernet.files.append_only import StoreError
-from supernet.files.tables import Table
+from supernet.files.tables import Table, read_cell
 from supernet.space import get_space
 
 TABLES = {
@@ -199,7 +199,8 @@ class Store:
         try:
             with path.open(newline="") as file, self._database:
                 self._database.execute("BEGIN")
-                for line in csv.DictReader(file):
+                for cells in csv.DictReader(file):
+                    line = {name: read_cell(cell or "") for name, cell in cells.items()}
                     sitting = from_row(Sitting, {name: line[f"sitting_{name}"] for name in SITTING})
                     visit = from_row(Visit, {name: line[name] for name in VISIT})
                     append_only.insert(self._database, "sittings", sitting.row())

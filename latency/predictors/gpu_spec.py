@@ -24,7 +24,6 @@ The form was chosen on the GPU columns of FBNet and NAS-Bench-201, whole GPUs le
 norm's bytes and the prior of `f` on rows of OFA's GPUs that are not reported.
 """
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -320,7 +319,7 @@ class GpuModel:
 
 def load_model(path: Path) -> GpuModel:
     """What all known GPUs say, as it ships (`latency/zoo/gpu_spec.json`)."""
-    content = json.loads(path.read_text())
+    content = artifact.read_json(path)
     if content.pop("kind", None) != MODEL_KIND:
         raise ValueError(f"{path} holds no {MODEL_KIND}; left as it is")
     return TypeAdapter(GpuModel).validate_python(content)

@@ -12,13 +12,14 @@ from pkgutil import resolve_name
 from typing import Any, Protocol, TypeVar, get_args, get_type_hints, runtime_checkable
 
 import numpy as np
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
 from latency.data import COLUMNS, LatencyData
 from latency.target import Target
 from supernet.arrays import Genomes
 from supernet.files import artifact
 from supernet.files.artifact import Arrays
+from supernet.options import explain
 from supernet.prediction import Prediction
 from supernet.space import SearchSpace, get_space
 
@@ -153,11 +154,14 @@ def load_as(cls: type[Fitted], path: Path) -> Fitted:
 
 def _load(path: Path, *kinds: str) -> Any:
     arrays, facts = artifact.load(path, *kinds)
+    # Spreads of samples are unknown where they were measured elsewhere.
+    artifact.check_finite({key: array for key, array in arrays.items() if "samples/" not in key}, path)
     kind = facts.pop("kind")
     try:
         return _restored(kind, arrays, facts)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ValueError(f"{path} is no usable {kind} ({error}); left as it is") from error
+        said = explain(error) if isinstance(error, ValidationError) else error
+        raise ValueError(f"{path} is no usable {kind} ({said}); left as it is") from error
 
 
 def _restored(kind: str, arrays: Arrays, facts: Mapping[str, Any]) -> Any:

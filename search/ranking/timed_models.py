@@ -1,6 +1,5 @@
 """Models to rank that nobody has to prepare: classifiers timed here, and the front of a search."""
 
-import json
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,7 +15,7 @@ from search import objective
 from search.noisy_axis import NoisyAxis, Normal
 from search.ranking.efficiency import Comparison
 from supernet.arrays import Floats
-from supernet.files import tables
+from supernet.files import artifact, tables
 from supernet.options import options
 from supernet.prediction import Prediction, where
 from supernet.space import get_space
@@ -95,7 +94,7 @@ class SearchRun:
         space = get_space(names[0].split()[0])
         owner = objective.networks(space, space.parse(names))
         axes = []
-        for name, about in json.loads(described.read_text()).items():
+        for name, about in artifact.read_json(described).items():
             std = columns[f"{name}_std"]
             predicted = Prediction(columns[name], std, _shared(about, names, std))
             # Since 0.2 the column itself is what was measured, where that is known.

@@ -7,7 +7,6 @@ and seed give the same weights.
 """
 
 import copy
-import json
 import zlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -302,14 +301,14 @@ def apply(recipe: Recipe, architecture: str, bench: Bench, out: Path) -> list[St
 
 
 def _load(name: str, folder: Path) -> Stage:
-    return Stage(name, subnets.load(folder), json.loads((folder / CARD).read_text()), folder)
+    return Stage(name, subnets.load(folder), artifact.read_json(folder / CARD), folder)
 
 
 def run_plain(architecture: str, bench: Bench, folder: Path) -> Stage:
     """Another subnet as it comes out of the supernet, kept like a step; made anew where the folder holds
     another one."""
     kept = folder / CARD
-    if not kept.is_file() or json.loads(kept.read_text())["architecture"] != architecture:
+    if not kept.is_file() or artifact.read_json(kept)["architecture"] != architecture:
         kept.unlink(missing_ok=True)  # the card comes last: an interruption must not leave that of another
         keep(subnets.from_supernet(bench.trained, bench.images, architecture), bench, folder)
     return _load("plain", folder)

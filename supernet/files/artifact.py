@@ -34,7 +34,11 @@ DAMAGE = (
     AttributeError,
     OSError,
     EOFError,
+    MemoryError,
+    RecursionError,
 )
+CONTENT = "content_sha256"  # the fact that says which content was written; files of 0.1 and 0.2 lack it
+UNPACKED, TIMES_PACKED = 2**28, 20  # bytes that a packed file may unpack to: so many, and so often its own
 
 
 @contextmanager
@@ -42,11 +46,16 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     """An open file that takes the place of `path` once the block is left without an error."""
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(path.name + ".part")
-    with aside.open("wb") as file:
+    with open(aside, "wb", opener=_own_file) as file:
         yield file
         file.flush()
         os.fsync(file.fileno())
     os.replace(aside, path)
+
+
+def _own_file(path: str, flags: int) -> int:
+    """An open file of this very name: a link, which somebody else may have left there, is an OSError."""
+    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -79,8 +88,9 @@ def save(
     *,
     compress: bool = True,
 ) -> None:
-    """Write arrays and JSON facts as `kind`. The same content gives the same bytes."""
-    header = json.dumps({"kind": kind, "version": VERSION, **facts}, sort_keys=True)
+    """Write arrays and JSON facts as `kind`, with their checksum. The same content gives the same bytes."""
+    told = json.loads(json.dumps({"kind": kind, "version": VERSION, **facts}))
+    header = json.dumps({**told, CONTENT: _content(arrays, told)}, sort_keys=True)
     with replacing(path) as file:
         if path.suffix == ".safetensors":
             ordered = {name: np.asarray(array, order="C") for name, array in arrays.items()}
@@ -93,7 +103,7 @@ def save(
 def load(path: Path, *kinds: str) -> tuple[Arrays, dict[str, Any]]:
     """(arrays, facts) of a file of one of these kinds.
 
-    ValueError that names the file when it is damaged or something else.
+    ValueError that names the file when it is damaged or something else, or when a byte of it has changed.
     """
     expected = " or ".join(kinds)
     if not path.is_file():
@@ -110,10 +120,49 @@ def load(path: Path, *kinds: str) -> tuple[Arrays, dict[str, Any]]:
         raise ValueError(f"{path} holds {kind or 'no kind'}, expected {expected}; left as it is")
     if (version := facts.get("version")) != VERSION:
         raise ValueError(f"{path} has version {version}, this release reads {VERSION}; left as it is")
+    written = facts.pop(CONTENT, None)
+    if written is not None and written != _content(arrays, facts):
+        raise ValueError(f"{path} is damaged: its content has changed since it was written; left as it is")
     return arrays, facts
 
 
+def _content(arrays: Mapping[str, NDArray[Any]], facts: Mapping[str, Any]) -> str:
+    """SHA-256 of arrays and facts."""
+    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
+    for name in sorted(arrays):
+        array = np.asarray(arrays[name], order="C")
+        digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
+        digest.update(array.data)
+    return digest.hexdigest()
+
+
+def check_finite(arrays: Mapping[str, NDArray[Any]], path: Path) -> None:
+    """ValueError that names the file where a number of its weights or coefficients is NaN or infinite."""
+    for name, array in arrays.items():
+        if array.dtype.kind in "fc" and not np.isfinite(array).all():
+            raise ValueError(f"{path} is not usable: {name} holds NaN or infinite numbers; left as it is")
+
+
+def check_packed(path: Path) -> None:
+    """ValueError for a zip file that unpacks to far more than it holds; nothing is unpacked for that."""
+    if not zipfile.is_zipfile(path):
+        return
+    with zipfile.ZipFile(path) as file:
+        size = sum(entry.file_size for entry in file.infolist())
+    if size > (most := UNPACKED + TIMES_PACKED * path.stat().st_size):
+        raise ValueError(f"{path} unpacks to {size:,} bytes, at most {most:,} are read; left as it is")
+
+
+def read_json(path: Path) -> Any:
+    """The value in a JSON file; ValueError that names the file for what is none."""
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError, RecursionError) as error:
+        raise ValueError(f"{path} cannot be read as JSON ({error})") from error
+
+
 def _read_npz(path: Path) -> tuple[Arrays, Any]:
+    check_packed(path)
     with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
         arrays = {key: file[key] for key in file.files}
     return arrays, json.loads(str(arrays.pop("facts")))

@@ -65,7 +65,10 @@ class RunFolder:
         """
         if self.path.exists() and not self.path.is_dir():
             raise ValueError(f"out={self.path} is a file; name a folder")
-        files = {file.name for file in self.path.iterdir()} if self.path.exists() else set()
+        entries = list(self.path.iterdir()) if self.path.exists() else []
+        if links := [str(entry) for entry in entries if entry.is_symlink()]:
+            raise ValueError(f"{links[0]} is a link: a run writes into its own folder; choose another out=")
+        files = {entry.name for entry in entries}
         if self.finished in files:
             raise FinishedRun(f"{self.path} holds a finished run, which is left alone: choose another out=")
         files -= self.beforehand

@@ -10,6 +10,7 @@ import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,10 @@ from numpy.typing import NDArray
 from supernet.registry import unknown_name
 
 Columns = dict[str, NDArray[Any]]
+LARGEST = 2**28  # characters of a table, unpacked; the largest public one has a fiftieth of that
+COMPUTED = re.compile(
+    r"('*)[=+\-@\t\r]"
+)  # how a text begins that a spreadsheet takes for a formula, ours after '
 
 
 def read_columns(path: str | Path) -> Columns:
@@ -29,8 +34,11 @@ def read_columns(path: str | Path) -> Columns:
         )
     try:
         with gzip.open(path, "rt", newline="") if path.suffix == ".gz" else path.open(newline="") as file:
-            rows = list(csv.reader(file))
-    except (OSError, EOFError, UnicodeDecodeError, zlib.error, csv.Error) as error:
+            text = file.read(LARGEST + 1)
+        if len(text) > LARGEST:
+            raise ValueError(f"it has more than {LARGEST:,} characters")
+        rows = list(csv.reader(io.StringIO(text, newline="")))
+    except (OSError, EOFError, ValueError, zlib.error, csv.Error) as error:
         raise ValueError(f"{path} cannot be read as a table ({error})") from error
     if len(rows) < 2:
         raise ValueError(f"{path} has no rows of data under its header")
@@ -38,14 +46,36 @@ def read_columns(path: str | Path) -> Columns:
         raise ValueError(
             f"{path}: line {ragged[0] + 1} has {len(rows[ragged[0]])} cells, the header {len(rows[0])}"
         )
-    return {name: _typed(cells) for name, cells in zip(rows[0], zip(*rows[1:], strict=True), strict=True)}
+    heads = map(read_cell, rows[0])
+    return {name: _typed(cells) for name, cells in zip(heads, zip(*rows[1:], strict=True), strict=True)}
 
 
 def _typed(cells: tuple[str, ...]) -> NDArray[Any]:
     try:
         return np.array([float(cell) if cell else np.nan for cell in cells])
     except ValueError:
-        return np.array(cells)
+        return np.array([read_cell(cell) for cell in cells])
+
+
+def write_cell(value: Any) -> Any:
+    """A value for a CSV file: a text that a spreadsheet would compute gets ' in front, numbers stay numbers.
+
+    >>> write_cell("=HYPERLINK(A1)"), write_cell("-1.5"), read_cell(write_cell("@home"))
+    ("'=HYPERLINK(A1)", '-1.5', '@home')
+    """
+    if not isinstance(value, str) or not COMPUTED.match(value):
+        return value
+    try:
+        float(value)
+    except ValueError:
+        return "'" + value
+    return value
+
+
+def read_cell(cell: str) -> str:
+    """The text that `write_cell` wrote."""
+    quoted = COMPUTED.match(cell)
+    return cell[1:] if quoted and quoted[1] else cell
 
 
 def select(columns: Columns, keep: NDArray[Any] | slice) -> Columns:
@@ -116,12 +146,13 @@ class Table:
         return [dict(zip(self.columns, row, strict=True)) for row in zip(*self.columns.values(), strict=True)]
 
     def csv(self) -> str:
-        """Header and one line per row, the values as they are."""
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(self.columns)
-        writer.writerows(zip(*self.columns.values(), strict=True))
-        return text.getvalue()
+        """Header and one line per row, the values as they are; texts are no formulas (`write_cell`)."""
+        lines: list[str] = []
+        # With this end of a line the writer quotes every text with a line break in it.
+        writer = csv.writer(SimpleNamespace(write=lines.append), lineterminator="\r\n")
+        for row in (self.columns, *zip(*self.columns.values(), strict=True)):
+            writer.writerow(map(write_cell, row))
+        return "".join(line.removesuffix("\r\n") + "\n" for line in lines)
 
     def json(self) -> str:
         """A list with an object per row, the values as they are."""

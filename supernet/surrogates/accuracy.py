@@ -109,6 +109,7 @@ def load(file: str | Path) -> AccuracySurrogate:
     if path.suffix != ".npz":
         path = FITTED / f"accuracy_{file}.npz"
     arrays, facts = artifact.load(path, KIND)
+    artifact.check_finite(arrays, path)
     try:
         if np.any(arrays.get("extra_variance", 0)):
             raise ValueError("release 0.2 added fine-tuning in another way: fit it again")

@@ -44,5 +44,5 @@ def load(path: Path) -> Int8Change:
     try:
         rows = json.loads(path.read_text())
         return from_pairs(*np.array([(row["fp32"], row["int8"]) for row in rows], float).reshape(-1, 2).T)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"{path} holds no pairs of fp32 and int8 accuracies ({error})") from error

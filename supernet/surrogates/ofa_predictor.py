@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from supernet.arrays import Genomes
+from supernet.files import artifact
 from supernet.prediction import Prediction
 from supernet.space import SearchSpace
 
@@ -37,6 +38,7 @@ class OfaAccuracy:
 
         if not path.is_file():
             raise ValueError(f"no file {path}: get github.com/han-cai/files, ofa/acc_predictor.pth")
+        artifact.check_packed(path)
         try:
             state = torch.load(path, map_location="cpu", weights_only=True)
             state = {name: tensor.detach().numpy() for name, tensor in state.items()}

@@ -210,7 +210,7 @@ def fitted() -> dict[str, StepTime]:
 def load_step(path: Path) -> StepTime:
     """The step time in a file of `save_step`; ValueError that names the file when it is something else."""
     try:
-        return StepTime(**json.loads(path.read_text()))
+        return StepTime(**artifact.read_json(path))
     except (OSError, TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"training.step_file={path} holds no measured training step ({error})") from error
 

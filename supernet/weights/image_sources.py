@@ -2,6 +2,7 @@
 
 import inspect
 import os
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -21,6 +22,7 @@ IMAGENET_MEAN: tuple[float, ...] = (0.485, 0.456, 0.406)
 IMAGENET_STD: tuple[float, ...] = (0.229, 0.224, 0.225)
 IMAGENET_CLASSES = 1000
 WNIDS = Path(__file__).with_name("imagenet_wnids.txt")  # in the order of the outputs of published networks
+UNREADABLE = (UnidentifiedImageError, Image.DecompressionBombError, Image.DecompressionBombWarning)
 Pixels = Sequence[Any] | NDArray[np.uint8]  # one decoder per image, or (n, 3, S, S)
 
 
@@ -124,9 +126,11 @@ class _File:
 
     def _opened(self, verb: str, use: Any) -> Any:
         try:
-            with Image.open(self.path) as image:
-                return use(image)
-        except (OSError, UnidentifiedImageError, SyntaxError, ValueError) as error:
+            with warnings.catch_warnings():
+                warnings.simplefilter("error", Image.DecompressionBombWarning)  # for 89 million pixels
+                with Image.open(self.path) as image:
+                    return use(image)
+        except (*UNREADABLE, OSError, SyntaxError, ValueError) as error:
             raise ValueError(
                 f"{self.path} cannot be {verb} as an image ({error}); mend or remove it"
             ) from error

@@ -182,8 +182,10 @@ def save(path: Path, tensors: Mapping[str, torch.Tensor], kind: str, facts: Mapp
 
 
 def read(path: Path, kind: str) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """(tensors, facts) of a file of `save`; ValueError that names it when it is damaged or something else."""
+    """(tensors, facts) of a file of `save`; ValueError that names it when it is damaged or something else, or
+    when a weight is no finite number."""
     arrays, facts = artifact.load(path, kind)
+    artifact.check_finite(arrays, path)
     return {name: torch.from_numpy(array) for name, array in arrays.items()}, facts
 
 

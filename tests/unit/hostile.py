@@ -10,8 +10,13 @@ import sys
 import tempfile
 from pathlib import Path
 
-sys.path[:0] = [str(Path(__file__).parents[2]), *os.environ.get("HOSTILE_PATH", "").split(":")]
-PROGRAMS = {"git", "lscpu", "uname"}  # that env.json and the description of this machine are made with
+sys.path.insert(0, str(Path(__file__).parents[2]))
+PROGRAMS = {
+    "git",
+    "lscpu",
+    "uname",
+    "fc-list",
+}  # that env.json and the description of this machine are made with
 STARTS = {"os.system", "os.exec", "os.posix_spawn", "os.spawn", "subprocess.Popen", "pty.spawn"}
 CONNECTS = {"socket.connect", "socket.getaddrinfo", "urllib.Request"}
 PICKLED = {"torch", "collections", "numpy", "_codecs", "ofa"}  # names in pickles that torch itself asks for
@@ -68,8 +73,11 @@ def main():
 
     scratch = os.path.realpath(tempfile.gettempdir())
     sys.addaudithook(watch)
+    import time
+
     for case in json.loads(Path(sys.argv[1]).read_text()):
         notes.clear()
+        t0 = time.process_time()
         cwd = os.path.realpath(case["cwd"])
         inside[:] = [cwd, *([scratch] if not cwd.startswith(scratch) else [])]
         try:
@@ -77,7 +85,18 @@ def main():
         except Exception as error:
             code, out, err = 99, "", f"traceback: {type(error).__name__}: {error}"
         inside.clear()
-        print(json.dumps({"name": case["name"], "code": code, "out": out, "err": err, "notes": notes}))
+        print(
+            json.dumps(
+                {
+                    "name": case["name"],
+                    "code": code,
+                    "out": out,
+                    "err": err,
+                    "notes": notes,
+                    "cpu": time.process_time() - t0,
+                }
+            )
+        )
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Artifacts and tidy tables: what is refused and how it is said."""
 
+import csv
 import gzip
 import json
 
@@ -48,6 +49,41 @@ def test_objects_in_an_npz_are_never_unpickled(tmp_path):
     np.savez(tmp_path / "evil.npz", facts=np.array(facts), cells=np.array([{"a": 1}], dtype=object))
     with pytest.raises(ValueError, match="damaged"):
         load(tmp_path / "evil.npz")
+
+
+@pytest.mark.parametrize("name", ["a.npz", "a.safetensors"])
+def test_no_flipped_byte_changes_what_is_loaded(name, tmp_path):
+    """Each is refused in a line that names the file, or changes nothing (names and dates inside a zip,
+    the name of the checksum)."""
+    path, rng = tmp_path / name, np.random.default_rng(0)
+    arrays = {"weights": rng.standard_normal((20, 30)).astype(np.float32), "steps": np.arange(9)}
+    artifact.save(path, "kind", arrays, {"top1": 0.75, "by_epoch": {2: 0.5, 10: 0.6}})
+    content, refused = path.read_bytes(), 0
+    for place in range(0, len(content), 7):
+        path.write_bytes(content[:place] + bytes([content[place] ^ 4]) + content[place + 1 :])
+        try:
+            loaded, facts = artifact.load(path, "kind")
+        except ValueError as error:
+            assert str(path) in str(error)  # noqa: PT017 (in a loop, and not always raised)
+            refused += 1
+        else:
+            assert (facts["top1"], facts["by_epoch"]) == (0.75, {"2": 0.5, "10": 0.6})
+            assert all((loaded[key] == array).all() for key, array in arrays.items())
+    assert refused > 0.9 * len(range(0, len(content), 7))
+
+
+def test_texts_that_spreadsheets_compute_are_quoted_and_come_back(tmp_path):
+    texts = ["=1+1", "+a", "-b", "@home", "\tx", "\rx", "'=2", "''=2", "'quoted'", "plain", "a=b", "", "-"]
+    path = tmp_path / "a.csv"
+    path.write_text(tables.Table({"=head": texts, "ms": [-1.5] * 13, "level": ["-2"] * 13}).csv(), newline="")
+    with path.open(newline="") as file:
+        heads, *rows = csv.reader(file)
+    assert heads == ["'=head", "ms", "level"]
+    assert not [cell for cell, *_ in rows if cell[:1] in ("=", "+", "-", "@", "\t", "\r")]
+    read = tables.read_columns(path)
+    assert read["=head"].tolist() == texts
+    assert read["ms"].tolist() == [-1.5] * 13
+    assert read["level"].tolist() == [-2.0] * 13
 
 
 def test_no_flipped_byte_gives_a_traceback(tmp_path):

@@ -1,19 +1,28 @@
 """Files of somebody else: none of them runs anything, none makes a command write elsewhere (SECURITY.md)."""
 
+import gzip
+import io
 import json
 import os
 import pickle
 import re
 import shutil
+import struct
 import subprocess
 import sys
+import zipfile
+import zlib
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
+from safetensors.numpy import load_file, save_file
 
-from supernet.files import run_folder
+from latency.zoo import catalogue
+from supernet.files import artifact, run_folder
+from supernet.weights import subnet as subnets
 
 ARCHITECTURE = "ofa_small r16 d1-1-1 k3-3-3 e2-2-2 ft0"
 IMAGES = {"_target_": "supernet.weights.images.ImageSet", "source": "digits", "resolution": [16, 20]}
@@ -79,6 +88,148 @@ def ranked(text=TABLE, **changes):
 
 
 RANK = ["rank", "csv=my.csv", "columns=my.yaml", "draws=200", "out=out"]
+
+
+def predictor(facts=None, arrays=None, name="v100_b64"):
+    """A predictor that ships, with other facts or arrays, as `evil.npz`."""
+
+    def prepare(folder):
+        with np.load(catalogue.FOLDER / f"{name}.npz") as file:
+            content = {key: file[key] for key in file.files}
+        told = json.loads(str(content.pop("facts")))
+        for path, value in (facts or {}).items():
+            *inner, last = path.split("/")
+            place = told
+            for key in inner:
+                place = place[key]
+            place[last] = value
+        np.savez(folder / "evil.npz", facts=np.array(json.dumps(told)), **content | (arrays or {}))
+
+    return prepare
+
+
+SEARCH = ["search", "budget=60", "searcher=random", "searcher.batch=30", "wandb=disabled"]
+PREDICTED = [*SEARCH, "predictor=evil.npz", "objectives=[accuracy,latency_ms]"]
+
+
+def bomb(folder):
+    """A predictor whose table unpacks to a gigabyte of zeros."""
+    predictor()(folder)
+    with (
+        zipfile.ZipFile(folder / "evil.npz", "a", zipfile.ZIP_DEFLATED) as file,
+        file.open("x.npy", "w") as entry,
+    ):
+        header = io.BytesIO()
+        np.lib.format.write_array_header_1_0(
+            header, {"descr": "|u1", "fortran_order": False, "shape": (2**30,)}
+        )
+        entry.write(header.getvalue())
+        for _ in range(1024):
+            entry.write(bytes(2**20))
+
+
+def promised(folder):
+    """A predictor whose table has a header of a terabyte and no content."""
+    predictor()(folder)
+    with zipfile.ZipFile(folder / "evil.npz", "a") as file, file.open("x.npy", "w") as entry:
+        np.lib.format.write_array_header_1_0(
+            entry, {"descr": "<f8", "fortran_order": False, "shape": (2**37,)}
+        )
+
+
+def subnet(change=None, **facts):
+    """A subnet in `evil/subnet.safetensors`, with other facts or weights."""
+
+    def prepare(folder):
+        made = subnets.random(ARCHITECTURE)
+        made.with_facts(**facts).save(folder / "evil" / subnets.FILE)
+        if change is not None:
+            change(folder / "evil" / subnets.FILE)
+
+    return prepare
+
+
+def rewritten(**changes):
+    """Other facts at the top of a file of tensors, and no checksum, as release 0.2 wrote it."""
+
+    def change(path):
+        tensors, told = load_file(path), artifact.load(path, "subnet")[1]
+        save_file(tensors, path, {"facts": json.dumps(told | changes)})
+
+    return change
+
+
+def not_finite(path):
+    tensors, told = load_file(path), artifact.load(path, "subnet")[1]
+    tensors[next(name for name in tensors if name.endswith("weight"))][0] = np.nan
+    save_file(tensors, path, {"facts": json.dumps(told)})
+
+
+def flipped(path):
+    content = bytearray(path.read_bytes())
+    content[-1000] ^= 1
+    path.write_bytes(content)
+
+
+def file(name, content):
+    def prepare(folder):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+
+    return prepare
+
+
+def pickled_weights(folder):
+    """As torch writes a checkpoint: a zip with a pickle in it."""
+    with zipfile.ZipFile(folder / "evil.pth", "w") as file:
+        file.writestr("archive/data.pkl", pickle.dumps({"state_dict": Payload()}))
+        file.writestr("archive/version", "3\n")
+
+
+def packed_weights(folder):
+    with zipfile.ZipFile(folder / "evil.pth", "w", zipfile.ZIP_DEFLATED) as file:
+        with file.open("archive/data/0", "w") as entry:
+            for _ in range(1024):
+                entry.write(bytes(2**20))
+        file.writestr("archive/data.pkl", pickle.dumps({}))
+
+
+def images(folder):
+    """A PNG of a billion pixels in a kilobyte, among small ones."""
+    settings(folder, {**IMAGES, "source": "folder", "root": "pictures", "val": 2})
+
+    def png(side):
+        def chunk(kind, content):
+            return (
+                struct.pack(">I", len(content))
+                + kind
+                + content
+                + struct.pack(">I", zlib.crc32(kind + content))
+            )
+
+        rows = zlib.compress(bytes(side * (side + 1))) if side < 99 else zlib.compress(bytes(1000))
+        head = struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0)
+        return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+
+    for kind in "ab":
+        for i in range(20):
+            file(f"pictures/{kind}/{i}.png", png(20))(folder)
+    file("pictures/b/20.png", png(32000))(folder)
+
+
+def linked(folder):
+    """An unfinished run whose files are links to one elsewhere."""
+    (folder.parent / "elsewhere").write_text("mine")
+    (folder / "out").mkdir()
+    for name in (".lock", "config.yaml.part", "events.jsonl", "env.json"):
+        (folder / "out" / name).symlink_to("../../elsewhere")
+
+
+DEEP = "[" * 100_000
+LAUGHS = "a: &a [x, x]\n" + "".join(
+    f"{b}: &{b} [{', '.join([f'*{a}'] * 9)}]\n" for a, b in pairwise("abcdefghij")
+)
+NOT_A_NAME = "must be a name for files"
 CASES = {
     **{
         f"a pickle as images, {name}": (pickled_data, [name, *words], "_target_=numpy.load is not registered")
@@ -120,13 +271,138 @@ CASES = {
         EXPORT,
         "config.yaml is no YAML that can be read: could not determine a constructor",
     ),
+    "references that make a billion nodes": (
+        config_text(f"{LAUGHS}data: *j\n"),
+        EXPORT,
+        "it stands for .* values",
+    ),
+    "a reference to itself": (config_text("data: &a [*a]\n"), EXPORT, "recursion"),
+    "brackets without end": (config_text(f"data: {DEEP}"), EXPORT, "is no YAML that can be read"),
+    "two megabytes of YAML": (config_text("a: 1\n" * 400_000), EXPORT, "more than 1,048,576 bytes"),
     "columns that are a command": (ranked(**COMMAND), RANK, "unknown option of .*'command'"),
     "an axis that is a command": (
         ranked(axes=[COMMAND, AXES[1]]),
         RANK,
         "_target_=os.system is not registered",
     ),
+    "columns with a tag of Python": (
+        lambda folder: (ranked()(folder), file("my.yaml", "!!python/name:os.system ''")(folder)),
+        RANK,
+        "my.yaml is no YAML that can be read",
+    ),
+    "a model that is a script": (ranked(TABLE.replace("a,", "<!--<script>alert(1)</script>,")), RANK, None),
+    "a model that is a formula": (ranked(TABLE.replace("a,", "=cmd|'/C calc'!A0,")), RANK, None),
+    "an axis that is a path": (ranked(axes=[AXES[0], {**AXES[1], "name": "../../x"}]), RANK, None),
+    "a table that is a bomb": (
+        lambda folder: (
+            file("my.csv.gz", gzip.compress(b"name,top1,ms\n" + bytes(2**28), 1))(folder)
+            or file("my.yaml", yaml.safe_dump({"model": "name", "axes": AXES}))(folder)
+        ),
+        ["rank", "csv=my.csv.gz", "columns=my.yaml", "out=out"],
+        "more than 268,435,456 characters",
+    ),
+    "a table that is no text": (
+        lambda folder: (ranked()(folder), file("my.csv", b"\x80\x02cos\nsystem\n.")(folder)),
+        RANK,
+        "my.csv cannot be read as a table",
+    ),
+    "a pickle among the arrays": (
+        predictor(arrays={"cells": np.array([Payload()], object)}),
+        PREDICTED,
+        "evil.npz is damaged or not a file of ofa-frontier",
+    ),
+    "arrays that are a bomb": (bomb, PREDICTED, "evil.npz unpacks to 1,0.* bytes, at most"),
+    "arrays that promise a terabyte": (
+        promised,
+        PREDICTED,
+        "evil.npz is damaged or not a file of ofa-frontier",
+    ),
+    "coefficients that are no numbers": (
+        predictor(arrays={"cells": np.full((3, 3), np.nan)}),
+        PREDICTED,
+        "evil.npz is not usable: cells holds NaN",
+    ),
+    "a target that is a path": (predictor({"target/name": "../../../../x"}), PREDICTED, NOT_A_NAME),
+    "a target that is a command": (
+        predictor({"target/device": COMMAND}),
+        PREDICTED,
+        "evil.npz is no usable latency predictor",
+    ),
+    "facts without end": (
+        lambda folder: np.savez(folder / "evil.npz", facts=np.array(DEEP)),
+        PREDICTED,
+        "evil.npz is damaged",
+    ),
+    "a space that is a path": (predictor({"target/space": "../../x"}), PREDICTED, "unknown space '../../x'"),
+    "options of a learner that are a command": (
+        predictor({"facts/options": COMMAND}, name="2080ti_b1"),
+        ["fit", "rows=evil.npz", "column=ms", "device=t4", "space=fbnet", "out=out.npz"],
+        "evil.npz cannot be read as a table",
+    ),
+    "weights that are a pickle": (
+        pickled_weights,
+        [*EXPORT[:1], "weights=evil.pth", *EXPORT[2:], "data=digits"],
+        "evil.pth",
+    ),
+    "weights that are a bomb": (
+        packed_weights,
+        ["evaluate", "weights=evil.pth", "data=digits"],
+        "evil.pth unpacks to",
+    ),
+    "a subnet with a fact that is code": (
+        subnet(mean=f'x"""\nimport os; os.system("touch ../{PWNED}")\n"""'),
+        ["export", "weights=evil", "formats=[state_dict]", "out=out"],
+        None,
+    ),
+    "a subnet with a byte flipped": (
+        subnet(flipped),
+        ["export", "weights=evil", "out=out"],
+        "its content has changed",
+    ),
+    "a subnet with weights that are no numbers": (
+        subnet(not_finite),
+        ["export", "weights=evil", "out=out"],
+        "weight holds NaN or infinite numbers",
+    ),
+    "a subnet that names a function": (
+        subnet(rewritten(network={"name": "os.system", "args": ["touch"]})),
+        ["export", "weights=evil", "out=out"],
+        "unrecognized type of network: os.system",
+    ),
+    "a subnet that is a path": (
+        subnet(rewritten(architecture="../../../x r16")),
+        ["export", "weights=evil", "out=out"],
+        "unknown space '../../../x'",
+    ),
+    "tensors with a header of a petabyte": (
+        file("evil/subnet.safetensors", struct.pack("<Q", 2**50) + b"{}"),
+        ["export", "weights=evil", "out=out"],
+        "is damaged or not a file of ofa-frontier",
+    ),
+    "a network of another program": (
+        lambda folder: (
+            file("evil/net.config", json.dumps({"name": "os.system", "blocks": DEEP}))(folder),
+            file("evil/run.config", json.dumps({"image_size": 16}))(folder),
+        ),
+        ["evaluate", "weights=net", "architecture=evil"],
+        "is none of the OFA supernets'",
+    ),
+    "an image that is a bomb": (images, EXPORT, r"pictures/b/20\.png cannot be read as an image"),
+    "a run folder of links": (linked, [*SEARCH, "target=v100_b64", "out=out"], "is a link"),
 }
+
+
+def exploits_hold(name, folder):
+    """What is looked at when a command takes a file: its page, its tables, its program."""
+    if name == "a model that is a script":
+        page = (folder / "out" / "report.html").read_text()
+        assert "<!--<script" not in page
+        assert "&lt;!--&lt;script&gt;" in page
+    if name == "a model that is a formula":
+        assert "\n'=cmd|" in (folder / "out" / "ranking.csv").read_text()
+    if name == "a subnet with a fact that is code":
+        done = subprocess.run([sys.executable, "load.py"], cwd=folder / "out", capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
 
 
 def test_what_watches_sees_what_it_looks_for(tmp_path):
@@ -180,7 +456,10 @@ def outcomes(trained_folder, tmp_path_factory):
     )
     told = {line["name"]: line for line in map(json.loads, done.stdout.splitlines())}
     assert done.returncode == 0, done.stderr
+    for case in cases:
+        exploits_hold(case["name"], Path(case["cwd"]))
     assert not list(root.rglob(PWNED))
+    assert all(path.read_text() == "mine" for path in root.rglob("elsewhere"))
     return told
 
 

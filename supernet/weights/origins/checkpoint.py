@@ -7,6 +7,7 @@ A checkpoint of OFA is a pickle, of which only tensors are read (`weights_only`)
 import json
 import pickle
 import re
+import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -36,6 +37,8 @@ FOREIGN = (  # what reading something else as a checkpoint raises
     KeyError,
     AttributeError,
     TypeError,
+    MemoryError,
+    RecursionError,
 )
 
 
@@ -89,11 +92,12 @@ def _of_ofa(path: Path) -> Trained:
 
 
 def _read(path: Path) -> Tensors:
-    """The tensors of a checkpoint, by name."""
+    """The tensors of a checkpoint, by name, all of finite numbers."""
+    artifact.check_packed(path)
     try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        packed = path.suffix != ".safetensors"
+        with warnings.catch_warnings(action="ignore"):  # of pickles that are refused anyway
+            content = torch.load(path, map_location="cpu", weights_only=True) if packed else load_file(path)
     except FOREIGN as error:
         first = str(error).strip().partition("\n")[0]
         if isinstance(error, pickle.UnpicklingError):  # its own text says how to run what is in the file
@@ -106,6 +110,8 @@ def _read(path: Path) -> Tensors:
         raise ValueError(f"{path} holds no weights: expected a dict of tensors, or one under 'state_dict'")
     if not state:
         raise ValueError(f"{path} holds no weights: its dict of tensors is empty")
+    if broken := [name for name, one in state.items() if not one.isfinite().all()]:
+        raise ValueError(f"{path} is not usable: {broken[0]} holds NaN or infinite numbers; left as it is")
     return {str(name): tensor for name, tensor in state.items()}
 
 
