@@ -80,6 +80,7 @@ def named(name: str, *, maximize: bool = False) -> Callable[[Task], Callable[[],
 
 
 def _run(name: str, task: Task, maximize: bool) -> None:
+    extras.quiet()
     tracebacks = os.environ.get(FULL_ERROR) == "1"
     asked = _flags_first(_named(map(_plain, devices.spelt_out(sys.argv[1:]))))
     launch = None

@@ -1,6 +1,8 @@
 """Packages that this one needs for some commands only: which extra of `pip install` brings them."""
 
+import os
 import re
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, requires
@@ -9,6 +11,8 @@ from importlib.util import find_spec
 DISTRIBUTION = "ofa-frontier"
 # Modules whose distribution has another name.
 SPELT = {"sklearn": "scikit-learn", "huggingface_hub": "huggingface-hub"}
+# What libraries report to their makers: W&B its errors, ONNX Runtime and Ray how they are used.
+QUIET = {"WANDB_ERROR_REPORTING": "false", "ORT_DISABLE_TELEMETRY": "1", "RAY_USAGE_STATS_ENABLED": "0"}
 WITH_EXTRA = re.compile(r"""([\w.-]+).*\bextra == ['"](\w+)['"]""")
 
 
@@ -21,11 +25,20 @@ def missing(packages: Sequence[str]) -> list[str]:
     return [package for package in packages if find_spec(package) is None]
 
 
+def quiet() -> None:
+    """Keep libraries that are not imported yet from reporting to their makers, in this process and those that
+    it starts, unless the environment says otherwise. OpenVINO reports where it finds its package for that."""
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # None: it is not found
+
+
 def require(what: str, packages: Sequence[str]) -> None:
     """NotInstalledError that says how `what` gets its packages, unless all of them are installed.
 
     >>> require("engine=onnxruntime", ["onnx", "onnxruntime"])
     """
+    quiet()
     if absent := missing(packages):
         raise NotInstalledError(f"{what} needs {', '.join(absent)}, not installed here: {install(absent)}")
 

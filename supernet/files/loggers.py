@@ -12,11 +12,11 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from supernet.extras import require
+from supernet.extras import quiet, require
 from supernet.files import artifact
 from supernet.files.sinks import Front, Row, Sink
 from supernet.files.tables import Table
-from supernet.options import FileName, options
+from supernet.options import FileName, file_name, options
 
 WANDB, TENSORBOARD = "wandb", "tensorboard"  # what is written into a run folder
 PROJECT = "ofa-frontier"
@@ -83,8 +83,7 @@ class WandbSink:
         self._logged = 0
 
     def start(self, facts: Mapping[str, Any], history: Sequence[Row]) -> None:
-        # Its error reports go to a third party, and would open a connection from an offline run.
-        os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
+        quiet()
         import wandb
 
         job, asked, told = self._job, self._asked, os.environ.get
@@ -115,7 +114,7 @@ class WandbSink:
         path = self._job.folder / WANDB / "id"
         if not path.is_file():
             artifact.write_text(path, uuid.uuid4().hex[:8])
-        return path.read_text().strip()
+        return file_name(path.read_text().strip())  # W&B makes it part of a folder's name
 
     def step(self, done: int, of: int, loss: float) -> None:
         """Rounds are enough."""
