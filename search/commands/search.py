@@ -272,7 +272,13 @@ def _job(options: Options, config: Mapping[str, Any], name: str, out: Path) -> J
 
 
 def problem_of(options: Options, out: Path) -> problem.Problem:
-    """The problem of the options, nothing measured: predictors of this machine are those of the run `out`."""
+    """The problem of the options, which are of the run `out` and may be foreign: nothing is measured or
+    downloaded, and predictors of this machine are those of the run."""
+    measured = options.evaluator or {}
+    if weights := measured.get("weights") or measured.get("folder"):
+        from supernet.weights.origins import origin
+
+        origin.check_here(str(weights))
     fp32, int8 = (out / name for name in run.PREDICTORS)
     if fp32.exists():
         options = replace(options, predictor=str(fp32))

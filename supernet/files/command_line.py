@@ -7,6 +7,9 @@ from typing import Any
 
 from supernet import choices
 
+# A word that two shells, the user's and that of make, take as it is: what is not plain stands in quotes.
+SAFE = re.compile(r"""[\w.+@/-]+=([\w./:@%+,\[\]-]|'[^"'$`\\\x00-\x1f\x7f]*')*""")
+
 
 def words(options: Mapping[str, Any]) -> list[str]:
     """Options as the words of a command line; nested ones get dotted names.
@@ -39,11 +42,14 @@ def typed(command: str, *given: str, **options: Any) -> str:
     """The whole command, ready to paste into a shell; `given` are words as they were typed before. Folders of
     the user's that choices are taken from come first.
 
+    Left out are options with names or texts that a shell would run: they may be of a file of somebody else.
+
     >>> print(typed("search", predictor="run:runs/mine", latency_limit_ms=20))
     make search ARGS="predictor=run:runs/mine latency_limit_ms=20"
     """
     folders = [f"--config-dir {_word(folder)}" for folder in choices.folders_in_use()]
-    listed = " ".join([*folders, *given, *words(options)])
+    safe = [word for word in words(options) if SAFE.fullmatch(word)]
+    listed = " ".join([*folders, *given, *safe])
     return f'make {command} ARGS="{listed}"' if listed else f"make {command}"
 
 

@@ -14,6 +14,7 @@ from search import command
 from search.cli import describe, entry, help, listing
 from search.models import QUANTITIES
 from supernet import choices, registry
+from supernet.files import command_line
 
 COMPUTING = [name for name in help.commands() if help.has_configuration(name)]
 
@@ -137,3 +138,26 @@ def test_completion_is_installed_for_the_program(typed):
         script = typed(*words)
         assert script.rstrip().endswith("-F hydra_bash_completion ofa-frontier")
         assert subprocess.run(["bash", "-n"], input=script, text=True).returncode == 0
+
+
+def test_a_line_to_paste_has_nothing_that_a_shell_would_run(tmp_path):
+    """Through make, whose recipe is a second shell; texts may be of files of somebody else."""
+    evil = [
+        "x;touch pwned",
+        'x";touch pwned;"',
+        "$(touch pwned)",
+        "`touch pwned`",
+        "';touch pwned;'",
+        "a\ntouch pwned",
+    ]
+    options = {f"o{i}": text for i, text in enumerate(evil)} | {
+        "a;touch pwned;b": 1,
+        "l": evil,
+        "out": "runs/it 1",
+    }
+    line = command_line.typed("show", **options)
+    assert line == """make show ARGS="o0='x;touch pwned' out='runs/it 1'\""""
+    (tmp_path / "Makefile").write_text("show:\n\t@printf '%s\\n' $(ARGS)\n")
+    done = subprocess.run(line, shell=True, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout == "o0=x;touch pwned\nout=runs/it 1\n"
+    assert not (tmp_path / "pwned").exists()

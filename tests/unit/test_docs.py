@@ -9,7 +9,7 @@ import pytest
 import search
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 WITH_CODE = [page for page in PAGES if BLOCK.search(page.read_text())]
@@ -28,6 +28,15 @@ def anchors(page):
 
 def test_the_readme_is_a_screen_and_a_half():
     assert len((ROOT / "README.md").read_bytes()) <= 8192
+
+
+def test_each_promise_of_security_names_its_tests():
+    _, kept, _ = re.split(r"^## .*$", (ROOT / "SECURITY.md").read_text(), flags=re.MULTILINE)[1:]
+    tests = "\n".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
+    for promise in kept.split("\n- ")[1:]:
+        named_tests = re.findall(r"`(test_\w+)`", promise)
+        assert named_tests, promise
+        assert [name for name in named_tests if f"def {name}(" not in tests] == []
 
 
 @pytest.mark.parametrize("page", PAGES, ids=named)

@@ -21,6 +21,7 @@ import yaml
 from safetensors.numpy import load_file, save_file
 
 from latency.zoo import catalogue
+from search import command
 from supernet.files import artifact, run_folder
 from supernet.weights import subnet as subnets
 
@@ -225,6 +226,19 @@ def linked(folder):
         (folder / "out" / name).symlink_to("../../elsewhere")
 
 
+def searched(**changes):
+    """A finished search in the folder `run`, with other settings."""
+
+    def prepare(folder):
+        config = command.compose("search", ["target=v100_b64"]) | changes
+        file("run/config.yaml", yaml.safe_dump(config))(folder)
+        file("run/archive.npz", b"")(folder)
+        file("run/front.csv", "architecture\n")(folder)
+
+    return prepare
+
+
+HUB = {"_target_": "supernet.training.measured_accuracy.SupernetAccuracy", "weights": "hf:evil/x"}
 DEEP = "[" * 100_000
 LAUGHS = "a: &a [x, x]\n" + "".join(
     f"{b}: &{b} [{', '.join([f'*{a}'] * 9)}]\n" for a, b in pairwise("abcdefghij")
@@ -387,6 +401,18 @@ CASES = {
         ["evaluate", "weights=net", "architecture=evil"],
         "is none of the OFA supernets'",
     ),
+    "a search of a command": (
+        searched(target=COMMAND),
+        ["compare", "run", "net"],
+        "os.system is not registered",
+    ),
+    "a bound of a command": (searched(space=COMMAND), ["bound", "run=run"], "os.system is not registered"),
+    "a search with weights elsewhere": (
+        searched(evaluator={**HUB, "image_set": IMAGES}),
+        ["compare", "run", "net"],
+        "the weights hf:evil/x are not here",
+    ),
+    "a bound with weights elsewhere": (searched(evaluator=HUB), ["bound", "run=run"], "only a surrogate's"),
     "an image that is a bomb": (images, EXPORT, r"pictures/b/20\.png cannot be read as an image"),
     "a run folder of links": (linked, [*SEARCH, "target=v100_b64", "out=out"], "is a link"),
 }

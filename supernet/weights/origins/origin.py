@@ -46,6 +46,14 @@ def find(weights: str) -> Path:
     raise ValueError(f"weights={weights} is no folder, no file and no hf:OWNER/NAME: {known}")
 
 
+def check_here(weights: str) -> None:
+    """ValueError for weights that would be downloaded: where a file names them, nobody has asked for that."""
+    one = published.names().get(weights)
+    here = Path(weights).exists() or weights.partition(":")[0] == RANDOM
+    if not here and (one is None or not one.path.is_file()):
+        raise ValueError(f"the weights {weights} are not here, and no run folder starts a download")
+
+
 def load(weights: str) -> Trained:
     """The supernet with the weights that are named; one that is `random` follows from its space alone.
 
