@@ -425,7 +425,7 @@ def exploits_hold(name, folder):
         assert "<!--<script" not in page
         assert "&lt;!--&lt;script&gt;" in page
     if name == "a model that is a formula":
-        assert "\n'=cmd|" in (folder / "out" / "ranking.csv").read_text()
+        assert "\n1,'=cmd|" in (folder / "out" / "ranking.csv").read_text()
     if name == "a subnet with a fact that is code":
         done = subprocess.run([sys.executable, "load.py"], cwd=folder / "out", capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
