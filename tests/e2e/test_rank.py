@@ -28,7 +28,7 @@ ROWS = """network,top1,ms1,ms2,ms3,step
 a,70.0,1.0,1.1,1.0,10
 "b</script><script>window.problems.push('escaped')</script>",75.0,2.0,2.1,1.9,30
 c,75.1,2.1,1.8,2.2,31
-d,74.0,4.0,4.1,4.2,60
+d<!--<script>,74.0,4.0,4.1,4.2,60
 e,80.0,8.0,8.5,7.5,55
 """
 
