@@ -13,7 +13,16 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from benchmarks import command
-from benchmarks.protocols import gpu_loo, help_ofa, help_ranks, maplex, nas_note10, s1, ten_samples
+from benchmarks.protocols import (
+    gpu_kernels,
+    gpu_loo,
+    help_ofa,
+    help_ranks,
+    maplex,
+    nas_note10,
+    s1,
+    ten_samples,
+)
 from benchmarks.protocols.protocol import Row, Setting
 from supernet.files import artifact
 from supernet.files.tables import Table
@@ -23,6 +32,8 @@ PROTOCOLS: dict[str, Callable[[Setting], Iterator[Row]]] = {
     "help_ofa": help_ofa.run,
     **help_ranks.PROTOCOLS,
     "gpu_loo": gpu_loo.run,
+    "gpu_kernels": gpu_kernels.kernels,
+    "gpu_networks": gpu_kernels.networks,
     "nas_note10": nas_note10.run,
     maplex.NAME: maplex.run,
     "ten_samples": ten_samples.run,

@@ -127,12 +127,14 @@ def gpu(
     space: str = "ofa_mbv3_w1.2",
     batch: int = 64,
     engine: str = "PyTorch",
+    precision: Literal["fp32", "tf32", "amp"] = "fp32",
     name: str | None = None,
 ) -> Target:
-    """A GPU known only by its data sheet, in fp32: what `configs/target/gpu.yaml` builds.
+    """A GPU known only by its data sheet: what `configs/target/gpu.yaml` builds.
 
-    `device` is the name of a device, or figures of a GPU (`estimates.from_facts`). ValueError for a device
-    that is no GPU.
+    `device` is the name of a device, or figures of a GPU (`estimates.from_facts`). With `precision` amp
+    (automatic mixed precision) products and maps are in two bytes, on tensor cores where there are any; with
+    tf32 products of fp32 numbers are, from Ampere on. ValueError for a device that is no GPU.
 
     >>> gpu("rtx_4090", batch=32).name
     'rtx_4090_b32_data_sheet'
@@ -144,11 +146,12 @@ def gpu(
             f"target.device={sheet.name} is no GPU; there are {', '.join(gpus)}, or write its YAML"
         )
     return Target(
-        name=name or f"{sheet.name}_b{batch}_data_sheet",
+        name=name or f"{sheet.name}_b{batch}{'' if precision == 'fp32' else f'_{precision}'}_data_sheet",
         device=sheet.name if isinstance(device, str) else sheet,
         space=space,
         batch=batch,
         engine=engine,
+        precision=precision,
         method="data sheet",
         source="the data sheet of the device; nothing was measured on it",
     )

@@ -21,6 +21,7 @@ from supernet.layers import LayerTable
 from supernet.space import SearchSpace
 
 Cost = Callable[[LayerTable], NDArray[Any]]  # (n, L) of each layer
+Costs = Callable[[LayerTable], Floats]  # (n, L, r) of each layer
 Reduce = Literal["sum", "max"]
 CHUNK = 4096  # architectures whose numbers stay in the cache
 
@@ -77,6 +78,21 @@ class SlotTables:
     def evaluate(self, space: SearchSpace, genomes: Genomes) -> NDArray[np.float32]:
         """(n, r) values of canonical genomes."""
         return self.at(space.slot_codes(genomes), resolution_level(space, genomes))
+
+    def check(self, space: SearchSpace, count: int) -> None:
+        """ValueError unless these are so many tables of this space."""
+        shape = (*shape_of(space), count)
+        if self.cells.shape != shape or self.base.shape != (shape[0], count):
+            raise ValueError(f"its tables have the shape {self.cells.shape}, {space.name} needs {shape}")
+
+    def stored(self) -> tuple[dict[str, NDArray[Any]], None]:
+        """Its arrays, for a file."""
+        return {"cells": self.cells, "base": self.base}, None
+
+    @classmethod
+    def restored(cls, arrays: Mapping[str, NDArray[Any]], _: Any = None) -> "SlotTables":
+        """The tables that a file's arrays `cells` and `base` hold."""
+        return cls(arrays["cells"].astype(np.float32), arrays["base"].astype(np.float32))
 
     def at(self, codes: NDArray[np.int32], level: NDArray[np.int64]) -> NDArray[np.float32]:
         """(n, r) values for slot codes (n, S) and resolution levels (n,) counted from 0."""
@@ -153,6 +169,15 @@ def tabulate(space: SearchSpace, cost: Cost, reduce: Reduce = "sum") -> SlotTabl
     return _tabulate(_Layout(space.layout, space), cost, reduce)
 
 
+def tabulate_many(space: SearchSpace, costs: Costs) -> SlotTables | None:
+    """The slot tables of r costs that are told together, or None where the layers do not belong to slots.
+
+    Unlike `tabulate` it is made anew at each call.
+    """
+    made = _cells(space, costs, np.sum)
+    return SlotTables(made[0].astype(np.float32), made[1].astype(np.float32)) if made else None
+
+
 @dataclass(frozen=True)
 class _Layout:
     """A space as a key: all its restrictions are equal."""
@@ -163,28 +188,42 @@ class _Layout:
 
 @lru_cache(maxsize=256)
 def _tabulate(layout: _Layout, cost: Cost, reduce: Reduce) -> SlotTable | None:
-    space = layout.space
+    made = _cells(layout.space, lambda table: cost(table)[..., None], np.sum if reduce == "sum" else np.max)
+    if made is None:
+        return None
+    cells, base = (array[..., 0].copy() for array in made)
+    cells.setflags(write=False)
+    base.setflags(write=False)
+    return SlotTable(cells, base, reduce)
+
+
+def _cells(space: SearchSpace, costs: Costs, combined: Any) -> tuple[Floats, Floats] | None:
+    """(R, S, C, r) cells and (R, r) bases of r costs, or None where 512 random networks disagree."""
     resolutions, (_, codes_per_slot) = resolution_count(space), space.slot_radix
-    combined = np.sum if reduce == "sum" else np.max
     variants, slot, code = slot_variants(space)
     level = np.repeat(np.arange(resolutions), len(variants))
     genomes = np.tile(variants, (resolutions, 1))
     if "r" in space.index:
         genomes[:, space.index["r"]] = level + 1
     table = space.layers(genomes)
-    values = np.where(table.live, cost(table), 0)
-    cells = np.zeros((resolutions, len(space.slots), codes_per_slot))
-    of_slot = np.where(table.slot == np.tile(slot, resolutions)[:, None], values, 0)
-    cells[level, np.tile(slot, resolutions), np.tile(code, resolutions)] = combined(of_slot, axis=1)
-    base = combined(np.where(table.slot < 0, values, 0), axis=1)[:: len(variants)].astype(np.float64)
-    tabulated = SlotTable(cells, base, reduce)
-    cells.setflags(write=False)
-    base.setflags(write=False)
+    own = table.slot == np.tile(slot, resolutions)[:, None]
+    first = np.arange(len(genomes)) % len(variants) == 0  # has the layers of no slot; the others need not
+    table = replace(table, live=table.live & (own | ((table.slot < 0) & first[:, None])))
+    values = np.where(table.live[..., None], costs(table), 0)
+    cells = np.zeros((resolutions, len(space.slots), codes_per_slot, values.shape[-1]))
+    cells[level, np.tile(slot, resolutions), np.tile(code, resolutions)] = combined(
+        np.where(own[..., None], values, 0), axis=1
+    )
+    base = combined(np.where((table.slot < 0)[..., None], values, 0), axis=1)[:: len(variants)]
+    base = base.astype(np.float64)
 
     probe = space.sample(512, np.random.default_rng(0))
     table = space.layers(probe)
-    truth = combined(np.where(table.live, cost(table), 0), axis=1)
-    return tabulated if np.allclose(tabulated.evaluate(space, probe), truth, rtol=1e-9) else None
+    truth = combined(np.where(table.live[..., None], costs(table), 0), axis=1)
+    codes, at = space.slot_codes(probe), resolution_level(space, probe)
+    picked = cells.reshape(-1, cells.shape[-1])[_places(cells.shape, codes, at)]
+    told = np.concatenate([picked, base[at][:, None]], axis=1)
+    return (cells, base) if np.allclose(combined(told, axis=1), truth, rtol=1e-9) else None
 
 
 def sides(space: SearchSpace) -> Floats:

@@ -1,17 +1,16 @@
 """Latency of a GPU from its data sheet: whole GPUs left out, on HELP's OFA latencies (four rotations).
 
-Trained on the other three GPUs of HELP (rows 0-2999, batch 1, 32, 64, width 1.2) and on the two of OFANAS
-(arXiv 2101.00732; batch 64, width 1.0; not the 2080 Ti when that is left out); rows 3500-3999 of the
-left-out GPU are reported, with `validation` rows 3000-3499. There are no other GPUs to choose on, so the
-form was settled on FBNet and NAS-Bench-201 and, with four GPUs in view, on rows 3000-3499
-(`latency/predictors/gpu_spec.py`). N counts measured subnets of the left-out GPU, per batch size. "Data
-sheet" is what a user gets, whose software no study here has timed; "study known" has the factor that the
-other GPUs of the same table taught, as in the protocol of OFANAS, where all GPUs are of one study. The
-networks are those of OFANAS: three raw scalars (CUDA cores, RAM, bandwidth) as further inputs, the batch
-size beside them, and the same with logarithms and our training.
+The model of GPU time is fitted on all other GPUs: the other three of HELP (rows 0-2999, batch 1, 32, 64), the
+two of OFANAS (arXiv 2101.00732; rows 0-6999, batch 64), NeuSight's kernels (arXiv 2407.13853) and timm's
+networks. Nothing tells it of the software of the GPU that is left out: its laboratory is unknown even where
+it timed other GPUs too. Its intervals come from leaving out each of those other GPUs in the same way. "Chip
+left out too" leaves out the other GPUs with the same chip. Rows 3500-3999 are reported, with `validation`
+rows 3000-3499, where the form was chosen. N counts measured subnets of the left-out GPU, per batch size. The
+networks are those of OFANAS: three raw scalars (CUDA cores, RAM, bandwidth) as further inputs, the batch size
+beside them, and the same with logarithms and our training.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -19,40 +18,60 @@ import numpy as np
 
 from benchmarks.protocols import protocol
 from latency.data import LatencyData
+from latency.gpu import measurements, traced
+from latency.gpu.calibration import GpuTimes
+from latency.gpu.measurements import Group, of_latencies
+from latency.gpu.model import GpuModel
 from latency.perceptron import Training
 from latency.predictors.additive import Additive
-from latency.predictors.gpu_spec import GpuSpec, study
 from latency.predictors.neural import Neural, NeuralLatency
 from latency.predictors.transfer import Transfer
 from latency.target import Target
 from supernet.arrays import Floats, Genomes
+from supernet.files.tables import read_columns
 
-FITTED, NETWORK_ROWS = 3000, 300
+FITTED, NETWORK_ROWS = {protocol.HELP_OFA: 3000, protocol.OFANAS: 7000}, 300
 ANCHORS = (1, 3, 10)
+SAME_CHIP = {
+    "rtx_2080ti": ("titan_rtx",),
+    "titan_rtx": ("rtx_2080ti",),
+    "titan_xp": ("tesla_p40",),
+    "v100": ("v100_pcie",),
+}
+FEW = 20  # of each operator and of each run of timm, in a small run
 RAW = Training(
     epochs=60, batch=32, learning_rate=1e-5, weight_decay=0.0,
     loss="rmse", optimiser="sgd", schedule="constant",
 )  # fmt: skip
 
 
-def tables(setting: protocol.Setting) -> list[tuple[protocol.Table, slice]]:
-    """The tables of GPUs of the OFA spaces and their rows to fit on; each a study of its own."""
-    studies = []
-    for (file, space), rows in ((protocol.HELP_OFA, FITTED), (protocol.OFANAS, 7000)):
+def help_gpus(setting: protocol.Setting, without: str) -> list[LatencyData]:
+    """The measurements of HELP's GPUs but one."""
+    table = protocol.read(setting.data, *protocol.HELP_OFA)
+    rows = slice(0, FITTED[protocol.HELP_OFA])
+    return [table.data(name, rows) for name, t in table.targets.items() if t.spec.name != without]
+
+
+def measured(setting: protocol.Setting) -> list[Group]:
+    """All that the model of GPU time learns from, but for rows that are reported; in a small run without the
+    networks of timm, which have to be traced."""
+    groups = []
+    for (file, space), past in FITTED.items():
         table = protocol.read(setting.data, file, space)
-        targets = {name: replace(target, source=file) for name, target in table.targets.items()}
-        studies.append((replace(table, targets=targets), slice(0, rows)))
-    return studies
+        gpus = [name for name, target in table.targets.items() if target.spec.kind == "gpu"]
+        groups += [of_latencies(table.data(name, slice(0, past)), file) for name in gpus]
+    groups += measurements.of_kernels(read_columns(setting.data / measurements.KERNELS), setting.data)
+    return groups if setting.small else [*groups, *traced.groups(setting.data)]
 
 
-def known_gpus(setting: protocol.Setting, without: str) -> list[LatencyData]:
-    """The measurements of all GPUs but one."""
-    return [
-        table.data(name, rows)
-        for table, rows in tables(setting)
-        for name, target in table.targets.items()
-        if target.spec.kind == "gpu" and target.spec.name != without
-    ]
+def model(setting: protocol.Setting, groups: Sequence[Group], without: Sequence[str]) -> GpuModel:
+    """The model of all GPUs but these."""
+    return learner(setting).fit([group for group in groups if group.chip.name not in without])
+
+
+def learner(setting: protocol.Setting) -> GpuTimes:
+    """The fit that ships, or a short one."""
+    return GpuTimes(rows=20, more=FEW, iterations=10) if setting.small else GpuTimes()
 
 
 def raw(target: Target) -> Floats:
@@ -73,51 +92,84 @@ NETWORKS: dict[str, tuple[Neural, Callable[[Target], Floats]]] = {
 
 
 def run(setting: protocol.Setting) -> Iterator[protocol.Row]:
-    (table, rows), _ = tables(setting)
-    test = protocol.help_rows(setting)
+    """The rows of the table, a GPU after the other."""
+    table = protocol.read(setting.data, *protocol.HELP_OFA)
     rotations: dict[str, list[str]] = {}
     for name in protocol.names_of(setting, table):
         rotations.setdefault(protocol.gpu(name), []).append(name)
+    groups = measured(setting)
     for names in rotations.values():
-        left_out = protocol.split(setting, table, names[0], rows, test, 0).test.target
+        left_out = _split(setting, table, names[0], 0).test.target
         if left_out.spec.bandwidth_gbs is None:
             continue  # a further device without data sheet
-        gpus = known_gpus(setting, left_out.spec.name)
-        model = GpuSpec(rows=60).fit(gpus) if setting.small else GpuSpec().fit(gpus)
-        help_only = [data for data in gpus if data.target.space == table.space]
-        sources = [protocol.source(Additive(ridge=1e-2), data) for data in help_only]
-        some = [data.take(slice(0, NETWORK_ROWS)) for data in help_only]
-        for seed, rng in setting.draws():
-            trained = {}
-            for method, (how, facts) in NETWORKS.items():
-                how = replace(how, seed=seed, training=setting.epochs(how.training))
-                trained[method] = how.fit_many(some, [facts(data.target) for data in some]), facts
+        gpu = left_out.spec.name
+        known = model(setting, groups, [gpu])
+        models = {"data sheet (ours)": known}
+        if same := SAME_CHIP.get(gpu):
+            models["data sheet, chip left out too (ours)"] = model(setting, groups, [gpu, *same])
+        for name in names:
+            yield from _without_samples(setting, table, name, models)
+            for seed, rng in setting.draws():
+                yield from _anchored(setting, _split(setting, table, name, seed), known, (seed, rng))
+        yield from _networks(setting, table, names, gpu)
+
+
+def _split(setting: protocol.Setting, table: protocol.Table, name: str, seed: int) -> protocol.Split:
+    rows = slice(0, FITTED[protocol.HELP_OFA])
+    return protocol.split(setting, table, name, rows, protocol.help_rows(setting), seed)
+
+
+def _row(target: Target, n: int, seed: int) -> protocol.Row:
+    return protocol.Row("gpu_loo", "", target.name, n, seed, "all", {})
+
+
+def _without_samples(
+    setting: protocol.Setting, table: protocol.Table, name: str, models: Mapping[str, GpuModel]
+) -> Iterator[protocol.Row]:
+    """Of what no sample is needed for."""
+    test = _split(setting, table, name, 0).test
+    target, others = test.target, help_gpus(setting, test.target.spec.name)
+    sources = [protocol.source(Additive(ridge=1e-2), data) for data in others]
+    ways = {method: protocol.fitting(one.predictor, target) for method, one in models.items()}
+    ways |= {
+        "nearest GPU x bandwidth": protocol.fitting(Transfer().from_specification, target, sources),
+        "constant (mean of the others)": partial(_constant, others, target),
+    }
+    yield from protocol.compare(_row(target, 0, 0), ways, test)
+
+
+def _anchored(
+    setting: protocol.Setting,
+    parts: protocol.Split,
+    known: GpuModel,
+    draw: tuple[int, np.random.Generator],
+) -> Iterator[protocol.Row]:
+    """Of a few measured subnets, drawn at random."""
+    target, (seed, rng) = parts.test.target, draw
+    sheet = known.predictor(target)
+    for n in setting.some(ANCHORS):
+        samples = parts.draw(n, rng)
+        few = {"data sheet and anchors (ours)": protocol.fitting(sheet.adapt, samples)}
+        if n >= 3:
+            others = help_gpus(setting, target.spec.name)
+            sources = [protocol.source(Additive(ridge=1e-2), data) for data in others]
+            few["transfer"] = protocol.fitting(Transfer().fit_from, sources, samples)
+        yield from protocol.compare(_row(target, n, seed), few, parts.test)
+
+
+def _networks(
+    setting: protocol.Setting, table: protocol.Table, names: Sequence[str], gpu: str
+) -> Iterator[protocol.Row]:
+    """Of networks with the figures of data sheets among their inputs."""
+    some = [data.take(slice(0, NETWORK_ROWS)) for data in help_gpus(setting, gpu)]
+    for seed, _ in setting.draws():
+        for method, (how, facts) in NETWORKS.items():
+            how = replace(how, seed=seed, training=setting.epochs(how.training))
+            net = how.fit_many(some, [facts(data.target) for data in some])
             for name in names:
-                parts = protocol.split(setting, table, name, rows, test, seed)
-                target, row = parts.test.target, protocol.Row("gpu_loo", "", name, 0, seed, "all", {})
-                own_study = study(table.targets[name]) if name in table.targets else ""
-                ways: dict[str, protocol.Fit] = {
-                    method: partial(_network, net, facts, target) for method, (net, facts) in trained.items()
-                }
-                if seed == 0:
-                    ways |= {
-                        "data sheet (ours)": protocol.fitting(model.predictor, target),
-                        "data sheet, study known (ours)": protocol.fitting(
-                            model.predictor, target, own_study
-                        ),
-                        "nearest GPU x bandwidth": protocol.fitting(
-                            Transfer().from_specification, target, sources
-                        ),
-                        "constant (mean of the others)": partial(_constant, help_only, target),
-                    }
-                yield from protocol.compare(row, ways, parts.test)
-                for n in setting.some(ANCHORS):
-                    samples = parts.draw(n, rng)
-                    sheet = model.predictor(target)
-                    few = {"data sheet and anchors (ours)": protocol.fitting(sheet.adapt, samples)}
-                    if n >= 3:
-                        few["transfer"] = protocol.fitting(Transfer().fit_from, sources, samples)
-                    yield from protocol.compare(replace(row, n=n), few, parts.test)
+                test = _split(setting, table, name, seed).test
+                ways: dict[str, protocol.Fit] = {method: partial(_network, net, facts, test.target)}
+                yield from protocol.compare(_row(test.target, 0, seed), ways, test)
 
 
 def _network(

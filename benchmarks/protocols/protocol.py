@@ -7,17 +7,17 @@ validation part instead, which is where choices are made.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import TypeAdapter
 
 from benchmarks.command import timed
 from latency.data import LatencyData
+from latency.gpu.measurements import hardware
 from latency.perceptron import Training
 from latency.predictors import baselines
 from latency.predictors.additive import Additive
@@ -26,7 +26,6 @@ from latency.predictors.sources import Source
 from latency.scores import scores
 from latency.target import Target
 from supernet.arrays import Floats, Genomes, Ints
-from supernet.device import Device
 from supernet.files import tables
 from supernet.prediction import Prediction, exact
 from supernet.space import get_space
@@ -35,7 +34,6 @@ MIDDLE = (0.1, 0.9)  # HELP drops the fastest and the slowest tenth of each devi
 PARTS = ("all", "middle 80%")
 Fit = Callable[[], Callable[[Genomes], Prediction | Floats]]
 TIMED = 10_000  # architectures that prediction speed is taken on
-COLUMNS = {"name": "device_id", "title": "name", "bandwidth_gbs": "mem_bw_gbs"}  # of hardware.csv, else alike
 HELP_OFA = ("ofa_mbv3_gpu_latency.csv.gz", "ofa_mbv3_w1.2")  # HELP's table of GPUs, and its space
 OFANAS = ("s1_ofa_latency.csv.gz", "ofa_mbv3_w1.0")
 Item = TypeVar("Item")
@@ -129,27 +127,10 @@ def _target(data: Path, name: str, space: str) -> Target:
     at = np.flatnonzero(listed["column"] == f"lat_{name}")
     if len(at):
         device, batch = str(listed["device_id"][at[0]]), listed["batch_size"][at[0]]
-        return Target(name, _device(data, device), space, batch=int(batch) if np.isfinite(batch) else 1)
+        return Target(name, hardware(data, device), space, batch=int(batch) if np.isfinite(batch) else 1)
     stem, _, last = name.rpartition("_")
     device, batch = (stem, int(last)) if last.isdigit() and stem else (name, 1)
-    return Target(name, _device(data, device), space, batch=max(batch, 1))
-
-
-def _device(data: Path, name: str) -> Device:
-    """What `hardware.csv` says of a device; a device that it does not list has a name only."""
-    listed = tables.read_columns(data / "hardware.csv")
-    plain = [str(device).replace("_", "") for device in listed["device_id"]]
-    near = [i for i, device in enumerate(plain) if device.endswith(name.replace("_", ""))]
-    at = np.flatnonzero(listed["device_id"] == name) if name in listed["device_id"] else near
-    if not len(at):
-        return Device(name, name, "embedded", "not listed")
-    row = {column: values[at[0]].item() for column, values in listed.items()}
-    row["generation"] = next(iter(row["microarch"].split()), None)
-    columns = {fact.name: COLUMNS.get(fact.name, fact.name) for fact in fields(Device)}
-    facts = {name: row[column] for name, column in columns.items() if column in row}
-    return TypeAdapter(Device).validate_python(
-        {name: v for name, v in facts.items() if v == v}
-    )  # NaN: not known
+    return Target(name, hardware(data, device), space, batch=max(batch, 1))
 
 
 def middle(ms: Floats) -> NDArray[np.bool_]:

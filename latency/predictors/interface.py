@@ -88,7 +88,7 @@ def check_samples(data: LatencyData, own: Target, least: int) -> None:
 KINDS = {  # what a file says that it holds, and the class it is loaded as
     "latency predictor": "latency.predictors.slots:SlotLatency",
     "ensemble latency predictor": "latency.predictors.ensemble:EnsembleLatency",
-    "gpu data-sheet predictor": "latency.predictors.gpu_spec:GpuSpecLatency",
+    "gpu predictor": "latency.gpu.predictor:GpuLatency",
     "maple predictor": "latency.predictors.maple:MaplePredictor",
     "neural latency predictor": "latency.predictors.neural:NeuralLatency",
     "module latency predictor": "latency.modules.predictor:ModulesLatency",

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from latency.predictors import gpu_spec, interface
-from latency.predictors.gpu_spec import GpuModel
+from latency.predictors import interface
 from latency.predictors.slots import SlotLatency
 from latency.target import PUBLISHED, Target
 from supernet import footprint, registry
@@ -43,12 +42,6 @@ def targets_of(space: str) -> list[str]:
 def predictor(name: str) -> SlotLatency:
     """The shipped predictor of a target."""
     return interface.load_as(SlotLatency, FOLDER / f"{target(name).name}.npz")
-
-
-@cache
-def gpu_model() -> GpuModel:
-    """What the known GPUs say of one that was never measured."""
-    return gpu_spec.load_model(FOLDER / "gpu_spec.json")
 
 
 @dataclass(frozen=True, eq=False)

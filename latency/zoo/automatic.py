@@ -28,7 +28,7 @@ class Automatic:
 
     def fit(self, data: LatencyData) -> LatencyPredictor:
         """The predictor of the target of these rows; ValueError where no method can start from so few."""
-        is_gpu = data.target.spec.kind == "gpu" and data.target.space in sources.gpu_model().resolutions
+        is_gpu = data.target.spec.kind == "gpu" and data_sheets.serves(data.target.space)
         if is_gpu and len(data) < FEW:
             adapted = data_sheets.predictor(data.target)[0].adapt(data)
             return with_facts(adapted, {"why": f"data sheet and anchors: only {len(data)} rows"})

@@ -4,23 +4,27 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from latency.data import read_csv
+from latency.gpu import calibration, measurements, traced
+from latency.gpu.measurements import of_latencies
+from latency.gpu.model import GpuModel
 from latency.modules import data as module_data
 from latency.modules import fit as module_fit
 from latency.modules import networks
 from latency.modules.predictor import ModulesLatency
-from latency.predictors import gpu_spec, lookup_table
+from latency.predictors import lookup_table
 from latency.predictors.additive import Additive
-from latency.predictors.gpu_spec import GpuModel
 from latency.predictors.interface import with_facts
 from latency.predictors.slots import SlotLatency
 from latency.predictors.transfer import Transfer
 from latency.scores import scores
 from latency.target import PUBLISHED, Target
-from latency.zoo import catalogue, phones
+from latency.zoo import catalogue, data_sheets, phones
+from supernet.files.tables import read_columns
 from supernet.space import get_space
 
-GPUS = "gpu_spec"  # the model of all GPUs
 MODELS = ("gp", "medn", "svr", "polynomial")  # that compete for the modules: small and quick
 MEASURED = catalogue.FOLDER / "measured"  # our own measurements
 
@@ -28,17 +32,18 @@ MEASURED = catalogue.FOLDER / "measured"  # our own measurements
 def everything() -> list[str]:
     """Names of all that ships."""
     modules = [catalogue.MODULES + engine for engine in catalogue.module_engines()]
-    return [*catalogue.names(), GPUS, *modules]
+    return [*catalogue.names(), data_sheets.MODEL, *modules]
 
 
 def build(names: list[str], data_dir: Path) -> Iterator[str]:
     """Fit and save these again, from the public tables in `data_dir` or our measurements; a line for each."""
     for name in names:
         path = catalogue.FOLDER / f"{name}.npz"
-        if name == GPUS:
+        if name == data_sheets.MODEL:
             model = fit_gpus(data_dir)
-            model.save(path.with_suffix(".json"))
-            yield f"{name:18} spreads of a GPU left out {model.spreads}, noise {model.noise:.3f}"
+            model.save(path)
+            spreads = np.sqrt(np.diag(model.errors.covariance)).round(2).tolist()
+            yield f"{name:18} {model.facts['measurements']:,} measurements; a GPU left out is {spreads} off"
         elif name.startswith(catalogue.MODULES):
             modules = fit_modules(name.removeprefix(catalogue.MODULES))
             modules.save(path)
@@ -111,13 +116,16 @@ def fit_modules(engine: str) -> ModulesLatency:
 
 
 def fit_gpus(data_dir: Path) -> GpuModel:
-    """The model of all GPUs whose measurements are public; a table is a study of its own."""
+    """The model of all GPUs whose measurements are public: networks of OFA's spaces and of timm, kernels."""
     targets = map(catalogue.target, catalogue.names())
     gpus = [target for target in targets if target.rows and target.spec.kind == "gpu"]
-    data = [read_csv(data_dir / gpu.rows, replace(gpu, source=gpu.rows), gpu.column) for gpu in gpus]
+    groups = [of_latencies(read_csv(data_dir / gpu.rows, gpu, gpu.column), gpu.rows) for gpu in gpus]
+    groups += measurements.of_kernels(read_columns(data_dir / measurements.KERNELS), data_dir)
+    groups += traced.groups(data_dir)
     sources = list(dict.fromkeys(f"{gpu.source} ({gpu.licence})" for gpu in gpus))
-    model = gpu_spec.GpuSpec().fit(data)
-    return replace(model, facts={**model.facts, "command": _command(GPUS), "sources": sources})
+    model = calibration.GpuTimes().fit(groups)
+    facts = {"command": _command(data_sheets.MODEL), "sources": [*sources, *measurements.SOURCES]}
+    return replace(model, facts={**model.facts, **facts})
 
 
 def _command(name: str) -> str:

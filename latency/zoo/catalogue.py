@@ -6,12 +6,12 @@ from pathlib import Path
 from latency.modules.predictor import ModulesLatency
 from latency.predictors import interface
 from latency.predictors.interface import LatencyPredictor
-from latency.predictors.sources import FOLDER, gpu_model, names, predictor, target, targets_of
+from latency.predictors.sources import FOLDER, names, predictor, target, targets_of
 from latency.target import Target
 from latency.zoo import data_sheets
 from supernet import choices, registry
 
-__all__ = ["FOLDER", "gpu_model", "names", "predictor", "target", "targets_of"]  # of predictors.sources
+__all__ = ["FOLDER", "names", "predictor", "target", "targets_of"]  # of predictors.sources
 
 SUFFIXES = (".npz", interface.NETWORK_SUFFIX)  # of files with predictors
 MODULES = "modules_"  # and the engine: names of the shipped module predictors

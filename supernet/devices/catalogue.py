@@ -148,21 +148,27 @@ def facts(row: Any) -> dict[str, Any]:
     values.update(CORRECTIONS.get(row.name_key, {}))
     if row.manufacturer == "NVIDIA":
         values = {"tensor_cores": row.tensor_cores, **values}
-        if (rate := _tensor_tflops(row, values)) is not None:
+        if (rate := tensor_tflops(row.gpu_name or "", row.name, values)) is not None:
             values = {"tensor_tflops": rate, **values}
     name, source = _name(row), f"{PACKAGE} {version(PACKAGE)} ({row.tpu_url or 'techpowerup.com'})"
     return {"_target_": DEVICE, "name": name, "title": title, "kind": "gpu", **values, "source": source}
 
 
-def _tensor_tflops(row: Any, values: Mapping[str, Any]) -> float | None:
-    """Dense fp16 products with sums in fp32; 0 without tensor cores, None where the rate is not known."""
-    if not values["tensor_cores"]:
+def tensor_tflops(chip: str, title: str, sheet: Mapping[str, Any]) -> float | None:
+    """TFLOPS of dense fp16 products with sums in fp32; 0 without tensor cores, None where it is not known.
+
+    `chip` is what the maker calls the die, `title` the card; the sheet has `tensor_cores`, `sm`, `boost_mhz`.
+
+    >>> tensor_tflops("TU104", "Tesla T4", {"tensor_cores": 320, "sm": 40, "boost_mhz": 1590})
+    65.1
+    """
+    if not sheet["tensor_cores"]:
         return 0.0
-    chips = [chip for chip in TENSOR_MACS if (row.gpu_name or "").startswith(chip)]
-    if not chips or not values.get("sm") or not values.get("boost_mhz"):
+    chips = [beginning for beginning in TENSOR_MACS if chip.startswith(beginning)]
+    if not chips or not sheet.get("sm") or not sheet.get("boost_mhz"):
         return None
-    macs = TENSOR_MACS[max(chips, key=len)] / (2 if HALVED.match(row.name) else 1)
-    return round(2e-6 * macs * values["sm"] * values["boost_mhz"], 1)
+    macs = TENSOR_MACS[max(chips, key=len)] / (2 if HALVED.match(title) else 1)
+    return round(2e-6 * macs * sheet["sm"] * sheet["boost_mhz"], 1)
 
 
 @cache

@@ -47,6 +47,7 @@ ROOMS = {
         "latency.modules.*",
     ),
     "latency.modules.kinds": ("supernet.*",),
+    "latency.gpu": ("supernet.*", "latency", "latency.predictors"),
     "latency.zoo": ("supernet.*", "latency.*"),
     "search": (
         "supernet.*",

@@ -7,10 +7,9 @@ import numpy as np
 import pytest
 
 from benchmarks import latency_tables
-from benchmarks.protocols import gpu_loo
+from benchmarks.protocols import gpu_loo, protocol
 from benchmarks.protocols.protocol import Row, gpu, read
 from latency.perceptron import Training
-from latency.predictors.gpu_spec import GpuSpec
 from latency.predictors.neural import FineTune, Neural
 from latency.scores import scores
 
@@ -29,17 +28,16 @@ def test_s1_network_fine_tuned_from_note10(data):
 
 @pytest.mark.parametrize("left_out", ["v100", pytest.param("titan_xp", marks=pytest.mark.slow)])
 def test_a_gpu_left_out_from_its_data_sheet(data, left_out):
-    """HELP's GPU columns, the whole GPU left out, no sample, its study unknown as to a user; rows 3500-3999.
+    """HELP's GPU columns, the whole GPU left out, no sample, software unknown; short fits; rows 3500-3999.
 
     The nearest GPU times the ratio of bandwidths is 13.5% off at batch 64 and 16% at batch 32 on average in
     an earlier study.
     """
 
-    setting = latency_tables.Setting(data)
-    known = gpu_loo.known_gpus(setting, left_out)
-    assert left_out not in {row.target.spec.name for row in known}
-    model = GpuSpec(rows=60).fit(known)
-    (table, _), _ = gpu_loo.tables(setting)
+    setting = latency_tables.Setting(data, small=True)
+    model = gpu_loo.model(setting, gpu_loo.measured(setting), [left_out])
+    assert left_out not in model.facts["gpus"]
+    table = read(data, *protocol.HELP_OFA)
     for name in (name for name in table.columns if gpu(name) == left_out):
         test = table.data(name, slice(3500, 4000))
         predictor = model.predictor(test.target)

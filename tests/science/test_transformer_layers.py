@@ -7,8 +7,8 @@ from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision import models
 
+from latency.gpu import kernels
 from latency.modules import places, tracing
-from latency.predictors import gpu_spec
 from supernet.files.tables import read_columns
 from supernet.layers import Heads, LayerBuilder, LayerKind
 from supernet.weights.live_memory import live_peak_bytes
@@ -162,16 +162,16 @@ def test_modules_of_a_table_are_those_of_the_traced_network():
 
 
 def test_a_gpu_moves_the_attention_maps_too():
-    """Bytes and kinds of work by hand: a block of 16 tokens of 8 channels, 2 heads, hidden 16, batch 3."""
+    """Elements and kinds of kernels by hand: a block of 16 tokens of 8 channels, 2 heads, hidden 16."""
     build = LayerBuilder(1, np.array([4]))
     build.transformer(8, 16, Heads(2, 4))
-    work = gpu_spec.work(build.table(), 3)
-    names = [gpu_spec.KINDS[kind] for kind in work.kind[0]]
-    assert names == ["pool", *["pointwise"] * 3, "pool", *["pointwise"] * 2]
-    norm, _, attention = work.bytes[0, :3] / 4
-    assert norm == 3 * (128 + 128) + 16
-    assert attention == 3 * (3 * 128 + 128 + 2 * 2 * 16 * 16)
-    assert work.macs[0, 2] == 3 * 2 * 16 * 16 * 8
+    products = next(kernels.of_layers(build.table()))
+    names = [kernels.Kind(kind).name for kind in products.kind[0]]
+    assert names == ["ROWS", "LINEAR", "BATCHED", "LINEAR", "ROWS", "LINEAR", "LINEAR"]
+    norm, attention = products.maps[0, 0], products.maps[0, names.index("BATCHED")]
+    assert norm == 128 + 128
+    assert attention == 3 * 128 + 128 + 2 * 2 * 16 * 16
+    assert products.macs[0, names.index("BATCHED")] == 2 * 16 * 16 * 8
 
 
 def test_tokens_are_added_once():

@@ -29,6 +29,8 @@ PROTOCOLS = [
     "help_fbnet",
     "nasflat_N2",
     "gpu_loo",
+    "gpu_kernels",
+    "gpu_networks",
     "nas_note10",
     "maplex_ablation",
     "ten_samples",
@@ -143,8 +145,8 @@ def test_small_form_runs(module, words, data, request, tmp_path, monkeypatch, ca
     folder = request.getfixturevalue("trained_folder") if "FOLDER" in words else None
     if module == "benchmarks.searches.screenshot" and screenshot.CHROMIUM is None:
         pytest.skip("no chromium here; Debian: apt-get install chromium")
-    for package in ("botorch", "optuna"):
-        if package in words:
+    for package, word in {"botorch": "botorch", "optuna": "optuna", "timm": "gpu_networks"}.items():
+        if word in words:
             pytest.importorskip(package, reason='pip install "ofa-frontier[peers]"')
     words = words.replace("FOLDER", str(folder)).replace("OUT", str(tmp_path)).replace("DATA", str(data))
     for name, value in SET.get(module, ()):
