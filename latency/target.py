@@ -11,9 +11,10 @@ from supernet.device import Device
 from supernet.device import get as data_sheet
 from supernet.devices import estimates
 from supernet.options import FileName, Fraction, options
-from supernet.registry import names
+from supernet.registry import names, unknown_name
 from supernet.space import get_space
 
+PRECISIONS = ("fp32", "tf32", "amp")  # of which a GPU's data sheet tells times
 PUBLISHED = "published networks"  # the method of targets of which only a handful of networks is known
 Limit = Literal["sse41", "avx", "avx2", "avx512"]  # instruction sets that an engine may be held to
 
@@ -127,14 +128,15 @@ def gpu(
     space: str = "ofa_mbv3_w1.2",
     batch: int = 64,
     engine: str = "PyTorch",
-    precision: Literal["fp32", "tf32", "amp"] = "fp32",
+    precision: str = "fp32",
     name: str | None = None,
 ) -> Target:
     """A GPU known only by its data sheet: what `configs/target/gpu.yaml` builds.
 
     `device` is the name of a device, or figures of a GPU (`estimates.from_facts`). With `precision` amp
     (automatic mixed precision) products and maps are in two bytes, on tensor cores where there are any; with
-    tf32 products of fp32 numbers are, from Ampere on. ValueError for a device that is no GPU.
+    tf32 products of fp32 numbers are, from Ampere on. ValueError for a device that is no GPU, and for another
+    precision.
 
     >>> gpu("rtx_4090", batch=32).name
     'rtx_4090_b32_data_sheet'
@@ -145,6 +147,8 @@ def gpu(
         raise ValueError(
             f"target.device={sheet.name} is no GPU; there are {', '.join(gpus)}, or write its YAML"
         )
+    if precision not in PRECISIONS:
+        raise unknown_name("target.precision of a data sheet", precision, PRECISIONS)
     return Target(
         name=name or f"{sheet.name}_b{batch}{'' if precision == 'fp32' else f'_{precision}'}_data_sheet",
         device=sheet.name if isinstance(device, str) else sheet,

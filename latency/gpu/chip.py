@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 
+from latency.target import PRECISIONS
 from supernet.device import Device
 
 DOUBLED = 0.78  # of the promised fp32 rate where half of the units share their slot with integer instructions
@@ -18,7 +19,6 @@ USUAL_GFLOPS_PER_WATT = {  # of desktop and server cards; cards of few watts pro
     "Kepler": 22.0, "Maxwell": 28.0, "Pascal": 46.0, "Volta": 55.0, "Turing": 56.0, "Ampere": 80.0,
     "Ada": 180.0, "Hopper": 110.0, "Blackwell": 185.0,
 }  # fmt: skip
-PRECISIONS = ("fp32", "tf32", "amp")
 BYTES = {"fp32": 4, "tf32": 4, "amp": 2}  # of an element of a map
 
 
