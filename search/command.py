@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeVar, dataclass_transform
 
 import hydra
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
@@ -61,11 +62,15 @@ def compose(name: str, words: list[str]) -> dict[str, Any]:
     10
     """
     words = _named(map(_plain, devices.spelt_out(words)))
+    outer = GlobalHydra.instance().hydra  # of the command that asks for this, if one does
+    GlobalHydra.instance().clear()
     try:
         with config_source.reading(name), hydra.initialize(None, version_base="1.3"):
             return _checked(hydra.compose(name, words), words)
     except OURS as error:
         raise ValueError(explain(error)) from error
+    finally:
+        GlobalHydra.instance().hydra = outer
 
 
 def named(name: str, *, maximize: bool = False) -> Callable[[Task], Callable[[], None]]:

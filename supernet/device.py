@@ -3,6 +3,8 @@
 from functools import cache
 from typing import Literal
 
+from pydantic import PositiveFloat
+
 from supernet import registry
 from supernet.options import FileName, options
 
@@ -31,6 +33,7 @@ class Device:
     l2_mb: float | None = None
     tensor_cores: int | None = None
     tensor_tflops: float | None = None  # dense fp16 products, sums in fp32; 0 without tensor cores
+    usd_per_hour: PositiveFloat | None = None  # what you pay for it; none ships, since prices change
     estimated: tuple[str, ...] = ()
 
 

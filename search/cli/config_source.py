@@ -105,12 +105,14 @@ class RegistryFirst(SearchPathPlugin):
 
 @contextmanager
 def reading(command: str) -> Iterator[None]:
-    """While this holds, Hydra composes `configs/<command>.yaml` and its groups."""
+    """While this holds, Hydra composes `configs/<command>.yaml` and its groups; also inside another command,
+    which reads its own again afterwards."""
     for plugin in (RegistrySource, RegistryFirst):
         Plugins.instance().register(plugin)
     node = choices.read_yaml(choices.FOLDER / f"{command}.yaml")
     groups = _groups(node)
     options = frozenset(option.name for option in describe.options(node["_target_"]))
+    outer = RegistryFirst.active, RegistrySource.plain, RegistrySource.optional, RegistrySource.command
     RegistrySource.plain = options - groups.keys()
     RegistrySource.optional = frozenset(group for group, optional in groups.items() if optional)
     RegistrySource.command = command.replace("_", "-")
@@ -118,7 +120,7 @@ def reading(command: str) -> Iterator[None]:
     try:
         yield
     finally:
-        RegistryFirst.active = False
+        RegistryFirst.active, RegistrySource.plain, RegistrySource.optional, RegistrySource.command = outer
 
 
 def command_names() -> list[str]:

@@ -131,7 +131,7 @@ class Options(Watched):
 
 
 @dataclass(frozen=True)
-class _Choices:
+class Choices:
     """What the options name: the target, the space, and predictors that need no measuring."""
 
     target: Target | None
@@ -141,7 +141,7 @@ class _Choices:
     devices: Sequence[LatencyPredictor]  # of targets=
 
     @classmethod
-    def from_options(cls, options: Options) -> "_Choices":
+    def from_options(cls, options: Options) -> "Choices":
         return cls(
             registry.build(options.target),
             registry.build(options.space),
@@ -166,12 +166,10 @@ class _Choices:
 
 @command.named("search", maximize=True)
 def main(options: Options, config: dict[str, Any]) -> dict[str, float]:
-    choices = _Choices.from_options(options)
+    choices = Choices.from_options(options)
     out = command.run_folder(options.out, choices.name)
-    shown = {"front_size": "front {:.0f}", "hypervolume": "hypervolume {:.4f}"}
-    bar = sinks.Bar("search", options.evaluations, shown, counted="evaluations")
     try:
-        result = run_search(options, config, choices, out, say=print, sinks=[bar])
+        result = run_search(options, config, choices, out, say=print, sinks=[progress("search", options)])
     except run.Interrupted:
         command.stop("search", out)
     result.front.show()
@@ -186,6 +184,12 @@ def main(options: Options, config: dict[str, Any]) -> dict[str, float]:
     return result.figures()
 
 
+def progress(title: str, options: Options) -> sinks.Bar:
+    """The line on the terminal that says how far a search is."""
+    shown = {"front_size": "front {:.0f}", "hypervolume": "hypervolume {:.4f}"}
+    return sinks.Bar(title, options.evaluations, shown, counted="evaluations")
+
+
 def from_python(options: Mapping[str, Any]) -> Front:
     """The front of a search with these options, as `search.search` takes them."""
     asked = dict(options)
@@ -197,7 +201,7 @@ def from_python(options: Mapping[str, Any]) -> Front:
         try:
             checked = Options(**config)
             out = checked.out or Path(scratch or "", "run")
-            result = run_search(checked, config, _Choices.from_options(checked), out, own=own)
+            result = run_search(checked, config, Choices.from_options(checked), out, own=own)
         except ValidationError as error:
             raise ValueError(command.explain(error)) from error
         except run.Interrupted as stopped:
@@ -208,7 +212,7 @@ def from_python(options: Mapping[str, Any]) -> Front:
 def run_search(
     options: Options,
     config: dict[str, Any],
-    choices: _Choices,
+    choices: Choices,
     out: Path,
     *,
     own: Sequence[Objective] = (),
@@ -271,9 +275,11 @@ def _job(options: Options, config: Mapping[str, Any], name: str, out: Path) -> J
     return watch.job("search", name, out, config, inputs, {kind: out / file for kind, file in left.items()})
 
 
-def problem_of(options: Options, out: Path) -> problem.Problem:
+def problem_of(
+    options: Options, out: Path, say: Callable[[str], None] = lambda line: None
+) -> problem.Problem:
     """The problem of the options, which are of the run `out` and may be foreign: nothing is measured or
-    downloaded, and predictors of this machine are those of the run."""
+    downloaded, and predictors of this machine are those of the run. `say` gets what is assumed."""
     measured = options.evaluator or {}
     if weights := measured.get("weights") or measured.get("folder"):
         from supernet.weights.origins import origin
@@ -284,15 +290,14 @@ def problem_of(options: Options, out: Path) -> problem.Problem:
         options = replace(options, predictor=str(fp32))
     if int8.exists():
         options = replace(options, int8_predictor=str(int8))
-    return _problem(
-        options, _models(options, {}, _Choices.from_options(options), out, None, lambda line: None), (), out
-    )
+    chosen = _models(options, {}, Choices.from_options(options), out, None, say)
+    return _problem(options, chosen, (), out)
 
 
 def _models(
     options: Options,
     config: dict[str, Any],
-    choices: _Choices,
+    choices: Choices,
     out: Path,
     store: Store | None,
     say: Callable[[str], None],
@@ -431,7 +436,7 @@ def _keep_predictors(latency: LatencyModel | None, out: Path) -> None:
             part.predictor.save(out / name)
 
 
-def _measures(options: Options, choices: _Choices) -> bool:
+def _measures(options: Options, choices: Choices) -> bool:
     """Whether this run times networks: to adapt to this machine, or to verify a front that is for it."""
     where = choices.where
     if where is None or not set(models.ON_A_DEVICE) & {*options.objectives, *options.all_limits()}:

@@ -9,6 +9,10 @@ from search.report import page, words
 from search.report.page import Members
 from supernet.files.tables import Table
 
+LINES = (
+    "Lines: the front of each run. Ringed: what it chose, and what is selected. Dashed: the limits of the "
+    "table. "
+)
 HYPERVOLUME = (
     "Hypervolume: the share of the box from the worst reference point of these runs to the best value of "
     "each objective that a front dominates; larger is better. It is the same box for all of them. "
@@ -34,7 +38,7 @@ def render(comparison: Comparison, config: Mapping[str, Any]) -> str:
     data = {
         "runs": names,
         "lines": lines,
-        "choices": chosen,
+        "ringed": [[row] for row in chosen],
         "x": comparison.limited or comparison.quality,
         "y": comparison.quality,
         "axes": axes,
@@ -50,10 +54,11 @@ def render(comparison: Comparison, config: Mapping[str, Any]) -> str:
                 for name, value in volume.items()
             }
         ),
-        "RUNS": _html(table, comparison.quality),
-        "REGRET": _matrix(regrets, names, comparison.quality),
+        "BESIDE": page.section("Runs", _html(table, comparison.quality))
+        + page.section("Regret", _matrix(regrets, names, comparison.quality)),
+        "SHOWN": "Shown first: what each run chose.",
         "NOTES": page.items(list(dict.fromkeys(comparison.notes))) if comparison.notes else "",
-        "ABOUT": html.escape(HYPERVOLUME + REGRET),
+        "ABOUT": html.escape(LINES + HYPERVOLUME + REGRET),
         "FACTS": page.folded("Run", page.definitions(config)),
     }
     return page.render("compare.html", parts, members, data)
