@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from search.objective import Objective
-from search.ranking.runs import NOT, Run
+from search.ranking.runs import Run
 from supernet.arrays import Floats, Genomes, Ints
 from supernet.files.tables import Table, rounded
 from supernet.prediction import QUANTILE, Prediction
@@ -171,7 +171,7 @@ class Served:
 
     @cached_property
     def table(self) -> Table:
-        """A row per accuracy and GPU."""
+        """A row per accuracy and GPU; cells are empty without a price or without a network in the limit."""
         level, gpu = (index.ravel() for index in np.indices(self.choices.shape))
         row = self.choices[level, gpu]
         ms = np.where(row < 0, np.nan, self.ms[:, row, gpu])
@@ -188,7 +188,7 @@ class Served:
         columns["p_cheapest" if self.priced else "p_fastest"] = self.chances[level, gpu]
         columns["verdict"] = self.verdicts[level, gpu].tolist()
         networks = self.runs[0].problem.space.owner.format(self._genomes[row])
-        columns["architecture"] = [NOT if i < 0 else name for i, name in zip(row, networks, strict=True)]
+        columns["architecture"] = [None if i < 0 else name for i, name in zip(row, networks, strict=True)]
         return Table({name: _cells(values) for name, values in columns.items()})
 
     def best(self) -> str:
@@ -232,7 +232,7 @@ def _objective(run: Run, name: str) -> Objective:
 
 
 def _cells(values: Any) -> list[Any]:
-    """Numbers of five digits; NOT where there is none."""
+    """Numbers of five digits; None where there is none."""
     if not isinstance(values, np.ndarray):
         return list(values)
-    return [float(f"{value:.5g}") if np.isfinite(value) else NOT for value in values]
+    return [float(f"{value:.5g}") if np.isfinite(value) else None for value in values]

@@ -45,7 +45,7 @@ def word(served: Served) -> str:
 
 def _ranges(columns: Mapping[str, Sequence[Any]], name: str) -> list[str]:
     values = zip(columns[name], columns[f"{name}_low"], columns[f"{name}_high"], strict=True)
-    return [NOT if one == NOT else f"{one:.3g} ({low:.3g}-{high:.3g})" for one, low, high in values]
+    return [NOT if one is None else f"{one:.3g} ({low:.3g}-{high:.3g})" for one, low, high in values]
 
 
 def answers(served: Served) -> list[tuple[str, str]]:

@@ -58,7 +58,7 @@ def test_the_table_is_that_of_brute_force(folder):
         assert float(row["latency_ms"]) == pytest.approx(latency.mean[best], rel=1e-4)
         assert float(row["images_per_second"]) == pytest.approx(32 / (latency.mean[best] / 1000), rel=1e-4)
         if row["gpu"] not in PRICES:
-            assert row["usd_per_million"] == row["p_cheapest"] == "-"
+            assert row["usd_per_million"] == row["p_cheapest"] == ""
             continue
         price = PRICES[row["gpu"]]
         for name, ms in (("", latency.mean[best]), ("_low", low), ("_high", high)):
@@ -115,7 +115,7 @@ def test_a_limit_holds_on_the_bound(folder):
     for factor, verdicts in ((1.001, free.verdicts[0].tolist()), (0.95, ["best", "too slow"])):
         served = Served(runs, np.array([1.0, 1.0]), [0.74], limit_ms=factor * limit)
         assert served.verdicts[0].tolist() == verdicts
-    assert served.table.rows()[1]["architecture"] == "-"
+    assert served.table.rows()[1]["architecture"] is None
     assert "t4: no network of 74.0% within" in gpus_report.missing(served)[0]
     with pytest.raises(ValueError, match="no network of these fronts is within it"):
         Served(runs, np.array([1.0, 1.0]), limit_ms=0.001)
