@@ -66,9 +66,7 @@ class RunFolder:
         if self.path.exists() and not self.path.is_dir():
             raise ValueError(f"out={self.path} is a file; name a folder")
         entries = list(self.path.iterdir()) if self.path.exists() else []
-        if links := [str(entry) for entry in entries if entry.is_symlink()]:
-            raise ValueError(f"{links[0]} is a link: a run writes into its own folder; choose another out=")
-        files = {entry.name for entry in entries}
+        files = {own_file(entry).name for entry in entries}
         if self.finished in files:
             raise FinishedRun(f"{self.path} holds a finished run, which is left alone: choose another out=")
         files -= self.beforehand
@@ -134,6 +132,13 @@ def _lock(file: TextIO) -> None:
         import fcntl
 
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def own_file(path: Path) -> Path:
+    """The path of a file in a run folder; ValueError for a link, which may lead anywhere."""
+    if path.is_symlink():
+        raise ValueError(f"{path} is a link, but a run writes into its own folder only: choose another one")
+    return path
 
 
 def settings(folder: Path) -> dict[str, Any]:

@@ -113,6 +113,7 @@ def load(file: str | Path) -> AccuracySurrogate:
     try:
         if np.any(arrays.get("extra_variance", 0)):
             raise ValueError("release 0.2 added fine-tuning in another way: fit it again")
+        artifact.check_finite({"constant": np.array(float(facts["constant"]))}, path)
         low, high = facts["resolutions"]
         loaded = AccuracySurrogate(
             space=facts["space"],

@@ -22,7 +22,7 @@ from pydantic import NonNegativeInt, PositiveInt
 from threadpoolctl import threadpool_limits
 
 from supernet.arrays import Floats, Genomes
-from supernet.files import artifact
+from supernet.files import artifact, run_folder
 from supernet.files.command_line import then
 from supernet.files.tables import Table
 from supernet.options import options
@@ -115,7 +115,7 @@ class SupernetAccuracy:
 
     @cached_property
     def accuracies(self) -> AccuracyStore:
-        return AccuracyStore(self.place / STORE if self.store is None else self.store)
+        return AccuracyStore(run_folder.own_file(self.place / STORE) if self.store is None else self.store)
 
     @cached_property
     def facts(self) -> dict[str, Any]:

@@ -200,7 +200,12 @@ def load(path: str | Path) -> Trained:
         raise ValueError(f"there is no {path}: name the run folder of make train (out= of it)")
     tensors, facts = read(path, KIND)
     space = get_space(facts["space"])
-    module = supernet(space, int(facts["classes"]))
+    classes = int(facts["classes"])
+    if not any(
+        classes in tensor.shape for tensor in tensors.values()
+    ):  # before a network of any size is built
+        raise ValueError(f"the weights in {path} are of another network: no tensor is of {classes} classes")
+    module = supernet(space, classes)
     fill(module, tensors, path)
     return Trained(space, module, facts, artifact.checksum(path))
 

@@ -72,6 +72,8 @@ def load(path: Path) -> Subnet:
         side, config, name = int(facts.pop("resolution")), facts.pop("network"), space.format(genome)[0]
         if (built_by := facts.pop("family", family.name(space))) != family.name(space):
             raise ValueError(f"{path} is of the family {built_by}; {space.name} is now {family.name(space)}")
+        if side != network.resolution(space, genome):
+            raise ValueError(f"{path} is damaged: {name} is not of {side} px; left as it is")
         return Subnet(name, side, build(name, config, state), facts)
     except (KeyError, RuntimeError, TypeError) as error:
         raise ValueError(

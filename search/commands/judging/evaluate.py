@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from search import command, front_table
 from search.front_table import FRONT
 from supernet import registry
-from supernet.files import architectures, artifact
+from supernet.files import architectures, artifact, run_folder
 from supernet.files.command_line import then
 from supernet.files.tables import Table
 from supernet.training import measured_accuracy
@@ -61,7 +61,7 @@ def main(options: Options, config: dict[str, Any]) -> None:
     with processes() as group:
         evaluation = _evaluation(options, group)
         names = _names(options, evaluation)
-        path = options.store or place / measured_accuracy.STORE
+        path = options.store or run_folder.own_file(place / measured_accuracy.STORE)
         with _progress(group) as watch:
             qualities = evaluation.qualities(names, lambda: AccuracyStore(path), watch)
         if group.rank:

@@ -65,7 +65,7 @@ def kind(path: Path) -> str | None:
     try:
         with safe_open(path, framework="numpy") as file:
             facts = json.loads((file.metadata() or {}).get("facts", "{}"))
-    except (SafetensorError, OSError, ValueError) as error:
+    except (SafetensorError, OSError, ValueError, RecursionError) as error:
         raise ValueError(f"{path} is damaged or not a .safetensors file ({error}); left as it is") from error
     return str(facts["kind"]) if isinstance(facts, dict) and "kind" in facts else None
 
