@@ -140,7 +140,7 @@ CASES = {
         "evil.npz is damaged or not a file of ofa-frontier",
     ),
     "coefficients that are no numbers": (
-        predictor(arrays={"cells": np.full((3, 3), np.nan)}),
+        predictor(arrays={"cells": np.full((25, 20, 16), np.nan)}),
         PREDICTED,
         "evil.npz is not usable: cells holds NaN",
     ),
