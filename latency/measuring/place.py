@@ -29,6 +29,8 @@ class Reading:
     cpu_ms: tuple[float, ...] = ()
     others: float | None = None  # the share of the machine that other processes used
     error: str | None = None
+    celsius: float | None = None  # of the processor
+    mhz: float | None = None  # of the core
     unix_time: float = field(default_factory=time.time)
 
 
@@ -46,6 +48,7 @@ class Place(Protocol):
     def prepare(self, job: Job) -> None: ...
     def visits(self, order: Sequence[tuple[str, str]]) -> Iterator[Reading]: ...
     def forget(self, names: Sequence[str]) -> None: ...
+    def cool(self, celsius: float | None) -> None: ...  # wait until it is no hotter, within limits
     def sitting(self, identity: str) -> AbstractContextManager[None]: ...
 
 
@@ -87,6 +90,9 @@ class Local:
     def forget(self, names: Sequence[str]) -> None:
         for name in names:
             self.sessions.pop(name, None)
+
+    def cool(self, celsius: float | None) -> None:
+        """Nothing: this machine's frequency is not recorded."""
 
     @contextmanager
     def sitting(self, identity: str) -> Iterator[None]:

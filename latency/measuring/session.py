@@ -29,12 +29,14 @@ from latency.measuring.place import Local, Place, Reading
 from latency.measuring.remote import reached
 from latency.measuring.remote.transports import LostError
 from latency.measuring.store import Sitting, Store, Visit
-from latency.measuring.summary import MIN_VISITS, agreed, latencies, summarise
+from latency.measuring.summary import MIN_VISITS, agreed, latencies, summarise, throttled
 from latency.target import Target
 from supernet import registry
 from supernet.arrays import Floats, Genomes
 from supernet.space import get_space
 
+COOLINGS = 3  # in a round
+COOLER = 3.0  # degrees Celsius below the hottest visit at full speed, before a device goes on that was slower
 PREPARING_SHARE = 0.5  # of what is left of a time budget
 
 Watcher = Callable[[int, int, str], None]  # (subnets done, subnets asked for, what happens now)
@@ -182,6 +184,7 @@ class _Run:
     failed: dict[str, str] = field(default_factory=dict)
     anchors: dict[str, Job] = field(default_factory=dict)
     late: dict[str, Job] = field(default_factory=dict)  # not prepared: their visits were made earlier
+    made: Counter[str] = field(default_factory=Counter)  # visits of this round
     block: int = 0
     round: int = 0
     finished: int = 0
@@ -222,7 +225,8 @@ class _Run:
 
     def _record(self, reading: Reading, role: str) -> None:
         place = (self.sitting.id, reading.unix_time, reading.name, role, self.block, self.round)
-        visit = Visit(*place, reading.wall_ms, reading.cpu_ms, reading.others, reading.error)
+        times = reading.wall_ms, reading.cpu_ms, reading.others, reading.error
+        visit = Visit(*place, *times, reading.celsius, reading.mhz)
         self.how.store.add(self.sitting, visit)
         self._note(visit)
 
@@ -240,10 +244,11 @@ class _Run:
         for taken in range(self.how.rounds.most if waiting else self.how.rounds.fewest):
             if not waiting and (jobs or taken >= self.how.rounds.fewest):
                 break
-            self.round += 1
+            self.round, self.made = self.round + 1, Counter()
             self._say(f"round {self.round}, {len(waiting)} subnets")
             # anchors twice: all blocks hang on them
             self._visit(self.rng.permutation([*waiting, *self.anchors, *self.anchors]).tolist())
+            self._visit_again(first, deadline)
             for sessions in (self.anchors, waiting):
                 for name in sessions.keys() & self.failed.keys():
                     del sessions[name]
@@ -260,17 +265,34 @@ class _Run:
         for name in names:
             del waiting[name]
 
-    def _visit(self, names: Sequence[str]) -> None:
+    def _visit(self, names: Sequence[str], cool_to: float | None = None, *, cooled: bool = True) -> None:
         """Visit each of these in their order, but for visits that were made before the sitting broke off."""
-        order, seen = [], Counter[str]()
+        order = []
         for name in names:
-            seen[name] += 1
+            self.made[name] += 1
             if visit := self.earlier.take(self.round, name):
                 self._note(visit)
             elif name not in self.late or self._prepared(self.late.pop(name), self._role(name)):
-                order.append((f"{self.round}/{seen[name]}/{name}", name))
+                order.append((f"{self.round}/{self.made[name]}/{name}", name))
+        if order and not cooled:
+            self._say("the device is too hot and cools down")
+            self.place.cool(cool_to)
         for reading in self.place.visits(order):
             self._record(reading, self._role(reading.name))
+
+    def _visit_again(self, first: int, deadline: float) -> None:
+        """Where the device was too hot and ran slower, wait for it and repeat those visits of this round."""
+        for _ in range(COOLINGS):
+            visits = self.visits[first:]
+            slow = throttled(visits)
+            here = [(v, s) for v, s in zip(visits, slow, strict=True) if v.round == self.round]
+            whole = {visit.architecture for visit, slowly in here if not slowly}
+            again = list(dict.fromkeys(v.architecture for v, slowly in here if slowly))
+            again = [name for name in again if name not in whole]
+            if not again or time.perf_counter() > deadline:
+                return
+            heat = [v.celsius for v, slowly in zip(visits, slow, strict=True) if not slowly and v.celsius]
+            self._visit(again, max(heat) - COOLER if heat else None, cooled=False)
 
     def _role(self, name: str) -> str:
         return "anchor" if name in self.anchors else "candidate"

@@ -38,11 +38,16 @@ TABLES = {
         "role TEXT NOT NULL, block INTEGER NOT NULL, round INTEGER NOT NULL, wall_ms TEXT NOT NULL, "
         "cpu_ms TEXT NOT NULL, others REAL, error TEXT, PRIMARY KEY (sitting, unix_time, architecture)"
     ),
+    "conditions": (
+        "sitting TEXT NOT NULL REFERENCES sittings(id), unix_time REAL NOT NULL, architecture TEXT NOT NULL, "
+        "celsius REAL, mhz REAL, PRIMARY KEY (sitting, unix_time, architecture)"
+    ),
     "latencies": (
         "id INTEGER PRIMARY KEY, unix_time REAL NOT NULL, target TEXT NOT NULL, architecture TEXT NOT NULL, "
         "ms REAL NOT NULL, source TEXT NOT NULL"
     ),
 }
+CONDITIONS = ("celsius", "mhz")  # columns of the table of that name
 END = "end"  # the role of the last row of a sitting that could have gone on: it came to its end
 T = TypeVar("T")
 JSON = ("target", "facts", "wall_ms", "cpu_ms")  # columns that hold it
@@ -78,7 +83,11 @@ class Sitting(Row):
 
 @dataclass(frozen=True)
 class Visit(Row):
-    """A burst of runs of one subnet. `others` is the share of the machine that other processes used."""
+    """A burst of runs of one subnet. `others` is the share of the machine that other processes used.
+
+    Devices that say it also have the temperature of the processor after the burst and the frequency of its
+    core. Those are in a table of their own, which stores of release 0.1 lack.
+    """
 
     sitting: str
     unix_time: float
@@ -90,6 +99,14 @@ class Visit(Row):
     cpu_ms: tuple[float, ...]  # of the process
     others: float | None = None
     error: str | None = None  # why it could not be prepared or run
+    celsius: float | None = None
+    mhz: float | None = None
+
+    def row(self) -> dict[str, Any]:
+        return {name: value for name, value in super().row().items() if name not in CONDITIONS}
+
+    def conditions(self) -> dict[str, float | None]:
+        return {name: getattr(self, name) for name in CONDITIONS}
 
 
 VISIT = [field.name for field in fields(Visit)]
@@ -127,11 +144,19 @@ class Store:
         """Commit one visit (and its sitting, the first time)."""
         try:
             with self._database:
-                append_only.insert(self._database, "sittings", sitting.row())
-                append_only.insert(self._database, "visits", visit.row())
+                self._insert(sitting, visit)
         except sqlite3.Error as error:
             self._rescue(sitting, visit, str(error))
             self._database.execute("PRAGMA busy_timeout = 100")  # ms: do not wait as long every time
+
+    def _insert(self, sitting: Sitting, visit: Visit) -> int:
+        """Add a visit unless it is there; returns how many were added."""
+        append_only.insert(self._database, "sittings", sitting.row())
+        count = append_only.insert(self._database, "visits", visit.row())
+        if count and any(value is not None for value in visit.conditions().values()):
+            key = {name: getattr(visit, name) for name in ("sitting", "unix_time", "architecture")}
+            append_only.insert(self._database, "conditions", key | visit.conditions())
+        return count
 
     def _rescue(self, sitting: Sitting, visit: Visit, reason: str) -> None:
         self._reason = reason
@@ -159,7 +184,11 @@ class Store:
 
     def visits(self, sitting: str) -> list[Visit]:
         """The visits of a sitting in the order they were made."""
-        rows = self._database.execute("SELECT * FROM visits WHERE sitting = ? ORDER BY unix_time", (sitting,))
+        query = (
+            "SELECT * FROM visits LEFT JOIN conditions USING (sitting, unix_time, architecture) "
+            "WHERE sitting = ? ORDER BY unix_time"
+        )
+        rows = self._database.execute(query, (sitting,))
         return [from_row(Visit, row) for row in rows]
 
     def add_latencies(self, data: LatencyData, source: str) -> None:
@@ -202,9 +231,8 @@ class Store:
                 for cells in csv.DictReader(file):
                     line = {name: read_cell(cell or "") for name, cell in cells.items()}
                     sitting = from_row(Sitting, {name: line[f"sitting_{name}"] for name in SITTING})
-                    visit = from_row(Visit, {name: line[name] for name in VISIT})
-                    append_only.insert(self._database, "sittings", sitting.row())
-                    count += append_only.insert(self._database, "visits", visit.row())
+                    visit = from_row(Visit, {n: line[n] for n in VISIT if n in line or n not in CONDITIONS})
+                    count += self._insert(sitting, visit)
         except (KeyError, TypeError, ValueError, sqlite3.Error) as error:
             raise StoreError(
                 f"{path} is no export of a measurement store ({error}); nothing was added"
@@ -213,7 +241,9 @@ class Store:
 
 
 def _line(sitting: Sitting, visit: Visit) -> dict[str, Any]:
-    return {f"sitting_{key}": value for key, value in sitting.row().items()} | visit.row()
+    return (
+        {f"sitting_{key}": value for key, value in sitting.row().items()} | visit.row() | visit.conditions()
+    )
 
 
 def _append(path: Path, sitting: Sitting, visit: Visit) -> None:

@@ -17,6 +17,7 @@ MIN_VISITS = 3  # fewer tell nothing: such a measurement was cut short
 AGREEMENT = 0.008  # relative standard error of a subnet's visits at which it is done
 LONG_ROUNDS = (5, 7)
 SLOW = 1.05  # a round that took this much longer than the others does not count
+FULL_SPEED = 0.95  # share of the highest frequency below which a visit does not count
 POLISHES = 5
 ON_PROCESSOR = ("cpu", "mobile", "embedded")  # kinds of devices whose networks run in our process
 
@@ -35,6 +36,15 @@ def burst_ms(visit: Visit, target: Target) -> float:
     return min(_runs_ms(visit, target))
 
 
+def throttled(visits: Sequence[Visit]) -> list[bool]:
+    """Of the visits of one block, which ran at a frequency below the usual one: a device that was too hot.
+
+    The highest frequency of the block is the usual one. Visits without a frequency are none of them.
+    """
+    usual = max((visit.mhz for visit in visits if visit.mhz is not None), default=0.0)
+    return [visit.mhz is not None and visit.mhz < FULL_SPEED * usual for visit in visits]
+
+
 def counts(visit: Visit, target: Target) -> bool:
     """Whether a visit tells the latency: it ran, and with several threads the machine was free."""
     if visit.error or not _runs_ms(visit, target):
@@ -51,8 +61,8 @@ def _polished(visits: Sequence[Visit], target: Target) -> dict[str, Floats]:
     rounds = sorted({visit.round for visit in visits})
     row, column = {n: i for i, n in enumerate(names)}, {r: j for j, r in enumerate(rounds)}
     logs = np.full((len(names), len(rounds)), np.nan)
-    for visit in visits:
-        if counts(visit, target):
+    for visit, slow in zip(visits, throttled(visits), strict=True):
+        if counts(visit, target) and not slow:
             cell = row[visit.architecture], column[visit.round]
             logs[cell] = np.nanmean([logs[cell], np.log(burst_ms(visit, target))])  # anchors come twice
     logs = logs[:, np.isfinite(logs).any(axis=0)]

@@ -37,6 +37,7 @@ HELLO_SECONDS = 60.0  # for the runner to start
 REPLY_SECONDS = 300.0  # for each line of an answer
 PATIENCE_SECONDS = 600.0  # for a device that reboots or has lost its network
 PAUSES_SECONDS = (0.2, 0.5, 1.0, 2.0, 5.0)  # between attempts; the last one again and again
+COOL_SECONDS = 60.0  # the longest wait for a device that is too hot
 MOST_ENDS = 3  # of the runner in the same visit, after which its network is what fails
 CODE = Path(runner.__file__).read_bytes()
 RUNNER = f"runner-{hashlib.sha256(CODE).hexdigest()[:12]}.py"
@@ -217,6 +218,10 @@ class Board:
         kept = {file for file, _ in self._sent.values()}
         self._say({"do": "drop", "names": [*names], "files": [file for file in files if file not in kept]})
 
+    def cool(self, celsius: float | None) -> None:
+        """Wait until the device is no hotter, or a while where it has no thermometer."""
+        self._say({"do": "cool", "celsius": celsius, "seconds": COOL_SECONDS})
+
     @contextmanager
     def sitting(self, identity: str) -> Iterator[None]:
         """The journal of a sitting; it is removed at its end, when everything is in the store."""
@@ -318,7 +323,9 @@ def reading(line: Mapping[str, Any]) -> Reading:
         if "error" in line:
             return Reading(str(line["name"]), error=str(line["error"]))
         wall, cpu = (tuple(float(ms) for ms in line[name]) for name in ("wall_ms", "cpu_ms"))
-        others = None if line["others"] is None else float(line["others"])
-        return Reading(str(line["name"]), wall, cpu, others)
+        others, celsius, mhz = (
+            None if line[name] is None else float(line[name]) for name in ("others", "celsius", "mhz")
+        )
+        return Reading(str(line["name"]), wall, cpu, others, None, celsius, mhz)
     except (KeyError, TypeError) as error:
         raise ValueError(f"{line} is no visit of the runner ({error})") from error
