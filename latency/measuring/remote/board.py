@@ -12,6 +12,7 @@ import signal
 import subprocess
 import threading
 import time
+import zlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -36,9 +37,11 @@ from latency.measuring.remote.transports import (
 HELLO_SECONDS = 60.0  # for the runner to start
 REPLY_SECONDS = 300.0  # for each line of an answer
 PATIENCE_SECONDS = 600.0  # for a device that reboots or has lost its network
+FIRST_SECONDS = 5.0  # the same for a device that was never reached
 PAUSES_SECONDS = (0.2, 0.5, 1.0, 2.0, 5.0)  # between attempts; the last one again and again
 COOL_SECONDS = 60.0  # the longest wait for a device that is too hot
 MOST_ENDS = 3  # of the runner in the same visit, after which its network is what fails
+KEPT = "what was measured is kept and the same command goes on"
 CODE = Path(runner.__file__).read_bytes()
 RUNNER = f"runner-{hashlib.sha256(CODE).hexdigest()[:12]}.py"
 
@@ -134,6 +137,7 @@ class Board:
     threads: int = 1
     batch: int = 1
     rounds: Rounds = USUAL
+    known: bool = False  # whether this command has reached the device before
     resumes: bool = True
     _link: Link | None = None
     _hello: dict[str, Any] = field(default_factory=dict)
@@ -169,21 +173,18 @@ class Board:
     def prepare(self, job: Job) -> None:
         """Export a network, send it, and load it there; ValueError where the device cannot."""
         narrow = "sse2" in self.flags and not {"avx512_vnni", "avx_vnni"} & self.flags
-        content = networks.exported(*job.build(), self.precision, narrow=narrow)
-        name = f"{hashlib.sha256(content).hexdigest()[:24]}.onnx.z"
-        self._sent[job.name] = name, content
+        content = zlib.compress(networks.exported(*job.build(), self.precision, narrow=narrow), 1)
+        sent = f"{hashlib.sha256(content).hexdigest()[:24]}.onnx.z", content
         ends = 0
         while True:
             try:
-                self.transport.put(content, name)
-                self._load(job.name)
+                self._load(job.name, sent)
+                self._sent[job.name] = sent
                 return
             except FullError as error:
-                raise self._lost(f"{error}; free some space there", error) from error
+                raise LostError(f"{error}; free some space there, {KEPT}") from error
             except TransportError as error:
                 ends += 1
-                if ends == MOST_ENDS:
-                    del self._sent[job.name]
                 self._again(error)
                 if ends == MOST_ENDS:
                     raise ValueError(f"the runner ended {ends} times while it loaded: {error}") from error
@@ -247,6 +248,10 @@ class Board:
         if self._link is None:
             try:
                 self._connect()
+            except CutError as error:
+                self._again(error)
+            except FullError as error:
+                raise LostError(f"{error}; free some space there, {KEPT}") from error
             except TransportError as error:
                 raise LostError(f"{error}{self._advice(str(error))}") from error
         assert self._link is not None
@@ -277,44 +282,45 @@ class Board:
             return "; this asks for no password: make `ssh` to it work with a key first (ssh-copy-id)"
         return ""
 
-    def _load(self, name: str) -> None:
-        """Load a network that was sent, or send it again; ValueError with the engine's reason."""
-        file, content = self._sent[name]
+    def _load(self, name: str, sent: tuple[str, bytes]) -> None:
+        """Load a network, sent where the device does not have it; ValueError with the engine's reason."""
+        file, content = sent
         request = {"do": "load", "name": name, "file": file, "threads": self.threads}
-        for _ in range(2):
-            lines = list(self._linked().ask(request))
-            if not any("missing" in line for line in lines):
-                break
+        lines = list(self._linked().ask(request))
+        if any("missing" in line for line in lines):
             self.transport.put(content, file)
+            lines = list(self._linked().ask(request))
         if lines:
-            del self._sent[name]
+            self._say({"do": "drop", "names": [], "files": [file]})
             raise ValueError(str(lines[0].get("error", f"{file} is not there")))
 
     def _again(self, error: TransportError) -> None:
-        """Connect again and load what was loaded; LostError when patience ends."""
-        end, pause = time.monotonic() + PATIENCE_SECONDS, 0
+        """Connect again and load what was loaded; LostError when patience ends, which is short where this
+        command never reached the device."""
+        patience = PATIENCE_SECONDS if self.known else FIRST_SECONDS
+        end, pause = time.monotonic() + patience, 0
         while True:
             if self._link is not None:
                 self._link.close()
                 self._link = None
             try:
                 self._connect()
-                for name in list(self._sent):
+                for name, sent in list(self._sent.items()):
                     try:
-                        self._load(name)
+                        self._load(name, sent)
                     except ValueError as reason:  # the engine's, of a network that loaded before
                         self._broken[name] = str(reason)
+                        del self._sent[name]
                 return
             except FullError as full:
-                raise self._lost(f"{full}; free some space there", full) from full
+                raise LostError(f"{full}; free some space there, {KEPT}") from full
             except TransportError as failed:
+                if time.monotonic() > end and self.known:
+                    raise LostError(f"{failed}; no answer for {patience:.0f} s, {KEPT}") from error
                 if time.monotonic() > end:
-                    raise self._lost(f"{failed}, for {PATIENCE_SECONDS / 60:.0f} minutes", failed) from error
+                    raise LostError(f"{failed}{self._advice(str(failed))}") from error
                 time.sleep(PAUSES_SECONDS[min(pause, len(PAUSES_SECONDS) - 1)])
                 pause += 1
-
-    def _lost(self, message: str, error: Exception) -> LostError:
-        return LostError(f"{message}. What was measured is kept: the same command goes on")
 
 
 def reading(line: Mapping[str, Any]) -> Reading:

@@ -4,7 +4,6 @@ What a network takes depends on its shapes and not on the values of its weights,
 after. A board behind a radio link then waits for kilobytes where a network has megabytes.
 """
 
-import zlib
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,7 +15,7 @@ PERIOD = 4096  # numbers of a tensor until they repeat: 16 kB, within the 32 kB 
 
 
 def exported(network: "torch.nn.Module", images: "torch.Tensor", precision: str, *, narrow: bool) -> bytes:
-    """The deflated ONNX file of a network for inputs of this shape; `narrow` as in `supernet.deploy.int8`."""
+    """The ONNX file of a network for inputs of this shape; `narrow` as in `supernet.deploy.int8`."""
     from supernet.deploy.int8 import onnxruntime_int8, random_batches
     from supernet.deploy.onnx import to_onnx
 
@@ -24,7 +23,7 @@ def exported(network: "torch.nn.Module", images: "torch.Tensor", precision: str,
     if precision == "int8":
         # random inputs: ranges matter for accuracy, not for speed
         model = onnxruntime_int8(model, random_batches(images, 4), narrow=narrow)
-    return zlib.compress(repeating(model), 1)
+    return repeating(model)
 
 
 def repeating(model: bytes) -> bytes:

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 
 from latency.measuring.jobs import USUAL, Rounds
 from latency.measuring.remote.board import Board
+from latency.measuring.remote.programs import ProgramBoard
 from latency.measuring.remote.transports import Reach
 from latency.target import Target
 
@@ -26,16 +27,29 @@ def engine_version(target: Target) -> str:
     return _entry(target)[1]
 
 
+def place(
+    reach: Reach,
+    precision: str = "fp32",
+    threads: int = 1,
+    batch: int = 1,
+    rounds: Rounds = USUAL,
+    known: bool = False,
+) -> Board | ProgramBoard:
+    """The device behind an address, timed by our runner or by an engine's own program."""
+    kind = ProgramBoard if reach.program else Board
+    return kind(reach, precision, threads, batch, rounds, known)
+
+
 @contextmanager
-def board(target: Target, rounds: Rounds = USUAL) -> Iterator[Board]:
+def board(target: Target, rounds: Rounds = USUAL) -> Iterator[Board | ProgramBoard]:
     """The device of a target as a place of a sitting, connected until the block is left."""
-    place = Board(_entry(target)[0], target.precision, target.threads or 1, target.batch, rounds)
+    there = place(_entry(target)[0], target.precision, target.threads or 1, target.batch, rounds, known=True)
     try:
-        if place.facts["unit"] != target.unit:
-            raise ValueError(f"{place.reach.address} is no longer the device that {target.name} was")
-        yield place
+        if there.facts["unit"] != target.unit:
+            raise ValueError(f"{there.reach.address} is no longer the device that {target.name} was")
+        yield there
     finally:
-        place.close()
+        there.close()
 
 
 def _entry(target: Target) -> tuple[Reach, str]:

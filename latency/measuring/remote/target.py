@@ -8,7 +8,6 @@ from typing import Any, Literal
 from pydantic import PositiveInt, validate_call
 
 from latency.measuring.remote import reached
-from latency.measuring.remote.board import Board
 from latency.measuring.remote.transports import Reach
 from latency.target import Target, condition_words
 from supernet.device import Device
@@ -31,7 +30,7 @@ def remote(
     `at` is ssh://[USER@]HOST[:PORT], adb:SERIAL, docker://CONTAINER or local; options follow it as in a URL
     (`?python=PATH`). ValueError when it cannot be reached, or lacks what measuring needs.
     """
-    board = Board(Reach.from_address(at))
+    board = reached.place(Reach.from_address(at))
     try:
         facts, version = board.facts, board.version
     finally:

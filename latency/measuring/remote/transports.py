@@ -18,9 +18,13 @@ from pathlib import Path
 from typing import Protocol
 from urllib.parse import parse_qsl
 
+from latency.measuring.remote import runner
+
 SECONDS = 60.0  # for a command that does not measure; a file takes more by its size
 BYTES_PER_SECOND = 200e3  # of the slowest link that is waited for
 ALIVE_SECONDS = 5  # between the signs of life of an ssh connection, of which three may be missing
+MARK = "@@"  # begins the line that names a file
+ZONES = "/sys/class/thermal/thermal_zone*/type /sys/class/thermal/thermal_zone*/temp"
 FULL = re.compile("no space left|disk full|disk quota|not enough space", re.I)
 GONE = re.compile(
     "|".join(
@@ -61,6 +65,8 @@ class Transport(Protocol):
     def get(self, name: str) -> bytes: ...
     def run(self, words: Sequence[str], seconds: float = SECONDS) -> str: ...
     def start(self, words: Sequence[str]) -> "subprocess.Popen[str]": ...
+    def facts(self) -> dict[str, str]: ...
+    def conditions(self) -> dict[str, str]: ...
 
 
 @dataclass
@@ -82,7 +88,9 @@ class Shell:
     def put(self, content: bytes, name: str) -> None:
         """Write a file into our folder, aside and renamed; FullError where there is no room."""
         folder, path = shlex.quote(checked(self.folder)), self.path(name)
-        line = f"mkdir -p {folder} && cat > {path}.part && mv {path}.part {path}"
+        # Where the connection breaks, the shell there reads the end of its input like that of a whole file.
+        whole = f"[ $(wc -c < {path}.part) -eq {len(content)} ]"
+        line = f"mkdir -p {folder} && cat > {path}.part && {whole} && mv {path}.part {path}"
         line += f" || {{ rm -f {path}.part; false; }}"
         self._do(line, SECONDS + len(content) / BYTES_PER_SECOND, content)
 
@@ -101,6 +109,24 @@ class Shell:
             self.command(self.line(words)), stdin=pipe, stdout=pipe, stderr=pipe,
             text=True, encoding="utf-8", errors="replace", bufsize=1, start_new_session=True,
         )  # fmt: skip  # a session of its own: Ctrl-C is for the host, which then ends it
+
+    def facts(self) -> dict[str, str]:
+        """{path: text} of the files of its system that say what the device is."""
+        return self._texts(
+            (*runner.FILES, *(f"{runner.CPUS}/cpu[0-9]*/{name}" for name in runner.OF_A_CORE), ZONES)
+        )
+
+    def conditions(self) -> dict[str, str]:
+        """The same of what its temperature is, and the frequency it may have now."""
+        return self._texts((ZONES, f"{runner.CPUS}/cpu[0-9]*/cpufreq/scaling_max_freq"))
+
+    def _texts(self, patterns: Sequence[str]) -> dict[str, str]:
+        """Files by patterns of ours, in one command."""
+        each = f'[ -r "$f" ] && echo "{MARK} $f" && cat "$f" && echo'
+        line = f"for f in {' '.join(patterns)}; do {each}; done; true"
+        text = self._do(line, SECONDS).decode("utf-8", "replace").replace("\0", "")
+        parts = re.split(rf"^{MARK} (\S+)$", text, flags=re.M)[1:]
+        return {path: content.strip() for path, content in zip(parts[::2], parts[1::2], strict=True)}
 
     def _do(self, line: str, seconds: float, content: bytes = b"") -> bytes:
         return execute(self.command(line), seconds, content, self.address)
@@ -185,6 +211,7 @@ def is_address(text: str) -> bool:
     return bool(re.match(r"(ssh|docker|adb):|(adb|local)$", text))
 
 
+PERF_TEST = "/data/local/tmp/onnxruntime_perf_test"  # on a phone, which has no Python
 OPTIONS = ("python", "folder", "ssh_config", "program")
 
 
@@ -213,6 +240,8 @@ class Reach:
             raise ValueError(f"{text}: no option {sorted(unknown)[0]}; there are {', '.join(OPTIONS)}")
         for value in options.values():
             checked(value)
+        if parse(address)[0] == "adb" and "python" not in options:
+            options.setdefault("program", PERF_TEST)
         return cls(address, **options)
 
     def transport(self) -> Transport:
@@ -255,6 +284,13 @@ class Reach:
         return lambda line: [*words, line]
 
 
+PROPERTIES = {
+    "model": ["getprop", "ro.product.model"],
+    "serial": ["getprop", "ro.serialno"],
+    "machine": ["uname", "-m"],
+}
+
+
 @dataclass
 class Adb(Shell):
     """An Android device: files are pushed and pulled."""
@@ -279,6 +315,14 @@ class Adb(Shell):
             copy, there = Path(here, file_name(name)), f"{self.folder}/{file_name(name)}"
             execute([*self._client(), "pull", there, str(copy)], SECONDS, b"", self.address)
             return copy.read_bytes()
+
+    def facts(self) -> dict[str, str]:
+        """With its model, serial number, machine and whether its screen is on."""
+        texts = super().facts()
+        for name, words in PROPERTIES.items():
+            texts[name] = self.run(words).strip()
+        awake = re.search(r"mWakefulness=(\w+)", self.run(["dumpsys", "power"]))
+        return {**texts, "screen": "unknown" if awake is None else awake[1].lower()}
 
     def _client(self) -> list[str]:
         return self.command("")[:-2]  # without `shell` and its line
