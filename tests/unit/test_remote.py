@@ -26,7 +26,7 @@ HOSTILE = (
     "; rm -rf x", "$(touch x)", "`touch x`", "-oProxyCommand=touch x", "a b", "a'b", 'a"b', "h\u00f6st",
     "a\nb", "a|b", "../x", "",
 )  # fmt: skip
-QUICK = Rounds(fewest=3, most=4)
+QUICK = Rounds(fewest=5, most=5)  # of which three count, however slow the others are
 
 
 # Names
@@ -257,7 +257,7 @@ def kill(folder):
 def test_a_broken_connection_loses_and_repeats_nothing(device, tmp_path, monkeypatch, rng):
     """The runner is killed six times, at any moment; later the device has lost its files too."""
     target, folder, _ = device
-    times, taken = iter(rng.integers(2, 8, 6).tolist()), [0]
+    times, taken = iter(rng.integers(3, 12, 6).tolist()), [0]
     receive, due = boards.Link.receive, [next(times)]
 
     def cut(self, seconds):
@@ -265,7 +265,7 @@ def test_a_broken_connection_loses_and_repeats_nothing(device, tmp_path, monkeyp
         taken[0] += 1
         if taken[0] >= due[0]:
             due[0] = taken[0] + next(times, 10**9)
-            if due[0] > 25 and due[0] < 10**8:
+            if due[0] > 40 and due[0] < 10**8:
                 for path in folder.glob("*.z"):
                     path.unlink()
             kill(folder)
@@ -274,7 +274,7 @@ def test_a_broken_connection_loses_and_repeats_nothing(device, tmp_path, monkeyp
     monkeypatch.setattr(boards.Link, "receive", cut)
     monkeypatch.setattr(boards, "MOST_ENDS", 100)
     with Store(tmp_path / "s.sqlite") as store:
-        how = session.Measuring(store, rounds=Rounds(fewest=3, most=3))
+        how = session.Measuring(store, rounds=QUICK)
         timed = session.time_jobs(target, jobs("x", "y"), how)
         made = rows(store)
     assert list(timed.quartiles_ms) == ["x", "y"]
@@ -293,7 +293,7 @@ def test_a_killed_host_goes_on_where_it_was(device, tmp_path, monkeypatch, rng):
     add = Store.add
     sittings, made = set(), []
     for _ in range(60):
-        left, after = [int(rng.integers(2, 12))], bool(rng.integers(2))
+        left, after = [int(rng.integers(3, 18))], bool(rng.integers(2))
 
         def dying(self, sitting, visit, left=left, late=after):
             left[0] -= 1
@@ -305,7 +305,7 @@ def test_a_killed_host_goes_on_where_it_was(device, tmp_path, monkeypatch, rng):
         monkeypatch.setattr(Store, "add", dying)
         with Store(tmp_path / "s.sqlite") as store:
             try:
-                how = session.Measuring(store, rounds=Rounds(fewest=3, most=3))
+                how = session.Measuring(store, rounds=QUICK)
                 timed = session.time_jobs(target, jobs("x", "bad", "y"), how)
             except KilledError:
                 assert summary.stored_sittings(store, target, session.engine_version(target)) == []
