@@ -34,12 +34,24 @@ class Problem:
 
     def with_latency(self, latency: LatencyModel) -> "Problem":
         """The same problem with another model of the latency of the same target."""
-        models = replace(self.models, latency=latency)
+        return self._with(replace(self.models, latency=latency))
+
+    def with_devices(self, devices: Mapping[str, LatencyModel]) -> "Problem":
+        """The same problem with other models of the latencies of the same targets, by their names."""
+        return self._with(replace(self.models, devices=devices))
+
+    def _with(self, models: Models) -> "Problem":
+        limits = {one.name: one.limit for one in self.evaluator.limited if one.limit is not None}
+
+        def again(one: Objective) -> Objective:
+            if one.name == "worst_latency":
+                return replace(models.worst_latency(limits), limit=one.limit, confidence=one.confidence)
+            if one.name.partition("@")[0] in ON_A_DEVICE:
+                return models.objective(one.name, one.limit, one.confidence)
+            return one
+
         objectives, constraints = (
-            tuple(
-                models.objective(one.name, one.limit, one.confidence) if one.name in ON_A_DEVICE else one
-                for one in group
-            )
+            tuple(again(one) for one in group)
             for group in (self.evaluator.objectives, self.evaluator.constraints)
         )
         return Problem(self.space, models, Evaluator(objectives, constraints))

@@ -36,6 +36,7 @@ from supernet.files.sinks import Jsonl, Sink
 
 KIND = "search checkpoint"
 PREDICTORS = ("predictor.npz", "predictor_int8.npz")  # what a run here was adapted to, there before it starts
+ON_DEVICES = tuple(f"predictor_{number}.npz" for number in range(1, 33))  # the same of several devices
 
 
 class Interrupted(Exception):
@@ -48,7 +49,7 @@ def folder(out: Path) -> RunFolder:
         out,
         finished="archive.npz",
         reporting=frozenset({"bound", "out", "shortlist", "store", *LOGGING}),
-        beforehand=frozenset(PREDICTORS),
+        beforehand=frozenset({*PREDICTORS, *ON_DEVICES}),
     )
 
 

@@ -4,6 +4,7 @@ Letters: n networks, k sittings, a anchors.
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -105,10 +106,17 @@ class Bench:
         A network that was measured in several sittings has the median.
         """
         engine = session.engine_version(target)
-        sittings = summary.stored_sittings(self.store, target, engine)
+        with Store(self.store.path) if target.unit else nullcontext(self.store) as store:
+            sittings = summary.stored_sittings(store, target, engine)
         data, anchors = summary.on_one_scale(target, sittings)
         return Known(data, engine, anchors, wander([usual for _, usual in sittings]))
 
     def time(self, target: Target, networks: Genomes) -> session.Timed:
-        """Time them in one sitting; errors as `session.measure`."""
-        return session.measure(target, networks, store=self.store, watch=self.watch)
+        """Time them in one sitting; errors as `session.measure`.
+
+        Threads that measure on devices of their own open the store each for itself.
+        """
+        if not target.unit:
+            return session.measure(target, networks, store=self.store, watch=self.watch)
+        with Store(self.store.path) as store:
+            return session.measure(target, networks, store=store, watch=self.watch)

@@ -1,17 +1,22 @@
 """Devices on the command line: `target=ssh://pi@board` is short for the options of `target=remote`."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from latency.measuring.remote.target import remote as build
 from latency.measuring.remote.transports import is_address
+from latency.measuring.session import Watcher
 from latency.target import Target
 from supernet import registry
 from supernet.files import command_line
 
 CHOICE, OPTION = "remote", "at"  # of the group target
+LIKE_HERE = ("space", "precision", "batch", "threads")  # options of devices that those of this machine give
 
 
 def again(target: Target, node: Mapping[str, Any]) -> dict[str, Any]:
@@ -22,6 +27,37 @@ def again(target: Target, node: Mapping[str, Any]) -> dict[str, Any]:
     if choice == CHOICE:
         choice = changed.pop(OPTION)
     return {"target": choice, **{f"target.{key}": value for key, value in changed.items()}}
+
+
+def reach(addresses: Sequence[str], node: Mapping[str, Any]) -> list[Target]:
+    """The devices at these addresses as targets, measured as `node`, a choice of the group target, says.
+
+    ValueError when one cannot be reached, or when two are the same device.
+    """
+    options = {key: value for key, value in node.items() if key in LIKE_HERE}
+    found = [build(at, **options) for at in addresses]
+    for i, one in enumerate(found):
+        if one.key in [other.key for other in found[:i]]:
+            raise ValueError(f"targets={addresses[i]} is {one.name}, which another address is too")
+    return found
+
+
+@contextmanager
+def bars(targets: Sequence[Target]) -> Iterator[dict[str, Watcher]]:
+    """A progress bar per device, and by its name what measuring there reports to."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[now]}"),
+    )
+    with Progress(*columns, TimeElapsedColumn()) as progress:
+
+        def watcher(name: str) -> Watcher:
+            task = progress.add_task(name, total=None, now="connecting")
+            return lambda done, of, now: progress.update(task, completed=done, total=of, now=now)
+
+        yield {target.name: watcher(target.name) for target in targets}
 
 
 def spelt_out(words: Iterable[str]) -> list[str]:

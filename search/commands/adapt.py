@@ -1,7 +1,8 @@
 """Adapt a predictor to this machine from about ten timed subnets, or to rows of yours: `make adapt`."""
 
 import re
-from dataclasses import asdict
+from dataclasses import asdict, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ from rich.console import Console
 
 from latency.data import read_published, write_csv
 from latency.measuring import jobs, machine
+from latency.measuring.remote.fleet import together
+from latency.measuring.session import Watcher
 from latency.measuring.store import Store
 from latency.predictors import interface, lookup_table
 from latency.predictors.transfer import Transfer
@@ -30,6 +33,7 @@ from supernet.surrogates import training_cost
 
 NOISY = 6.0  # percent; here 2-4 on a quiet machine
 BLOCK_SHARE = 0.27  # seconds for a block over seconds for a subnet, as seen with make lookup-table
+FLEET = "devices.json"  # of a run on several devices, written last
 TRAINING = "torch_training"  # the engine whose latencies are training steps
 
 
@@ -39,6 +43,8 @@ class Options(Watched):
 
     target: dict[str, Any]
     learner: dict[str, Any]
+    # addresses of several devices, each adapted to, all at the same time: [ssh://pi@one,ssh://pi@two,adb:SERIAL]
+    targets: list[str] = field(default_factory=list)
     # subnets to measure, beside those that the store holds, which count too; 0: from specifications alone
     samples: int = 10
     tests: int = 50  # other subnets to measure, to score on; 0: only errors of samples left out
@@ -96,8 +102,8 @@ def curve(adapted: Adapted) -> list[dict[str, float]]:
     return [rows[samples] for samples in sorted(rows)]
 
 
-def describe(adapted: Adapted, options: Options, out: Path) -> str:
-    """Scores, cost and the next command, for the terminal."""
+def describe(adapted: Adapted, options: Options, out: Path, *, follows: bool = True) -> str:
+    """Scores, cost and, where it `follows`, the next command, for the terminal."""
     predictor, count = adapted.predictor, len(adapted.samples) - adapted.earlier
     lines = [f"failed: {name}: {reason}" for name, reason in adapted.failed.items()]
     if options.rows is None and count < options.samples:
@@ -131,6 +137,8 @@ def describe(adapted: Adapted, options: Options, out: Path) -> str:
         blocks = block_table.count(space, predictor.resolutions)
         each = BLOCK_SHARE * adapted.seconds / (count + len(adapted.tests) + jobs.ANCHORS)
         lines.append(f"a lookup table of this space: {blocks:,} blocks, about {blocks * each:.0f} s")
+    if not follows:
+        return "\n".join(lines)
     use: dict[str, Any] = {"predictor": f"run:{out}"}
     if predictor.target.unit:  # the front is verified there too
         use = {**devices.again(predictor.target, options.target), **use}
@@ -141,8 +149,40 @@ def describe(adapted: Adapted, options: Options, out: Path) -> str:
     return "\n".join([*lines, then("search", **use)])
 
 
+def fleet(options: Options, how: Adaptation, config: dict[str, Any]) -> None:
+    """Adapt to several devices at the same time; each has a folder of its own in that of the run."""
+    targets = devices.reach(options.targets, options.target)
+    out = command.run_folder(options.out, f"adapt-{len(targets)}-devices")
+
+    def one(target: Target, watch: Watcher) -> Adapted:
+        with Store(options.store) as store:  # of this thread
+            return adaptation.adapt(target, how, store=store, watch=watch)
+
+    folder = RunFolder(out, FLEET)
+    with folder.hold(config):
+        with devices.bars(targets) as watchers:
+            everything = together([partial(one, target, watchers[target.name]) for target in targets])
+        for target, adapted in zip(targets, everything, strict=True):
+            (out / target.name).mkdir(exist_ok=True)
+            save(adapted, out / target.name)
+            print(
+                f"\n{target.name}: {target}\n{describe(adapted, options, out / target.name, follows=False)}"
+            )
+        artifact.write_json(out / FLEET, {target.name: target.unit for target in targets})
+    limits = {f"latency_ms@{one.name}": float(f"{np.median(a.samples.ms):.2g}")
+              for one, a in zip(targets, everything, strict=True) if len(a.samples)}  # fmt: skip
+    print(then("search", targets=options.targets, limits=limits, store=options.store))
+
+
 @command.named("adapt")
 def main(options: Options, config: dict[str, Any]) -> None:
+    if options.targets:
+        if options.rows is not None:
+            raise ValueError("rows= are of one target: give target=, or leave rows= out")
+        learner = registry.build(options.learner)
+        sides = command.resolution_range(options.resolution)
+        fleet(options, command.take(Adaptation, options, resolution=sides, learner=learner), config)
+        return
     target = registry.build(options.target)
     out = command.run_folder(options.out, f"adapt-{target.name}")
     if options.rows is not None:

@@ -23,7 +23,7 @@ from search import command, models, problem, run
 from search import own as own_objectives
 from search.api import Front
 from search.archive import Archive
-from search.cli import watch
+from search.cli import fleet, watch
 from search.cli.watch import Watched
 from search.front_table import FRONT, SHORTLIST
 from search.models import QUANTITIES
@@ -55,7 +55,8 @@ class Options(Watched):
     training: dict[str, Any]
     searcher: dict[str, Any]
     target: dict[str, Any] | None = None  # v100_b64, or the first that fits space=
-    # several in one search, by what predictor= knows: each has a latency_ms@TARGET and a throughput@TARGET
+    # several in one search, by what predictor= knows or as addresses of devices (ssh://pi@board): each has a
+    # latency_ms@TARGET and a throughput@TARGET
     targets: list[str] = field(default_factory=list)
     space: dict[str, Any] | None = None  # that of the target
     accuracy: dict[str, Any] | None = None  # the surrogate that ships for the space
@@ -138,7 +139,7 @@ class Choices:
     space: SearchSpace | None
     predictor: LatencyPredictor | None
     int8: LatencyPredictor | None
-    devices: Sequence[LatencyPredictor]  # of targets=
+    devices: Sequence[fleet.Device]  # of targets=
 
     @classmethod
     def from_options(cls, options: Options) -> "Choices":
@@ -147,7 +148,7 @@ class Choices:
             registry.build(options.space),
             None if options.predictor == "auto" else catalogue.find(options.predictor),
             catalogue.find(options.int8_predictor) if options.int8_predictor else None,
-            [catalogue.find(name) for name in options.targets],
+            fleet.find(options.targets, options.target or {}),
         )
 
     @property
@@ -158,7 +159,7 @@ class Choices:
     def name(self) -> str:
         """What the run is called after: the targets, else the space."""
         if self.devices:
-            return "+".join(device.target.name for device in self.devices)
+            return "+".join(target.name for target in fleet.targets(self.devices))
         if self.where is not None:
             return self.where.name
         return models.DEFAULT_TARGET if self.space is None else self.space.name
@@ -235,7 +236,7 @@ def run_search(
         if warm is not None:
             say(f"warm start: {len(warm)} architectures of {options.warm_start} are evaluated first")
         turns = None
-        if store is not None and options.verify and asked.models.latency is not None:
+        if store is not None and options.verify and fleet.can_verify(asked.models):
             turns = _rounds(options, store)
         whole = run.Search(
             asked,
@@ -290,6 +291,7 @@ def problem_of(
         options = replace(options, predictor=str(fp32))
     if int8.exists():
         options = replace(options, int8_predictor=str(int8))
+    options = replace(options, targets=fleet.kept(options.targets, out))
     chosen = _models(options, {}, Choices.from_options(options), out, None, say)
     return _problem(options, chosen, (), out)
 
@@ -304,6 +306,8 @@ def _models(
 ) -> models.Models:
     """The models that the options ask for; a predictor of this machine is adapted to it first."""
     target, space, predictor, eight = choices.target, choices.space, choices.predictor, choices.int8
+    if choices.devices and store is not None:
+        run.folder(out).check(config)
     if store is not None and predictor is None and target is not None and target.method == "measured":
         run.folder(out).check(config)  # before a minute of measuring, and before anything is written
         joint = eight is None and space is not None and "precision" in space.index
@@ -314,8 +318,9 @@ def _models(
     elif predictor is None and target is not None and "latency_ms" in options.objectives:
         predictor, why = catalogue.automatic(target)
         say(f"latency of {target.name}: {why}")
-    if choices.devices:
-        predictor, space = choices.devices[0], space or get_space(choices.devices[0].target.space)
+    known = fleet.predictors(choices.devices, out, Adaptation(samples=options.samples), options.store)
+    if known:
+        predictor, space = known[0], space or get_space(known[0].target.space)
     chosen = models.choose(
         space=space,
         target=None if eight else target,
@@ -326,7 +331,7 @@ def _models(
         training=registry.build(options.training),
         int8=int8_change.load(options.int8_accuracy) if options.int8_accuracy else None,
     )
-    return models.several(chosen, choices.devices) if choices.devices else chosen
+    return models.several(chosen, known) if known else chosen
 
 
 def _evaluator(options: Options) -> dict[str, Any] | None:
@@ -439,6 +444,8 @@ def _keep_predictors(latency: LatencyModel | None, out: Path) -> None:
 def _measures(options: Options, choices: Choices) -> bool:
     """Whether this run times networks: to adapt to this machine, or to verify a front that is for it."""
     where = choices.where
+    if choices.devices:
+        return fleet.measures(choices.devices, options.verify > 0)
     if where is None or not set(models.ON_A_DEVICE) & {*options.objectives, *options.all_limits()}:
         return False
     wanted = options.verify > 0 or (choices.predictor is None and where.method == "measured")

@@ -13,6 +13,7 @@ from latency.measuring.known import Known, Wander
 from latency.predictors.by_precision import ByPrecision
 from latency.predictors.interface import LatencyModel
 from latency.target import Target
+from search.problem import Problem
 from supernet.arrays import Genomes
 from supernet.prediction import Prediction
 from supernet.space import get_space
@@ -63,6 +64,25 @@ class KnownLatency:
         drift = wander.drift * mean
         shared = np.concatenate([shared, drift[:, None]], axis=1)
         return replace(predicted, mean=mean, std=np.sqrt(own**2 + drift**2), shared=shared)
+
+
+def parts_of(problem: Problem) -> dict[str, LatencyModel]:
+    """{the name of a target, or the precision on the only one: the model of its latency}."""
+    if problem.models.devices:
+        return dict(problem.models.devices)
+    if problem.models.latency is None:
+        raise ValueError("nothing to verify: no objective or limit is a latency")
+    return {part.target.precision: part for part in parts(problem.models.latency)}
+
+
+def changed(problem: Problem, change: Callable[[str, LatencyModel], LatencyModel]) -> Problem:
+    """The problem with every part of its latency changed, which `change` also gets the name of."""
+    if problem.models.devices:
+        return problem.with_devices({name: change(name, one) for name, one in parts_of(problem).items()})
+    assert problem.models.latency is not None
+    return problem.with_latency(
+        by_part(problem.models.latency, lambda part: change(part.target.precision, part))
+    )
 
 
 def by_part(latency: LatencyModel, change: Callable[[LatencyModel], LatencyModel]) -> LatencyModel:

@@ -6,6 +6,7 @@ Predictions are then fitted where they are used. Letters: v networks measured, d
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,6 +15,7 @@ import numpy as np
 from latency.data import LatencyData
 from latency.measuring import session, summary
 from latency.measuring.known import Known, Wander
+from latency.measuring.remote.fleet import together
 from latency.predictors.by_precision import ByPrecision
 from latency.predictors.interface import LatencyModel
 from latency.target import Target
@@ -66,7 +68,8 @@ class Part:
 
 @dataclass(frozen=True, eq=False)
 class Round:
-    """What was measured between two parts of a search, by precision, and the reason of each failure."""
+    """What was measured between two parts of a search, and the reason of each failure. Its parts are by the
+    names of `latencies.parts_of`: precisions of one target, or several targets."""
 
     parts: Mapping[str, Part]
     failed: Mapping[str, str]
@@ -129,25 +132,24 @@ class Rounds:
 
     def begin(self, problem: Problem) -> Problem:
         """The problem whose latencies are those of a later sitting."""
-        return problem.with_latency(latencies.by_part(_latency(problem), KnownLatency))
+        return latencies.changed(problem, lambda _, part: KnownLatency(part))
 
     def targets(self, problem: Problem) -> dict[str, Target]:
-        """By precision."""
-        return {part.target.precision: part.target for part in latencies.parts(_latency(problem))}
+        """By the names of parts."""
+        return {name: part.target for name, part in latencies.parts_of(problem).items()}
 
     def apply(self, problem: Problem, beginning: Problem, measured: Round) -> Problem:
         """The problem after a round; `beginning` is the one that the search began with."""
-        first = {part.target.precision: part for part in latencies.parts(_latency(beginning))}
+        first = latencies.parts_of(beginning)
 
-        def change(part: LatencyModel) -> LatencyModel:
-            precision = part.target.precision
-            if precision not in measured.parts:
+        def change(name: str, part: LatencyModel) -> LatencyModel:
+            if name not in measured.parts:
                 return part
-            known, predictor = measured.parts[precision].known, first[precision]
+            known, predictor = measured.parts[name].known, first[name]
             assert isinstance(predictor, KnownLatency)
             return KnownLatency(self.refit(predictor.predictor, known), known)
 
-        return problem.with_latency(latencies.by_part(_latency(problem), change))
+        return latencies.changed(problem, change)
 
     def measure(self, problem: Problem, archive: Archive, turn: int, before: Sequence[Round]) -> Round | None:
         """Measure the members of the front with most at stake; None when none has.
@@ -160,9 +162,10 @@ class Rounds:
         if failed := {name for earlier in before for name in earlier.failed}:
             kept = np.array([name not in failed for name in timed_as(problem, genomes)])
             genomes, costs = genomes[kept], costs[kept]
-        done = sum(len(part.networks) for earlier in before for part in earlier.parts.values())
+        count = max if problem.models.devices else sum  # each network is measured on every device
+        done = sum(count(len(part.networks) for part in earlier.parts.values()) for earlier in before)
         owner = networks(problem.space, genomes)
-        for i, (_, mine) in enumerate(split(problem, genomes)):
+        for i, (_, _, mine) in enumerate(split(problem, genomes)):
             owner[mine] += i * (len(owner) + 1)  # each precision of a network is measured by itself
         verified = np.flatnonzero(is_measured(problem, genomes))
         left = self.count - done
@@ -188,29 +191,39 @@ class Rounds:
         return min(left, max(1, self.count // max(self.rounds, EARLY)))
 
     def _time(self, problem: Problem, genomes: Genomes) -> Round:
-        """Measure these members, each precision in its own sitting."""
+        """Measure these members, each precision in its own sitting, and several devices at the same time."""
         parts, failed = {}, {}
         names = np.array(timed_as(problem, genomes))
-        for part, mine in split(problem, genomes):
-            target = part.target
-            picked = _bare(problem, part, genomes[mine])
-            seconds, reasons = 0.0, {}
-            fresh = self.bench.known(target).rows(picked) < 0
-            if fresh.any():
-                try:
-                    timed = self.bench.time(target, picked[fresh])
-                    seconds, reasons = timed.seconds, dict(timed.failed)
-                except ValueError as error:
-                    reasons = dict.fromkeys(get_space(target.space).format(picked), str(error))
-            known = self.bench.known(target)
+        asked = split(problem, genomes)
+        networks = [_bare(problem, part, genomes[mine]) for _, part, mine in asked]
+        sittings = together(
+            [
+                partial(self._sit, part.target, rows)
+                for (_, part, _), rows in zip(asked, networks, strict=True)
+            ],
+            at_once=bool(problem.models.devices),
+        )
+        for (name, part, mine), picked, (seconds, reasons) in zip(asked, networks, sittings, strict=True):
+            known = self.bench.known(part.target)
             there = known.rows(picked) >= 0
-            for name in names[mine[~there]].tolist():
-                failed[name] = reasons.get(name.rpartition(", ")[0], "it could not be visited often enough")
+            for one in names[mine[~there]].tolist():
+                failed[one] = reasons.get(one.rpartition(", ")[0], "it could not be visited often enough")
             if there.any():
-                parts[target.precision] = _part(part, picked[there], known, seconds)
+                parts[name] = _part(part, picked[there], known, seconds)
         if not parts:
             raise ValueError("; ".join(dict.fromkeys(failed.values())))
         return Round(parts, failed)
+
+    def _sit(self, target: Target, picked: Genomes) -> tuple[float, dict[str, str]]:
+        """Measure what is not known yet; the seconds that took, and the reason of each failure."""
+        fresh = self.bench.known(target).rows(picked) < 0
+        if not fresh.any():
+            return 0.0, {}
+        try:
+            timed = self.bench.time(target, picked[fresh])
+        except ValueError as error:
+            return 0.0, dict.fromkeys(get_space(target.space).format(picked), str(error))
+        return timed.seconds, dict(timed.failed)
 
 
 def most_at_stake(costs: Floats, owner: Ints, verified: Ints, reference: Floats, count: int) -> Ints:
@@ -243,12 +256,18 @@ def _part(part: LatencyModel, picked: Genomes, known: Known, seconds: float) -> 
     return Part(picked, predicted.mean, low, high, known, facts)
 
 
-def split(problem: Problem, genomes: Genomes) -> list[tuple[LatencyModel, Ints]]:
-    """The part of the model of latency for each precision, with the rows it answers for, if any."""
-    model = _latency(problem)
-    whole = [(model, np.ones(len(genomes), bool))]
-    masks = model.parts(genomes) if isinstance(model, ByPrecision) else whole
-    return [(part, np.flatnonzero(mask)) for part, mask in masks if mask.any()]
+def split(problem: Problem, genomes: Genomes) -> list[tuple[str, LatencyModel, Ints]]:
+    """The parts of the latency with their names and the rows they answer for: the precision of each network,
+    where that is a gene, or all rows on each of several devices."""
+    parts = latencies.parts_of(problem)
+    model = problem.models.latency
+    everyone = [np.ones(len(genomes), bool)] * len(parts)
+    masks = [mask for _, mask in model.parts(genomes)] if isinstance(model, ByPrecision) else everyone
+    return [
+        (name, part, np.flatnonzero(mask))
+        for (name, part), mask in zip(parts.items(), masks, strict=True)
+        if mask.any()
+    ]
 
 
 def _bare(problem: Problem, part: LatencyModel, genomes: Genomes) -> Genomes:
@@ -260,32 +279,27 @@ def _bare(problem: Problem, part: LatencyModel, genomes: Genomes) -> Genomes:
 def timed_as(problem: Problem, genomes: Genomes) -> list[str]:
     """(n,) the name of the network that is timed for each genome, and its precision."""
     names = np.empty(len(genomes), object)
-    for part, mine in split(problem, genomes):
+    for _, part, mine in split(problem, genomes):
         bare = get_space(part.target.space).format(_bare(problem, part, genomes[mine]))
         names[mine] = [f"{name}, {part.target.precision}" for name in bare]
     return list(names.tolist())
 
 
-def rows_known(problem: Problem, genomes: Genomes) -> list[tuple[KnownLatency, Ints, Ints]]:
-    """Per precision the model, the rows it answers for, and their rows in what is known (-1: unmeasured)."""
-    by_precision = []
-    for part, mine in split(problem, genomes):
+def rows_known(problem: Problem, genomes: Genomes) -> list[tuple[str, KnownLatency, Ints, Ints]]:
+    """Per part its name, its model, the rows it answers for, and their rows in what is known (-1:
+    unmeasured)."""
+    by_part = []
+    for name, part, mine in split(problem, genomes):
         assert isinstance(part, KnownLatency)
         bare = _bare(problem, part, genomes[mine])
         known = np.full(len(mine), -1) if part.known is None else part.known.rows(bare)
-        by_precision.append((part, mine, known))
-    return by_precision
+        by_part.append((name, part, mine, known))
+    return by_part
 
 
 def is_measured(problem: Problem, genomes: Genomes) -> np.ndarray[Any, np.dtype[np.bool_]]:
-    """(n,) whether the latency of a genome was measured."""
-    measured = np.zeros(len(genomes), bool)
-    for _, mine, known in rows_known(problem, genomes):
-        measured[mine] = known >= 0
+    """(n,) whether the latency of a genome was measured, on every device."""
+    measured = np.ones(len(genomes), bool)
+    for _, _, mine, known in rows_known(problem, genomes):
+        measured[mine] &= known >= 0
     return measured
-
-
-def _latency(problem: Problem) -> LatencyModel:
-    if problem.models.latency is None:
-        raise ValueError("nothing to verify: no objective or limit is a latency")
-    return problem.models.latency

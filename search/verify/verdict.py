@@ -44,7 +44,7 @@ class Verification:
             f"measured {s['networks']} networks of the front in {turns_word}, "
             f"{s['seconds']:.0f} s: predictions were off by {off} with the machine's drift removed "
             f"(bias {s['bias']:+.1f}%), {s['mape_raw']:.1f}% with it "
-            f"({s['covered']} of {s['networks']} inside their {CONFIDENCE:.0%} interval)",
+            f"({s['covered']} of {s['measurements']} inside their {CONFIDENCE:.0%} interval)",
             f"the machine was up to {abs(s['drift'] - 1):.1%} {'slower' if s['drift'] > 1 else 'faster'} "
             "than when the predictor in use was fitted (by the anchor subnets)",
         ]
@@ -56,6 +56,11 @@ class Verification:
                 f"the machine's drift included ({s['within']} were within it when measured)"
             )
             lines.append(s["meaning"])
+        for device, one in s.get("devices", {}).items():
+            limit = f", {one['holds']} hold its limit of {one['limit']:g} ms" if "limit" in one else ""
+            lines.append(
+                f"{device}: {one['networks']} measured, predictions off by {one['mape_raw']:.1f}%{limit}"
+            )
         lines.append(
             f"{s['verified_front']} rows of the front are measured; the latency of the other "
             f"{s['predicted_rows']} is predicted, by what was measured"
@@ -86,20 +91,43 @@ def verification(problem: Problem, archive: Archive, rounds: Sequence[Round], sh
         marks[kept] = front_table.marks(costs[verified], archive.reference, shortlist, must)
         columns["shortlist"] = marks.tolist()
         table = replace(table, knee=int(kept[knee]), best=int(kept[best]))
-    limit = next((o for o in problem.evaluator.limited if o.name == LATENCY), None)
-    summary = _summary(rounds) | {
+    limits = {o.name: o for o in problem.evaluator.limited if o.name.partition("@")[0] == LATENCY}
+    summary = _summary(rounds, len(problem.models.devices) or 1) | {
         "verified_front": int(on_front.sum()),
         "predicted_rows": int((~on_front).sum()),
         "verified_hypervolume": pareto.hypervolume(costs[verified], archive.reference),
     }
-    measured = _measured(problem, rounds, limit)
-    if limit is not None:
+    measured = _measured(problem, rounds, limits)
+    if problem.models.devices:
+        summary["devices"] = _by_device(measured, limits)
+    elif LATENCY in limits:
+        limit = limits[LATENCY]
         wander = max((part.known.wander for part in rounds[-1].parts.values()), key=lambda one: one.drift)
         holds = sum(measured.columns[f"{LATENCY}_limit_holds"])
         within = int((np.array(measured.columns[f"{LATENCY}_measured"]) <= limit.limit).sum())
         summary |= {"limit": limit.limit, "holds": holds, "within": within}
         summary["meaning"] = wander.line(limit.confidence)
     return Verification(replace(table, columns=columns), measured, rows, summary)
+
+
+def _by_device(measured: Table, limits: Mapping[str, Objective]) -> dict[str, dict[str, Any]]:
+    """What measuring showed on each device: how far predictions were off, and how many networks hold its
+    limit."""
+    figures: dict[str, dict[str, Any]] = {}
+    for row in measured.rows():
+        one = figures.setdefault(row["device"], {"networks": 0, "holds": 0, "off": []})
+        one["networks"] += 1
+        one["holds"] += bool(row.get(f"{LATENCY}_limit_holds"))
+        one["off"].append(abs(row[f"{LATENCY}_predicted"] / row[f"{LATENCY}_measured"] - 1))
+    return {
+        device: {
+            "networks": one["networks"],
+            "mape_raw": float(100 * np.mean(one["off"])),
+            **({"limit": limit.limit, "holds": one["holds"]} if limit is not None else {}),
+        }
+        for device, one in figures.items()
+        for limit in (limits.get(f"{LATENCY}@{device}"),)
+    }
 
 
 def _verified(problem: Problem, archive: Archive) -> Ints:
@@ -113,8 +141,13 @@ def _verified(problem: Problem, archive: Archive) -> Ints:
 def _columns(problem: Problem, genomes: Genomes, rounds: Sequence[Round]) -> dict[str, list[Any]]:
     """Predicted and measured side by side. What was predicted before a network was measured is known for
     those that this run measured; what was measured is on the scale of the last sitting."""
-    predicted, measured, iqr = np.full((3, len(genomes)), np.nan)
-    for part, mine, known in rows_known(problem, genomes):
+    values: dict[str, Floats] = {}
+    for name, part, mine, known in rows_known(problem, genomes):
+        title = _title(problem, name)
+        predicted, measured, iqr = (
+            values.setdefault(f"{title}_{kind}", np.full(len(genomes), np.nan))
+            for kind in ("predicted", "measured", "iqr")
+        )
         there = known >= 0
         predicted[mine[~there]] = part.predictor.predict(
             problem.space.embed(genomes[mine[~there]], part.target.space), part.target
@@ -126,17 +159,18 @@ def _columns(problem: Problem, genomes: Genomes, rounds: Sequence[Round]) -> dic
         before = {
             network.tobytes(): ms
             for turn in reversed(rounds)
-            for own in (turn.parts.get(part.target.precision),)
+            for own in (turn.parts.get(name),)
             if own is not None
             for network, ms in zip(own.networks, own.mean, strict=True)
         }
         names = (data.genomes[row].tobytes() for row in known[there])
         predicted[mine[there]] = [before.get(name, np.nan) for name in names]
-    return {
-        f"{LATENCY}_predicted": _cells(predicted),
-        f"{LATENCY}_measured": _cells(measured),
-        f"{LATENCY}_iqr": _cells(iqr),
-    }
+    return {title: _cells(column) for title, column in values.items()}
+
+
+def _title(problem: Problem, part: str) -> str:
+    """The objective that a part of the latency is: with several devices that on one of them."""
+    return f"{LATENCY}@{part}" if problem.models.devices else LATENCY
 
 
 def _cells(values: Floats) -> list[float | None]:
@@ -144,23 +178,24 @@ def _cells(values: Floats) -> list[float | None]:
     return [value if np.isfinite(value) else None for value in rounded(values)]
 
 
-def _measured(problem: Problem, rounds: Sequence[Round], limit: Objective | None) -> Table:
+def _measured(problem: Problem, rounds: Sequence[Round], limits: Mapping[str, Objective]) -> Table:
     """Every network that was measured, as it was predicted and measured then, and the verdict of now."""
     columns: dict[str, list[Any]] = {}
-    assert problem.models.latency is not None  # it was measured
-    models = {one.target.precision: one for one in latencies.parts(problem.models.latency)}
+    models = latencies.parts_of(problem)
 
     def add(**values: Sequence[Any]) -> None:
         for name, cells in values.items():
             columns.setdefault(name, []).extend(cells)
 
     for number, turn in enumerate(rounds, 1):
-        for precision, part in turn.parts.items():
+        for name, part in turn.parts.items():
             target = part.known.data.target
-            now = models[precision].predict(part.networks, target)
+            now = models[name].predict(part.networks, target)
+            if problem.models.devices:
+                add(device=[name] * len(part.networks))
             add(
                 architecture=get_space(target.space).format(part.networks),
-                precision=[precision] * len(part.networks),
+                precision=[target.precision] * len(part.networks),
                 round=[number] * len(part.networks),
                 latency_ms_predicted=rounded(part.mean),
                 latency_ms_half_width=rounded((part.high - part.low) / 2),
@@ -169,13 +204,16 @@ def _measured(problem: Problem, rounds: Sequence[Round], limit: Objective | None
                 latency_ms=rounded(now.mean),
                 latency_ms_std=rounded(now.std),
             )
-            if limit is not None:
-                add(latency_ms_limit_holds=(limit.violation(now) <= 0).tolist())
+            if limits:
+                limit = limits.get(_title(problem, name))
+                holds = None if limit is None else limit.violation(now) <= 0
+                add(latency_ms_limit_holds=[None] * len(now.mean) if holds is None else holds.tolist())
     return Table(columns)
 
 
-def _summary(rounds: Sequence[Round]) -> dict[str, Any]:
-    """Figures over all rounds. The machine's drift since a predictor was fitted is no error of it."""
+def _summary(rounds: Sequence[Round], devices: int) -> dict[str, Any]:
+    """Figures over all rounds, of networks measured on each of so many devices. A machine's drift since its
+    predictor was fitted is no error of it."""
     parts = [part for turn in rounds for part in turn.parts.values()]
     ms, mean = (np.concatenate([getattr(part, name) for part in parts]) for name in ("ms", "mean"))
     low, high = (np.concatenate([getattr(part, name) for part in parts]) for name in ("low", "high"))
@@ -186,7 +224,8 @@ def _summary(rounds: Sequence[Round]) -> dict[str, Any]:
     drifts = [float(part.facts["drift"]) for part in parts]
     most = max(drifts, key=lambda ratio: abs(float(np.log(ratio))))
     return {
-        "networks": len(ms),
+        "networks": len(ms) // devices,
+        "measurements": len(ms),
         "rounds": len(rounds),
         "mape": float(100 * np.abs(mean / undrifted - 1).mean()),
         "mape_by_round": [float(100 * np.abs(np.concatenate(turn)).mean()) for turn in off],

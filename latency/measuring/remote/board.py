@@ -173,7 +173,7 @@ class Board:
     def prepare(self, job: Job) -> None:
         """Export a network, send it, and load it there; ValueError where the device cannot."""
         narrow = "sse2" in self.flags and not {"avx512_vnni", "avx_vnni"} & self.flags
-        content = zlib.compress(networks.exported(*job.build(), self.precision, narrow=narrow), 1)
+        content = zlib.compress(networks.export(job, self.precision, narrow=narrow), 1)
         sent = f"{hashlib.sha256(content).hexdigest()[:24]}.onnx.z", content
         ends = 0
         while True:

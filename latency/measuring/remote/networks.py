@@ -4,18 +4,28 @@ What a network takes depends on its shapes and not on the values of its weights,
 after. A board behind a radio link then waits for kilobytes where a network has megabytes.
 """
 
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from latency.measuring.jobs import Job
+
 if TYPE_CHECKING:
     import torch
 
+ONE_AT_A_TIME = Lock()  # PyTorch's exporter has one state for the process
 PERIOD = 4096  # numbers of a tensor until they repeat: 16 kB, within the 32 kB that deflate looks back
 
 
+def export(job: Job, precision: str, *, narrow: bool) -> bytes:
+    """The ONNX file of a network for inputs of its shape; `narrow` as in `supernet.deploy.int8`."""
+    with ONE_AT_A_TIME:
+        return exported(*job.build(), precision, narrow=narrow)
+
+
 def exported(network: "torch.nn.Module", images: "torch.Tensor", precision: str, *, narrow: bool) -> bytes:
-    """The ONNX file of a network for inputs of this shape; `narrow` as in `supernet.deploy.int8`."""
+    """The same of a network that is built."""
     from supernet.deploy.int8 import onnxruntime_int8, random_batches
     from supernet.deploy.onnx import to_onnx
 

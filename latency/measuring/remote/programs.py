@@ -141,7 +141,7 @@ class ProgramBoard:
 
     def prepare(self, job: Job) -> None:
         """Export a network, send it, and run it once; ValueError with what the program said."""
-        content = networks.exported(*job.build(), self.precision, narrow=False)
+        content = networks.export(job, self.precision, narrow=False)
         name = f"{hashlib.sha256(content).hexdigest()[:24]}.onnx"
         try:
             self._patiently(lambda: self.transport.put(content, name))
