@@ -171,7 +171,8 @@ def fleet(options: Options, how: Adaptation, config: dict[str, Any]) -> None:
         artifact.write_json(out / FLEET, {target.name: target.unit for target in targets})
     limits = {f"latency_ms@{one.name}": float(f"{np.median(a.samples.ms):.2g}")
               for one, a in zip(targets, everything, strict=True) if len(a.samples)}  # fmt: skip
-    print(then("search", targets=options.targets, limits=limits, store=options.store))
+    again = {"samples": max(2, min(len(one.samples) for one in everything)), "store": options.store}
+    print(then("search", targets=options.targets, limits=limits, **again))
 
 
 @command.named("adapt")

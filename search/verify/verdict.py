@@ -222,6 +222,7 @@ def _summary(rounds: Sequence[Round], devices: int) -> dict[str, Any]:
     engines = [(str(part.facts["engine"]), str(part.facts["adapted_with"])) for part in parts]
     now, then = next((pair for pair in engines if pair[0] != pair[1]), engines[0])
     drifts = [float(part.facts["drift"]) for part in parts]
+    together = max if devices > 1 else sum  # several devices are measured at the same time
     most = max(drifts, key=lambda ratio: abs(float(np.log(ratio))))
     return {
         "networks": len(ms) // devices,
@@ -232,7 +233,9 @@ def _summary(rounds: Sequence[Round], devices: int) -> dict[str, Any]:
         "mape_raw": float(100 * np.abs(mean / ms - 1).mean()),
         "bias": float(100 * (mean / undrifted - 1).mean()),
         "covered": int(((low <= ms) & (ms <= high)).sum()),
-        "seconds": round(sum(part.facts["seconds"] for part in parts), 1),
+        "seconds": round(
+            sum(together(p.facts["seconds"] for p in turn.parts.values()) for turn in rounds), 1
+        ),
         "drift": round(most, 4),
         "engine": now,
         "adapted_with": then,
