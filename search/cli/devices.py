@@ -69,9 +69,17 @@ def spelt_out(words: Iterable[str]) -> list[str]:
     spelt = []
     for word in words:
         option, _, value = word.partition("=")
-        value = re.sub(r"^(['\"])(.*)\1$", r"\2", value)
-        if option == "target" and is_address(value):
+        value = _bare(value)
+        listed = [_bare(one) for one in value[1:-1].split(",")] if value[:1] == "[" else []
+        if option == "targets" and any(map(is_address, listed)):
+            spelt += command_line.words({option: listed})  # with quotes that a shell has taken
+        elif option == "target" and is_address(value):
             spelt += command_line.words({option: CHOICE, f"{option}.{OPTION}": value})
         else:
             spelt.append(word)
     return spelt
+
+
+def _bare(text: str) -> str:
+    """A text without the quotes around it."""
+    return re.sub(r"^(['\"])(.*)\1$", r"\2", text)

@@ -55,8 +55,7 @@ class Options(Watched):
     training: dict[str, Any]
     searcher: dict[str, Any]
     target: dict[str, Any] | None = None  # v100_b64, or the first that fits space=
-    # several in one search, by what predictor= knows or as addresses of devices (ssh://pi@board): each has a
-    # latency_ms@TARGET and a throughput@TARGET
+    # several, by what predictor= knows or addresses (ssh://pi@board): each has latency_ms@ and throughput@TARGET
     targets: list[str] = field(default_factory=list)
     space: dict[str, Any] | None = None  # that of the target
     accuracy: dict[str, Any] | None = None  # the surrogate that ships for the space
@@ -306,10 +305,9 @@ def _models(
 ) -> models.Models:
     """The models that the options ask for; a predictor of this machine is adapted to it first."""
     target, space, predictor, eight = choices.target, choices.space, choices.predictor, choices.int8
-    if choices.devices and store is not None:
-        run.folder(out).check(config)
-    if store is not None and predictor is None and target is not None and target.method == "measured":
+    if store is not None:
         run.folder(out).check(config)  # before a minute of measuring, and before anything is written
+    if store is not None and predictor is None and target is not None and target.method == "measured":
         joint = eight is None and space is not None and "precision" in space.index
         small = in_int8(target) if joint else None
         predictor = _adapted(target, out / run.PREDICTORS[0], options, store, say)

@@ -88,6 +88,10 @@ def test_words_of_a_command_line_name_a_device():
     assert devices.spelt_out(["target=ssh://pi@board", "samples=5", "target=here"]) == [
         "target=remote", "target.at=ssh://pi@board", "samples=5", "target=here",
     ]  # fmt: skip
+    both = "targets=['ssh://a?python=/x&folder=b','v100_b64']"
+    taken = "targets=[ssh://a?python=/x&folder=b,v100_b64]"  # by the shell that make starts
+    assert devices.spelt_out([both]) == devices.spelt_out([taken]) == [both.replace("'v100_b64'", "v100_b64")]
+    assert devices.spelt_out(["targets=[v100_b64,p40]"]) == ["targets=[v100_b64,p40]"]
     assert devices.spelt_out(["target=adb:R58M;x"]) == ["target=remote", "target.at='adb:R58M;x'"]
 
 
