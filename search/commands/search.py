@@ -55,7 +55,7 @@ class Options(Watched):
     training: dict[str, Any]
     searcher: dict[str, Any]
     target: dict[str, Any] | None = None  # v100_b64, or the first that fits space=
-    # several, by what predictor= knows or by address (ssh://pi@board): each has latency_ms@, throughput@TARGET
+    # several, by what predictor= knows or by address (ssh://board): each has latency_ms@, throughput@TARGET
     targets: list[str] = field(default_factory=list)
     space: dict[str, Any] | None = None  # that of the target
     accuracy: dict[str, Any] | None = None  # the surrogate that ships for the space
