@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+import numpy as np
+
 from latency.predictors import interface
 from latency.predictors.slots import SlotLatency
 from latency.target import PUBLISHED, Target
-from supernet import footprint, registry
+from supernet import footprint, registry, slot_table
 from supernet.slot_table import SlotTable
 from supernet.space import SearchSpace
 
@@ -85,6 +87,13 @@ def sources_of(
             + ", ".join(f"{s.name} {s.resolutions[0]}-{s.resolutions[1]}" for s in sources)
         )
     return kept
+
+
+def constant(space: SearchSpace) -> Source:
+    """What every network costs alike: a source for mixes, beside those of `sources_of`."""
+    shape = slot_table.shape_of(space)
+    sides = space.axis("r").values if "r" in space.index else (0,)
+    return Source("constant", SlotTable(np.zeros(shape), np.ones(shape[0])), (sides[0], sides[-1]))
 
 
 def any_of(space: SearchSpace) -> bool:

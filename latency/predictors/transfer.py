@@ -29,7 +29,7 @@ from latency.data import LatencyData
 from latency.predictors import sampling
 from latency.predictors.interface import check_samples
 from latency.predictors.slots import SharedErrors, SlotLatency
-from latency.predictors.sources import Source, common_resolutions, sources_of
+from latency.predictors.sources import Source, common_resolutions, constant, sources_of
 from latency.target import Target
 from supernet import slot_table, table_parts
 from supernet.arrays import Floats, Genomes, Ints, Rng
@@ -39,6 +39,7 @@ from supernet.slot_table import SlotTable, SlotTables
 from supernet.space import SearchSpace, get_space
 from supernet.table_parts import Directions, Parts, Samples
 
+LINE = ("macs", "constant")  # sources that are fitted alone, too
 SHIFTS = (0.0, 2.0, 6.0, 20.0)  # candidates of how far a mix is moved along its directions
 WILD = 5.0  # spreads; samples further off the mix, when left out, do not move it
 KAPPA = 15.0  # prior deviation of the error in each direction, in units of the errors' size
@@ -75,11 +76,13 @@ class Transfer:
         """The same with other sources; their resolutions in common are those of the result."""
         check_samples(data, data.target, 2)
         space = get_space(data.target.space)
+        known = [*known, constant(space)]
         low, high = common_resolutions(known)
         space.check_resolutions(data.genomes, (low, high), "the mix of " + ", ".join(s.name for s in known))
         problem = _Problem.build(space, known, data)
         fold = folds.random_folds(len(data), FOLDS, singly_up_to=2 * FOLDS)
-        mix = mixing.fit(problem.samples.tables, data.ms, problem.leaning(known), fold)
+        line = [i for i, source in enumerate(known) if source.name in LINE]
+        mix = mixing.fit(problem.samples.tables, data.ms, problem.leaning(known), fold, line)
         problem = problem.with_trust(mix)
         strengths = problem.strengths(mix)
         left_out = np.empty(len(data))

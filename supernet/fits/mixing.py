@@ -1,6 +1,6 @@
 """A non-negative mix of known quantities that follows few samples of a new one.
 
-Letters: n samples, d sources, t strengths of the prior, f folds.
+Letters: n samples, d sources, t fits, f folds.
 
 The mix (ours) is y = sum_d w_d x_d with w >= 0, minimising
 
@@ -11,10 +11,13 @@ min s_d: sources that follow the samples may leave their prior more freely. The 
 `leaning` sources by 1 / s_d^4, times the mean ratio. Cauchy weights c_i and the robust spread s of the
 residuals are estimated again in every round. How strong the prior is, tau, is not chosen but averaged: fits
 with each of `STRENGTHS` count by their errors on samples left out (stacking, arXiv 1704.02030), so that a mix
-is hardly worse than the nearest source times a factor where that is as good as it gets.
+is hardly worse than the best of them. The simplest fits count in the same way: the nearest source times a
+factor, and a `line`, which is some of the sources by least squares without a prior.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,14 +43,18 @@ class Mix:
     left_out: list[tuple[Ints, Ints, Floats]]  # per fold the rows kept and left out, and the (d,) weights
 
 
-def fit(seen: Floats, values: Floats, leaning: NDArray[np.bool_], fold: Ints) -> Mix:
+def fit(
+    seen: Floats, values: Floats, leaning: NDArray[np.bool_], fold: Ints, line: Sequence[int] = ()
+) -> Mix:
     """The mix of (n, d) values of the sources for (n,) positive values of the samples.
 
-    `leaning` (d,) says which sources the prior may use, `fold` (n,) which samples are left out together.
+    `leaning` (d,) says which sources the prior may use, `fold` (n,) which samples are left out together, and
+    `line` which sources are fitted alone, too.
     """
-    whole = _fits(seen, values, leaning)
-    parts = [(kept, out, _fits(seen[kept], values[kept], leaning)) for kept, out in folds.splits(fold)]
-    errors = np.empty((len(STRENGTHS), len(values)))
+    fits = partial(_fits, leaning=leaning, line=list(line))
+    whole = fits(seen, values)
+    parts = [(kept, out, fits(seen[kept], values[kept])) for kept, out in folds.splits(fold)]
+    errors = np.empty((len(whole), len(values)))
     for _, out, each in parts:
         errors[:, out] = each @ seen[out].T / values[out] - 1
     off = np.median(np.abs(errors), axis=0)
@@ -66,14 +73,21 @@ def stacking_shares(errors: Floats, trust: Floats) -> Floats:
     return np.asarray(share / share.sum())
 
 
-def _fits(seen: Floats, values: Floats, leaning: NDArray[np.bool_]) -> Floats:
-    """(t, d) weights of the sources for each strength of the prior."""
+def _fits(seen: Floats, values: Floats, leaning: NDArray[np.bool_], line: list[int]) -> Floats:
+    """(t, d) weights of the sources: for each strength of the prior, and of the simplest fits."""
     log_ratio = np.log(values[:, None] / seen)
     spread = np.maximum(log_ratio.std(axis=0, ddof=min(1, len(values) - 1)), SOURCE_FLOOR)
     lean = np.where(leaning, spread**-4, 0)
     prior = lean / lean.sum() * np.exp(log_ratio.mean(axis=0))
     hold = seen.mean(axis=0) / values.mean() * spread / spread.min()
-    return np.stack([_fit(seen / values[:, None], prior, hold / tau) for tau in STRENGTHS])
+    relative = seen / values[:, None]
+    simple = np.zeros((2 if line else 1, seen.shape[1]))
+    nearest = int(np.argmin(log_ratio.std(axis=0)))
+    simple[0, nearest] = np.exp(np.median(log_ratio[:, nearest]))
+    if line:
+        units = relative[:, line].mean(axis=0)
+        simple[1, line] = nonnegative(relative[:, line] / units, np.ones(len(values))) / units
+    return np.concatenate([[_fit(relative, prior, hold / tau) for tau in STRENGTHS], simple])
 
 
 def _fit(relative: Floats, prior: Floats, hold: Floats) -> Floats:
