@@ -35,8 +35,8 @@ PUBLISHED = {  # HELP's checkpoints with 10 samples and 10 references of the tar
 def _chosen(pool: LatencyData, sources: list[Source], n: int, rng: np.random.Generator) -> LatencyData:
     """n samples among a random part of the pool, by the rule of `sampling.choose`."""
     some = rng.choice(len(pool), min(POOL, len(pool)), replace=False)
-    kernel = sampling.kernel(get_space(pool.target.space), pool.genomes[some], sources)
-    return pool.take(some[sampling.greedy(kernel, n)])
+    alike = sampling.kernel(get_space(pool.target.space), pool.genomes[some], sources)
+    return pool.take(some[sampling.balanced(alike, n, rng)])
 
 
 def run(setting: protocol.Setting) -> Iterator[protocol.Row]:

@@ -16,10 +16,10 @@ from supernet.arrays import Floats, Genomes, Ints, Rng
 from supernet.space import SearchSpace
 
 POOL = 600  # random subnets that samples are chosen from, half of them tilted
+DRAWS = 300  # of samples, the most balanced of which is taken
 TILT = 2.0  # logarithm of the strongest lean
 NOISE = 0.1  # variance of a measurement in units of the prior variance
-WIDTH = 0.3  # of the kernel, in spreads of the first component; 1 picks the extremes of the space first
-FEW = 5  # samples, up to which they are spread over the space
+FEW = 5  # samples, up to which all stand for the space, and none lies near a frontier
 FRONT_POPULATION, FRONT_ROUNDS, FRONT_MUTATION = 200, 15, 0.02  # of the search for typical front members
 
 Values = Callable[[Genomes], Floats]  # (n,) of (n, d) genomes
@@ -45,7 +45,7 @@ def for_search(space: SearchSpace, n: int, rng: Rng, sources: Sequence[Source], 
         return choose(space, n, rng, sources)
     latency = _mean_of_similar(space, rng, sources, search.target)
     front = _different(near_front(search.space, n // 2, rng, latency, search.quality))
-    others = draw(space, n, rng)
+    others = choose(space, n, rng, sources)
     others = others[~(others[:, None] == front).all(axis=2).any(axis=1)][: n - len(front)]
     order = np.argsort(np.concatenate([np.linspace(0, 1, len(others)), np.linspace(0.01, 0.99, len(front))]))
     return np.concatenate([others, front])[order]
@@ -90,18 +90,16 @@ def _mean_of_similar(space: SearchSpace, rng: Rng, sources: Sequence[Source], ta
     return lambda genomes: table.evaluate(space, genomes)
 
 
-def choose(space: SearchSpace, n: int, rng: Rng, sources: Sequence[Source]) -> Genomes:
-    """(n, d) different subnets of the space (as restricted), chosen greedily from a random pool that
-    reaches to the smallest and the largest.
-
-    Greedy variance reduction: each time the subnet whose measurement would lower the summed variance of the
-    pool most, for a Gaussian process with an RBF kernel over the principal components of the log latencies on
-    the sources. Its width is `WIDTH` times the spread of the first component. The first n of a longer choice
-    are the choice of n, so that samples can be added later.
+def choose(
+    space: SearchSpace, n: int, rng: Rng, sources: Sequence[Source], known: Genomes | None = None
+) -> Genomes:
+    """(n, d) different subnets of the space (as restricted) that, together with those known already, stand
+    for a random pool of it, from the smallest to the largest; see `balanced`.
     """
+    known = space.parse([]) if known is None else known
     even = space.network(space.sample(POOL // 2, rng))
-    pool = _different(np.concatenate([even, tilted(space, POOL - POOL // 2, rng)]))
-    return pool[greedy(kernel(space, pool, sources), n)]
+    pool = _different(np.concatenate([known, even, tilted(space, POOL - POOL // 2, rng)]))
+    return pool[balanced(kernel(space, pool, sources), n, rng, len(known))]
 
 
 def draw(space: SearchSpace, n: int, rng: Rng) -> Genomes:
@@ -112,11 +110,27 @@ def draw(space: SearchSpace, n: int, rng: Rng) -> Genomes:
 
 
 def kernel(space: SearchSpace, genomes: Genomes, sources: Sequence[Source]) -> Floats:
-    """(p, p) prior covariance of the latencies of these subnets, up to a factor; see `choose`."""
+    """(p, p) how alike subnets are to the sources: an RBF kernel over the principal components of their log
+    latencies, whose width is the spread of the first component."""
     logs = np.log(np.stack([source.table.evaluate(space, genomes) for source in sources], axis=1))
     left, size, _ = np.linalg.svd(logs - logs.mean(axis=0), full_matrices=False)
-    place = left * size / max(WIDTH * float((left[:, 0] * size[0]).std()), 1e-12)
+    place = left * size / max(float((left[:, 0] * size[0]).std()), 1e-12)
     return np.exp(-0.5 * place.shape[1] * squared_distance(place, place))
+
+
+def balanced(alike: Floats, n: int, rng: Rng, known: int = 0) -> Ints:
+    """(n,) rows of a (p, p) kernel that, with the first `known` rows, stand for all p best of `DRAWS` draws.
+
+    They are random samples whose averages are nearly those of the pool, for any function that the kernel
+    knows (least maximum mean discrepancy). Rows that a design of least variance picks are extremes, which
+    tell more of a perfect mix; but a mix is never perfect, and a wild measurement of an extreme does harm.
+    Kernel herding (arXiv 1203.3472), which is greedy, was no better than random rows.
+    """
+    _check(n, len(alike) - known)
+    mean = alike.mean(axis=1)
+    sets = [[*range(known), *(known + rng.permutation(len(alike) - known)[:n])] for _ in range(DRAWS)]
+    off = [alike[np.ix_(rows, rows)].mean() - 2 * mean[rows].mean() for rows in sets]
+    return np.array(sets[int(np.argmin(off))][known:], np.int64)
 
 
 def greedy(prior: Floats, n: int) -> Ints:

@@ -40,8 +40,8 @@ class Adaptation:
 
     The `learner` adapts with `samples` (0, or 2 and more); `tests` are random others that only judge. Samples
     are `chosen` to tell most about what a search returns (`sampling.for_search`; where no accuracy of the
-    space is known, up to five to tell most about all subnets), or else drawn at random, from the input sides
-    `resolution` (lowest and highest). After `seconds` no further subnet is measured.
+    space is known, to stand for all subnets, `sampling.choose`), or else drawn at random, from the input
+    sides `resolution` (lowest and highest). After `seconds` no further subnet is measured.
     """
 
     samples: int = 10
@@ -107,7 +107,8 @@ def adapt(target: Target, how: Adaptation, *, store: Store, watch: Watcher | Non
         empty = LatencyData(target, nothing, np.empty(0), np.empty(0))
         return Adapted(how.learner.from_specification(target), empty, empty, {}, 0.0)
     known = _stored_samples(target, space, store) if how.samples else nothing
-    picked = pick(target, how, space, sources, known) if how.samples else nothing
+    rng = np.random.default_rng(how.seed)
+    picked = choose_samples(target, how, space, sources, rng, known) if how.samples else nothing
     others = _tests(space, how.tests, np.random.default_rng((how.seed, 1)), picked)
     measured = session.measure(
         target, np.concatenate([picked, others]), store=store, seconds=how.seconds, watch=watch
@@ -150,21 +151,6 @@ def _stored_samples(target: Target, space: SearchSpace, store: Store) -> Genomes
     return _without(genomes, anchor_subnets(get_space(target.space)))
 
 
-def pick(
-    target: Target, how: Adaptation, space: SearchSpace, sources: Sequence[Source], known: Genomes
-) -> Genomes:
-    """The (samples, d) subnets that will be measured, none of which is known.
-
-    They are of a choice that is longer by what is known: up to `sampling.FEW` the rest of the same choice,
-    beyond it a random part of it.
-    """
-    rng, wanted = np.random.default_rng(how.seed), how.samples + len(known)
-    picked = choose_samples(target, replace(how, samples=wanted), space, sources, rng)
-    picked = _without(picked, known)
-    some = np.arange(len(picked)) if wanted <= sampling.FEW else rng.permutation(len(picked))
-    return picked[some[: how.samples]]
-
-
 def _without(genomes: Genomes, others: Genomes) -> Genomes:
     """The networks that are not among the others, in their order."""
     taken = {row.tobytes() for row in others}
@@ -172,18 +158,33 @@ def _without(genomes: Genomes, others: Genomes) -> Genomes:
 
 
 def choose_samples(
-    target: Target, how: Adaptation, space: SearchSpace, sources: Sequence[Source], rng: Rng
+    target: Target,
+    how: Adaptation,
+    space: SearchSpace,
+    sources: Sequence[Source],
+    rng: Rng,
+    known: Genomes | None = None,
 ) -> Genomes:
-    """The (samples, d) subnets that will be measured, of the space and sources of `plan`."""
-    few = how.samples <= sampling.FEW
-    if how.chosen and not few and space.name in registry.names("accuracy"):
+    """The (samples, d) subnets that will be measured, none of which is known; of the space and sources of
+    `plan`.
+
+    Where all stand for the space, they do so together with those known. Near a frontier they are a random
+    part of a choice that is longer by what is known.
+    """
+    known = space.parse([]) if known is None else known
+    wanted = how.samples + len(known)
+    with_front = wanted > sampling.FEW and space.name in registry.names("accuracy")
+    if how.chosen and not with_front:
+        return sampling.choose(space, how.samples, rng, sources, known)
+    if how.chosen:
         surrogate = registry.build(registry.load("accuracy", space.name))
         inside = space if "r" not in space.index else space.restrict("r", *surrogate.resolutions)
         search = sampling.Search(target, lambda genomes: surrogate.predict(genomes, space).mean, inside)
-        return sampling.for_search(space, how.samples, rng, sources, search)
-    if how.chosen and few:
-        return sampling.choose(space, how.samples, rng, sources)
-    return sampling.draw(space, how.samples, rng)
+        picked = sampling.for_search(space, wanted, rng, sources, search)
+    else:
+        picked = sampling.draw(space, wanted, rng)
+    others = _without(picked, known)
+    return others[rng.permutation(len(others))[: how.samples]] if len(known) else others
 
 
 def known_or_adapt(

@@ -188,9 +188,11 @@ def test_every_second_sample_lies_near_the_frontier():
     assert (few == sampling.choose(inside, 5, np.random.default_rng(3), SOURCES)).all()
 
 
-def test_samples_without_a_known_accuracy_are_random():
-    how = Adaptation(samples=10)
+def test_samples_without_a_known_accuracy_stand_for_the_space():
     fbnet = replace(NEW, space="fbnet")
-    space, sources = adaptation.plan(fbnet, how)
-    picked = adaptation.choose_samples(fbnet, how, space, sources, np.random.default_rng(0))
-    assert (picked == sampling.draw(space, 10, np.random.default_rng(0))).all()
+    for chosen, way in ((True, sampling.choose), (False, sampling.draw)):
+        how = Adaptation(samples=10, chosen=chosen)
+        space, sources = adaptation.plan(fbnet, how)
+        picked = adaptation.choose_samples(fbnet, how, space, sources, np.random.default_rng(0))
+        words = (sources,) if chosen else ()
+        assert (picked == way(space, 10, np.random.default_rng(0), *words)).all()
