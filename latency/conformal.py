@@ -11,8 +11,9 @@ from supernet.arrays import Floats
 from supernet.prediction import CONFIDENCES, QUANTILE, Tails
 
 PRIOR_SPREAD, PRIOR_WEIGHT = 0.05, 2
-LEAST_SPREAD = 0.009  # of standardised residuals, counted like two more samples
+LIKELY_SPREAD = 0.015  # of standardised residuals, counted like two more samples
 OPTIMISM = 2.5  # by the coverage of intervals on frontiers of nine targets (docs/efficiency.md)
+LEAST_WIDTH = 0.0009  # half, of an interval by conformal quantiles
 CORE = 0.75  # by the Brier score of the probability to be efficient on those frontiers
 FEW = 20  # samples, up to which intervals go by the spread of all residuals
 
@@ -44,23 +45,24 @@ def relative_std(residuals: Floats, confidence: float = 0.90) -> float:
     return half_width(residuals, confidence) / QUANTILE(0.5 + confidence / 2)
 
 
-def spread_and_tails(residuals: Floats) -> tuple[float, Tails]:
+def spread_and_tails(residuals: Floats, likely: float = LIKELY_SPREAD) -> tuple[float, Tails]:
     """The standard deviation of new residuals, and the half widths of their intervals in units of it.
 
-    From (n,) standardised residuals left out of their fits: up to `FEW` of them by Student's t of their root
-    mean square, with more by conformal quantiles where their ranks exist; widened by 1 + `OPTIMISM` / n,
-    because the same samples chose how the fit is made. The deviation is `CORE` times that whose normal
-    interval at 90% has the width before widening: what lies in the tails is no part of it.
+    From (n,) standardised residuals left out of their fits, and a `likely` spread that counts like
+    `PRIOR_WEIGHT` more of them, since a handful can agree by chance: up to `FEW` of them by Student's t of
+    their root mean square, with more by conformal quantiles where their ranks exist; widened by
+    1 + `OPTIMISM` / n, because the same samples chose how the fit is made. The deviation is `CORE` times that
+    whose normal interval at 90% has the width before widening: what lies in the tails is no part of it.
     """
     from scipy.special import stdtrit
 
     n, size = len(residuals), np.sort(np.abs(residuals))
-    spread = math.sqrt((float((size**2).sum()) + PRIOR_WEIGHT * LEAST_SPREAD**2) / (n + PRIOR_WEIGHT))
+    spread = math.sqrt((float((size**2).sum()) + PRIOR_WEIGHT * likely**2) / (n + PRIOR_WEIGHT))
     widths = spread * stdtrit(n - 1, 0.5 + np.array(CONFIDENCES) / 2)
     if n > FEW:
         ranks = np.ceil((n + 1) * np.array(CONFIDENCES)).astype(int)
         widths = np.where(ranks <= n, size[np.minimum(ranks, n) - 1], widths)
-        widths = np.maximum.accumulate(np.maximum(widths, LEAST_SPREAD / 10))
+        widths = np.maximum.accumulate(np.maximum(widths, LEAST_WIDTH))
     std = CORE * float(widths[CONFIDENCES.index(0.90)]) / QUANTILE(0.95)
     return std, Tails(tuple((widths / std * (1 + OPTIMISM / n)).tolist()))
 

@@ -101,7 +101,7 @@ class Transfer:
         }
         if "r" in space.index:
             space = space.restrict("r", low, high)
-        errors = problem.errors(space, mix.weights, left_out)
+        errors = problem.errors(space, mix, left_out)
         return SlotLatency(data.target, table, errors.typical, (low, high), facts, errors)
 
     def from_specification(self, target: Target, known: Sequence[Source] | None = None) -> SlotLatency:
@@ -196,12 +196,16 @@ class _Problem:
         moved = [f.combined(table, d) for f, d in zip(self.families, deltas, strict=True) if d.any()]
         return slot_table.combine([(1.0, table), *((1.0, part) for part in moved)])
 
-    def errors(self, space: SearchSpace, weights: Floats, left_out: Floats) -> SharedErrors:
-        """What the samples leave open, on subnets of `space` from the smallest to the largest."""
-        everything = np.arange(len(self.data))
+    def errors(self, space: SearchSpace, mix: mixing.Mix, left_out: Floats) -> SharedErrors:
+        """What the samples leave open, on subnets of `space` from the smallest to the largest.
+
+        Their size is not likely to be larger than that of the nearest source, however few samples tell it.
+        """
+        everything, weights = np.arange(len(self.data)), mix.weights
         columns, _ = self._columns(weights, everything)
         open_ = shared_error.posterior(columns, KAPPA)
-        spread, tails = conformal.spread_and_tails(left_out / np.sqrt(1 + open_.leverage))
+        likely = min(conformal.LIKELY_SPREAD, mix.nearest)
+        spread, tails = conformal.spread_and_tails(left_out / np.sqrt(1 + open_.leverage), likely)
         rng = np.random.default_rng(0)
         pool = np.concatenate([space.sample(POOL, rng), sampling.tilted(space, POOL, rng)])
         scale = self._scale(weights, everything)

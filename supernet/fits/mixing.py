@@ -40,6 +40,7 @@ class Mix:
     weights: Floats  # (d,)
     trust: Floats  # (n,) Cauchy weights of the samples
     spread: float  # robust relative spread of the residuals
+    nearest: float  # spread of the log ratio of the samples to the source that follows them best
     left_out: list[tuple[Ints, Ints, Floats]]  # per fold the rows kept and left out, and the (d,) weights
 
 
@@ -62,8 +63,9 @@ def fit(
     weights = share @ whole
     residual = seen @ weights / values - 1
     spread = robust.spread(residual, SPREAD_FLOOR)
+    nearest = float(np.log(values[:, None] / seen).std(axis=0, ddof=1).min())
     left_out = [(kept, out, share @ each) for kept, out, each in parts]
-    return Mix(weights, robust.cauchy_weights(residual, spread), spread, left_out)
+    return Mix(weights, robust.cauchy_weights(residual, spread), spread, nearest, left_out)
 
 
 def stacking_shares(errors: Floats, trust: Floats) -> Floats:

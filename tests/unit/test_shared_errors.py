@@ -109,6 +109,7 @@ def test_a_mix_is_as_good_as_the_nearest_source_times_a_factor(rng):
     values = 3.0 * seen[:, 2] * np.exp(0.002 * rng.normal(size=10))
     mix = mixing.fit(seen, values, np.ones(4, bool), folds.random_folds(10, 10))
     assert mix.weights == pytest.approx([0, 0, 3, 0], abs=0.02)
+    assert mix.nearest == pytest.approx(np.std(np.log(values / seen[:, 2]), ddof=1))
     assert mix.trust.min() > 0.1
     assert [out.tolist() for _, out, _ in mix.left_out] != []
     assert all(weights == pytest.approx([0, 0, 3, 0], abs=0.05) for _, _, weights in mix.left_out)
@@ -133,6 +134,11 @@ def test_tails_of_few_and_of_many_residuals(rng):
     std, tails = conformal.spread_and_tails(rng.normal(size=10))
     ratio = np.array(tails.half_widths) / tails.half_widths[2]
     assert ratio == pytest.approx(np.array([0.7027, 1.3830, 1.8331, 2.2622, 3.2498]) / 1.8331, rel=1e-3)
+    agreeing = np.full(3, 1e-4)  # by chance: counts with two that are as large as is likely
+    std, tails = conformal.spread_and_tails(agreeing, likely=0.02)
+    assert std * tails.half_width(0.9) / (1 + conformal.OPTIMISM / 3) == pytest.approx(
+        2.9200 * 0.02 * np.sqrt(2 / 5), rel=1e-3
+    )
     many = rng.standard_t(3, size=2000)
     std, tails = conformal.spread_and_tails(many)
     held = [(np.abs(many) <= std * tails.half_width(c)).mean() for c in CONFIDENCES]
