@@ -15,11 +15,13 @@ from threadpoolctl import threadpool_limits
 from benchmarks import command
 from benchmarks.protocols import (
     gpu_kernels,
+    few_figures,
     gpu_loo,
     help_ofa,
     help_ranks,
     maplex,
     nas_note10,
+    phones,
     s1,
     ten_samples,
 )
@@ -35,6 +37,8 @@ PROTOCOLS: dict[str, Callable[[Setting], Iterator[Row]]] = {
     "gpu_kernels": gpu_kernels.kernels,
     "gpu_networks": gpu_kernels.networks,
     "nas_note10": nas_note10.run,
+    "phones": phones.run,
+    "few_figures": few_figures.run,
     maplex.NAME: maplex.run,
     "ten_samples": ten_samples.run,
 }

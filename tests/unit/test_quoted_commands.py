@@ -34,6 +34,8 @@ PROTOCOLS = [
     "nas_note10",
     "maplex_ablation",
     "ten_samples",
+    "phones",
+    "few_figures",
 ]
 
 # {a command without options and placeholders: the words of its small forms}; FOLDER is of `make train`, DATA
