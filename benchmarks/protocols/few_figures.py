@@ -41,7 +41,7 @@ def run(setting: Setting) -> Iterator[Row]:
         truth = gpu_model().predictor(whole).predict(genomes, whole)
         predicted = fitted.predict(genomes, few)
         off = float(np.log(predicted.mean / truth.mean).mean())
-        added = np.sqrt(fitted.relative_std**2 - gpu_model().predictor(few).relative_std**2)
+        added = np.sqrt(fitted.relative_std**2 - gpu_model().predictor(few).relative_std ** 2)
         more = {"off": off, "z": off / float(added)}
         part = "ships" if name in ours else "other"
         yield Row("few_figures", "three figures", name, 0, None, part, scores(predicted, truth.mean) | more)
