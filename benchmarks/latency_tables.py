@@ -14,8 +14,8 @@ from threadpoolctl import threadpool_limits
 
 from benchmarks import command
 from benchmarks.protocols import (
-    gpu_kernels,
     few_figures,
+    gpu_kernels,
     gpu_loo,
     help_ofa,
     help_ranks,

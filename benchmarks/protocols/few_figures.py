@@ -12,7 +12,6 @@ import numpy as np
 
 from benchmarks.protocols.protocol import Row, Setting
 from latency import target
-from latency.predictors.sources import gpu_model
 from latency.scores import scores
 from latency.zoo import data_sheets
 from supernet import device, registry
@@ -38,10 +37,10 @@ def run(setting: Setting) -> Iterator[Row]:
         fitted, _ = data_sheets.predictor(few)
         space = get_space(whole.space).restrict("r", *fitted.resolutions)
         genomes = space.sample(SUBNETS, np.random.default_rng(0))
-        truth = gpu_model().predictor(whole).predict(genomes, whole)
+        truth = data_sheets.gpu_model().predictor(whole).predict(genomes, whole)
         predicted = fitted.predict(genomes, few)
         off = float(np.log(predicted.mean / truth.mean).mean())
-        added = np.sqrt(fitted.relative_std**2 - gpu_model().predictor(few).relative_std ** 2)
+        added = np.sqrt(fitted.relative_std**2 - data_sheets.gpu_model().predictor(few).relative_std ** 2)
         more = {"off": off, "z": off / float(added)}
         part = "ships" if name in ours else "other"
         yield Row("few_figures", "three figures", name, 0, None, part, scores(predicted, truth.mean) | more)
