@@ -16,6 +16,7 @@ from latency.zoo import catalogue
 from search.commands.judging.compare import finished
 from search.ranking.gpus import Served
 from search.report import gpus_report
+from supernet.files import run_folder
 from tests.e2e.browser import Visit, needs_chromium, visit
 from tests.e2e.commands import call, start
 
@@ -194,10 +195,12 @@ def test_gpus_of_ones_own(tmp_path):
     (tmp_path / "mine" / "device" / "ours.yaml").write_text(yaml.safe_dump(node | {"usd_per_hour": 0.25}))
     card = "{name:card,cores:3584,ram_gb:12,bandwidth_gbs:360}"
     words = ["--config-dir", "mine", f"gpus=[ours,{card}]", "search.budget=400", "accuracies=[0.7]"]
+    words.append("precision=amp")
     code, _, err = call("compare", *words, "usd_per_hour.card=0.1", "out=there", cwd=tmp_path)
     assert code == 0, err
     rows = rows_of(tmp_path / "there" / "gpus.csv")
     assert [(row["gpu"], float(row["usd_per_hour"])) for row in rows] == [("ours", 0.25), ("card", 0.1)]
+    assert run_folder.settings(tmp_path / "there" / "card")["target"]["precision"] == "amp"
     assert "fp32_tflops, tdp_w" in (tmp_path / "there" / "report.html").read_text()  # are estimated
 
 
@@ -218,6 +221,7 @@ def test_gpus_of_ones_own(tmp_path):
         ([*WORDS, "search.searcher=loocal"], "Did you mean 'local'"),
         (["gpus=[t4,{cores:3}]"], "target.device.ram_gb=..."),
         ([*WORDS, "search.budgt=5"], "budgt"),
+        ([*WORDS, "precision=int8"], "precision=int8: Input should be 'fp32', 'tf32' or 'amp'"),
     ],
 )
 def test_errors_are_one_line(words, message, tmp_path):

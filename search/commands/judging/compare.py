@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from pydantic import PositiveFloat, PositiveInt
@@ -63,6 +63,7 @@ class Options:
     latency_limit_ms: PositiveFloat | None = None  # for a batch on gpus=, tested on the bound
     confidence: OpenFraction = 0.9  # of that bound, and of intervals
     batch: PositiveInt = 64  # images at a time on gpus=
+    precision: Literal["fp32", "tf32", "amp"] = "fp32"  # of gpus=
     space: str = "ofa_mbv3_w1.2"  # whose networks gpus= are searched for
     # other options of the search of each of gpus=, as make search has them: search.budget=5000 search.seed=1
     search: dict[str, Any] = field(default_factory=dict)
@@ -81,16 +82,14 @@ class GpuSearch:
     def from_options(cls, gpu: str | dict[str, Any], options: Options) -> "GpuSearch":
         """ValueError where there is no such GPU, or no such option of a search."""
         if own := [name for name in options.search if name in SET_HERE]:
-            raise ValueError(
-                f"search.{own[0]}= is set by gpus=, batch=, space= and latency_limit_ms=: leave it out"
-            )
+            raise ValueError(f"search.{own[0]}= follows from gpus= and the options beside it: leave it out")
         usual = {"objectives": ["accuracy", "latency_ms"], "bound": 0, "verify": 0, "wandb": "disabled"}
         asked = usual | options.search
         if isinstance(gpu, str) and (gpu.startswith("run:") or gpu.endswith(catalogue.SUFFIXES)):
             asked["predictor"] = gpu
         else:
-            device = {"target.device": gpu, "target.batch": options.batch, "target.space": options.space}
-            asked |= {"target": "gpu", **device}
+            asked |= {"target": "gpu", "target.device": gpu}
+            asked |= {f"target.{name}": getattr(options, name) for name in ("batch", "precision", "space")}
         config = command.compose("search", words(asked))
         where = search.Choices.from_options(search.Options(**config)).where
         assert where is not None
