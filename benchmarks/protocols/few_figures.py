@@ -19,7 +19,7 @@ from supernet.devices import catalogue, estimates
 from supernet.space import get_space
 
 SUBNETS = 200
-OTHERS = (  # looked at once
+OTHERS = (  # looked at once with each model of GPU time
     "rtx_3060_12_gb", "rtx_4080", "rtx_4060", "l4", "l40s", "a10g", "rtx_a6000", "gtx_1080", "gtx_1060_6_gb",
     "rtx_2060", "a30_pcie", "quadro_rtx_8000", "rtx_5080", "rtx_3080", "rtx_4070_ti", "h100_nvl_94_gb",
     "gtx_1660_ti", "quadro_p5000", "rtx_5070", "a40_pcie",
