@@ -156,6 +156,7 @@ def test_without_prices_the_fastest_is_told(folder):
     assert "no price of rtx_4090, t4, rtx_3090, speeds are compared" in out
 
 
+@pytest.mark.slow
 def test_killed_comparison_goes_on(tmp_path):
     """With the searches that are finished, to the same bytes."""
     words = [*WORDS[1:], "gpus=[t4,v100]", "search.budget=3000", "out=cut"]
