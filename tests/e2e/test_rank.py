@@ -1,6 +1,7 @@
 """Ranking as a user types it: an own table, the front of a search, classifiers timed here; its report."""
 
 import csv
+import io
 import json
 import re
 from pathlib import Path
@@ -11,6 +12,7 @@ from latency.measuring.store import Store
 from search.ranking import rank as ranking
 from search.ranking.timed_models import Timing, Torchvision
 from supernet import registry
+from supernet.files import tables
 from tests.e2e.browser import Visit, needs_chromium, visit
 from tests.e2e.commands import call
 
@@ -29,7 +31,7 @@ a,70.0,1.0,1.1,1.0,10
 "b</script><script>window.problems.push('escaped')</script>",75.0,2.0,2.1,1.9,30
 c,75.1,2.1,1.8,2.2,31
 d<!--<script>,74.0,4.0,4.1,4.2,60
-e,80.0,8.0,8.5,7.5,55
+=e(),80.0,8.0,8.5,7.5,55
 """
 
 
@@ -57,7 +59,8 @@ def test_own_table_is_ranked(ranked):
     assert float(rows["a"]["p_efficient"]) == 1  # the fastest by far
     assert float(rows["d"]["p_efficient"]) == 0  # slower and less accurate than c
     assert 0.1 < float(rows["b"]["p_efficient"]) < 1
-    assert float(rows["e"]["p_preferred"]) == 1  # weights ask for accuracy alone
+    # Weights ask for accuracy alone; what a spreadsheet would compute is quoted.
+    assert float(rows["'"]["p_preferred"]) == 1
     assert (folder / "out" / "frontier.png").read_bytes().startswith(b"\x89PNG")
     first = (folder / "out" / "ranking.csv").read_bytes()
     words = ["csv=mine.csv", "columns=mine.yaml", "draws=2000", "+weights.top1=1", "out=again"]
@@ -69,7 +72,11 @@ def test_own_table_is_ranked(ranked):
 def test_report_in_a_browser(ranked, tmp_path):
     script = """
       all("table.short tr[data-row]")[1].click();
-      return {short: all("table.short tr[data-row] td.why").map(cell => cell.textContent),
+      let file;
+      URL.createObjectURL = blob => (file = blob, "#");
+      document.getElementById("csv").click();
+      return {csv: await file.text(),
+        short: all("table.short tr[data-row] td.why").map(cell => cell.textContent),
         first: all("tbody.rows tr td.name").map(cell => cell.textContent),
         picked: all("tr.picked td.name, tr.picked td.why").map(cell => cell.textContent),
         plots: all(".plot").map(place => place.querySelectorAll(".point").length)};
@@ -82,8 +89,11 @@ def test_report_in_a_browser(ranked, tmp_path):
         assert seen["clipped"] == []
     found = wide["answer"]
     with (ranked[0] / "out" / "ranking.csv").open() as file:
-        names = [row["model"] for row in csv.DictReader(file)]
+        cells = [row["model"] for row in csv.DictReader(file)]
+    names = [tables.read_cell(cell) for cell in cells]
     assert found["first"] == found["short"] == names
+    assert "=e()" in names
+    assert [row["model"] for row in csv.DictReader(io.StringIO(found["csv"]))] == cells
     assert found["picked"] == [names[1]] * 2
     assert len(found["plots"]) == 3 + 1 + 3  # pairs of axes, ranks, views
     assert all(found["plots"])

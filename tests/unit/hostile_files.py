@@ -238,7 +238,7 @@ def searched(**changes):
 
 
 HUB = {"_target_": "supernet.training.measured_accuracy.SupernetAccuracy", "weights": "hf:evil/x"}
-DEEP = "[" * 100_000
+DEEP = "[" * 20_000
 LAUGHS = "a: &a [x, x]\n" + "".join(
     f"{b}: &{b} [{', '.join([f'*{a}'] * 9)}]\n" for a, b in pairwise("abcdefghij")
 )
