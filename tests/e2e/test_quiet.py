@@ -23,7 +23,7 @@ IMPORTS = """
 import time
 from supernet import extras
 extras.quiet()
-for name in ("onnxruntime", "openvino", "nncf", "wandb"):
+for name in ("onnxruntime", "openvino"):
     try:
         __import__(name)
     except ImportError:

@@ -316,6 +316,7 @@ def outcomes(trained_folder, tmp_path_factory):
     return told
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_a_file_of_somebody_else_runs_nothing_and_is_refused_in_a_line(name, outcomes):
     outcome, said = outcomes[name], CASES[name][2]
