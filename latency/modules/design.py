@@ -141,7 +141,7 @@ def _sittings(target: Target, store: Store) -> list[Sitting]:
     """The sittings on modules with this engine (its version too), precision and instruction set."""
 
     def machine(of: Target) -> Any:
-        return replace(of, name="", threads=1, batch=1, space=target.space, utilisation=0.0).key
+        return replace(of, name="any", threads=1, batch=1, space=target.space, utilisation=0.0).key
 
     sittings = store.sittings(engine_version=session.engine_of(target).version)
     return [s for s in sittings if "declared" in s.facts and machine(s.target) == machine(target)]
