@@ -4,24 +4,35 @@ A descriptor is whatever tells devices apart: operators timed on the target (`me
 of a data sheet (`specification`), and the log latencies of reference architectures (`references`), for which
 the samples of the target serve.
 
-Letters: D known devices, n architectures, q numbers of a descriptor.
+The parameters of a GPU may also be inputs of one model for many of them (`device_inputs`, `roofline_ms`).
+
+Letters: D known devices, n architectures, q numbers of a descriptor, c inputs of a model.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Literal
 
 import numpy as np
 
 from latency.data import LatencyData
 from latency.features import Scale, features, squared_distance
+from latency.target import Target
+from supernet import footprint
 from supernet.arrays import Floats, Genomes, Rng
 from supernet.device import Device
 from supernet.fits import robust
+from supernet.layers import BYTES_FP32
 from supernet.space import get_space
 
 SMOOTHING, SMOOTHING_ROUNDS = 1e-2, 5  # ridge of the known devices' own fits, and their re-weighting
 LEAST_IMPORTANCE = 1e-3
+DeviceInputs = Literal["raw", "logarithms", "physical"]
+USUAL = np.array([4000.0, 12.0, 600.0])  # cores, GB and GB/s, whose logarithms are 0
+USUAL_BATCH = 32
+PASSES = 4  # over an activation: written and read by its layer, and by the norm after it
+LAUNCH_MS = 0.01  # of a layer, at least
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,6 +74,45 @@ def specification(device: Device) -> Floats:
     """(q,) log data-sheet figures; NaN where the sheet is silent."""
     figures = (device.cores, device.ram_gb, device.bandwidth_gbs, device.fp32_tflops, device.tdp_w)
     return np.array([np.log(figure) if figure else np.nan for figure in figures])
+
+
+def device_inputs(target: Target, how: DeviceInputs, *, batch: bool) -> Floats:
+    """(c,) what a model of several GPUs is told of one of them, with `batch` its batch size too.
+
+    "raw": CUDA cores, memory in GB and bandwidth in GB/s as they are, the three inputs of arXiv 2101.00732;
+    "logarithms": theirs; "physical": nothing, as the model says multiples of `roofline_ms`. ValueError for a
+    device that does not state them.
+    """
+    sizes = np.array([target.batch] if batch else [], float)
+    if how == "physical":
+        return np.log(sizes / USUAL_BATCH)
+    names = ("cores", "ram_gb", "bandwidth_gbs")
+    figures = np.array(_stated(target.spec, names))
+    if how == "raw":
+        return np.concatenate([figures, sizes])
+    return np.concatenate([np.log(figures / USUAL), np.log(sizes / USUAL_BATCH)])
+
+
+def roofline_ms(target: Target, genomes: Genomes) -> Floats:
+    """(n,) ms of one batch at the bandwidth and the peak rate of the data sheet, in fp32, the one after the
+    other, and of launching the layers. Ours.
+
+    ValueError for a device that does not state them.
+    """
+    bandwidth, peak = _stated(target.spec, ("bandwidth_gbs", "fp32_tflops"))
+    space = get_space(target.space)
+    macs, activations, params, layers = (
+        footprint.compute(space, genomes, metric) for metric in ("macs", "activations", "params", "layers")
+    )
+    moved = BYTES_FP32 * (PASSES * target.batch * activations + params)
+    return moved / (1e6 * bandwidth) + 2 * target.batch * macs / (1e9 * peak) + LAUNCH_MS * layers
+
+
+def _stated(device: Device, names: Sequence[str]) -> list[float]:
+    """These figures of a data sheet; ValueError that names what is missing."""
+    if missing := [name for name in names if not getattr(device, name)]:
+        raise ValueError(f"{device.name} does not state its {', '.join(missing)}, which the model needs")
+    return [float(getattr(device, name)) for name in names]
 
 
 def references(devices: Sequence[KnownDevice], genomes: Genomes) -> Floats:

@@ -15,6 +15,7 @@ from supernet.registry import names, unknown_name
 from supernet.space import get_space
 
 PRECISIONS = ("fp32", "tf32", "amp")  # of which a GPU's data sheet tells times
+NOT_STATED = "not stated"  # the engine of rows of which nobody said it
 PUBLISHED = "published networks"  # the method of targets of which only a handful of networks is known
 Limit = Literal["sse41", "avx", "avx2", "avx512"]  # instruction sets that an engine may be held to
 
@@ -35,7 +36,7 @@ class Target:
     device: str | Device
     space: str
     batch: PositiveInt = 1
-    engine: str = "not stated"
+    engine: str = NOT_STATED
     precision: str = "fp32"
     threads: PositiveInt | None = None
     method: str = "additive"
@@ -166,7 +167,7 @@ def phone(
     *,
     space: str = "ofa_mbv3_w1.0",
     batch: int = 1,
-    engine: str = "not stated",
+    engine: str = NOT_STATED,
     precision: str = "fp32",
     threads: int | None = None,
 ) -> Target:

@@ -6,31 +6,30 @@ networks. Nothing tells it of the software of the GPU that is left out: its labo
 it timed other GPUs too. Its intervals come from leaving out each of those other GPUs in the same way. "Chip
 left out too" leaves out the other GPUs with the same chip. Rows 3500-3999 are reported, with `validation`
 rows 3000-3499, where the form was chosen. N counts measured subnets of the left-out GPU, per batch size. The
-networks are those of OFANAS: three raw scalars (CUDA cores, RAM, bandwidth) as further inputs, the batch size
-beside them, and the same with logarithms and our training.
+networks are learners of `make fit`, with two seeds: that of OFANAS has three raw scalars (CUDA cores, RAM,
+bandwidth) as further inputs and the batch size beside them; ours have their logarithms, or say multiples of
+the roofline.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 
 import numpy as np
 
-from benchmarks.protocols import protocol
+from benchmarks.protocols import protocol, s1
 from latency.data import LatencyData
 from latency.gpu import measurements, traced
 from latency.gpu.calibration import GpuTimes
 from latency.gpu.measurements import Group, of_latencies
 from latency.gpu.model import GpuModel
-from latency.perceptron import Training
 from latency.predictors.additive import Additive
-from latency.predictors.neural import Neural, NeuralLatency
 from latency.predictors.transfer import Transfer
 from latency.target import Target
 from supernet.arrays import Floats, Genomes
 from supernet.files.tables import read_columns
 
-FITTED, NETWORK_ROWS = {protocol.HELP_OFA: 3000, protocol.OFANAS: 7000}, 300
+FITTED = {protocol.HELP_OFA: 3000, protocol.OFANAS: 7000}
+NETWORK_ROWS, NETWORK_SEEDS = 300, 2
 ANCHORS = (1, 3, 10)
 SAME_CHIP = {
     "rtx_2080ti": ("titan_rtx",),
@@ -39,10 +38,11 @@ SAME_CHIP = {
     "v100": ("v100_pcie",),
 }
 FEW = 20  # of each operator and of each run of timm, in a small run
-RAW = Training(
-    epochs=60, batch=32, learning_rate=1e-5, weight_decay=0.0,
-    loss="rmse", optimiser="sgd", schedule="constant",
-)  # fmt: skip
+NETWORKS: dict[str, dict[str, str]] = {  # the learners of fit devices=; HELP has sides between those of OFANAS
+    "network, three raw scalars of OFANAS": {"name": "s1_gpus", "encoding": "one_hot"},
+    "network, logarithms of the scalars": {"name": "neural", "inputs": "logarithms"},
+    "network over the roofline": {"name": "neural", "inputs": "physical"},
+}
 
 
 def help_gpus(setting: protocol.Setting, without: str) -> list[LatencyData]:
@@ -72,23 +72,6 @@ def model(setting: protocol.Setting, groups: Sequence[Group], without: Sequence[
 def learner(setting: protocol.Setting) -> GpuTimes:
     """The fit that ships, or a short one."""
     return GpuTimes(rows=20, more=FEW, iterations=10) if setting.small else GpuTimes()
-
-
-def raw(target: Target) -> Floats:
-    """(4,) the scalars of OFANAS as they are, and the batch size."""
-    spec = target.spec
-    return np.array([spec.cores or 0, spec.ram_gb or 0, spec.bandwidth_gbs or 0, target.batch], float)
-
-
-def scaled(target: Target) -> Floats:
-    """(4,) their logarithms, of the order of one."""
-    return np.log(raw(target) / np.array([4000, 12, 600, 32]))
-
-
-NETWORKS: dict[str, tuple[Neural, Callable[[Target], Floats]]] = {
-    "network, three raw scalars of OFANAS": (Neural(log=False, standardise=False, training=RAW), raw),
-    "network, logarithms of the scalars": (Neural(training=Training(epochs=60, batch=64)), scaled),
-}
 
 
 def run(setting: protocol.Setting) -> Iterator[protocol.Row]:
@@ -162,20 +145,13 @@ def _networks(
 ) -> Iterator[protocol.Row]:
     """Of networks with the figures of data sheets among their inputs."""
     some = [data.take(slice(0, NETWORK_ROWS)) for data in help_gpus(setting, gpu)]
-    for seed, _ in setting.draws():
-        for method, (how, facts) in NETWORKS.items():
-            how = replace(how, seed=seed, training=setting.epochs(how.training))
-            net = how.fit_many(some, [facts(data.target) for data in some])
+    for seed, _ in setting.draws(NETWORK_SEEDS):
+        for method, options in NETWORKS.items():
+            network = s1.learner(setting, seed=seed, **options).fit_many(some)
             for name in names:
                 test = _split(setting, table, name, seed).test
-                ways: dict[str, protocol.Fit] = {method: partial(_network, net, facts, test.target)}
+                ways = {method: protocol.fitting(network.at, test.target)}
                 yield from protocol.compare(_row(test.target, 0, seed), ways, test)
-
-
-def _network(
-    net: NeuralLatency, facts: Callable[[Target], Floats], target: Target
-) -> Callable[[Genomes], Floats]:
-    return replace(net, target=target, context=facts(target)).ms
 
 
 def _constant(known: Sequence[LatencyData], target: Target) -> Callable[[Genomes], Floats]:

@@ -4,7 +4,7 @@ A predictor is fitted (`fit(data)` returns it) and then answers `predict(genomes
 returns a new one, which keeps the samples (`History`).
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, fields, replace
 from functools import wraps
 from pathlib import Path
@@ -52,8 +52,16 @@ class Learner(Protocol):
 
 
 @runtime_checkable
+class ManyDevices(Protocol):
+    """A learner that makes one predictor of the measurements of several devices."""
+
+    def fit_many(self, sets: Sequence[LatencyData]) -> LatencyPredictor: ...
+
+
+@runtime_checkable
 class AnyTarget(Protocol):
-    """A predictor that answers for other targets too, as module predictors do for every batch and space."""
+    """A predictor that answers for other targets too, as module predictors do for every batch and space, and
+    a network of several GPUs for others by their data sheets."""
 
     def at(self, target: Target) -> LatencyPredictor: ...
 

@@ -5,7 +5,7 @@ of its own fit is kept. With up to three rows of a GPU its data sheet is adapted
 from so few (README, protocol gpu_loo). A phone is like another phone (`phones`), not like a mix of all.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import field, replace
 
 from latency.data import LatencyData
@@ -41,6 +41,10 @@ class Automatic:
         best = min(errors, key=errors.__getitem__)
         listed = ", ".join(f"{name} {error:.2f}%" for name, error in errors.items())
         return with_facts(fitted[best], {"why": f"{best}, by the error on rows left out: {listed}"})
+
+    def fit_many(self, sets: Sequence[LatencyData]) -> LatencyPredictor:
+        """One predictor of several GPUs, for others by their data sheets: a network over the roofline."""
+        return with_facts(neural.Neural().fit_many(sets), {"why": "neural: a network of several GPUs"})
 
     def _candidates(self, data: LatencyData) -> dict[str, Fit]:
         """The methods that can start from so many rows."""

@@ -1,16 +1,18 @@
 """Fit a predictor on your own measured rows: `make fit ARGS="target=here rows=my.csv column=lat_ms"`.
 
-Rows name their architectures in a column `architecture`, or have a column per gene of `space=`. The file it
-writes is what `predictor=` and `accuracy_file=` of the search take. A multirun (`-m` and options with several
-values, any Hydra sweeper) compares the options by their errors on rows left out of each fit.
+Rows name their architectures in a column `architecture`, or have a column per gene of `space=`. With
+`devices=` the tables of several GPUs become one predictor, which serves others by their data sheets. The file
+it writes is what `predictor=` and `accuracy_file=` of the search take. A multirun (`-m` and options with
+several values, any Hydra sweeper) compares the options by their errors on rows left out of each fit.
 """
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from latency.data import read_csv
+from latency.data import LatencyData, read_csv
 from latency.predictors import interface
+from latency.predictors.interface import LatencyPredictor, ManyDevices
 from latency.scores import scores
 from latency.target import Target
 from search import command
@@ -18,6 +20,8 @@ from search.cli import watch
 from search.cli.watch import Watched
 from supernet import registry
 from supernet.arrays import Floats
+from supernet.device import Device
+from supernet.devices import estimates
 from supernet.files import architectures, tables
 from supernet.files.command_line import then
 from supernet.options import FileName
@@ -36,12 +40,16 @@ class Options(Watched):
     target: dict[str, Any] | None = None  # what the rows were timed on; here: this machine
     # without target=: the device, and below its name, batch, engine, precision and threads
     device: dict[str, Any]
+    # GPUs of one predictor: names, or figures as target=gpu takes, {cores:...,ram_gb:...,bandwidth_gbs:...};
+    # rows=, column= and batch= are then lists with one for each, or one for all
+    devices: list[str | dict[str, Any]] = field(default_factory=list)
     space: dict[str, Any] | None = None  # of the architectures; None: that of the column architecture
     what: str = "latency"  # latency, or accuracy
-    rows: Path  # tidy .csv or .csv.gz with a column architecture, or the columns of the space's genes
-    column: str  # milliseconds, or top-1 (percent or fraction)
+    # tidy .csv or .csv.gz with a column architecture, or the columns of the space's genes
+    rows: Path | list[Path]
+    column: str | list[str]  # milliseconds, or top-1 (percent or fraction)
     name: FileName = "mine"  # of the target
-    batch: int = 1
+    batch: int | list[int] = 1
     engine: str = "not stated"
     precision: str = "fp32"
     threads: int | None = None
@@ -63,9 +71,8 @@ class Fit:
 
 
 def fit_latency(options: Options, out: Path) -> Fit:
-    target = _target(options)
-    data = read_csv(options.rows, target, options.column, slice(options.first, options.past))
-    fitted = registry.build(options.learner).fit(data)
+    learner = registry.build(options.learner)
+    fitted = _of_several(options, learner) if options.devices else learner.fit(_of_one(options))
     suffix = interface.suffix(fitted)
     path = out if options.out else out.with_suffix(suffix)
     if path.suffix != suffix:
@@ -73,38 +80,87 @@ def fit_latency(options: Options, out: Path) -> Fit:
     fitted.save(path)
     error = fitted.facts.get("left_out_mape", 100 * fitted.relative_std)
     what = "left-out MAPE" if "left_out_mape" in fitted.facts else "standard deviation"
-    said = [f"{what} {error:.2f}% on {len(data)} rows", then("search", predictor=path)]
-    return Fit(path, error, [*([fitted.facts["why"]] if "why" in fitted.facts else []), *said])
+    said = [fitted.facts["why"]] if "why" in fitted.facts else []
+    said.append(f"{what} {error:.2f}% on {fitted.facts.get('rows', fitted.facts.get('samples'))} rows")
+    if not options.devices:
+        return Fit(path, error, [*said, then("search", predictor=path)])
+    by_gpu = fitted.facts["gpus_left_out"]
+    said.append("predicted by the others: " + ", ".join(f"{gpu} {off:g}% off" for gpu, off in by_gpu.items()))
+    target = {"space": fitted.target.space, "batch": fitted.target.batch, "device": "NAME"}
+    another = {f"target.{name}": value for name, value in target.items()}
+    return Fit(path, error, [*said, then("search", predictor=path, target="gpu", **another)])
 
 
-def _target(options: Options) -> Target:
+def _of_several(options: Options, learner: Any) -> LatencyPredictor:
+    """The predictor of the measurements of several GPUs."""
+    if not isinstance(learner, ManyDevices):
+        fitting = "learner=auto, neural and s1_gpus make one predictor of several"
+        raise ValueError(f"{type(learner).__name__} fits one device; {fitting}")
+    if options.target is not None:
+        raise ValueError("devices= names what the rows were timed on: leave target= out")
+    count, sets = len(options.devices), []
+    listed = (_for_each(options, option, count) for option in ("rows", "column", "batch"))
+    for given, rows, column, batch in zip(options.devices, *listed, strict=True):
+        device = given if isinstance(given, str) else estimates.from_facts(given)
+        name = f"{device if isinstance(device, str) else device.name}_b{batch}"
+        one = replace(options, name=name, rows=rows, column=column, batch=batch)
+        sets.append(_of_one(one, device))
+    return learner.fit_many(sets)
+
+
+def _for_each(options: Options, option: str, count: int) -> list[Any]:
+    """An option of each of so many devices, for which it may have one value in common."""
+    value = getattr(options, option)
+    values = value if isinstance(value, list) else [value] * count
+    if len(values) != count:
+        raise ValueError(f"{option}= lists {len(values)}, devices= {count}: one for each, or one for all")
+    return values
+
+
+def _of_one(options: Options, device: str | Device | None = None) -> LatencyData:
+    """The measurements of one target, the device in place of that of the options."""
+    rows, column = _table(options)
+    target = _target(options, device)
+    return read_csv(rows, target, column, slice(options.first, options.past))
+
+
+def _table(options: Options) -> tuple[Path, str]:
+    """The table and its column; ValueError for lists, whose devices nobody named."""
+    rows, column = options.rows, options.column
+    if isinstance(rows, list) or isinstance(column, list) or isinstance(options.batch, list):
+        raise ValueError("rows=, column= and batch= are lists with devices= only, which names the GPUs")
+    return rows, column
+
+
+def _target(options: Options, device: str | Device | None) -> Target:
     """What the rows were timed on: `target=`, as it is or with the space that is asked for, or what the
     options say one by one."""
+    rows, column = _table(options)
     if options.target is None:
-        space = _space(options, tables.read_columns(options.rows)).name
-        return command.take(
-            Target, options, device=options.device["name"], space=space, rows=str(options.rows)
-        )
+        space = _space(options, tables.read_columns(rows)).name
+        device = device or options.device["name"]
+        return command.take(Target, options, device=device, space=space, rows=str(rows))
     target: Target = registry.build(options.target)
     space = target.space if options.space is None else registry.build(options.space).name
-    return replace(target, space=space, rows=str(options.rows), column=options.column)
+    return replace(target, space=space, rows=str(rows), column=column)
 
 
 def _space(options: Options, columns: tables.Columns) -> SearchSpace:
     """The space of the architectures: `space=`, else what their names say."""
     if options.space is None:
-        return architectures.space_of_rows(columns, options.rows)
+        return architectures.space_of_rows(columns, _table(options)[0])
     return get_space(registry.build(options.space).name)
 
 
 def fit_accuracy(options: Options, out: Path) -> Fit:
-    columns = tables.select(tables.read_columns(options.rows), slice(options.first, options.past))
+    file, column = _table(options)
+    columns = tables.select(tables.read_columns(file), slice(options.first, options.past))
     space = _space(options, columns)
-    top1 = tables.percent(tables.column(columns, options.column, options.rows)) / 100
+    top1 = tables.percent(tables.column(columns, column, file)) / 100
     genomes = architectures.genomes(columns, space)
     curve = scored(accuracy_fit.sample_curve(space, genomes, top1, options.curve, seeds=options.curve_seeds))
     fitted = accuracy_fit.fit(space, genomes, top1)
-    scale = f"as in the column {options.column} of {options.rows.name}"
+    scale = f"as in the column {column} of {file.name}"
     fitted = replace(fitted, facts={**fitted.facts, "scale": scale})
     # What fine-tuning gains is published for ImageNet only; elsewhere its epochs get no effect.
     imagenet = space.classes == IMAGENET_CLASSES and "finetune_epochs" in space.index
@@ -143,7 +199,9 @@ def main(options: Options, config: dict[str, Any]) -> dict[str, float]:
     out = options.out or folder / f"{what}-{options.name}.npz"
     fitted = (fit_latency if what == "latency" else fit_accuracy)(options, out)
     logs = folder if command.is_sweep() else command.run_folder(None, f"fit-{options.name}")
-    read, left = {"measurements": options.rows}, {"predictor": fitted.path}
+    files = options.rows if isinstance(options.rows, list) else [options.rows]
+    read = {f"measurements{i or ''}": file for i, file in enumerate(files)}
+    left = {"predictor": fitted.path}
     run = watch.job("fit", options.name, logs, config, read, left)
     watch.report(options, run, fitted.curve, {"error": fitted.error})
     print("\n".join(fitted.lines))

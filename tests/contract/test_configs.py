@@ -93,7 +93,7 @@ def test_learners_fit_and_predict(name, rng, tmp_path, modules_of):
     target = catalogue.target("epyc_ort")
     space = get_space(target.space).restrict("r", 160, 224)
     genomes = space.network(space.sample(24, rng))
-    if name == "s1":
+    if name in ("s1", "s1_gpus"):
         genomes[:, space.index["r"]] = space.levels[space.index["r"]]  # it knows steps of 16 pixels only
     ms = catalogue.predictor("epyc_ort").predict(genomes, target).mean
     data = LatencyData(target, genomes, ms, np.full(24, np.nan))

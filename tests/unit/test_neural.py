@@ -11,8 +11,10 @@ from latency.predictors import interface, mlp, neural
 from latency.predictors.mlp import Rows
 from latency.predictors.neural import FineTune, Neural
 from latency.scores import scores
+from latency.target import Target, gpu
 from latency.zoo import catalogue
 from supernet import registry
+from supernet.device import Device
 from supernet.space import SearchSpace, get_space
 
 SHORT = Training(epochs=15, batch=32, learning_rate=4e-3)
@@ -175,13 +177,76 @@ def test_fine_tuning_moves_a_network_to_another_gpu_and_leaves_the_base_alone():
         base.adapt(few.take(slice(0, 2)))
 
 
-def test_several_devices_share_a_network_by_their_contexts():
-    known = [measured(300), measured(300, "p40_b64_w1.0")]
-    contexts = [np.array([0.0]), np.array([1.0])]
-    fitted = SMALL.fit_many(known, contexts)
-    for data, context in zip(known, contexts, strict=True):
-        mine = replace(fitted, target=data.target, context=context)
-        assert scores(mine.predict(data.genomes, data.target), data.ms)["mape"] < 8
+def of_gpus(inputs: str, **options) -> neural.NeuralLatency:
+    """A small network of the 2080 Ti and the P40, whose batches are alike."""
+    how = replace(SMALL, inputs=inputs, **options)
+    return how.fit_many([measured(300), measured(300, "p40_b64_w1.0")])
+
+
+def parameters(**figures) -> Target:
+    """A GPU of which only figures are known."""
+    return gpu(figures, space="ofa_mbv3_w1.0", batch=64)
+
+
+@pytest.mark.parametrize(("inputs", "width"), [("raw", 3), ("logarithms", 3), ("physical", 0)])
+def test_several_gpus_share_a_network(inputs, width, tmp_path):
+    """It tells them apart, its file says the same, and another GPU has wider intervals than a known one."""
+    scaled = {"training": replace(SHORT, learning_rate=1e-3)} if inputs == "raw" else {}
+    fitted = of_gpus(inputs, **scaled)
+    assert fitted.network.inputs == neural.encode(s1_space(), measured(1).genomes, "one_hot").shape[1] + width
+    fitted.save(tmp_path / "gpus.safetensors")
+    loaded = interface.load(tmp_path / "gpus.safetensors")
+    for name in ("2080ti_b64_w1.0", "p40_b64_w1.0"):
+        data = measured(300, name)
+        mine = loaded.at(data.target)
+        assert scores(mine.predict(data.genomes, data.target), data.ms)["mape"] < (
+            20 if inputs == "raw" else 8
+        )
+        assert np.allclose(fitted.at(data.target).ms(data.genomes), mine.ms(data.genomes))
+        assert mine.relative_std == fitted.stds[0]
+    other = parameters(cores=5000, ram_gb=16, bandwidth_gbs=700)
+    assert loaded.at(other).relative_std == fitted.stds[1] > fitted.stds[0]
+    assert set(fitted.facts["gpus_left_out"]) == {"rtx_2080ti", "tesla_p40"}
+
+
+def test_a_network_over_the_roofline_is_as_fast_as_the_gpu():
+    """Twice the cores and twice the bandwidth take half as long, but for the launches of the layers."""
+    fitted, genomes = of_gpus("physical"), measured(20).genomes
+    slow = fitted.at(parameters(cores=4352, ram_gb=11, bandwidth_gbs=600, fp32_tflops=13)).ms(genomes)
+    fast = fitted.at(parameters(cores=8704, ram_gb=11, bandwidth_gbs=1200, fp32_tflops=26)).ms(genomes)
+    assert (slow / fast > 1.6).all()
+    assert (slow / fast < 2).all()
+
+
+def test_a_network_of_gpus_moves_to_another_one_by_samples():
+    """Fifteen samples of a GPU three times as slow as its data sheet says."""
+    fitted = of_gpus("physical")
+    slow = parameters(cores=4352, ram_gb=11, bandwidth_gbs=616)
+    data = measured(60)
+    data = replace(data, target=slow, ms=3 * data.ms)
+    moved = fitted.at(slow).adapt(data.take(slice(0, 15)))
+    assert scores(moved.predict(data.genomes, slow), data.ms)["mape"] < 8
+    with pytest.raises(ValueError, match="was fitted for"):  # it is no longer one of several GPUs
+        moved.at(parameters(cores=5000, ram_gb=16, bandwidth_gbs=700))
+
+
+def test_what_a_network_of_gpus_cannot_say_is_refused():
+    fitted = of_gpus("logarithms")
+    figures = {"cores": 5000, "ram_gb": 16, "bandwidth_gbs": 700}
+    with pytest.raises(ValueError, match="seen batches of 64, not of 32"):
+        fitted.at(replace(parameters(**figures), batch=32))
+    with pytest.raises(ValueError, match=r"space ofa_mbv3_w1\.0, not ofa_mbv3_w1\.2"):
+        fitted.at(replace(parameters(**figures), space="ofa_mbv3_w1.2"))
+    with pytest.raises(ValueError, match="does not state its cores, ram_gb, bandwidth_gbs"):
+        fitted.at(replace(parameters(**figures), device=Device("mine", "mine", "gpu", "nobody")))
+    with pytest.raises(ValueError, match="two GPUs at least"):
+        SMALL.fit_many([measured(30), measured(30)])
+    p40 = measured(30, "p40_b64_w1.0")
+    in_int8 = replace(p40, target=replace(p40.target, precision="int8"))
+    with pytest.raises(ValueError, match="share all but device and batch"):
+        SMALL.fit_many([measured(30), in_int8])
+    with pytest.raises(ValueError, match="leave target=gpu"):
+        SMALL.fit(measured(30)).at(parameters(**figures))
 
 
 def test_a_new_head_learns_from_few_samples_as_the_authors_train_it():
