@@ -8,7 +8,6 @@ import pytest
 
 from latency.data import LatencyData, write_csv
 from latency.predictors import interface
-from latency.scores import scores
 from latency.target import gpu
 from latency.zoo import catalogue
 from supernet.space import get_space
@@ -54,10 +53,14 @@ def test_two_tables_become_a_predictor_and_a_search_on_a_third_gpu(words, tmp_pa
     genomes = get_space(asked.space).parse([row["architecture"] for row in front])
     predicted = [row["latency_ms"] for row in front]
     assert predicted == pytest.approx(fitted.at(asked).ms(genomes), rel=1e-4)
-    titan = table(tmp_path / "titan.csv", "titan_rtx_b64", 7)
-    errors = scores(fitted.at(titan.target).predict(titan.genomes, titan.target), titan.ms)
+    table(tmp_path / "titan.csv", "titan_rtx_b64", 7)
+    rows = ["rows=titan.csv", "column=lat_ms", "out=score.json"]
+    code, out, err = call("score", "predictor=gpus.safetensors", *search[1:6], *rows, cwd=tmp_path)
+    assert code == 0, err
+    errors = json.loads((tmp_path / "score.json").read_text())
     assert errors["mape"] < 40
     assert errors["spearman"] > 0.9
+    assert "target.device.cores=4608" in out.splitlines()[-1]
 
 
 @pytest.mark.parametrize(

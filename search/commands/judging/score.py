@@ -1,6 +1,7 @@
 """Score a fitted predictor on measured rows: `make score ARGS="predictor=v100_b64 rows=my.csv
 column=lat_ms"`.
 
+With `target=` it is scored on a target that it serves beside its own, for instance a GPU by its data sheet.
 Accuracy is scored on published networks too: of a table with a column `space` the rows of the predictor's own
 space count, at the input sides that it knows, fine-tuned as the column `finetune_epochs` says.
 """
@@ -9,12 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from hydra.core.hydra_config import HydraConfig
 
 from latency.data import read_csv
 from latency.predictors.interface import KINDS
 from latency.scores import calibration, markdown, scores
+from latency.target import Target
 from latency.zoo import catalogue
 from search import command
+from search.models import latency_for
 from supernet import registry
 from supernet.arrays import Floats
 from supernet.files import architectures, artifact, tables
@@ -26,11 +30,16 @@ from supernet.surrogates import accuracy
 from supernet.surrogates.accuracy import AccuracySurrogate
 
 
+AUTO = "auto"
+
+
 @command.options
 class Options:
     """What `make score` takes."""
 
-    predictor: str  # a target of the zoo, an accuracy surrogate, or a .npz of either
+    # a target of the zoo, an accuracy surrogate, a file of either; auto: what the search takes for target=
+    predictor: str = AUTO
+    target: dict[str, Any] | None = None  # None: that of the predictor; else one that it serves too
     rows: Path  # tidy .csv or .csv.gz with a column architecture, or the columns of the space's genes
     column: str  # measured: milliseconds, or top-1 (percent or fraction) for an accuracy surrogate
     first: int = 0  # first row to score
@@ -38,21 +47,25 @@ class Options:
     out: Path | None = None  # JSON file; None: runs/score-<predictor>-<column>.json
 
 
-def score(name: str, rows: Path, column: str, first: int, past: int | None) -> dict[str, float]:
-    """Scores of the predictor `name` on rows [first, past) of a table.
+def score(
+    name: str, rows: Path, column: str, part: slice, target: Target | None = None
+) -> dict[str, float]:
+    """Scores of the predictor `name` on a part of the rows of a table, for a target that it serves.
 
     In ms for latencies, in points of top-1 for accuracy.
 
-    >>> score("ofa_mbv3_w1.2", Path("../shared/data/ofa_published_nets.csv"), "top1", 0, None)["rmse"]
+    >>> score("ofa_mbv3_w1.2", Path("../shared/data/ofa_published_nets.csv"), "top1", slice(None))["rmse"]
     """
-    part = slice(first, past)
     if _kind(name) == accuracy.KIND:
         surrogate = accuracy.load(name)
         columns = _own_rows(tables.select(tables.read_columns(rows), part), surrogate, rows)
         points = tables.percent(tables.column(columns, column, rows))
         predicted = surrogate.predict(architectures.genomes(columns, get_space(surrogate.space)))
         return judged(predicted.scaled(100), points)
-    predictor = catalogue.find(name)
+    if name == AUTO and target is None:
+        raise ValueError("give predictor=, or target= for what the search takes for it")
+    predictor = latency_for(None, target, None if name == AUTO else catalogue.find(name))
+    assert predictor is not None  # one of the two was given
     data = read_csv(rows, predictor.target, column, part)
     return judged(predictor.predict(data.genomes, predictor.target), data.ms)
 
@@ -92,11 +105,13 @@ def _own_rows(columns: Columns, surrogate: AccuracySurrogate, file: Path) -> Col
 @command.named("score")
 def main(options: Options, config: dict[str, Any]) -> None:
     name, column = options.predictor, options.column
-    row = score(name, options.rows, column, options.first, options.past)
+    target = None if options.target is None else registry.build(options.target)
+    row = score(name, options.rows, column, slice(options.first, options.past), target)
     print(markdown({name: row}))
     title = Path(name).stem if name.endswith(".npz") else name
     out = options.out or Path(f"runs/score-{title}-{column}.json")
     clean = {key: value if np.isfinite(value) else None for key, value in row.items()}
     artifact.write_json(out, {**config, "out": str(out), **clean})
     print(f"written to {out}")
-    print(then("search", **{_option(name): name}))
+    typed = [word for word in HydraConfig.get().overrides.task if word.startswith("target")]
+    print(then("search", *typed, **({} if name == AUTO else {_option(name): name})))
