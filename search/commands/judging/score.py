@@ -29,7 +29,6 @@ from supernet.space import get_space
 from supernet.surrogates import accuracy
 from supernet.surrogates.accuracy import AccuracySurrogate
 
-
 AUTO = "auto"
 
 
@@ -47,9 +46,7 @@ class Options:
     out: Path | None = None  # JSON file; None: runs/score-<predictor>-<column>.json
 
 
-def score(
-    name: str, rows: Path, column: str, part: slice, target: Target | None = None
-) -> dict[str, float]:
+def score(name: str, rows: Path, column: str, part: slice, target: Target | None = None) -> dict[str, float]:
     """Scores of the predictor `name` on a part of the rows of a table, for a target that it serves.
 
     In ms for latencies, in points of top-1 for accuracy.
