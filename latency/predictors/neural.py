@@ -227,7 +227,7 @@ class Neural:
         fitted = self._network(sets, self.inputs)
         offsets, spreads = zip(*(self._left_out(sets, gpu) for gpu in gpus), strict=True)
         away = float(np.hypot(_unseen_std(np.array(offsets)), np.median(spreads)))
-        errors = {gpu: round(100 * abs(np.expm1(off)), 1) for gpu, off in zip(gpus, offsets, strict=True)}
+        errors = {gpu: round(100 * abs(math.expm1(off)), 1) for gpu, off in zip(gpus, offsets, strict=True)}
         return replace(
             fitted,
             known=targets,
@@ -304,14 +304,15 @@ class Neural:
 
 
 def _factors(sets: Sequence[LatencyData]) -> list[float]:
-    """Of each target, what its GPU takes of the roofline beside the others, whose geometric mean is 1."""
+    """Of each target, what its GPU takes of the roofline beside the others, whose median is 1: one GPU of an
+    old generation, which takes twice as much, says little of a new one."""
     logs: dict[str, list[float]] = {}
     for data in sets:
-        logs.setdefault(data.target.spec.name, []).append(
-            float(np.log(data.ms / roofline_ms(data.target, data.genomes)).mean())
-        )
+        off = np.log(data.ms / roofline_ms(data.target, data.genomes))
+        logs.setdefault(data.target.spec.name, []).append(float(off.mean()))
     own = {gpu: float(np.mean(means)) for gpu, means in logs.items()}
-    return [math.exp(own[data.target.spec.name] - float(np.mean(list(own.values())))) for data in sets]
+    usual = float(np.median(list(own.values())))
+    return [math.exp(own[data.target.spec.name] - usual) for data in sets]
 
 
 def _unseen_std(offsets: Floats) -> float:
