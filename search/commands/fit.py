@@ -6,6 +6,7 @@ it writes is what `predictor=` and `accuracy_file=` of the search take. A multir
 several values, any Hydra sweeper) compares the options by their errors on rows left out of each fit.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,14 @@ from latency.data import LatencyData, read_csv
 from latency.predictors import interface
 from latency.predictors.interface import LatencyPredictor, ManyDevices
 from latency.scores import scores
-from latency.target import Target
+from latency.target import NOT_STATED, Target
 from search import command
 from search.cli import watch
 from search.cli.watch import Watched
 from supernet import registry
 from supernet.arrays import Floats
 from supernet.device import Device
+from supernet.device import get as get_device
 from supernet.devices import estimates
 from supernet.files import architectures, tables
 from supernet.files.command_line import then
@@ -86,9 +88,18 @@ def fit_latency(options: Options, out: Path) -> Fit:
         return Fit(path, error, [*said, then("search", predictor=path)])
     by_gpu = fitted.facts["gpus_left_out"]
     said.append("predicted by the others: " + ", ".join(f"{gpu} {off:g}% off" for gpu, off in by_gpu.items()))
-    target = {"space": fitted.target.space, "batch": fitted.target.batch, "device": "NAME"}
-    another = {f"target.{name}": value for name, value in target.items()}
-    return Fit(path, error, [*said, then("search", predictor=path, target="gpu", **another)])
+    return Fit(path, error, [*said, _on_another(fitted.target, by_gpu, path)])
+
+
+def _on_another(target: Target, gpus: Iterable[str], predictor: Path) -> str:
+    """The search on a GPU that was not among these, for the terminal."""
+    sheets = [get_device(name) for name in registry.shipped("device")]
+    other = next(sheet.name for sheet in sheets if sheet.kind == "gpu" and sheet.name not in gpus)
+    asked = {"device": other, "space": target.space, "batch": target.batch}
+    if target.engine != NOT_STATED:
+        asked["engine"] = target.engine
+    options = {f"target.{name}": value for name, value in asked.items()}
+    return then("search", predictor=predictor, target="gpu", **options)
 
 
 def _of_several(options: Options, learner: Any) -> LatencyPredictor:

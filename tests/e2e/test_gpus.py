@@ -41,7 +41,7 @@ def test_two_tables_become_a_predictor_and_a_search_on_a_third_gpu(words, tmp_pa
     code, out, err = call("fit", *words, "engine=PyTorch", "out=gpus.safetensors", cwd=tmp_path)
     assert code == 0, err
     assert re.search(r"predicted by the others: rtx_2080ti [0-9.]+% off, v100 [0-9.]+% off", out)
-    assert "predictor=gpus.safetensors target=gpu target.space=ofa_mbv3_w1.2 target.batch=64" in out
+    assert "predictor=gpus.safetensors target=gpu target.device=a100_40 target.space=ofa_mbv3_w1.2" in out
     figures = ["target.device.cores=4608", "target.device.ram_gb=24", "target.device.bandwidth_gbs=672"]
     search = ["predictor=gpus.safetensors", "target=gpu", *figures, "target.batch=64", "budget=300"]
     code, out, err = call("search", *search, "resolution=[160,224]", "out=run", cwd=tmp_path)
