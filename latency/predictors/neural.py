@@ -107,7 +107,9 @@ class NeuralLatency:
     factor: float = 1.0  # of the roofline; a GPU's own where its rows were fitted
     known: tuple[Target, ...] = ()
     factors: tuple[float, ...] = ()  # of each known target
-    stds: tuple[float, float] = (0.0, 0.0)  # relative; on a known target, and on an unknown GPU
+    # relative; on a known target, on an unknown GPU, and what all networks share of the latter
+    stds: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    shared_std: float = 0.0  # of relative_std
     facts: Mapping[str, Any] = field(default_factory=dict)
     history: History | None = None  # of `adapt`
 
@@ -115,7 +117,8 @@ class NeuralLatency:
         """(n,) ms of canonical genomes; ValueError for another target or unknown resolutions."""
         space_of(self, genomes, target)
         mean = self.ms(genomes)
-        return Prediction(mean, self.relative_std * mean)
+        shared = (self.shared_std * mean)[:, None] if self.shared_std else None
+        return Prediction(mean, self.relative_std * mean, shared)
 
     def at(self, target: Target) -> "NeuralLatency":
         """The predictor of another GPU by its parameters; ValueError unless the network is one of several
@@ -133,10 +136,11 @@ class NeuralLatency:
         if not min(batches) <= target.batch <= max(batches):
             sizes = ", ".join(map(str, sorted(set(batches))))
             raise ValueError(f"the predictor has seen batches of {sizes}, not of {target.batch}")
-        moved = replace(self, target=target, relative_std=self.stds[1], factor=1.0)
+        known, away, shared = self.stds
+        moved = replace(self, target=target, relative_std=away, shared_std=shared, factor=1.0)
         for one, factor in zip(self.known, self.factors, strict=True):
             if replace(one, engine=target.engine).key == target.key:
-                moved = replace(moved, relative_std=self.stds[0], factor=factor)
+                moved = replace(moved, relative_std=known, shared_std=0.0, factor=factor)
         moved.check()
         return moved
 
@@ -224,13 +228,13 @@ class Neural:
                 )
         fitted = self._network(sets, self.inputs)
         offsets, spreads = zip(*(self._left_out(sets, gpu) for gpu in gpus), strict=True)
-        away = float(np.hypot(_unseen_std(np.array(offsets)), np.median(spreads)))
+        shared, own = _unseen_std(np.array(offsets)), float(np.median(spreads))
         errors = {gpu: round(100 * abs(math.expm1(off)), 1) for gpu, off in zip(gpus, offsets, strict=True)}
         return replace(
             fitted,
             known=targets,
             factors=tuple(_factors(sets)) if self.inputs == "physical" else (1.0,) * len(sets),
-            stds=(fitted.relative_std, away),
+            stds=(fitted.relative_std, math.hypot(shared, own), shared),
             facts={**fitted.facts, "gpus": gpus, "inputs": self.inputs, "gpus_left_out": errors},
         )
 
@@ -358,7 +362,7 @@ class FineTune:
         check_samples(data, base.target, 3)
         rng = np.random.default_rng(self.seed)
         origin = replace(base, history=None)
-        base = replace(origin, target=data.target, relative_std=0.0, known=())
+        base = replace(origin, target=data.target, relative_std=0.0, shared_std=0.0, known=())
         head = self.layers == "head"
         training = self.head if head else self.training
         if head and (base.log or base.scale != 1):

@@ -164,6 +164,8 @@ def _space(options: Options, columns: tables.Columns) -> SearchSpace:
 
 
 def fit_accuracy(options: Options, out: Path) -> Fit:
+    if options.devices:
+        raise ValueError("devices= are of latencies: leave it out with what=accuracy")
     file, column = _table(options)
     columns = tables.select(tables.read_columns(file), slice(options.first, options.past))
     space = _space(options, columns)

@@ -70,6 +70,7 @@ def test_two_tables_become_a_predictor_and_a_search_on_a_third_gpu(words, tmp_pa
         (["learner=additive"], "Additive fits one device"),
         (["devices=[]"], "are lists with devices= only"),
         (["target=here"], "leave target= out"),
+        (["what=accuracy"], "leave it out with what=accuracy"),
         (["devices=[v100,v1000]"], "v1000"),
         (["devices=[v100,{cores:4352}]"], "target.device.ram_gb"),
     ],

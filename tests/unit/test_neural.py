@@ -205,7 +205,13 @@ def test_several_gpus_share_a_network(inputs, width, tmp_path):
         assert np.allclose(fitted.at(data.target).ms(data.genomes), mine.ms(data.genomes))
         assert mine.relative_std == fitted.stds[0]
     other = parameters(cores=5000, ram_gb=16, bandwidth_gbs=700)
-    assert loaded.at(other).relative_std == fitted.stds[1] > fitted.stds[0]
+    away = loaded.at(other).predict(measured(5).genomes, other)
+    assert away.std == pytest.approx(fitted.stds[1] * away.mean)
+    assert fitted.stds[1] > fitted.stds[2] > fitted.stds[0]
+    assert away.shared[:, 0] == pytest.approx(
+        fitted.stds[2] * away.mean
+    )  # its factor is that of all networks
+    assert loaded.at(other).at(data.target).predict(data.genomes, data.target).shared is None
     assert set(fitted.facts["gpus_left_out"]) == {"rtx_2080ti", "tesla_p40"}
 
 
