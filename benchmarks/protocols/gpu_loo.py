@@ -38,7 +38,7 @@ SAME_CHIP = {
     "v100": ("v100_pcie",),
 }
 FEW = 20  # of each operator and of each run of timm, in a small run
-NETWORKS: dict[str, dict[str, str]] = {  # the learners of fit devices=; HELP has sides between those of OFANAS
+NETWORKS: dict[str, dict[str, str]] = {  # learners of fit; HELP has sides between those that OFANAS encodes
     "network, three raw scalars of OFANAS": {"name": "s1_gpus", "encoding": "one_hot"},
     "network, logarithms of the scalars": {"name": "neural", "inputs": "logarithms"},
     "network over the roofline": {"name": "neural", "inputs": "physical"},
