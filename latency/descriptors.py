@@ -33,6 +33,7 @@ USUAL = np.array([4000.0, 12.0, 600.0])  # cores, GB and GB/s, whose logarithms 
 USUAL_BATCH = 32
 PASSES = 4  # over an activation: written and read by its layer, and by the norm after it
 LAUNCH_MS = 0.01  # of a layer, at least
+HALF = ("amp", "fp16", "bf16")  # precisions with two bytes a number
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,17 +95,19 @@ def device_inputs(target: Target, how: DeviceInputs, *, batch: bool) -> Floats:
 
 
 def roofline_ms(target: Target, genomes: Genomes) -> Floats:
-    """(n,) ms of one batch at the bandwidth and the peak rate of the data sheet, in fp32, the one after the
-    other, and of launching the layers. Ours.
+    """(n,) ms of one batch at the bandwidth and the peak rate of the data sheet, the one after the other, and
+    of launching the layers. In half precision the rate is that of tensor cores, where there are any. Ours.
 
     ValueError for a device that does not state them.
     """
-    bandwidth, peak = _stated(target.spec, ("bandwidth_gbs", "fp32_tflops"))
+    half = target.precision in HALF
+    rate = "tensor_tflops" if half and target.spec.tensor_tflops else "fp32_tflops"
+    bandwidth, peak = _stated(target.spec, ("bandwidth_gbs", rate))
     space = get_space(target.space)
     macs, activations, params, layers = (
         footprint.compute(space, genomes, metric) for metric in ("macs", "activations", "params", "layers")
     )
-    moved = BYTES_FP32 * (PASSES * target.batch * activations + params)
+    moved = (2 if half else BYTES_FP32) * (PASSES * target.batch * activations + params)
     return moved / (1e6 * bandwidth) + 2 * target.batch * macs / (1e9 * peak) + LAUNCH_MS * layers
 
 

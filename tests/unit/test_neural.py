@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from latency.data import LatencyData
+from latency.descriptors import roofline_ms
 from latency.perceptron import Mlp, Training
 from latency.predictors import interface, mlp, neural
 from latency.predictors.mlp import Rows
@@ -222,6 +223,19 @@ def test_a_network_over_the_roofline_is_as_fast_as_the_gpu():
     fast = fitted.at(parameters(cores=8704, ram_gb=11, bandwidth_gbs=1200, fp32_tflops=26)).ms(genomes)
     assert (slow / fast > 1.6).all()
     assert (slow / fast < 2).all()
+
+
+def test_a_roofline_is_what_the_data_sheet_promises():
+    """A GPU of 500 GB/s, 10 TFLOPS and 100 with tensor cores, at batch 8, by the layers of three networks."""
+    genomes, figures = measured(3).genomes, {"cores": 4000, "ram_gb": 8, "bandwidth_gbs": 500}
+    target = replace(parameters(**figures, fp32_tflops=10, tensor_tflops=100), batch=8)
+    layers = s1_space().layers(genomes)
+    macs, launches = layers.macs(), layers.live.sum(axis=1)
+    numbers = 4 * 8 * layers.layer_activations().sum(axis=1) + layers.params()
+    fp32 = 4 * numbers / 500e6 + 8 * macs / 5e9 + 0.01 * launches
+    amp = 2 * numbers / 500e6 + 8 * macs / 50e9 + 0.01 * launches
+    assert roofline_ms(target, genomes) == pytest.approx(fp32)
+    assert roofline_ms(replace(target, precision="amp"), genomes) == pytest.approx(amp)
 
 
 def test_a_network_of_gpus_moves_to_another_one_by_samples():
