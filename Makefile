@@ -10,7 +10,7 @@ COMMANDS := $(sort $(subst _,-,$(notdir $(basename $(FILES)))))
 export OMP_WAIT_POLICY := PASSIVE
 ARGS ?=
 
-.PHONY: help $(COMMANDS) test test-all lint docs notebooks bench clean
+.PHONY: help $(COMMANDS) test test-all soak lint docs notebooks bench clean
 
 help:
 	@echo 'make COMMAND ARGS="key=value ...", for instance: make search ARGS="target=titan_rtx_b64 latency_limit_ms=20"'
@@ -18,7 +18,7 @@ help:
 	@for name in $(COMMANDS); do printf '  %-14s %s\n' $$name \
 	  "$$(sed -n '1s/^"""\([^:.]*\).*/\1/p' $$(ls $(FILES) | grep "/$$(echo $$name | tr - _).py"))"; done
 	@echo
-	@echo 'for developers: make test, make test-all, make lint, make docs, make notebooks, make bench, make clean'
+	@echo 'for developers: make test, make test-all, make soak, make lint, make docs, make notebooks, make bench, make clean'
 
 $(COMMANDS): .venv/.run
 	@$(BIN)/python -m search $@ $(ARGS)
@@ -27,8 +27,14 @@ $(COMMANDS): .venv/.run
 test: .venv/.dev
 	$(BIN)/python -m pytest -n auto --dist worksteal -m "not slow" $(ARGS)
 
+# A fault at every change of a disk is tried with PROOFS=all, else a sample of the day.
 test-all: .venv/.dev
 	$(BIN)/python -m pytest -n auto --dist worksteal $(ARGS)
+
+# Kills commands at random moments and checks what they leave.
+MINUTES ?= 10
+soak: .venv/.dev
+	$(BIN)/python -m tests.faults.soak $(MINUTES)
 
 lint: .venv/.dev
 	$(BIN)/ruff check .

@@ -9,6 +9,7 @@ import os
 import re
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import field, fields, replace
 from functools import partial
@@ -25,13 +26,15 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import ConfigDict, Field, ValidationError
 from pydantic.dataclasses import dataclass
 from rich.status import Status
+from yaml import YAMLError
 
 from latency.measuring import instruction_sets
 from latency.measuring.session import Watcher
 from search.cli import config_source, devices, sweep
 from supernet import choices, extras, registry
 from supernet import options as options_of
-from supernet.files.run_folder import FinishedRun
+from supernet.files import disk
+from supernet.files.run_folder import FinishedRun, OtherEnvironmentWarning
 
 Task = Callable[[Any, dict[str, Any]], Mapping[str, float] | None]
 Sides = int | tuple[int, int] | None  # the option resolution: one input side, or [lowest,highest]
@@ -44,6 +47,9 @@ OURS = (
     ModuleNotFoundError,
     HydraException,
     OmegaConfBaseException,
+    OSError,  # a full disk, one that cannot be written or read
+    MemoryError,
+    YAMLError,
 )
 
 
@@ -150,11 +156,25 @@ def _perform(task: Task, composed: DictConfig) -> Mapping[str, float] | None:
     try:
         config = _checked(composed, list(HydraConfig.get().overrides.task))
         _hold(config)
-        return task(registry.locate(composed["_target_"])(**config), config)
-    except KeyboardInterrupt:
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            return task(registry.locate(composed["_target_"])(**config), config)
+    except RuntimeError as error:  # of PyTorch, which has its own words for it
+        if type(error).__name__ == "OutOfMemoryError" or "not enough memory" in str(error):
+            raise MemoryError(str(error).partition("\n")[0]) from error
+        raise
+    except KeyboardInterrupt as stopped:
         kept = f"; what was measured is kept in {composed.store}" if "store" in composed else ""
-        print(f"\nstopped{kept}. Repeat the command to go on", file=sys.stderr)
+        notes = "".join(f"\n{note}" for note in getattr(stopped, "__notes__", ()))
+        print(f"\nstopped{kept}. Repeat the command to go on{notes}", file=sys.stderr)
         sys.exit(EXIT_INTERRUPTED)
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
+    """Ours in one line, others as Python shows them."""
+    ours = issubclass(category, OtherEnvironmentWarning)
+    text = f"warning: {message}\n" if ours else warnings.formatwarning(message, category, *place[:2])
+    sys.stderr.write(text)
 
 
 def _plain(word: str) -> str:
@@ -312,6 +332,11 @@ def watcher(status: Status) -> Watcher:
 
 
 def explain(error: BaseException) -> str:
+    """The message of an error, with what was noted on its way."""
+    return "; ".join([_message(error), *getattr(error, "__notes__", ())])
+
+
+def _message(error: BaseException) -> str:
     """The message of an error.
 
     For a name that does not exist the nearest one; for a pydantic error a line per option with its value and
@@ -319,6 +344,8 @@ def explain(error: BaseException) -> str:
     """
     if isinstance(error, ModuleNotFoundError):
         return extras.explain(error)
+    if isinstance(error, OSError | MemoryError | YAMLError) and not isinstance(error, HydraException):
+        return _explain_machine(error)
     if isinstance(error, ValidationError):
         return options_of.explain(error)
     if isinstance(error, MissingConfigException) and error.options is not None:
@@ -342,3 +369,17 @@ def explain(error: BaseException) -> str:
         )
     names = [name for name in options if name != "hydra"]
     return str(registry.unknown_name(f"option of {group}" if group else "option", option, names))
+
+
+def _explain_machine(error: OSError | MemoryError | YAMLError) -> str:
+    """In one line what the machine could not do, or where a YAML file is wrong."""
+    if isinstance(error, MemoryError):
+        return (
+            f"not enough memory ({str(error) or 'none is free'}): give smaller sizes; what is saved is kept"
+        )
+    if isinstance(error, YAMLError):
+        return f"a YAML file is damaged: {' '.join(str(error).split())}"
+    file = "" if error.filename is None else f"{error.filename}: "
+    reason = error.strerror or str(error) or type(error).__name__
+    again = "; what is saved is kept: free some space and repeat the command"
+    return f"{file}{reason}{again if error.errno in disk.FULL else ''}"

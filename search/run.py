@@ -9,7 +9,7 @@ round_1.npz, round_2.npz, .. and, at the end, in measured.csv.
 import copy
 import signal
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,9 +34,10 @@ from supernet.files import artifact
 from supernet.files.run_folder import EVENTS, LOGGING, RunFolder
 from supernet.files.sinks import Jsonl, Sink
 
-KIND = "search checkpoint"
-PREDICTORS = ("predictor.npz", "predictor_int8.npz")  # what a run here was adapted to, there before it starts
-ON_DEVICES = tuple(f"predictor_{number}.npz" for number in range(1, 33))  # the same of several devices
+KIND, CHECKPOINT = "search checkpoint", "checkpoint.npz"
+PREDICTORS = ("predictor.npz", "predictor_int8.npz")  # of a run here: what its front ended with
+BEGUN = "begun_"  # before their names: what the run was adapted to before it started, until it is finished
+ON_DEVICES = tuple(f"predictor_{number}.npz" for number in range(1, 33))  # of several devices
 
 
 class Interrupted(Exception):
@@ -49,8 +50,14 @@ def folder(out: Path) -> RunFolder:
         out,
         finished="archive.npz",
         reporting=frozenset({"bound", "out", "shortlist", "store", *LOGGING}),
-        beforehand=frozenset({*PREDICTORS, *ON_DEVICES}),
+        scratch=frozenset({CHECKPOINT, *(BEGUN + name for name in PREDICTORS)}),
     )
+
+
+def begun(out: Path, name: str) -> Path:
+    """The file of the predictor that a run was begun with; release 0.2.0.dev0 kept it under its last name."""
+    path = out / f"{BEGUN}{name}"
+    return out / name if (out / name).exists() and not path.exists() else path
 
 
 @dataclass
@@ -78,6 +85,7 @@ class Search:
     bound_seconds: float = 0.0  # to prove how far the front is from the best within the limits
     warm: Genomes | None = None  # proposed first, in place of what the searcher would draw
     checkpoint_seconds: float = 1.0  # at least, between two checkpoints
+    finishing: Callable[[Result], None] = lambda result: None  # writes more of the result, before the archive
 
     def __post_init__(self) -> None:
         if self.budget < 1:
@@ -85,15 +93,20 @@ class Search:
         if self.seed < 0:
             raise ValueError(f"seed={self.seed} must not be negative")
         self._beginning = self.problem if self.rounds is None else self.rounds.begin(self.problem)
-        self._checkpoint = self.out / "checkpoint.npz"
+        self._checkpoint = self.out / CHECKPOINT
 
     def run(self) -> Result:
         """Search, measure if asked to, and finish the folder."""
+        with folder(self.out).hold(self.config) as environment:
+            return self.run_held(environment)
+
+    def run_held(self, environment: Mapping[str, Any]) -> Result:
+        """The same in a folder that is held already."""
         with threadpool_limits(1):
             self._beginning.evaluator.check_limits(self._beginning.space)
-        with folder(self.out).hold(self.config) as environment, threadpool_limits(1):
             self._prepare()
-            sinks = [Jsonl(self.out / EVENTS, "generation"), *self.sinks]
+            record = Jsonl(self.out / EVENTS, "generation")
+            sinks = [record, *self.sinks]
             try:
                 facts = {"objectives": list(self._archive.objectives), "budget": self.budget}
                 facts |= {"seed": self.seed, "environment": environment}
@@ -102,7 +115,10 @@ class Search:
                 self._take_turns(sinks)
                 result = self._result()
                 self._write(result, environment)
-                for sink in sinks:
+                record.finish(result.summary)
+                self.finishing(result)
+                result.archive.save(self.out / "archive.npz")
+                for sink in self.sinks:
                     sink.finish(result.summary, result.front)
             finally:
                 for sink in sinks:
@@ -299,7 +315,7 @@ class Search:
         return {"bound": {**gap.facts(), "line": gap.line()}}
 
     def _write(self, result: Result, environment: Mapping[str, Any]) -> None:
-        """The files of a finished run, the archive last."""
+        """The files of a finished run but the archive, which comes last."""
         texts = {
             front_table.FRONT: result.front.csv(),
             "front.json": result.front.json(),
@@ -315,8 +331,6 @@ class Search:
         names = result.front.columns["architecture"]
         about = {one.name: one.described(front, names) for one in self._evaluator.objectives}
         artifact.write_json(self.out / front_table.ABOUT, about)
-        result.archive.save(self.out / "archive.npz")
-        self._checkpoint.unlink(missing_ok=True)
 
 
 @contextmanager

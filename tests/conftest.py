@@ -4,9 +4,12 @@ Tests run on all cores at once (pytest-xdist), so each process computes on one t
 matrix products are ten times as fast that way. The variables are read when numpy and torch are loaded.
 """
 
+import ctypes
 import os
 import re
+import signal
 import sys
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -23,6 +26,32 @@ with suppress(ImportError):  # of TensorBoard: its log closes what pytest captur
     from absl import logging as absl
 
     absl.get_absl_handler().python_handler.stream = sys.__stderr__
+
+
+class _Stack(ctypes.Structure):
+    _fields_ = [("start", ctypes.c_void_p), ("flags", ctypes.c_int), ("size", ctypes.c_size_t)]
+
+
+@pytest.fixture(autouse=True)
+def _signals_have_their_stack(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Names the test after which signals would be handled on memory that is gone, or told to a closed file: a
+    later test that raises one would kill its process."""
+    yield
+    if sys.platform != "linux":
+        return
+    left, stack, c = [], _Stack(), ctypes.CDLL(None)
+    c.sigaltstack(None, ctypes.byref(stack))
+    page = ctypes.c_void_p((stack.start or 0) & -4096)
+    if (
+        stack.start and not stack.flags & 2 and c.mincore(page, 1, ctypes.create_string_buffer(1))
+    ):  # 2: disabled
+        c.sigaltstack(ctypes.byref(_Stack(None, 2, 0)), None)
+        left.append("an alternate stack that is unmapped")
+    with suppress(ValueError):  # not in the main thread
+        if (file := signal.set_wakeup_fd(-1)) != -1:
+            left.append(f"the wake-up file {file}")
+    if left:
+        print(f"{request.node.nodeid} left {' and '.join(left)} for signals", file=sys.__stderr__)
 
 
 @pytest.fixture(scope="session")

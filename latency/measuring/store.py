@@ -8,13 +8,14 @@ to a CSV file beside it.
 
 import csv
 import json
+import math
 import os
 import sqlite3
 import tempfile
 import time
 import uuid
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,8 +24,9 @@ from pydantic.dataclasses import dataclass
 
 from latency.data import LatencyData
 from latency.target import Target
-from supernet.files import append_only, artifact
+from supernet.files import append_only, artifact, disk
 from supernet.files.append_only import StoreError
+from supernet.files.command_line import typed
 from supernet.files.tables import Table, read_cell
 from supernet.space import get_space
 
@@ -120,31 +122,43 @@ class Store:
     Leaving raises StoreError if anything had to go to a CSV file.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, database: sqlite3.Connection | None = None) -> None:
         self.path = Path(path)
-        self._rescued: Path | None = None
-        self._reason = ""
-        self._database = append_only.Database(self.path, "measurement", TABLES).connect()
+        self._rescued: dict[Path, str] = {}  # files, and why they were needed
+        self._database = database or _file(path).connect()
+        # A store of release 0.1 that is only read has no such table.
+        self._conditions = bool(self._rows("SELECT 1 FROM sqlite_master WHERE name = 'conditions'"))
+
+    @classmethod
+    def to_read(cls, path: str | Path) -> "Store":
+        """A store that stays as it is, also on a disk that cannot be written."""
+        return cls(path, _file(path).connect_to_read())
 
     def __enter__(self) -> "Store":
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         self._database.close()
-        if self._rescued is not None:
-            message = (
-                f"{self.path} could not take everything ({self._reason}); the rest is in {self._rescued}: "
-                f'make measure ARGS="import_csv={self._rescued}"'
-            )
-            if error is None:
-                raise StoreError(message)
-            error.add_note(message)
+        if not self._rescued:
+            return
+        reason = "; ".join(dict.fromkeys(self._rescued.values()))
+        message = f"{self.path} could not take everything ({reason}); the rest is kept: " + ", ".join(
+            typed("measure", import_csv=path, store=self.path) for path in self._rescued
+        )
+        if error is None:
+            raise StoreError(message)
+        error.add_note(message)
 
     def add(self, sitting: Sitting, visit: Visit) -> None:
-        """Commit one visit (and its sitting, the first time)."""
+        """Commit one visit (and its sitting, the first time).
+
+        Two visits at the same time by a coarse clock are two: the later one is moved by the least that makes
+        a difference.
+        """
         try:
-            with self._database:
-                self._insert(sitting, visit)
+            if not self._insert(sitting, visit) and not self._has(visit):
+                when = math.nextafter(self._last(visit), math.inf)
+                self._insert(sitting, replace(visit, unix_time=when))
         except sqlite3.Error as error:
             self._rescue(sitting, visit, str(error))
             self._database.execute("PRAGMA busy_timeout = 100")  # ms: do not wait as long every time
@@ -158,23 +172,39 @@ class Store:
             append_only.insert(self._database, "conditions", key | visit.conditions())
         return count
 
+    def _has(self, visit: Visit) -> bool:
+        """Whether this very visit is there, which a device that was lost may tell again."""
+        query = "SELECT * FROM visits WHERE sitting = ? AND unix_time = ? AND architecture = ?"
+        rows = self._database.execute(query, (visit.sitting, visit.unix_time, visit.architecture))
+        return visit.row() in map(dict, rows)
+
+    def _last(self, visit: Visit) -> float:
+        """The time of the last visit of the same network in the same sitting."""
+        query = "SELECT max(unix_time) FROM visits WHERE sitting = ? AND architecture = ?"
+        return float(self._database.execute(query, (visit.sitting, visit.architecture)).fetchone()[0])
+
     def _rescue(self, sitting: Sitting, visit: Visit, reason: str) -> None:
-        self._reason = reason
         name = f"{self.path.stem}-{sitting.id[:8]}-{os.getpid()}.csv"
         for folder in (self.path.parent, Path(tempfile.gettempdir())):
             try:
                 _append(folder / name, sitting, visit)
             except OSError:
                 continue
-            self._rescued = folder / name
+            self._rescued[folder / name] = reason
             return
         raise StoreError(
             f"neither {self.path} nor a file beside it can take this measurement ({reason}): {visit}"
         )
 
+    def _rows(self, query: str, *values: str) -> list[dict[str, Any]]:
+        try:
+            return [dict(row) for row in self._database.execute(query, values)]
+        except sqlite3.Error as error:
+            raise StoreError(f"{self.path} cannot be read ({error}); left as it is") from error
+
     def sittings(self, target: Target | None = None, engine_version: str | None = None) -> list[Sitting]:
         """The sittings, oldest first: on this target (by key) or all, of one version of the engine or all."""
-        rows = self._database.execute("SELECT * FROM sittings ORDER BY unix_time, id")
+        rows = self._rows("SELECT * FROM sittings ORDER BY unix_time, id")
         return [
             sitting
             for sitting in (from_row(Sitting, row) for row in rows)
@@ -184,11 +214,9 @@ class Store:
 
     def visits(self, sitting: str) -> list[Visit]:
         """The visits of a sitting in the order they were made."""
-        query = (
-            "SELECT * FROM visits LEFT JOIN conditions USING (sitting, unix_time, architecture) "
-            "WHERE sitting = ? ORDER BY unix_time"
-        )
-        rows = self._database.execute(query, (sitting,))
+        joined = "LEFT JOIN conditions USING (sitting, unix_time, architecture)" if self._conditions else ""
+        query = f"SELECT * FROM visits {joined} WHERE sitting = ? ORDER BY block, round, unix_time"
+        rows = self._rows(query, sitting)
         return [from_row(Visit, row) for row in rows]
 
     def add_latencies(self, data: LatencyData, source: str) -> None:
@@ -207,9 +235,9 @@ class Store:
 
     def latencies(self, target: Target) -> LatencyData:
         """The latencies of a target that were measured elsewhere, oldest first; the last of each network."""
-        texts = [row["target"] for row in self._database.execute("SELECT DISTINCT target FROM latencies")]
+        texts = [row["target"] for row in self._rows("SELECT DISTINCT target FROM latencies")]
         same = {text for text in texts if Target(**json.loads(text)).key == target.key}
-        rows = self._database.execute("SELECT * FROM latencies ORDER BY id")
+        rows = self._rows("SELECT * FROM latencies ORDER BY id")
         ms = {row["architecture"]: row["ms"] for row in rows if row["target"] in same}
         values = np.array(list(ms.values()), np.float64)
         return LatencyData(target, get_space(target.space).parse(list(ms)), values, np.full(len(ms), np.nan))
@@ -222,22 +250,33 @@ class Store:
 
     def import_csv(self, path: str | Path) -> int:
         """Add the visits of an exported file that are not there yet; returns how many those were."""
-        path, count = Path(path), 0
+        path, count, number = Path(path), 0, 0
         if not path.is_file():
             raise StoreError(f"no file {path} to import")
         try:
             with path.open(newline="") as file, self._database:
-                self._database.execute("BEGIN")
-                for cells in csv.DictReader(file):
+                self._database.execute("BEGIN IMMEDIATE")
+                lines = csv.DictReader(file)
+                if missing := [n for n in COLUMNS if n not in {*(lines.fieldnames or ()), *CONDITIONS}]:
+                    raise ValueError(f"it has no column {missing[0]}")
+                for cells in lines:
+                    number = lines.line_num
                     line = {name: read_cell(cell or "") for name, cell in cells.items()}
                     sitting = from_row(Sitting, {name: line[f"sitting_{name}"] for name in SITTING})
                     visit = from_row(Visit, {n: line[n] for n in VISIT if n in line or n not in CONDITIONS})
                     count += self._insert(sitting, visit)
-        except (KeyError, TypeError, ValueError, sqlite3.Error) as error:
+        except sqlite3.Error as error:
+            raise StoreError(f"{self.path} could not take {path} ({error}); nothing was added") from error
+        except (TypeError, ValueError, csv.Error) as error:
+            where, why = f"line {number}: " if number else "", " ".join(str(error).split())
             raise StoreError(
-                f"{path} is no export of a measurement store ({error}); nothing was added"
+                f"{path} is no export of a measurement store ({where}{why}); nothing was added"
             ) from error
         return count
+
+
+def _file(path: str | Path) -> append_only.Database:
+    return append_only.Database(Path(path), "measurement", TABLES)
 
 
 def _line(sitting: Sitting, visit: Visit) -> dict[str, Any]:
@@ -247,8 +286,10 @@ def _line(sitting: Sitting, visit: Visit) -> dict[str, Any]:
 
 
 def _append(path: Path, sitting: Sitting, visit: Visit) -> None:
-    with path.open("a", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-        if not file.tell():
-            writer.writeheader()
-        writer.writerow(_line(sitting, visit))
+    """Add a line to a rescue file, and bring it to the disk."""
+    if visit.error is not None:
+        visit = replace(visit, error=" ".join(visit.error.splitlines()))  # a visit is one line
+    table = Table.from_rows(COLUMNS, [_line(sitting, visit).values()]).csv()
+    with disk.appending(path) as file:
+        disk.append(file, table.partition("\n")[2] if file.tell() else table)
+        disk.sync(file)

@@ -16,7 +16,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 
-from supernet.files import artifact
+from supernet.files import artifact, disk
 from supernet.files.tables import Table
 
 JOBS = "jobs"
@@ -86,8 +86,7 @@ class Launch:
         """Remove the folder of a multirun that did not begin."""
         files = list(self.folder.iterdir()) if self.folder.is_dir() else []
         if [file.name for file in files] == ["multirun.yaml"]:
-            files[0].unlink()
-            self.folder.rmdir()
+            disk.remove_folder(self.folder, "multirun.yaml")
 
     def finish(self) -> int:
         """Print how the jobs compare, the best first, and say how many of this multirun failed."""

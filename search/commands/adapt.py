@@ -25,7 +25,7 @@ from search import command
 from search.cli import devices, watch
 from search.cli.watch import Watched
 from supernet import registry
-from supernet.files import artifact
+from supernet.files import artifact, disk
 from supernet.files.command_line import then
 from supernet.files.run_folder import RunFolder
 from supernet.space import get_space
@@ -86,9 +86,9 @@ def from_rows(options: Options, target: Target, out: Path) -> Adapted:
         learner = Automatic(mix=learner)
     with Store(options.store) as store:
         adapted = adaptation.adapt_to_rows(data, learner, store=store, source=str(options.rows))
-    write_csv(out / "samples.csv", adapted.samples)
     artifact.write_json(out / "device.json", {"device": asdict(target.spec)})
     adapted.predictor.save(out / f"predictor{interface.suffix(adapted.predictor)}")
+    write_csv(out / "samples.csv", adapted.samples)  # last: with it the run is finished
     return adapted
 
 
@@ -163,7 +163,7 @@ def fleet(options: Options, how: Adaptation, config: dict[str, Any]) -> None:
         with devices.bars(targets) as watchers:
             everything = together([partial(one, target, watchers[target.name]) for target in targets])
         for target, adapted in zip(targets, everything, strict=True):
-            (out / target.name).mkdir(exist_ok=True)
+            disk.make_folder(out / target.name)
             save(adapted, out / target.name)
             print(
                 f"\n{target.name}: {target}\n{describe(adapted, options, out / target.name, follows=False)}"

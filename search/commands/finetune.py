@@ -90,7 +90,6 @@ def main(options: Options, config: dict[str, Any]) -> None:
             facts = {"cost": cost, "top1_before": tuned.before.top1, "epochs": epochs}
             artifact.write_json(out / "cost.json", cost)
             tuned.subnet.with_facts(**facts).save(out / subnets.FILE)
-            progress.remove()
             left = {"weights": out / subnets.FILE}
             run = watch.job("finetune", space.name, out, config, watch.weights(options.supernet), left)
             reached = {"top1_before": tuned.before.top1, "top1": tuned.after.top1}
@@ -100,7 +99,8 @@ def main(options: Options, config: dict[str, Any]) -> None:
 
 
 def _run_folder(out: Path) -> RunFolder:
-    return RunFolder(out, subnets.FILE, frozenset({*LOGGING, "out", "watts", "checkpoint_seconds"}))
+    reporting = frozenset({*LOGGING, "out", "watts", "checkpoint_seconds"})
+    return RunFolder(out, subnets.FILE, reporting, frozenset({CHECKPOINT}))
 
 
 def _tell(tuned: FineTuned, recipe: FineTuning, cost: dict[str, float], out: Path) -> None:

@@ -7,6 +7,7 @@ several values, any Hydra sweeper) compares the options by their errors on rows 
 """
 
 from collections.abc import Iterable
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from supernet.arrays import Floats
 from supernet.device import Device
 from supernet.device import get as get_device
 from supernet.devices import estimates
-from supernet.files import architectures, tables
+from supernet.files import architectures, disk, tables
 from supernet.files.command_line import then
 from supernet.options import FileName
 from supernet.prediction import Prediction
@@ -210,7 +211,10 @@ def main(options: Options, config: dict[str, Any]) -> dict[str, float]:
         raise registry.unknown_name("what", what, ("latency", "accuracy"))
     folder = command.run_folder(None, what) if command.is_sweep() else Path("runs")
     out = options.out or folder / f"{what}-{options.name}.npz"
-    fitted = (fit_latency if what == "latency" else fit_accuracy)(options, out)
+    with ExitStack() as stack:  # a predictor that is a network is a .safetensors
+        for path in [out] if options.out else [out, out.with_suffix(".safetensors")]:
+            stack.enter_context(disk.reserved(path))
+        fitted = (fit_latency if what == "latency" else fit_accuracy)(options, out)
     logs = folder if command.is_sweep() else command.run_folder(None, f"fit-{options.name}")
     files = options.rows if isinstance(options.rows, list) else [options.rows]
     read = {f"measurements{i or ''}": file for i, file in enumerate(files)}

@@ -22,7 +22,7 @@ from search.cli import devices, watch
 from search.cli.watch import Watched
 from supernet import registry
 from supernet.arrays import Genomes
-from supernet.files import architectures
+from supernet.files import architectures, disk
 from supernet.files.command_line import then
 from supernet.space import get_space
 
@@ -122,29 +122,33 @@ def descriptors(times: int) -> str:
     return "\n".join(lines)
 
 
+def exchange(options: Options) -> None:
+    """Visits from a CSV file into the store, or from the store, which stays as it is, into a file."""
+    if options.import_csv:
+        with Store(options.store) as store:
+            print(f"added {store.import_csv(options.import_csv)} visits to {options.store}")
+        words = devices.again(registry.build(options.target), options.target)
+        print(then("adapt", **words, store=options.store))
+    if options.export_csv:
+        with disk.reserved(options.export_csv), Store.to_read(options.store) as store:
+            print(f"wrote {store.export_csv(options.export_csv)} visits to {options.export_csv}")
+        print(then("measure", import_csv=options.export_csv, store="runs/another.sqlite"))
+
+
 @command.named("measure")
 def main(options: Options, config: dict[str, Any]) -> None:
     if options.descriptor:
         print(descriptors(options.descriptor))
         print(then("adapt"))
         return
-    with Store(options.store) as store:
-        if options.import_csv:
-            print(f"added {store.import_csv(options.import_csv)} visits to {options.store}")
-            print(
-                then(
-                    "adapt",
-                    **devices.again(registry.build(options.target), options.target),
-                    store=options.store,
-                )
-            )
-            return
-        if options.export_csv:
-            print(f"wrote {store.export_csv(options.export_csv)} visits to {options.export_csv}")
-            print(then("measure", import_csv=options.export_csv, store="runs/another.sqlite"))
-            return
-        (target, genomes), sittings = subnets(options), []
-        print(f"{target.name}: {target}")
+    if options.import_csv or options.export_csv:
+        exchange(options)
+        return
+    (target, genomes), sittings = subnets(options), []
+    print(f"{target.name}: {target}")
+    logs = command.run_folder(None, f"measured-{target.name}")
+    csv = options.csv or Path(f"{logs}.csv")
+    with disk.reserved(csv), Store(options.store) as store:
         for _ in range(options.sittings):
             with Console().status("starting") as status:
                 show, seconds = command.watcher(status), options.seconds
@@ -153,15 +157,13 @@ def main(options: Options, config: dict[str, Any]) -> None:
             print(f"{len(sitting.data)} subnets in {sitting.seconds:.0f} s, {len(sitting.failed)} failed")
             for name, reason in sitting.failed.items():
                 print(f"failed: {name}: {reason}")
-    last = sittings[-1].data
+        last = sittings[-1].data
+        write_csv(csv, last)
     listed = get_space(target.space).format(last.genomes)
     for name, ms, spread in zip(listed, last.ms, last.spread_ms, strict=True):
         print(f"{ms:9.3f} ms  (iqr {spread:.3f})  {name}")
     if len(sittings) > 1:
         print(repeatability(sittings[0], sittings[-1]))
-    logs = command.run_folder(None, f"measured-{target.name}")
-    csv = options.csv or Path(f"{logs}.csv")
-    write_csv(csv, last)
     run = watch.job("measure", target.name, logs, config, {}, {"measurements": csv})
     rows = [{"latency_ms": ms, "spread_ms": iqr} for ms, iqr in zip(last.ms, last.spread_ms, strict=True)]
     watch.report(options, run, rows, {"subnets": len(last), "failed": len(sittings[-1].failed)})

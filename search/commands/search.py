@@ -2,8 +2,9 @@
 
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -221,15 +222,15 @@ def run_search(
 ) -> Result:
     """Run, or go on with, the search in `out`; `own` are objectives that its options name, `say` gets what
     is assumed."""
-    with Store(options.store) if _measures(options, choices) else nullcontext() as store:
-        chosen = _models(options, config, choices, out, store, say)
+    with run.folder(out).hold(config) as environment, ExitStack() as stack:
+        store = stack.enter_context(Store(options.store)) if _measures(options, choices) else None
+        chosen = _models(options, choices, out, store, say)
         asked = _problem(options, chosen, own, out)
         if asked.recipe is not None and asked.models.accuracy is not None:
             say(_recipe_line(asked.recipe, options.recipe is None))
         if asked.evaluator.measures:
             measured = " and ".join(one.name for one in asked.evaluator.asked if one.measured is not None)
             say(f"{measured} is measured: {options.evaluations} evaluations, kept and never repeated")
-            run.folder(out).check(config)  # before hours of fine-tuning
             _fine_tune(asked, say)
         warm = None if options.warm_start is None else _warm_start(options, options.warm_start, asked)
         if warm is not None:
@@ -249,13 +250,12 @@ def run_search(
             shortlist=options.shortlist,
             bound_seconds=options.bound_seconds,
             warm=warm,
+            finishing=partial(_keep_predictors, out=out),
         )
         try:
-            result = whole.run()
+            result = whole.run_held(environment)
         except KeyboardInterrupt as stopped:
             raise run.Interrupted from stopped
-    if result.verified is not None and options.predictor == "auto":
-        _keep_predictors(result.problem.models.latency, out)
     return result
 
 
@@ -291,13 +291,12 @@ def problem_of(
     if int8.exists():
         options = replace(options, int8_predictor=str(int8))
     options = replace(options, targets=fleet.kept(options.targets, out))
-    chosen = _models(options, {}, Choices.from_options(options), out, None, say)
+    chosen = _models(options, Choices.from_options(options), out, None, say)
     return _problem(options, chosen, (), out)
 
 
 def _models(
     options: Options,
-    config: dict[str, Any],
     choices: Choices,
     out: Path,
     store: Store | None,
@@ -305,14 +304,12 @@ def _models(
 ) -> models.Models:
     """The models that the options ask for; a predictor of this machine is adapted to it first."""
     target, space, predictor, eight = choices.target, choices.space, choices.predictor, choices.int8
-    if store is not None:
-        run.folder(out).check(config)  # before a minute of measuring, and before anything is written
     if store is not None and predictor is None and target is not None and target.method == "measured":
         joint = eight is None and space is not None and "precision" in space.index
         small = in_int8(target) if joint else None
-        predictor = _adapted(target, out / run.PREDICTORS[0], options, store, say)
+        predictor = _adapted(target, run.begun(out, run.PREDICTORS[0]), options, store, say)
         if small is not None:
-            eight = _adapted(small, out / run.PREDICTORS[1], options, store, say)
+            eight = _adapted(small, run.begun(out, run.PREDICTORS[1]), options, store, say)
     elif predictor is None and target is not None and "latency_ms" in options.objectives:
         predictor, why = catalogue.automatic(target)
         say(f"latency of {target.name}: {why}")
@@ -431,12 +428,13 @@ def _rounds(options: Options, store: Store) -> Rounds:
     return Rounds(Bench(store), refit, options.verify, options.rounds)
 
 
-def _keep_predictors(latency: LatencyModel | None, out: Path) -> None:
-    """The predictors that the front ended with take the place of those that the run began with, for
-    `predictor=run:FOLDER`."""
+def _keep_predictors(result: Result, out: Path) -> None:
+    """The predictors that the front ended with, where the run began with its own: `predictor=run:FOLDER`."""
+    latency = result.problem.models.latency
     for part, name in zip(parts(latency) if latency else [], run.PREDICTORS, strict=False):
-        if isinstance(part, KnownLatency) and isinstance(part.predictor, SlotLatency):
-            part.predictor.save(out / name)
+        predictor = part.predictor if isinstance(part, KnownLatency) else part
+        if run.begun(out, name).exists() and isinstance(predictor, SlotLatency):
+            predictor.save(out / name)
 
 
 def _measures(options: Options, choices: Choices) -> bool:

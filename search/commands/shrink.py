@@ -64,6 +64,7 @@ def main(options: Options, config: dict[str, Any]) -> None:
     recipe = registry.build(options.shrink)
     engine = _engine(options.int8_engine, target, recipe)
     asked = {key: config[key] for key in ("supernet", "architecture", "shrink", "seed", "watts")}
+    asked |= {"threads": options.threads} if options.threads != 1 else {}  # release 0.2.0.dev0 kept it out
     asked |= {"int8_engine": engine} | ({} if options.data is None else {"data": config["data"]})
     architecture = front_table.architecture(options.architecture)
     with processes() as group, RunFolder(out, finished=None).hold_by_first(asked, group.rank):

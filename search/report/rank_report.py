@@ -11,6 +11,7 @@ from search.noisy_axis import NoisyAxis
 from search.ranking.rank import LEVELS, LIKELY, Band, Ranking, tau
 from search.report import page
 from supernet.arrays import Floats
+from supernet.files import disk
 from supernet.files.tables import rounded
 
 CORNERS = 300  # drawn of a level
@@ -177,7 +178,6 @@ def draw(ranking: Ranking, title: str, path: Path) -> None:
     grid.flat[0].legend(fontsize=7, loc="lower right")
     figure.colorbar(points, ax=[place for place in grid.flat if place.figure], label="P(on the frontier)")
     figure.suptitle(title)
-    aside = path.with_name(path.name + ".part")
-    figure.savefig(aside, dpi=150, format="png")
+    with disk.replacing(path) as file:
+        figure.savefig(file, dpi=150, format="png")
     plt.close(figure)
-    aside.replace(path)

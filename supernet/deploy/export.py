@@ -6,8 +6,6 @@ known of the network: name, resolution, preprocessing, accuracy and latency.
 """
 
 import json
-import os
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +18,7 @@ from safetensors.torch import save as safetensors_bytes
 
 from supernet import extras
 from supernet.deploy import onnx, openvino, specialised
+from supernet.files import artifact, disk
 from supernet.registry import unknown_name
 from supernet.weights import family
 from supernet.weights import subnet as subnets
@@ -82,14 +81,14 @@ def export(subnet: Subnet, folder: Path, formats: Sequence[str]) -> dict[str, Wr
             "this subnet is deployed in int8, and its int8 model is model.onnx (model.xml of OpenVINO) in "
             "the folder that weights= names; for other formats, which are fp32, export the step before"
         )
-    folder.mkdir(parents=True, exist_ok=True)
-    return {name: _export(name, subnet, folder) for name in formats}
+    with disk.holding(folder, leave=False):
+        return {name: _export(name, subnet, folder) for name in formats}
 
 
 def _export(name: str, subnet: Subnet, folder: Path) -> Written:
-    form = FORMATS[name]
-    with tempfile.TemporaryDirectory(dir=folder) as aside:
-        files = form.write(subnet, Path(aside), facts_of(subnet))
+    form, aside, moving = FORMATS[name], folder / f".{name}", folder / f".{name}.json"
+    with disk.scratch(aside):
+        files = form.write(subnet, aside, facts_of(subnet))
         run = form.load(files[0])
         apart = max(difference(subnet, run, batch) for batch in form.batches)
         if not apart <= TOLERANCE:
@@ -98,10 +97,13 @@ def _export(name: str, subnet: Subnet, folder: Path) -> Written:
                 f"{TOLERANCE:g}; it was not kept"
             )
         ends = [folder / file.name for file in files]
-        if taken := [str(end) for end in ends if end.exists()]:
+        ours = json.loads(moving.read_text()) if moving.exists() else []  # of an export that was killed
+        if taken := [str(end) for end in ends if end.exists() and end.name not in ours]:
             raise ValueError(f"{', '.join(taken)} exists and is left alone; choose another out=")
+        artifact.write_json(moving, [end.name for end in ends])
         for file, end in zip(files, ends, strict=True):
-            os.replace(file, end)
+            disk.rename(file, end)
+        disk.remove(moving)
     return Written(ends[0], sum(end.stat().st_size for end in ends), apart)
 
 
@@ -136,7 +138,7 @@ def onnx_bytes(subnet: Subnet) -> bytes:
 
 def _write_onnx(subnet: Subnet, folder: Path, facts: Facts) -> tuple[Path, ...]:
     path = folder / "model.onnx"
-    path.write_bytes(onnx.with_metadata(onnx_bytes(subnet), facts))
+    artifact.write_bytes(path, onnx.with_metadata(onnx_bytes(subnet), facts))
     return (path,)
 
 
@@ -149,7 +151,8 @@ def _write_torch_export(subnet: Subnet, folder: Path, facts: Facts) -> tuple[Pat
     batch = ({0: torch.export.Dim("batch")},)
     with torch.no_grad():
         program = torch.export.export(subnet.module, (noise(subnet, 2),), dynamic_shapes=batch)
-    torch.export.save(program, path, extra_files=onnx.as_texts(facts))
+    with disk.replacing(path) as file:
+        torch.export.save(program, file, extra_files=onnx.as_texts(facts))
     return (path,)
 
 
@@ -157,10 +160,11 @@ def _write_state_dict(subnet: Subnet, folder: Path, facts: Facts) -> tuple[Path,
     """weights.safetensors, subnet.json and load.py, which needs what the family's networks are made of."""
     files = tuple(folder / name for name in ("load.py", "weights.safetensors", "subnet.json"))
     # Facts may be of a file of somebody else: they are data in subnet.json, no text of the program.
-    files[0].write_text(SNIPPET.format(loading=family.of(subnets.parse(subnet.architecture)[0]).loading))
+    loading = family.of(subnets.parse(subnet.architecture)[0]).loading
+    artifact.write_text(files[0], SNIPPET.format(loading=loading))
     tensors = {name: tensor.contiguous() for name, tensor in subnet.module.state_dict().items()}
-    files[1].write_bytes(safetensors_bytes(tensors, metadata=onnx.as_texts(facts)))
-    files[2].write_text(json.dumps({**facts, "network": subnet.config}, indent=1) + "\n")
+    artifact.write_bytes(files[1], safetensors_bytes(tensors, metadata=onnx.as_texts(facts)))
+    artifact.write_json(files[2], {**facts, "network": subnet.config})
     return files
 
 
@@ -183,7 +187,7 @@ def _write_executorch(subnet: Subnet, folder: Path, facts: Facts) -> tuple[Path,
         constant_methods={onnx.PREFIX.rstrip("."): json.dumps(dict(facts))},
     )
     path = folder / "model.pte"
-    path.write_bytes(lowered.to_executorch().buffer)
+    artifact.write_bytes(path, lowered.to_executorch().buffer)
     return (path,)
 
 

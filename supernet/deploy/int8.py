@@ -21,6 +21,7 @@ import torch
 from numpy.typing import NDArray
 
 from supernet.deploy.onnx import INPUT, compact
+from supernet.files import artifact
 
 Pixels = NDArray[np.float32]  # (b, 3, r, r) images, normalised
 CLIP = 0.002
@@ -45,7 +46,7 @@ def onnxruntime_int8(model: bytes, batches: Iterable[Pixels], *, narrow: bool, c
 
     with tempfile.TemporaryDirectory() as folder, _quiet(logging.getLogger()):
         raw, clean, small = (Path(folder) / name for name in ("raw.onnx", "clean.onnx", "int8.onnx"))
-        raw.write_bytes(model)
+        artifact.write_bytes(raw, model)
         # Its symbolic shape inference fails on the reshapes of attention; the plain one is enough.
         quant_pre_process(raw, clean, skip_symbolic_shape=True)
         ranges = activation_ranges(clean.read_bytes(), images, clip) if clip else {}

@@ -1,5 +1,6 @@
 """OpenVINO models: how they are run on this machine and written as IR."""
 
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from supernet.deploy.onnx import PREFIX, as_texts
+from supernet.files import artifact
 from supernet.weights.quality import Run
 
 
@@ -32,5 +34,9 @@ def write(model: Any, path: Path, facts: Mapping[str, Any]) -> tuple[Path, Path]
 
     for key, text in as_texts(facts).items():
         model.set_rt_info(text, [PREFIX.rstrip("."), key])
-    openvino.save_model(model, path, compress_to_fp16=False)  # fp16 weights are its default
-    return path, path.with_suffix(".bin")
+    files = path, path.with_suffix(".bin")
+    with tempfile.TemporaryDirectory() as folder:
+        openvino.save_model(model, Path(folder) / path.name, compress_to_fp16=False)  # fp16 is its default
+        for file in files:
+            artifact.write_bytes(file, (Path(folder) / file.name).read_bytes())
+    return files

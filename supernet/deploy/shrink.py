@@ -19,7 +19,7 @@ from pydantic import PositiveFloat, PositiveInt
 
 from supernet.deploy import export, fake_quant, pruning
 from supernet.deploy import model as deployed_model
-from supernet.files import artifact
+from supernet.files import artifact, disk
 from supernet.files.run_folder import RunFolder
 from supernet.files.tables import Table
 from supernet.measures import MEASURES
@@ -295,7 +295,7 @@ def apply(recipe: Recipe, architecture: str, bench: Bench, out: Path) -> list[St
                 keep(subnet, bench, folder)
         bench.group.wait()
         if not bench.group.rank:
-            (folder / TRAINING).unlink(missing_ok=True)
+            disk.remove(folder / TRAINING)
         stages.append(_load(name, folder))  # also a new one: the next step must not know the difference
     return stages
 
@@ -309,7 +309,7 @@ def run_plain(architecture: str, bench: Bench, folder: Path) -> Stage:
     another one."""
     kept = folder / CARD
     if not kept.is_file() or artifact.read_json(kept)["architecture"] != architecture:
-        kept.unlink(missing_ok=True)  # the card comes last: an interruption must not leave that of another
+        disk.remove(kept)  # the card comes last: an interruption must not leave that of another
         keep(subnets.from_supernet(bench.trained, bench.images, architecture), bench, folder)
     return _load("plain", folder)
 

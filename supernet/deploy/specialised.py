@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from ofa.imagenet_classification.networks import get_net_by_name
 
+from supernet.files import artifact, disk
 from supernet.spaces.net_config import FILE, RUN
 from supernet.weights import family
 from supernet.weights import subnet as subnets
@@ -37,9 +38,10 @@ def check(subnet: Subnet) -> None:
 def write(subnet: Subnet, folder: Path, facts: Mapping[str, Any]) -> tuple[Path, ...]:
     """Write the three files; `run.config` holds, beside `image_size`, what is known of the network."""
     files = tuple(folder / name for name in (FILE, RUN, WEIGHTS))
-    files[0].write_text(json.dumps(subnet.config, indent=4) + "\n")
-    files[1].write_text(json.dumps({"image_size": subnet.side, **facts}, indent=4) + "\n")
-    torch.save({"state_dict": subnet.module.state_dict()}, files[2])
+    artifact.write_text(files[0], json.dumps(subnet.config, indent=4) + "\n")
+    artifact.write_text(files[1], json.dumps({"image_size": subnet.side, **facts}, indent=4) + "\n")
+    with disk.replacing(files[2]) as file:
+        torch.save({"state_dict": subnet.module.state_dict()}, file)
     return files
 
 

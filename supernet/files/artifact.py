@@ -1,25 +1,24 @@
 """How files are written and read: all or nothing, without pickle, and refused when foreign or damaged.
 
-Arrays and JSON facts go to one `.npz` or `.safetensors` file, by the suffix of its name. Everything is
-written to a file aside, brought to the disk and renamed, so a reader sees the old content or the new, never
-half of it.
+Arrays and JSON facts go to one `.npz` or `.safetensors` file, by the suffix of its name. How it reaches the
+disk is in `disk`.
 """
 
 import hashlib
 import json
-import os
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as safetensors_bytes
+
+from supernet.files import disk
 
 VERSION = 1
 Arrays = dict[str, NDArray[Any]]
@@ -41,26 +40,9 @@ CONTENT = "content_sha256"  # the fact that says which content was written; file
 UNPACKED, TIMES_PACKED = 2**28, 20  # bytes that a packed file may unpack to: so many, and so often its own
 
 
-@contextmanager
-def replacing(path: Path) -> Iterator[BinaryIO]:
-    """An open file that takes the place of `path` once the block is left without an error."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(path.name + ".part")
-    with open(aside, "wb", opener=_own_file) as file:
-        yield file
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(aside, path)
-
-
-def _own_file(path: str, flags: int) -> int:
-    """An open file of this very name: a link, which somebody else may have left there, is an OSError."""
-    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
-
-
 def write_bytes(path: Path, content: bytes) -> None:
     """Write a file."""
-    with replacing(path) as file:
+    with disk.replacing(path) as file:
         file.write(content)
 
 
@@ -91,7 +73,7 @@ def save(
     """Write arrays and JSON facts as `kind`, with their checksum. The same content gives the same bytes."""
     told = json.loads(json.dumps({"kind": kind, "version": VERSION, **facts}))
     header = json.dumps({**told, CONTENT: _content(arrays, told)}, sort_keys=True)
-    with replacing(path) as file:
+    with disk.replacing(path) as file:
         if path.suffix == ".safetensors":
             ordered = {name: np.asarray(array, order="C") for name, array in arrays.items()}
             file.write(safetensors_bytes(ordered, {"facts": header}))

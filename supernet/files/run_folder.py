@@ -5,23 +5,26 @@ events.jsonl, and what the run gives. The file that makes a run finished is writ
 """
 
 import json
+import os
 import platform
 import shutil
 import subprocess
-import sys
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import yaml
+from threadpoolctl import threadpool_info
 
 from supernet import choices
-from supernet.files import artifact
+from supernet.files import artifact, disk
+from supernet.files.disk import LOCK
 
-CONFIG, ENVIRONMENT, EVENTS, LOCK = "config.yaml", "env.json", "events.jsonl", ".lock"
+CONFIG, ENVIRONMENT, EVENTS = "config.yaml", "env.json", "events.jsonl"
 # What a run leaves that has not saved anything yet.
 BEGINNING = {CONFIG, ENVIRONMENT, EVENTS, LOCK, "wandb", "tensorboard"}
 SUBNET, SUPERNET = "subnet.safetensors", "supernet.safetensors"  # the weights that a run leaves
@@ -40,8 +43,18 @@ PACKAGES = (
 )
 
 
+# What of env.json may change the last digits of a result; the rest of it is for people.
+DECISIVE = ("python", "packages", "git", "machine", "processor", "kernels")
+# Variables that choose kernels of numpy and PyTorch, beside OPENBLAS_CORETYPE, which the kernel itself shows.
+CHOOSING = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "MKL_CBWR", "NPY_DISABLE_CPU_FEATURES")
+
+
 class FinishedRun(ValueError):
     """The run folder holds a finished run; it is left alone."""
+
+
+class OtherEnvironmentWarning(UserWarning):
+    """A run goes on with other versions, or on another machine, than it began with."""
 
 
 @dataclass(frozen=True)
@@ -49,14 +62,14 @@ class RunFolder:
     """The folder of a run, not yet touched.
 
     `finished` is the file whose presence means that the run is finished; None for runs that may be repeated.
-    `reporting` are settings that do not change the result: a run goes on whatever they are. `beforehand` are
-    files that may be there before the run starts.
+    `reporting` are settings that do not change the result: a run goes on whatever they are. `scratch` are
+    files that an unfinished run needs and a finished one does not.
     """
 
     path: Path
     finished: str | None
     reporting: frozenset[str] = frozenset({"out", *LOGGING})
-    beforehand: frozenset[str] = frozenset()
+    scratch: frozenset[str] = frozenset()
 
     def check(self, config: Mapping[str, Any]) -> None:
         """ValueError unless the folder is new, empty, or holds the unfinished run of the same settings.
@@ -69,7 +82,7 @@ class RunFolder:
         files = {own_file(entry).name for entry in entries}
         if self.finished in files:
             raise FinishedRun(f"{self.path} holds a finished run, which is left alone: choose another out=")
-        files -= self.beforehand
+        files = {name for name in files if not name.endswith(disk.ASIDE)}
         if not files - {LOCK}:
             return
         if CONFIG not in files:
@@ -85,53 +98,69 @@ class RunFolder:
     @contextmanager
     def hold(self, config: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         """The folder, checked and ours alone until the block is left; gives what env.json says."""
-        self.check(config)
-        self.path.mkdir(parents=True, exist_ok=True)
-        with (self.path / LOCK).open("w") as lock:
-            try:
-                _lock(lock)
-            except OSError as error:
-                raise ValueError(f"another process is running in {self.path}; choose another out=") from error
+        try:
+            self.check(config)
+        except FinishedRun:
+            with suppress(disk.BusyError), disk.holding(self.path):
+                self._tidy()  # the process that finished it may have been killed before it could
+            raise
+        with disk.holding(self.path):
             self.check(config)  # again: another process may have finished meanwhile
             here = environment()
-            artifact.write_text(self.path / CONFIG, yaml.safe_dump(_plain(config), sort_keys=False))
-            artifact.write_json(self.path / ENVIRONMENT, here)
+            self._compare(here)
             try:
+                artifact.write_text(self.path / CONFIG, yaml.safe_dump(_plain(config), sort_keys=False))
+                artifact.write_json(self.path / ENVIRONMENT, here)
                 yield here
             except BaseException:
                 self._clear()
                 raise
+            self._tidy()
 
     def hold_by_first(self, config: Mapping[str, Any], rank: int) -> AbstractContextManager[dict[str, Any]]:
         """`hold` in the first of the processes that run together; the others rely on it."""
         return self.hold(config) if rank == 0 else nullcontext({})
 
+    def _tidy(self) -> None:
+        """Remove what killed processes left half written and, of a finished run, what nobody needs now."""
+        for half in self.path.glob(f"*{disk.ASIDE}"):
+            disk.remove(half)
+        if self.finished is not None and (self.path / self.finished).exists():
+            for name in self.scratch:
+                disk.remove(self.path / name)
+
     def _clear(self) -> None:
         """Remove the folder again when the run was refused before it did anything."""
-        files = list(self.path.iterdir())
+        files = [file for file in self.path.iterdir() if not file.name.endswith(disk.ASIDE)]
         if {file.name for file in files} <= {CONFIG, ENVIRONMENT, LOCK}:
             with suppress(PermissionError):  # Windows keeps the open lock
-                for file in sorted(files, key=lambda one: one.name == LOCK):
-                    file.unlink()
-                self.path.rmdir()
+                disk.remove_folder(self.path, LOCK)
+
+    def _compare(self, here: Mapping[str, Any]) -> None:
+        """Warn where the run began in another environment: the result may differ in its last digits."""
+        path = self.path / ENVIRONMENT
+        if not path.is_file():
+            return
+        try:
+            before = _flat({name: dict(json.loads(path.read_text())).get(name) for name in DECISIVE})
+        except (ValueError, TypeError) as error:
+            before = {ENVIRONMENT: f"damaged ({error})"}
+        now = _flat({name: here[name] for name in DECISIVE})
+        names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
+        if names:
+            changed = (f"{name} {before.get(name)}, now {now.get(name)}" for name in names)
+            warnings.warn(
+                f"{self.path} goes on in another environment than it began in, so its last digits may be "
+                f"others than those of an unbroken run ({'; '.join(changed)})",
+                OtherEnvironmentWarning,
+                stacklevel=3,
+            )
 
     def _changes(self, before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
         old, new = _flat(_plain(before)), _flat(_plain(now))
         names = [name for name in {**old, **new} if name.partition(".")[0] not in self.reporting]
         changed = [name for name in names if json.dumps(old.get(name)) != json.dumps(new.get(name))]
         return [f"{name}={old.get(name, 'not known then')}, now {new.get(name)}" for name in changed]
-
-
-def _lock(file: TextIO) -> None:
-    """Make an open file ours alone until it is closed; OSError where it is another process's."""
-    if sys.platform == "win32":
-        import msvcrt
-
-        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-    else:
-        import fcntl
-
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def own_file(path: Path) -> Path:
@@ -174,7 +203,17 @@ def environment() -> dict[str, Any]:
         "machine": platform.machine(),
         "system": platform.platform(),
         "processor": _processor(),
+        "kernels": _kernels(),
     }
+
+
+def _kernels() -> dict[str, str]:
+    """The linear algebra of numpy with its kernel, and what chooses others: kernels round differently."""
+    libraries = [one for one in threadpool_info() if one["user_api"] == "blas"]
+    own = [one for one in libraries if "numpy" in one["filepath"]] or libraries  # scipy brings another
+    words = [(one["internal_api"], one["version"], one.get("architecture")) for one in own]
+    blas = {"numpy": " ".join(filter(None, words[0]))} if words else {}
+    return blas | {name: os.environ[name] for name in CHOOSING if name in os.environ}
 
 
 def _version(name: str) -> str | None:

@@ -12,6 +12,8 @@ from typing import Any, Literal, Protocol
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from supernet.files import disk
+
 Row = Mapping[str, Any]
 
 
@@ -53,10 +55,11 @@ class Jsonl:
     """
 
     def __init__(self, path: Path, unit: Literal["generation", "epoch"]) -> None:
-        self._file, self._unit = path.open("a", buffering=1), unit
+        self._file, self._unit = disk.appending(path), unit
 
     def _write(self, event: str, fields: Mapping[str, Any]) -> None:
-        self._file.write(json.dumps({"event": event, "unix_time": round(time.time(), 3), **fields}) + "\n")
+        line = {"event": event, "unix_time": round(time.time(), 3), **fields}
+        disk.append(self._file, json.dumps(line) + "\n")
 
     def start(self, facts: Mapping[str, Any], history: Sequence[Row]) -> None:
         self._write("start", {**facts, f"{self._unit}s_before": len(history)})

@@ -12,7 +12,7 @@ the rounding.
 import json
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -21,6 +21,7 @@ import torch
 from pydantic import BeforeValidator, NonNegativeFloat, NonNegativeInt, PositiveFloat
 
 from supernet.arrays import Genomes
+from supernet.files import disk
 from supernet.options import AtLeastTwo, FractionBelowOne, options
 from supernet.training.step import OPTIMISERS, Amp, DivergedError, Processes, begin, precision, rate_at
 from supernet.training.student import Norms, Student
@@ -115,7 +116,7 @@ class Progress:
     def remove(self) -> None:
         """The results are written: no checkpoint is needed any more."""
         if self.checkpoint is not None:
-            self.checkpoint.unlink(missing_ok=True)
+            disk.remove(self.checkpoint)
 
 
 NO_PROGRESS = Progress()
@@ -262,9 +263,17 @@ class _Training:
         self.group.wait()  # all have read the checkpoint before it is written again
         self.student.begin()
         self.saved = time.monotonic()
-        for epoch in range(len(self.seconds), self.recipe.epochs):
-            self._epoch(epoch)
-        self._save()
+        with self._spare() as self.spare:
+            for epoch in range(len(self.seconds), self.recipe.epochs):
+                self._epoch(epoch)
+            self._save()
+
+    def _spare(self) -> AbstractContextManager[disk.Spare | None]:
+        """Room on the disk for a checkpoint: a finished training is not lost to a full disk."""
+        if self.progress.checkpoint is None or self.group.rank:
+            return nullcontext()
+        size = 3 * sum(tensor.nbytes for tensor in self.student.tensors().values())  # with two momenta
+        return disk.Spare(self.progress.checkpoint, size)
 
     def _epoch(self, epoch: int) -> None:
         recipe, group = self.recipe, self.group
@@ -315,12 +324,14 @@ class _Training:
         return dict(json.loads(json.dumps(of | asdict(self.recipe), default=str)))
 
     def _save(self) -> None:
-        if self.progress.checkpoint is None or self.group.rank:
+        path = self.progress.checkpoint
+        if path is None or self.spare is None:
             return
         place = {"step": self.step, "total": self.total, "spent": self.spent}
         done = {"seconds": self.seconds, "loss": self.loss, "scaler": self.student.scaler.state_dict()}
         facts = {"of": self._of, **place, **done}
-        network.save(self.progress.checkpoint, self.student.tensors(), CHECKPOINT_KIND, facts)
+        tensors = self.student.tensors()
+        self.spare.write(lambda: network.save(path, tensors, CHECKPOINT_KIND, facts))
         self.saved = time.monotonic()
 
     def _resume(self) -> None:

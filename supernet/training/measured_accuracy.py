@@ -22,7 +22,7 @@ from pydantic import NonNegativeInt, PositiveInt
 from threadpoolctl import threadpool_limits
 
 from supernet.arrays import Floats, Genomes
-from supernet.files import artifact, run_folder
+from supernet.files import artifact, disk, run_folder
 from supernet.files.command_line import then
 from supernet.files.tables import Table
 from supernet.options import options
@@ -324,8 +324,11 @@ def setting(
     weights: str, data: Images, part: str, images: int, calibration: Any, batch: int = subnets.BATCH
 ) -> dict[str, Any]:
     """Facts that the accuracy of a subnet depends on: the SHA-256 of its weights, the images, how many of
-    which part count, what its norms were calibrated on, images of a forward pass, the version of torch."""
+    which part count, what its norms were calibrated on, images of a forward pass, the version of torch, and
+    the kind of device where that is no CPU: others round differently."""
+    device = network.best_device().type
     return {
+        **({} if device == "cpu" else {"device": device}),
         "supernet": weights,
         "data": data.facts(),
         **({} if data.in_memory else {"transform": subnets.RESIZE_PHOTO}),
@@ -363,12 +366,14 @@ def sample(space: SearchSpace, count: int, seed: int) -> Genomes:
 def write_csv(path: Path, accuracy: SupernetAccuracy) -> int:
     """Write every subnet of the setting as a tidy CSV that `make fit ARGS="what=accuracy ..."` reads; returns
     how many."""
-    space, counts = accuracy.trained.space, accuracy.accuracies.values(accuracy.facts)
-    if not counts:
-        raise ValueError(f"{accuracy.accuracies.path} holds no subnet of this supernet and these images yet")
-    top1 = [f"{one.correct / one.images:.6f}" for one in counts.values()]
-    measured: dict[str, Sequence[Any]] = {"top1": top1, "images": [one.images for one in counts.values()]}
-    artifact.write_text(path, rows(space, list(counts), measured).csv())
+    space, store = accuracy.trained.space, accuracy.accuracies
+    with disk.reserved(path, disk.WAIT_SECONDS):  # others add to the store meanwhile: the file has all of it
+        counts = store.values(accuracy.facts)
+        if not counts:
+            raise ValueError(f"{store.path} holds no subnet of this supernet and these images yet")
+        top1 = [f"{one.correct / one.images:.6f}" for one in counts.values()]
+        measured: dict[str, Sequence[Any]] = {"top1": top1, "images": [one.images for one in counts.values()]}
+        artifact.write_text(path, rows(space, list(counts), measured).csv())
     return len(counts)
 
 

@@ -14,6 +14,7 @@ import json
 import time
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from itertools import accumulate
@@ -23,7 +24,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from supernet.files import artifact
+from supernet.files import artifact, disk
 from supernet.files.run_folder import EVENTS, LOGGING, RunFolder
 from supernet.files.sinks import Jsonl, Row, Sink
 from supernet.space import SearchSpace
@@ -37,7 +38,7 @@ from supernet.weights.network import Trained
 
 CHECKPOINT_KIND = "supernet checkpoint"
 CHECKPOINT, FINISHED, SUMMARY = "checkpoint.safetensors", network.FILE, "summary.json"
-REPORTING = frozenset({*LOGGING, "out", "threads", "validate_every"})  # they do not change the weights
+REPORTING = frozenset({*LOGGING, "out", "validate_every"})  # they do not change the weights
 
 
 @dataclass(frozen=True)
@@ -132,7 +133,7 @@ def train(
             f"batch={optimisation.batch} in forward passes of {optimisation.forward_batch} cannot be shared "
             f"by {group.world} processes: choose forward_batch <= {optimisation.batch // group.world}"
         )
-    folder = RunFolder(out, FINISHED, REPORTING)
+    folder = RunFolder(out, FINISHED, REPORTING, frozenset({CHECKPOINT}))
     with folder.hold_by_first(config, group.rank) as environment:
         group.wait()
         run = _Run(plan, out, group, sinks)
@@ -141,16 +142,11 @@ def train(
             for sink in run.sinks:
                 sink.start(about, run.history)
             run.go(validate_every)
-            summary = run.summary()
-            for sink in run.sinks:
-                sink.finish(summary)
+            if first:
+                run.finish()
         finally:
             for sink in run.sinks:
                 sink.close()
-        if first:
-            artifact.write_json(out / SUMMARY, summary)
-            network.save(out / FINISHED, run.learner.result.state_dict(), network.KIND, plan.facts())
-            (out / CHECKPOINT).unlink(missing_ok=True)
         group.wait()
     return network.load(out)
 
@@ -169,6 +165,15 @@ class _Run:
 
     def go(self, validate_every: int) -> None:
         """Train until the last epoch."""
+        with self._spare() as self.spare:
+            self._go(validate_every)
+
+    def _spare(self) -> AbstractContextManager[disk.Spare | None]:
+        """Room on the disk for a checkpoint: a finished training is not lost to a full disk."""
+        size = 3 * sum(tensor.nbytes for tensor in self.learner.tensors().values())  # with two momenta
+        return nullcontext() if self.group.rank else disk.Spare(self.out / CHECKPOINT, size)
+
+    def _go(self, validate_every: int) -> None:
         starts = self.plan.starts
         for epoch in range(len(self.history), starts[-1]):
             phase = self.plan.phases[bisect_right(starts, epoch) - 1]
@@ -182,8 +187,8 @@ class _Run:
             self.cpu_seconds += time.process_time() - cpu
             row |= {"seconds": round(self.seconds, 3), "cpu_seconds": round(self.cpu_seconds, 3)}
             self.history.append(row)
-            if self.group.rank == 0:
-                self._checkpoint()
+            if self.spare is not None:
+                self.spare.write(self._checkpoint)
                 for sink in self.sinks:
                     sink.log(row)
 
@@ -234,7 +239,17 @@ class _Run:
             accuracy[f"val_{name}"] = subnets.judge(subnet, self.plan.images, "val").top1
         return accuracy
 
-    def summary(self) -> dict[str, Any]:
+    def finish(self) -> None:
+        """The result, the weights last of what makes the run finished; then the loggers, which take them."""
+        record, *loggers = self.sinks
+        summary = self._summary()
+        artifact.write_json(self.out / SUMMARY, summary)
+        record.finish(summary)
+        network.save(self.out / FINISHED, self.learner.result.state_dict(), network.KIND, self.plan.facts())
+        for sink in loggers:
+            sink.finish(summary)
+
+    def _summary(self) -> dict[str, Any]:
         """What the training took and reached."""
         reached = ("seconds", "cpu_seconds", "loss", "val_largest", "val_smallest")
         took = {key: self.history[-1][key] for key in reached if key in self.history[-1]}

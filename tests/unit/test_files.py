@@ -1,15 +1,17 @@
 """Artifacts and tidy tables: what is refused and how it is said."""
 
 import csv
+import errno
 import gzip
 import json
+import os
 
 import numpy as np
 import pytest
 
 from latency.predictors.interface import load
 from latency.zoo import catalogue
-from supernet.files import artifact, tables
+from supernet.files import artifact, disk, tables
 from supernet.surrogates import accuracy
 
 
@@ -179,9 +181,56 @@ def test_a_failed_write_leaves_the_old_content(tmp_path):
     artifact.write_text(tmp_path / "new" / "a.txt", "old")
     with pytest.raises(TypeError):
         artifact.write_json(tmp_path / "new" / "a.txt", {1: object()})
-    with pytest.raises(TypeError), artifact.replacing(tmp_path / "new" / "a.txt") as file:
+    with pytest.raises(TypeError), disk.replacing(tmp_path / "new" / "a.txt") as file:
         file.writelines([b"half of", "it"])
     assert (tmp_path / "new" / "a.txt").read_text() == "old"
+
+
+def test_a_half_line_is_cut_off_and_no_other(tmp_path):
+    for before, after in ((b"", b""), (b"a\nb\n", b"a\nb\n"), (b"a\nhal", b"a\n"), (b"hal", b"")):
+        (tmp_path / "log").write_bytes(before)
+        with disk.appending(tmp_path / "log") as file:
+            disk.append(file, "new\n")
+        assert (tmp_path / "log").read_bytes() == after + b"new\n"
+
+
+def test_a_file_that_another_process_writes_is_waited_for(tmp_path, monkeypatch):
+    path = tmp_path / "a.txt"
+    monkeypatch.setattr(disk, "WAIT_SECONDS", 0.05)
+    with disk.reserved(path):
+        assert disk.is_ours(path)
+        with pytest.raises(disk.BusyError, match=r"another process is writing .*a\.txt; name another"):
+            disk.reserved(path).__enter__()
+        with disk.replacing(tmp_path / "b.txt") as file:
+            file.write(b"whole")
+            with pytest.raises(disk.BusyError, match=r"b\.txt"):
+                artifact.write_text(tmp_path / "b.txt", "other")
+    assert sorted(os.listdir(tmp_path)) == ["b.txt"]
+    assert (tmp_path / "b.txt").read_text() == "whole"
+
+
+def test_a_link_is_not_written_through(tmp_path):
+    """In a folder of somebody else: what it leads to stays as it is."""
+    (tmp_path / "mine.txt").write_text("mine")
+    (tmp_path / "a.txt.part").symlink_to(tmp_path / "mine.txt")
+    with pytest.raises(OSError, match=r"a\.txt\.part"):
+        artifact.write_text(tmp_path / "a.txt", "theirs")
+    assert (tmp_path / "mine.txt").read_text() == "mine"
+
+
+def test_kept_space_takes_what_a_full_disk_does_not(tmp_path):
+    path, full = tmp_path / "a.npz", [OSError(errno.ENOSPC, "full")]
+
+    def save():
+        if full and (tmp_path / "a.npz.spare.part").exists():
+            raise full[0]
+        path.write_text("saved")
+
+    with disk.Spare(path, 4096) as spare:
+        assert (tmp_path / "a.npz.spare.part").stat().st_size == 4096
+        spare.write(save)
+    assert path.read_text() == "saved"
+    assert os.listdir(tmp_path) == ["a.npz"]
 
 
 def test_one_table_for_csv_markdown_and_the_terminal(capsys):

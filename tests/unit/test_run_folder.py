@@ -1,5 +1,6 @@
 """The run folder: what it says, what it refuses, what goes on, and what it does not block."""
 
+import errno
 import json
 import os
 import subprocess
@@ -18,7 +19,7 @@ from latency.zoo.adaptation import Adaptation
 from search import problem
 from search.run import Search
 from search.searchers.nsga2 import NSGA2
-from supernet.files import run_folder
+from supernet.files import disk, run_folder
 from supernet.files.run_folder import FinishedRun, RunFolder
 from supernet.training.recipes import ProgressiveShrinking, Sandwich
 
@@ -46,23 +47,18 @@ def test_where_there_is_no_fcntl_the_folder_is_locked_by_windows(tmp_path, monke
     locked = []
 
     def locking(number, mode, size):
-        locked.append((mode, size))
-        if len(locked) > 1:
-            raise PermissionError("another process holds it")
+        if (mode, size, os.fstat(number).st_ino) in locked:
+            raise PermissionError(errno.EACCES, "another process holds it")
+        locked.append((mode, size, os.fstat(number).st_ino))
 
     windows = types.ModuleType("msvcrt")
     windows.locking, windows.LK_NBLCK = locking, 2
     monkeypatch.setitem(sys.modules, "msvcrt", windows)
     monkeypatch.setitem(sys.modules, "fcntl", None)  # importing it fails
-    monkeypatch.setattr(run_folder, "sys", types.SimpleNamespace(platform="win32"))
-    with RunFolder(tmp_path / "a", "result").hold({"seed": 1}):
-        pass
-    with (
-        pytest.raises(ValueError, match="another process is running"),
-        RunFolder(tmp_path / "a", "result").hold({"seed": 1}),
-    ):
-        pass
-    assert locked == [(2, 1)] * 2
+    monkeypatch.setattr(disk, "sys", types.SimpleNamespace(platform="win32"))
+    with disk.holding(tmp_path / "a"), pytest.raises(ValueError, match="another process is running"):
+        disk.holding(tmp_path / "a").__enter__()
+    assert [what[:2] for what in locked] == [(2, 1)]
 
 
 def test_a_training_says_its_versions_and_commit(tmp_path, training):
@@ -105,15 +101,15 @@ def test_what_was_saved_is_not_taken_over(tmp_path):
 
 def test_files_of_others_are_never_taken_over(tmp_path):
     (tmp_path / "config.yaml").write_text(yaml.safe_dump({"mine": 1}))
-    folder = RunFolder(tmp_path, "result", beforehand=frozenset({"predictor.npz"}))
+    folder = RunFolder(tmp_path, "result")
     with pytest.raises(ValueError, match="other settings"):
         folder.check({"seed": 1})
     (tmp_path / "config.yaml").rename(tmp_path / "notes.yaml")
     with pytest.raises(ValueError, match="holds other files and no run"):
         folder.check({"seed": 1})
-    (tmp_path / "notes.yaml").rename(tmp_path / "predictor.npz")
+    (tmp_path / "notes.yaml").rename(tmp_path / "result.part")
     folder.check({"seed": 1})
-    assert os.listdir(tmp_path) == ["predictor.npz"]
+    assert os.listdir(tmp_path) == ["result.part"]
 
 
 def test_a_kept_predictor_of_another_target_says_what_differs(tmp_path):
@@ -126,3 +122,32 @@ def test_a_kept_predictor_of_another_target_says_what_differs(tmp_path):
     ):
         with pytest.raises(ValueError, match=words):
             adaptation.for_run(replace(target, **changes), kept, Adaptation(), store=None)
+
+
+def test_another_environment_is_said_when_a_run_goes_on(tmp_path):
+    folder = begun(tmp_path / "a", {"seed": 1})
+    path = folder.path / "env.json"
+    kept = json.loads(path.read_text())
+    kept["kernels"]["numpy"], kept["packages"]["numpy"] = "openblas 0.3 Prescott", "1.0"
+    path.write_text(json.dumps(kept))
+    with (
+        pytest.warns(run_folder.OtherEnvironmentWarning, match=r"numpy 1.0, now .* Prescott, now"),
+        folder.hold({"seed": 1}),
+    ):
+        (folder.path / "checkpoint").write_text("")
+    with folder.hold({"seed": 1}):  # it has gone on here: no word about it
+        (folder.path / "result").write_text("")
+
+
+def test_what_a_killed_process_left_is_removed(tmp_path):
+    """What it was writing, and what a finished run does not need."""
+    folder = replace(begun(tmp_path / "a", {}), scratch=frozenset({"checkpoint"}))
+    (folder.path / "checkpoint").write_text("")
+    (folder.path / "config.yaml.part").write_text("half")
+    with folder.hold({}):
+        assert (folder.path / "checkpoint").exists()
+    assert not list(folder.path.glob("*.part"))
+    (folder.path / "result").write_text("")
+    with pytest.raises(FinishedRun), folder.hold({}):
+        pass
+    assert not (folder.path / "checkpoint").exists()

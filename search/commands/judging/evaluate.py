@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from search import command, front_table
 from search.front_table import FRONT
 from supernet import registry
-from supernet.files import architectures, artifact, run_folder
+from supernet.files import architectures, artifact, disk, run_folder
 from supernet.files.command_line import then
 from supernet.files.tables import Table
 from supernet.training import measured_accuracy
@@ -152,13 +152,14 @@ def _norms(evaluation: Evaluation) -> str:
 def _write(evaluation: Evaluation, store: AccuracyStore, path: Path) -> None:
     """Rows of all subnets that were judged in this way, as `make fit` reads them."""
     assert isinstance(evaluation.source, Trained)
-    qualities = store.qualities(evaluation.facts)
-    measured: dict[str, Sequence[Any]] = {
-        name: [f"{getattr(one, name):.6f}" for one in qualities.values()]
-        for name in ("top1", "top5", "loss", "ece")
-    }
-    measured |= {"images": [one.images for one in qualities.values()]}
-    space = evaluation.source.space
-    artifact.write_text(path, measured_accuracy.rows(space, list(qualities), measured).csv())
+    with disk.reserved(path, disk.WAIT_SECONDS):  # others add to the store meanwhile: the file has all of it
+        qualities = store.qualities(evaluation.facts)
+        measured: dict[str, Sequence[Any]] = {
+            name: [f"{getattr(one, name):.6f}" for one in qualities.values()]
+            for name in ("top1", "top5", "loss", "ece")
+        }
+        measured |= {"images": [one.images for one in qualities.values()]}
+        space = evaluation.source.space
+        artifact.write_text(path, measured_accuracy.rows(space, list(qualities), measured).csv())
     print(f"{len(qualities)} subnets judged in this way are in {path}")
     print(then("fit", what="accuracy", space=space.name, rows=path, column="top1"))

@@ -21,7 +21,7 @@ from search import command
 from search.models import latency_for
 from supernet import registry
 from supernet.arrays import Floats
-from supernet.files import architectures, artifact, tables
+from supernet.files import architectures, artifact, disk, tables
 from supernet.files.command_line import then
 from supernet.files.tables import Columns, select
 from supernet.prediction import Prediction
@@ -103,12 +103,13 @@ def _own_rows(columns: Columns, surrogate: AccuracySurrogate, file: Path) -> Col
 def main(options: Options, config: dict[str, Any]) -> None:
     name, column = options.predictor, options.column
     target = None if options.target is None else registry.build(options.target)
-    row = score(name, options.rows, column, slice(options.first, options.past), target)
-    print(markdown({name: row}))
     title = Path(name).stem if name.endswith(".npz") else name
     out = options.out or Path(f"runs/score-{title}-{column}.json")
-    clean = {key: value if np.isfinite(value) else None for key, value in row.items()}
-    artifact.write_json(out, {**config, "out": str(out), **clean})
+    with disk.reserved(out):
+        row = score(name, options.rows, column, slice(options.first, options.past), target)
+        print(markdown({name: row}))
+        clean = {key: value if np.isfinite(value) else None for key, value in row.items()}
+        artifact.write_json(out, {**config, "out": str(out), **clean})
     print(f"written to {out}")
     typed = [word for word in HydraConfig.get().overrides.task if word.startswith("target")]
     print(then("search", *typed, **({} if name == AUTO else {_option(name): name})))

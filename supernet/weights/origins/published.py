@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from supernet.files import artifact
+from supernet.files import artifact, disk
 from supernet.registry import unknown_name
 
 CACHE = "OFA_FRONTIER_CACHE"
 SILENT_SECONDS = 20.0  # that a server may take to answer, and between two parts of the file
+DOWNLOAD_SECONDS = 3600.0  # to wait for another process that downloads the same file
 CHUNK = 1 << 20
 UNREACHABLE = (OSError, http.client.HTTPException, ValueError)  # ValueError: what came is not the file
 
@@ -106,12 +107,15 @@ def fetch(published: Published) -> Path:
             )
         return path
     failures = []
-    for url, sha256 in published.mirrors.items():
-        try:
-            download(url, path, sha256)
+    with disk.reserved(path, DOWNLOAD_SECONDS):
+        if path.is_file():  # another process has downloaded it meanwhile
             return path
-        except UNREACHABLE as error:
-            failures.append(f"{url}: {error}")
+        for url, sha256 in published.mirrors.items():
+            try:
+                download(url, path, sha256)
+                return path
+            except UNREACHABLE as error:
+                failures.append(f"{url}: {error}")
     raise ValueError(
         f"{published.file} was not downloaded ({'; '.join(failures)}). Download it elsewhere and put it at "
         f"{path}, or give its path in place of the name"
@@ -125,23 +129,15 @@ def download(url: str, path: Path, sha256: str | None = None) -> None:
     SHA-256 than the one that is expected.
     """
     request = urllib.request.Request(url, headers={"User-Agent": "ofa-frontier"})
-    aside = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        with urllib.request.urlopen(request, timeout=SILENT_SECONDS) as answer:
-            if answer.headers.get_content_type() == "text/html":
-                raise ValueError("the server sent a web page, not the file")
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with aside.open("wb") as file:
-                checksum = _copy(answer, file)
-                if answer.length:  # what the server announced and did not send
-                    raise ValueError(f"the connection ended {answer.length} bytes before the end of the file")
-                file.flush()
-                os.fsync(file.fileno())
-        if sha256 is not None and checksum != sha256:
-            raise ValueError(f"what came has the SHA-256 {checksum}, expected {sha256}")
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
+    with urllib.request.urlopen(request, timeout=SILENT_SECONDS) as answer:
+        if answer.headers.get_content_type() == "text/html":
+            raise ValueError("the server sent a web page, not the file")
+        with disk.replacing(path) as file:
+            checksum = _copy(answer, file)
+            if answer.length:  # what the server announced and did not send
+                raise ValueError(f"the connection ended {answer.length} bytes before the end of the file")
+            if sha256 is not None and checksum != sha256:
+                raise ValueError(f"what came has the SHA-256 {checksum}, expected {sha256}")
 
 
 def _copy(source: BinaryIO, target: BinaryIO) -> str:
