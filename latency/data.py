@@ -18,6 +18,7 @@ from supernet.registry import unknown_name
 from supernet.space import get_space
 
 COLUMNS = ("genomes", "ms", "spread_ms")
+MOST_APART = 1.5  # times that two measurements of one network may be apart, on a busy machine
 MILLISECONDS = ("lat_ms", "latency_ms", "ms")  # what a table may call them
 
 
@@ -66,11 +67,10 @@ def _measurements(columns: Columns, target: Target, column: str, path: str | Pat
     if column not in columns:
         others = [name for name in columns if name not in get_space(target.space).index]
         raise unknown_name(f"column of {path}", column, others)
-    if columns[column].dtype.kind != "f":
-        raise ValueError(f"column {column} of {path} holds text, not milliseconds")
-    columns = tables.select(columns, np.isfinite(columns[column]))
-    ms = columns[column]
-    genomes = architectures.genomes(columns, get_space(target.space))
+    columns = tables.select(columns, np.isfinite(tables.numbers(columns, column, path)))
+    ms, space = columns[column], get_space(target.space)
+    genomes = architectures.genomes(columns, space)
+    architectures.refuse_contradictions(genomes, ms, space, column, lambda low, high: high > MOST_APART * low)
     return LatencyData(target, genomes, ms, np.full(len(ms), np.nan))
 
 

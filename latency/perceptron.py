@@ -10,11 +10,10 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 
 from supernet.arrays import Floats, Rng
 from supernet.files.artifact import Arrays
-from supernet.options import FractionBelowOne, options
+from supernet.options import FractionBelowOne, NonNegativeFloat, PositiveFloat, PositiveInt, options
 
 Singles = NDArray[np.float32]
 CHUNK = 4096  # rows at a time: their activations stay in the cache

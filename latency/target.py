@@ -5,12 +5,10 @@ import re
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import PositiveInt
-
 from supernet.device import Device
 from supernet.device import get as data_sheet
 from supernet.devices import estimates
-from supernet.options import FileName, Fraction, options
+from supernet.options import FileName, Fraction, NonNegativeInt, PositiveInt, checked, options
 from supernet.registry import names, unknown_name
 from supernet.space import get_space
 
@@ -36,14 +34,14 @@ class Target:
     device: str | Device
     space: str
     batch: PositiveInt = 1
-    engine: str = NOT_STATED
-    precision: str = "fp32"
+    engine: FileName = NOT_STATED
+    precision: FileName = "fp32"
     threads: PositiveInt | None = None
     method: str = "additive"
     rows: str = ""
     column: str = ""
-    validation: tuple[int, int] | None = None
-    test: tuple[int, int] | None = None
+    validation: tuple[NonNegativeInt, NonNegativeInt] | None = None
+    test: tuple[NonNegativeInt, NonNegativeInt] | None = None
     source: str = ""
     licence: str = ""
     note: str = ""
@@ -95,15 +93,16 @@ def condition_words(batch: int, threads: int, utilisation: float) -> list[str]:
     return [*words, *([f"u{100 * utilisation:.0f}"] if utilisation else [])]
 
 
+@checked
 def modules(
     space: str = "ofa_mbv3_w1.0",
     *,
     device: str = "amd_epyc_f25_m17_2c",
-    engine: str = "onnxruntime",
-    batch: int = 1,
-    threads: int = 1,
-    utilisation: float = 0.0,
-    name: str | None = None,
+    engine: FileName = "onnxruntime",
+    batch: PositiveInt = 1,
+    threads: PositiveInt = 1,
+    utilisation: Fraction = 0.0,
+    name: FileName | None = None,
 ) -> Target:
     """A device whose modules we measured, in fp32, under any of these conditions.
 
@@ -123,14 +122,15 @@ def modules(
     )
 
 
+@checked
 def gpu(
     device: str | Mapping[str, Any],
     *,
     space: str = "ofa_mbv3_w1.2",
-    batch: int = 64,
-    engine: str = "PyTorch",
-    precision: str = "fp32",
-    name: str | None = None,
+    batch: PositiveInt = 64,
+    engine: FileName = "PyTorch",
+    precision: FileName = "fp32",
+    name: FileName | None = None,
 ) -> Target:
     """A GPU known only by its data sheet: what `configs/target/gpu.yaml` builds.
 
@@ -162,14 +162,15 @@ def gpu(
     )
 
 
+@checked
 def phone(
     device: str,
     *,
     space: str = "ofa_mbv3_w1.0",
-    batch: int = 1,
-    engine: str = NOT_STATED,
-    precision: str = "fp32",
-    threads: int | None = None,
+    batch: PositiveInt = 1,
+    engine: FileName = NOT_STATED,
+    precision: FileName = "fp32",
+    threads: PositiveInt | None = None,
 ) -> Target:
     """A phone of which a few networks were timed: what `configs/target/phone.yaml` builds.
 

@@ -15,7 +15,7 @@ from dataclasses import field, fields, replace
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar, dataclass_transform
+from typing import Annotated, Any, NoReturn, TypeVar, dataclass_transform
 
 import hydra
 from hydra.core.global_hydra import GlobalHydra
@@ -23,7 +23,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, ConfigDict, Field, ValidationError, ValidationInfo
 from pydantic.dataclasses import dataclass
 from rich.status import Status
 from yaml import YAMLError
@@ -37,7 +37,6 @@ from supernet.files import disk
 from supernet.files.run_folder import FinishedRun, OtherEnvironmentWarning
 
 Task = Callable[[Any, dict[str, Any]], Mapping[str, float] | None]
-Sides = int | tuple[int, int] | None  # the option resolution: one input side, or [lowest,highest]
 EXIT_INTERRUPTED = 130
 T = TypeVar("T")
 FULL_ERROR = "HYDRA_FULL_ERROR"  # 1 shows tracebacks
@@ -53,10 +52,21 @@ OURS = (
 )
 
 
+def _buildable(node: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+    """The node, once it is known to describe something; ValueError for options of it that are wrong."""
+    if "_target_" not in node:
+        raise ValueError(f"must be one of {', '.join(registry.names(str(info.field_name))) or 'a group'}")
+    registry.build(node, str(info.field_name))
+    return node
+
+
+Node = Annotated[dict[str, Any], AfterValidator(_buildable)]  # a choice of a group, with its options
+
+
 @dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(field, Field))
 def options(cls: type[T]) -> type[T]:
     """The options of a command: frozen and checked; those without default may stand in any place."""
-    config = ConfigDict(extra="forbid")
+    config = ConfigDict(**options_of.CONFIG, str_min_length=1)
     return dataclass(frozen=True, kw_only=True, config=config)(cls)  # type: ignore[return-value]
 
 
@@ -303,16 +313,6 @@ def stop(command: str, out: Path) -> NoReturn:
     again = " ".join([*words, f"out={sweep.folder() if is_sweep() else out}"])
     print(f'\nstopped; go on with: make {command} ARGS="{again}"', file=sys.stderr)
     sys.exit(EXIT_INTERRUPTED)
-
-
-def resolution_range(given: Sides) -> tuple[int, int] | None:
-    """The option `resolution`: one input side, or the lowest and the highest."""
-    if given is None:
-        return None
-    low, high = (given, given) if isinstance(given, int) else given
-    if low > high:
-        raise ValueError(f"resolution=[{low},{high}] must be one input side or [lowest,highest]")
-    return low, high
 
 
 def take(cls: type[T], options: Any, **others: Any) -> T:

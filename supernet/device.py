@@ -3,10 +3,8 @@
 from functools import cache
 from typing import Literal
 
-from pydantic import PositiveFloat
-
 from supernet import registry
-from supernet.options import FileName, options
+from supernet.options import FileName, NonNegativeFloat, NonNegativeInt, PositiveFloat, options
 
 
 @options
@@ -20,19 +18,19 @@ class Device:
     title: str
     kind: Literal["gpu", "cpu", "mobile", "embedded", "fpga", "asic"]
     source: str
-    year: int | None = None
-    cores: int | None = None
-    ram_gb: float | None = None
-    bandwidth_gbs: float | None = None
-    fp32_tflops: float | None = None
-    tdp_w: float | None = None
+    year: NonNegativeInt | None = None
+    cores: NonNegativeInt | None = None
+    ram_gb: NonNegativeFloat | None = None
+    bandwidth_gbs: NonNegativeFloat | None = None
+    fp32_tflops: NonNegativeFloat | None = None
+    tdp_w: NonNegativeFloat | None = None
     generation: str | None = None  # name of the microarchitecture's family: Pascal, Turing, ...
-    sm: int | None = None  # streaming multiprocessors
-    base_mhz: float | None = None
-    boost_mhz: float | None = None
-    l2_mb: float | None = None
-    tensor_cores: int | None = None
-    tensor_tflops: float | None = None  # dense fp16 products, sums in fp32; 0 without tensor cores
+    sm: NonNegativeInt | None = None  # streaming multiprocessors
+    base_mhz: NonNegativeFloat | None = None
+    boost_mhz: NonNegativeFloat | None = None
+    l2_mb: NonNegativeFloat | None = None
+    tensor_cores: NonNegativeInt | None = None
+    tensor_tflops: NonNegativeFloat | None = None  # dense fp16 products, sums in fp32; 0 without tensor cores
     usd_per_hour: PositiveFloat | None = None  # what you pay for it; none ships, since prices change
     estimated: tuple[str, ...] = ()
 

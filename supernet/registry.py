@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from typing import Any
 
+from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined, to_jsonable_python
 
@@ -19,6 +20,7 @@ from supernet import choices, extras
 from supernet.choices import FOLDER, SHIPPED, Choice, use_folders
 from supernet.devices import catalogue
 from supernet.extras import NotInstalledError
+from supernet.options import did_you_mean, explain
 
 __all__ = ["FOLDER", "use_folders"]  # of choices, for those who look for them here
 FACTS = ("space", "target", "device", "accuracy")  # groups whose files say how things are
@@ -43,10 +45,8 @@ MOVED = {  # modules that nodes in run folders of release 0.1 name, and where wh
 def unknown_name(what: str, name: str, choices: Iterable[str]) -> ValueError:
     """The error for a name that does not exist: offers the nearest spelling and lists what there is."""
     choices = list(choices)
-    near = [choice for choice in choices if name and choice.startswith(name)][:1]
-    near = near or difflib.get_close_matches(name, choices, n=1)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
-    return ValueError(f"unknown {what} {name!r}.{hint} Known: {', '.join(choices) or 'none'}")
+    known = ", ".join(choices) or "none"
+    return ValueError(f"unknown {what} {name!r}.{did_you_mean(name, choices)} Known: {known}")
 
 
 def names(group: str) -> list[str]:
@@ -108,23 +108,38 @@ def states_facts(group: str, node: Mapping[str, Any]) -> bool:
     return group in FACTS and (group != "target" or node.get("_target_") == FACT_TYPE)
 
 
-def build(node: Any) -> Any:
-    """The object that a node describes, its inner nodes first; what is no node is returned as it is."""
+def build(node: Any, option: str = "") -> Any:
+    """The object that a node describes, its inner nodes first; what is no node is returned as it is.
+
+    ValueError for arguments that are wrong, which calls them parts of `option`, where the node was given.
+    """
+    within = f"{option}." if option else ""
     if isinstance(node, list | tuple):
-        return [build(item) for item in node]
+        return [build(item, f"{within}{i}") for i, item in enumerate(node)]
     if not isinstance(node, Mapping):
         return node
-    arguments = {key: build(value) for key, value in node.items() if key != "_target_"}
+    arguments = {key: build(value, f"{within}{key}") for key, value in node.items() if key != "_target_"}
     if "_target_" not in node:
         return arguments
     target = locate(node["_target_"])
     try:
         inspect.signature(target).bind(**arguments)
-    except TypeError as error:
-        if unknown := [name for name in arguments if name not in (options := defaults(target))]:
+    except TypeError:
+        options = defaults(target)
+        if unknown := [name for name in arguments if name not in options]:
             raise unknown_name(f"option of {node['_target_']}", str(unknown[0]), options) from None
-        raise ValueError(f"_target_={node['_target_']}: {error}") from None
-    return target(**arguments)
+        missing = [n for n, default in options.items() if default == REQUIRED and n not in arguments]
+        raise ValueError(
+            f"please give {', '.join(f'{within}{n}=...' for n in missing)}, which {node['_target_']} needs"
+        ) from None
+    try:
+        return target(**arguments)
+    except ValidationError as error:
+        causes = (problem.get("ctx", {}).get("error") for problem in error.errors())
+        for cause in causes:
+            if isinstance(cause, NotInstalledError):  # raised while checking itself, wrapped by pydantic
+                raise cause from error
+        raise ValueError(explain(error, option)) from error
 
 
 def locate(target: str) -> Callable[..., Any]:
@@ -143,7 +158,9 @@ def locate(target: str) -> Callable[..., Any]:
     except (ImportError, AttributeError, ValueError) as error:
         if isinstance(error, ModuleNotFoundError) and not f"{module}.".startswith(f"{error.name}."):
             raise NotInstalledError(extras.explain(error)) from error
-        raise ValueError(f"_target_={target} names no class or function ({error})") from error
+        raise ValueError(
+            f"_target_={target} names no class or function ({error}): write a dotted name"
+        ) from error
     is_builder = inspect.isclass(builder) or inspect.isfunction(builder)
     if not is_builder or builder.__module__.partition(".")[0] not in (
         *choices.OURS,

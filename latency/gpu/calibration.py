@@ -10,14 +10,14 @@ from dataclasses import replace
 from typing import Annotated, Any
 
 import numpy as np
-from pydantic import Field, PositiveInt
+from pydantic import Field
 
 from latency.gpu import fit, measurements
 from latency.gpu.measurements import Group
 from latency.gpu.model import GpuModel
 from latency.gpu.predictor import HOST, Errors
 from supernet.fits import robust
-from supernet.options import options
+from supernet.options import PositiveInt, options
 from supernet.prediction import QUANTILE
 
 COMMON, EACH, HOST_SPREAD = (

@@ -6,8 +6,6 @@ it once. Nothing is imported before an engine is built.
 
 from typing import TYPE_CHECKING, Any, Protocol
 
-from pydantic import ValidationError
-
 from supernet import extras, registry
 from supernet.extras import NotInstalledError
 
@@ -38,13 +36,10 @@ def build_engine(name: str, *, precision: str = "fp32", threads: int = 1) -> Eng
     extras.require(f"engine={name}", node.pop("requires", ()))
     try:
         engine: Engine = registry.build({**node, "precision": precision, "threads": threads})
-    except ValidationError as error:
-        problems = error.errors()
-        reason = problems[0].get("ctx", {}).get("error")
-        if isinstance(reason, NotInstalledError):  # raised while checking itself, wrapped by pydantic
-            raise reason from error
-        reasons = "; ".join(f"{p['loc'][0]}={p['input']}: {p['msg']}" for p in problems)
-        raise ValueError(f"engine={name}: {reasons}") from error
+    except NotInstalledError:
+        raise
+    except ValueError as error:
+        raise ValueError(f"engine={name}: {error}") from error
     return engine
 
 

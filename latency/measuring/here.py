@@ -7,19 +7,21 @@ from latency.measuring.remote import reached
 from latency.measuring.remote import target as remote
 from latency.target import Limit, Target, condition_words
 from supernet.extras import NotInstalledError
+from supernet.options import FileName, Fraction, PositiveInt, checked
 from supernet.registry import names
 
 
+@checked
 def here(
     space: str = "ofa_mbv3_w1.0",
     *,
-    engine: str = "onnxruntime",
-    precision: str = "fp32",
-    batch: int = 1,
-    threads: int = 1,
+    engine: FileName = "onnxruntime",
+    precision: FileName = "fp32",
+    batch: PositiveInt = 1,
+    threads: PositiveInt = 1,
     isa: Limit | None = None,
-    utilisation: float = 0.0,
-    name: str | None = None,
+    utilisation: Fraction = 0.0,
+    name: FileName | None = None,
 ) -> Target:
     """This machine as a target: what `configs/target/here.yaml` builds.
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from latency.target import Target
 from supernet.arrays import Floats
 from supernet.files import artifact
+from supernet.options import explain
 
 FILE_KIND = "module data"
 CONDITIONS = ("batch", "threads", "utilisation")
@@ -63,4 +64,4 @@ def load(path: Path) -> tuple[Target, dict[str, ModuleData]]:
             data[name] = ModuleData(name, condition_names=tuple(conditions), **columns)
         return Target(**facts["target"]), data
     except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} is no usable {FILE_KIND} ({error}); left as it is") from error
+        raise ValueError(f"{path} is no usable {FILE_KIND} ({explain(error)}); left as it is") from error

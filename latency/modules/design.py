@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import PositiveInt
 
 from latency.measuring import session, summary
 from latency.measuring.jobs import Job, Rounds
@@ -27,7 +26,7 @@ from latency.modules.kinds.module_kind import ModuleKind
 from latency.target import Target
 from supernet import registry
 from supernet.arrays import Floats
-from supernet.options import Fraction, options
+from supernet.options import Fraction, NonNegativeInt, PositiveInt, options
 
 PREFIX = "module"
 ROUNDS = Rounds(fewest=5, most=8, block=256, session_bytes=1e7)
@@ -49,7 +48,7 @@ class Design:
     utilisations: tuple[Fraction, ...] = (*[0.0] * 8, 0.25, 0.5, 0.75, 1.0)
     declared: Mapping[str, float] = field(default_factory=dict)
     points: int | None = None  # of each kind; None: what its file says
-    seed: int = 0
+    seed: NonNegativeInt = 0
 
     def __post_init__(self) -> None:
         if not (self.batches and self.threads and self.utilisations):

@@ -31,7 +31,7 @@ from latency.modules.spread import ErrorSpread
 from latency.target import Target
 from supernet import extras, registry
 from supernet.arrays import Floats
-from supernet.options import AtLeastTwo, OpenFraction, options
+from supernet.options import AtLeastTwo, NonNegativeInt, OpenFraction, options
 
 AUTO = "auto-selection"
 
@@ -81,7 +81,7 @@ class Fitting:
     folds: AtLeastTwo = 4
     max_ms: float | None = None  # what 100 predictions of each kind may take in all
     max_bytes: float | None = None  # what the predictor may weigh
-    seed: int = 0  # of the parts and all fits
+    seed: NonNegativeInt = 0  # of the parts and all fits
 
     def fit(self, data: Mapping[str, ModuleData], say: Callable[[str], None] = lambda text: None) -> Fits:
         """All models of all kinds; ValueError when a kind has too few rows to be split."""

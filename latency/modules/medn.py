@@ -15,13 +15,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 
 from latency.modules.fitted import LineAndNetwork, line, off_line
 from latency.perceptron import Mlp, Training
 from latency.predictors.mlp import Descent, one_thread
 from supernet.arrays import Floats, Rng
-from supernet.options import options
+from supernet.options import NonNegativeFloat, PositiveFloat, PositiveInt, options
 
 
 @options

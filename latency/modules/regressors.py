@@ -10,10 +10,10 @@ Letters: n rows, q features.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import numpy as np
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field
 
 from latency.modules import fitted
 from latency.modules.fitted import (
@@ -29,7 +29,14 @@ from latency.perceptron import Mlp, Training
 from latency.predictors.mlp import Rows, train
 from supernet.arrays import Floats, Rng
 from supernet.fits import folds, gaussian
-from supernet.options import AtLeastTwo, PositiveFraction, options
+from supernet.options import (
+    AtLeastTwo,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveFraction,
+    PositiveInt,
+    options,
+)
 
 
 def unit_residual(x: Floats, y: Floats) -> tuple[Floats, Floats, float]:
@@ -44,8 +51,8 @@ def unit_residual(x: Floats, y: Floats) -> tuple[Floats, Floats, float]:
 class Ridge:
     """Least squares on the products of up to `degree` of the features; strength by leave-one-out."""
 
-    degree: Literal[1, 2] = 1
-    strengths: tuple[float, ...] = (1e-3, 1e-2, 0.1, 1.0, 10.0, 100.0)
+    degree: Annotated[PositiveInt, Field(le=2)] = 1
+    strengths: tuple[PositiveFloat, ...] = (1e-3, 1e-2, 0.1, 1.0, 10.0, 100.0)
 
     def fit(self, x: Floats, y: Floats, rng: Rng) -> Polynomial:
         from sklearn.linear_model import RidgeCV
@@ -69,7 +76,7 @@ class Forest:
     """Random forest (Breiman, 2001) of scikit-learn."""
 
     trees: PositiveInt = 100
-    features: float = 0.5  # share of the features tried at a split
+    features: PositiveFraction = 0.5  # share of the features tried at a split
     min_leaf: PositiveInt = 1
 
     def fit(self, x: Floats, y: Floats, rng: Rng) -> Trees:
@@ -88,7 +95,7 @@ class Boosting:
     depth: PositiveInt = 4
     learning_rate: PositiveFloat = 0.05
     subsample: PositiveFraction = 0.7
-    features: float = 0.5
+    features: PositiveFraction = 0.5
 
     def fit(self, x: Floats, y: Floats, rng: Rng) -> Trees:
         from sklearn.ensemble import GradientBoostingRegressor
@@ -183,9 +190,13 @@ class SupportVectors:
     """Support vector regression with a squared exponential kernel; `costs` and `widths` by validation on a
     fifth."""
 
-    costs: tuple[float, ...] = (3.0, 30.0)
-    widths: tuple[float, ...] = (0.5, 1.0, 2.0)  # kernel scale, times the root of the number of features
-    tube: float = 0.02
+    costs: tuple[PositiveFloat, ...] = (3.0, 30.0)
+    widths: tuple[PositiveFloat, ...] = (
+        0.5,
+        1.0,
+        2.0,
+    )  # kernel scale, times the root of the number of features
+    tube: NonNegativeFloat = 0.02
 
     def fit(self, x: Floats, y: Floats, rng: Rng) -> KernelMachine:
         out = folds.random_folds(len(y), 5, rng=rng) == 0

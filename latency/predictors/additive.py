@@ -14,7 +14,6 @@ from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import PositiveFloat, PositiveInt
 
 from latency.conformal import mape
 from latency.data import LatencyData, held_out
@@ -22,7 +21,7 @@ from latency.predictors.slots import SlotLatency
 from supernet import slot_table
 from supernet.arrays import Floats, Ints
 from supernet.fits import folds, robust
-from supernet.options import options
+from supernet.options import NonNegativeInt, PositiveFloat, PositiveInt, options
 from supernet.slot_table import SlotTable
 from supernet.space import SearchSpace, get_space
 
@@ -39,7 +38,7 @@ class Additive:
 
     ridge: PositiveFloat | None = None
     rounds: PositiveInt = 8  # of re-weighting; the weights settle after 5
-    validation: tuple[int, int] | None = None
+    validation: tuple[NonNegativeInt, NonNegativeInt] | None = None
 
     def fit(self, data: LatencyData) -> SlotLatency:
         """The fitted predictor. Its `relative_std` comes from five folds left out of the fit."""

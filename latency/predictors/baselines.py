@@ -6,7 +6,6 @@ Letters: n measurements, R resolutions, S slots, C slot codes.
 from collections.abc import Sequence
 
 import numpy as np
-from pydantic import PositiveFloat
 
 from latency.conformal import mape, relative_std
 from latency.data import LatencyData
@@ -15,7 +14,7 @@ from latency.predictors.sources import Source
 from supernet import footprint, slot_table
 from supernet.arrays import Floats, Genomes, Ints
 from supernet.fits import folds
-from supernet.options import options
+from supernet.options import PositiveFloat, options
 from supernet.prediction import Prediction
 from supernet.slot_table import SlotTable
 from supernet.space import SearchSpace, get_space

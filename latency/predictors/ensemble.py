@@ -28,7 +28,7 @@ from itertools import product
 from typing import Annotated
 
 import numpy as np
-from pydantic import Field, NonNegativeFloat, NonNegativeInt
+from pydantic import Field
 
 from latency import conformal
 from latency.data import LatencyData
@@ -41,7 +41,7 @@ from latency.target import Target
 from supernet import footprint, slot_table
 from supernet.arrays import Floats, Genomes, Ints
 from supernet.fits import folds, robust
-from supernet.options import options
+from supernet.options import NonNegativeFloat, NonNegativeInt, PositiveInt, options
 from supernet.prediction import Prediction
 from supernet.slot_table import SlotTable
 from supernet.space import SearchSpace, get_space
@@ -94,7 +94,7 @@ class Ensemble:
     parts: Strengths = (0.03,)
     rounds: NonNegativeInt = 1  # of re-weighting samples
     # [lowest,highest]: leave out sources that do not cover these input sides
-    resolutions: tuple[int, int] | None = None
+    resolutions: tuple[PositiveInt, PositiveInt] | None = None
     without: tuple[str, ...] = ()  # sources to leave out, by name
 
     def sources(self, space: SearchSpace) -> list[Source]:
@@ -217,7 +217,7 @@ class Features:
     """The standardised features of a space and some sources; see the module's list of families."""
 
     space: SearchSpace
-    resolutions: tuple[int, int]
+    resolutions: tuple[PositiveInt, PositiveInt]
     families: tuple[tuple[SlotTable, ...], ...]
 
     @classmethod

@@ -12,7 +12,7 @@ from pkgutil import resolve_name
 from typing import Any, Protocol, TypeVar, get_args, get_type_hints, runtime_checkable
 
 import numpy as np
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
 from latency.data import COLUMNS, LatencyData
 from latency.target import Target
@@ -169,8 +169,7 @@ def _load(path: Path, *kinds: str) -> Any:
     try:
         return _restored(kind, arrays, facts)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        said = explain(error) if isinstance(error, ValidationError) else error
-        raise ValueError(f"{path} is no usable {kind} ({said}); left as it is") from error
+        raise ValueError(f"{path} is no usable {kind} ({explain(error)}); left as it is") from error
 
 
 def _restored(kind: str, arrays: Arrays, facts: Mapping[str, Any]) -> Any:

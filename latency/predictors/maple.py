@@ -28,7 +28,7 @@ from dataclasses import asdict, astuple, dataclass, field, replace
 from typing import Annotated, Any, Literal, Protocol
 
 import numpy as np
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field
 
 from latency.conformal import mape, relative_std
 from latency.data import LatencyData
@@ -42,7 +42,7 @@ from supernet import registry
 from supernet.arrays import Floats, Genomes, Ints
 from supernet.files.artifact import Arrays
 from supernet.fits import gaussian, robust
-from supernet.options import options
+from supernet.options import NonNegativeInt, PositiveFloat, PositiveInt, options
 from supernet.prediction import Prediction
 from supernet.space import SearchSpace, get_space
 
@@ -117,9 +117,9 @@ class Maple:
     neighbours: PositiveInt = 1
     width: PositiveFloat = 1.0
     rows: Annotated[int, Field(ge=10)] = 150  # at most, of each known device
-    hidden: tuple[int, ...] = (128, 128)
+    hidden: tuple[PositiveInt, ...] = (128, 128)
     training: Training = field(default_factory=lambda: Training(epochs=60, batch=64, learning_rate=3e-3))
-    seed: int = 0
+    seed: NonNegativeInt = 0
 
     def fit_from(
         self,

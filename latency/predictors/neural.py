@@ -24,7 +24,6 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import PositiveInt
 
 from latency.conformal import mape, relative_std
 from latency.data import LatencyData, held_out
@@ -36,7 +35,7 @@ from latency.predictors.mlp import Rows
 from latency.target import NOT_STATED, Target
 from supernet.arrays import Floats, Genomes, Ints, Rng
 from supernet.fits import folds, robust
-from supernet.options import options
+from supernet.options import NonNegativeInt, PositiveInt, options
 from supernet.prediction import QUANTILE, Prediction
 from supernet.space import SearchSpace, get_space
 
@@ -200,9 +199,9 @@ class Neural:
     standardise: bool = True
     training: Training = Training()
     # [first,past] rows that choose the epoch and give the intervals; None: a random 15%
-    validation: tuple[int, int] | None = None
+    validation: tuple[NonNegativeInt, NonNegativeInt] | None = None
     inputs: DeviceInputs = "physical"  # with devices=: raw (arXiv 2101.00732), logarithms or physical
-    seed: int = 0
+    seed: NonNegativeInt = 0
 
     def fit(self, data: LatencyData) -> NeuralLatency:
         """The fitted predictor; its `relative_std` and `left_out_mape` are those of the validation rows."""
@@ -343,7 +342,7 @@ class FineTune:
     layers: Literal["head", "all"] = "all"  # all, or head: a new last layer (arXiv 2101.00732)
     training: Training = ALL  # with layers=all
     head: Training = HEAD  # with layers=head; a base that is not in milliseconds gets a tenth of the rate
-    seed: int = 0
+    seed: NonNegativeInt = 0
 
     def __post_init__(self) -> None:
         unused, default = ("training", ALL) if self.layers == "head" else ("head", HEAD)

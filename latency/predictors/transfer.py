@@ -34,7 +34,7 @@ from latency.target import Target
 from supernet import slot_table, table_parts
 from supernet.arrays import Floats, Genomes, Ints, Rng
 from supernet.fits import folds, mixing, robust, shared_error
-from supernet.options import options
+from supernet.options import PositiveInt, options
 from supernet.slot_table import SlotTable, SlotTables
 from supernet.space import SearchSpace, get_space
 from supernet.table_parts import Directions, Parts, Samples
@@ -61,7 +61,7 @@ class Transfer:
 
     correct: bool = True  # let parts of the mix be off by a factor, where the samples say so
     # [lowest,highest]: leave out sources that do not cover these input sides
-    resolutions: tuple[int, int] | None = None
+    resolutions: tuple[PositiveInt, PositiveInt] | None = None
     without: tuple[str, ...] = ()  # sources to leave out, by name
 
     def sources(self, space: SearchSpace) -> list[Source]:

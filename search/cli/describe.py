@@ -36,7 +36,13 @@ SHARED = {  # options that mean the same in every command
 }
 KINDS = {  # types in the words of a user
     "Sides": "int or [int,int]",
+    "Node": "group",
     "dict[str, Any]": "group",
+    "FileName": "name",
+    "CsvFile": "Path",
+    "TableFile": "Path",
+    "JsonFile": "Path",
+    "PredictorFile": "Path",
     "NonNegativeInt": "int >= 0",
     "PositiveInt": "int > 0",
     "AtLeastTwo": "int >= 2",

@@ -23,7 +23,7 @@ class Watched:
     """The options of commands whose runs are logged."""
 
     # where the run can be watched: wandb, tensorboard, or both, [wandb,tensorboard]; []: nowhere
-    logger: dict[str, dict[str, Any]] = field(default_factory=dict)
+    logger: dict[str, command.Node] = field(default_factory=dict)
     wandb: Literal["offline", "online", "disabled"] | None = None  # short for logger.wandb.mode=
 
 

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import PositiveInt
 from rich.console import Console
 
 from search import command
 from supernet import registry
 from supernet.files.command_line import then
+from supernet.options import CsvFile, NonNegativeInt, PositiveInt, Sides
 from supernet.training import measured_accuracy
 from supernet.training.measured_accuracy import SupernetAccuracy
 
@@ -23,16 +23,16 @@ class Options:
     """What `make accuracy-data` takes."""
 
     supernet: str  # run folder of make train, published name, checkpoint of OFA, or hf:OWNER/NAME
-    data: dict[str, Any] | None = None  # images, where the supernet is no run folder
+    data: command.Node | None = None  # images, where the supernet is no run folder
     subnets: PositiveInt = 300  # the largest, the smallest, random ones
-    seed: int = 0
-    resolution: command.Sides = None  # None: those of the training
+    seed: NonNegativeInt = 0
+    resolution: Sides = None  # None: those of the training
     part: Literal["val", "test"] = "val"  # of the images; test is looked at once
-    images: int | None = None  # the first so many of the part; None: all
+    images: PositiveInt | None = None  # the first so many of the part; None: all
     store: Path | None = None  # None: accuracies.sqlite in the run folder; of other weights in runs/NAME
-    csv: Path | None = None  # None: accuracies-<part>.csv there
-    workers: int = 1  # processes (more than one need the extra ray); the values are the same
-    threads: int = 1
+    csv: CsvFile | None = None  # None: accuracies-<part>.csv there
+    workers: PositiveInt = 1  # processes (more than one need the extra ray); the values are the same
+    threads: PositiveInt = 1
 
 
 @command.named("accuracy_data")
@@ -42,7 +42,7 @@ def main(options: Options, config: dict[str, Any]) -> None:
     torch.set_num_threads(options.threads)
     images = registry.build(options.data)
     accuracy = command.take(SupernetAccuracy, options, weights=options.supernet, image_set=images)
-    low, high = command.resolution_range(options.resolution) or accuracy.resolutions
+    low, high = options.resolution or accuracy.resolutions
     space = accuracy.trained.space.restrict("r", low, high)
     genomes = measured_accuracy.sample(space, options.subnets, options.seed)
     with Console().status("loading the images") as status:

@@ -28,6 +28,7 @@ from supernet import registry
 from supernet.files import artifact, disk
 from supernet.files.command_line import then
 from supernet.files.run_folder import RunFolder
+from supernet.options import NonNegativeInt, PositiveFloat, Sides
 from supernet.space import get_space
 from supernet.surrogates import training_cost
 
@@ -41,17 +42,17 @@ TRAINING = "torch_training"  # the engine whose latencies are training steps
 class Options(Watched):
     """What `make adapt` takes. The options of this machine are those of `latency.measuring.here.here`."""
 
-    target: dict[str, Any]
-    learner: dict[str, Any]
+    target: command.Node
+    learner: command.Node
     # addresses of several devices, each adapted to, all at the same time: [ssh://pi@one,ssh://pi@two,adb:SERIAL]
     targets: list[str] = field(default_factory=list)
     # subnets to measure, beside those that the store holds, which count too; 0: from specifications alone
-    samples: int = 10
-    tests: int = 50  # other subnets to measure, to score on; 0: only errors of samples left out
+    samples: NonNegativeInt = 10
+    tests: NonNegativeInt = 50  # other subnets to measure, to score on; 0: only errors of samples left out
     chosen: bool = True  # choose the samples that tell most; False: at random
-    resolution: command.Sides = None  # None: all that the sources know
-    seconds: float | None = None  # time budget: adapts with what there is by then
-    seed: int = 0
+    resolution: Sides = None  # None: all that the sources know
+    seconds: PositiveFloat | None = None  # time budget: adapts with what there is by then
+    seed: NonNegativeInt = 0
     # latencies measured elsewhere, .csv or .csv.gz: nothing is timed here, target= says of what they are
     rows: Path | None = None
     column: str | None = None  # of rows: milliseconds per batch; lat_ms, latency_ms or ms
@@ -181,7 +182,7 @@ def main(options: Options, config: dict[str, Any]) -> None:
         if options.rows is not None:
             raise ValueError("rows= are of one target: give target=, or leave rows= out")
         learner = registry.build(options.learner)
-        sides = command.resolution_range(options.resolution)
+        sides = options.resolution
         fleet(options, command.take(Adaptation, options, resolution=sides, learner=learner), config)
         return
     target = registry.build(options.target)
@@ -195,7 +196,7 @@ def main(options: Options, config: dict[str, Any]) -> None:
         raise ValueError(f"{target.name} is not this machine: give rows=FILE with latencies measured on it")
     if target.engine == TRAINING and options.samples < adaptation.MIN_STEPS:
         raise ValueError(f"samples={options.samples}: training steps need at least {adaptation.MIN_STEPS}")
-    sides, learner = command.resolution_range(options.resolution), registry.build(options.learner)
+    sides, learner = options.resolution, registry.build(options.learner)
     how = command.take(Adaptation, options, resolution=sides, learner=learner)
     print(f"{target.name}: {target}")
     console = Console()

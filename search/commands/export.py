@@ -27,8 +27,8 @@ class Options:
     # also net_config (the ofa package's own form), openvino, executorch
     formats: list[str] = field(default_factory=lambda: ["onnx", "torch_export", "state_dict"])
     out: Path  # folder
-    target: dict[str, Any] | None = None  # its latency goes into the files; here: timed now
-    data: dict[str, Any] | None = None  # images to calibrate the norms of published weights on
+    target: command.Node | None = None  # its latency goes into the files; here: timed now
+    data: command.Node | None = None  # images to calibrate the norms of published weights on
     store: Path = Path("runs/measurements.sqlite")
 
 

@@ -6,7 +6,6 @@ Distributed: `torchrun --nproc-per-node=2 -m search.commands finetune supernet=r
 from pathlib import Path
 from typing import Any
 
-from pydantic import NonNegativeFloat, NonNegativeInt
 from rich.console import Console
 
 from search import command, front_table
@@ -16,6 +15,7 @@ from supernet import registry
 from supernet.files import architectures, artifact
 from supernet.files.command_line import then
 from supernet.files.run_folder import LOGGING, RunFolder
+from supernet.options import NonNegativeFloat, NonNegativeInt, PositiveInt
 from supernet.surrogates.training_cost import TrainingCost
 from supernet.training.finetune import FineTuned, FineTuning, Progress, energy_kwh, fine_tune
 from supernet.training.measured_accuracy import SupernetAccuracy
@@ -32,15 +32,15 @@ class Options(Watched, FineTuning):
     """What `make finetune` takes: the recipe and what it is for."""
 
     supernet: str  # run folder of make train, published name, checkpoint of OFA, or hf:OWNER/NAME
-    data: dict[str, Any] | None = None  # images, where the supernet is no run folder
+    data: command.Node | None = None  # images, where the supernet is no run folder
     # one-line name, RUN:best@20ms, RUN:best or RUN:knee of a finished search, or path of a net.config; its ft
     # says how many epochs
     architecture: str
     epochs: NonNegativeInt | None = None  # type: ignore[assignment]  # None: as the name says
-    augmentation: dict[str, Any] | None = None  # type: ignore[assignment]  # None: as the images say
-    threads: int = 1  # of PyTorch on a CPU, per process
+    augmentation: command.Node | None = None  # type: ignore[assignment]  # None: as the images say
+    threads: PositiveInt = 1  # of PyTorch on a CPU, per process
     checkpoint_seconds: NonNegativeFloat = 30  # between two checkpoints
-    watts: float = 65  # power of the device that the energy is estimated with: nothing measures it
+    watts: NonNegativeFloat = 65  # power of the device that the energy is estimated with: nothing measures it
     # training_step.json of make adapt: predicts the hours; null: steps timed here, once
     step_file: Path | None = None
     out: Path | None = None  # None: subnet/ in the run folder; of other weights in runs/NAME

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from latency.data import LatencyData, read_csv
 from latency.predictors import interface
@@ -27,7 +27,7 @@ from supernet.device import get as get_device
 from supernet.devices import estimates
 from supernet.files import architectures, disk, tables
 from supernet.files.command_line import then
-from supernet.options import FileName
+from supernet.options import FileName, NonNegativeInt, PositiveInt, PredictorFile
 from supernet.prediction import Prediction
 from supernet.space import SearchSpace, get_space
 from supernet.surrogates import accuracy, accuracy_fit
@@ -35,32 +35,35 @@ from supernet.surrogates import accuracy, accuracy_fit
 IMAGENET_CLASSES = 1000
 
 
+MOST_APART = 0.05  # of top-1, that two trainings of one network may be apart
+
+
 @command.options
 class Options(Watched):
     """What `make fit` takes."""
 
-    learner: dict[str, Any]  # auto: what suits the rows, or a method by name
-    target: dict[str, Any] | None = None  # what the rows were timed on; here: this machine
+    learner: command.Node  # auto: what suits the rows, or a method by name
+    target: command.Node | None = None  # what the rows were timed on; here: this machine
     # without target=: the device, and below its name, batch, engine, precision and threads
-    device: dict[str, Any]
+    device: command.Node
     # GPUs of one predictor: names, or figures as target=gpu takes, {cores:...,ram_gb:...,bandwidth_gbs:...};
     # rows=, column= and batch= are then lists with one for each, or one for all
     devices: list[str | dict[str, Any]] = field(default_factory=list)
-    space: dict[str, Any] | None = None  # of the architectures; None: that of the column architecture
-    what: str = "latency"  # latency, or accuracy
+    space: command.Node | None = None  # of the architectures; None: that of the column architecture
+    what: Literal["latency", "accuracy"] = "latency"  # what is predicted
     # tidy .csv or .csv.gz with a column architecture, or the columns of the space's genes
     rows: Path | list[Path]
     column: str | list[str]  # milliseconds, or top-1 (percent or fraction)
     name: FileName = "mine"  # of the target
-    batch: int | list[int] = 1
-    engine: str = "not stated"
-    precision: str = "fp32"
-    threads: int | None = None
-    first: int = 0  # first row to fit on
-    past: int | None = None  # past the last row; None: all
-    curve: list[int] = field(default_factory=list)  # what=accuracy: numbers of rows to fit on first
-    curve_seeds: int = 3  # random choices of those rows
-    out: Path | None = None  # .npz, or .safetensors of a network; None: runs/<what>-<name>
+    batch: PositiveInt | list[PositiveInt] = 1
+    engine: FileName = "not stated"
+    precision: FileName = "fp32"
+    threads: PositiveInt | None = None
+    first: NonNegativeInt = 0  # first row to fit on
+    past: PositiveInt | None = None  # past the last row; None: all
+    curve: list[PositiveInt] = field(default_factory=list)  # what=accuracy: numbers of rows to fit on first
+    curve_seeds: PositiveInt = 3  # random choices of those rows
+    out: PredictorFile | None = None  # .npz, or .safetensors of a network; None: runs/<what>-<name>
 
 
 @dataclass(frozen=True)
@@ -77,14 +80,14 @@ def fit_latency(options: Options, out: Path) -> Fit:
     learner = registry.build(options.learner)
     fitted = _of_several(options, learner) if options.devices else learner.fit(_of_one(options))
     suffix = interface.suffix(fitted)
-    path = out if options.out else out.with_suffix(suffix)
-    if path.suffix != suffix:
-        raise ValueError(f"out={path}: a {fitted.facts['method']} predictor is a {suffix} file")
+    path = out.with_suffix(suffix)
     fitted.save(path)
     error = fitted.facts.get("left_out_mape", 100 * fitted.relative_std)
     what = "left-out MAPE" if "left_out_mape" in fitted.facts else "standard deviation"
     said = [fitted.facts["why"]] if "why" in fitted.facts else []
     said.append(f"{what} {error:.2f}% on {fitted.facts.get('rows', fitted.facts.get('samples'))} rows")
+    if path != out and options.out:
+        said.append(f"a {fitted.facts['method']} predictor is a {suffix} file: written to {path}")
     if not options.devices:
         return Fit(path, error, [*said, then("search", predictor=path)])
     by_gpu = fitted.facts["gpus_left_out"]
@@ -172,6 +175,9 @@ def fit_accuracy(options: Options, out: Path) -> Fit:
     space = _space(options, columns)
     top1 = tables.percent(tables.column(columns, column, file)) / 100
     genomes = architectures.genomes(columns, space)
+    architectures.refuse_contradictions(
+        genomes, top1, space, column, lambda low, high: high - low > MOST_APART
+    )
     curve = scored(accuracy_fit.sample_curve(space, genomes, top1, options.curve, seeds=options.curve_seeds))
     fitted = accuracy_fit.fit(space, genomes, top1)
     scale = f"as in the column {column} of {file.name}"
@@ -207,8 +213,6 @@ def curve_table(curve: list[dict[str, float]]) -> list[str]:
 @command.named("fit")
 def main(options: Options, config: dict[str, Any]) -> dict[str, float]:
     what = options.what
-    if what not in ("latency", "accuracy"):
-        raise registry.unknown_name("what", what, ("latency", "accuracy"))
     folder = command.run_folder(None, what) if command.is_sweep() else Path("runs")
     out = options.out or folder / f"{what}-{options.name}.npz"
     with ExitStack() as stack:  # a predictor that is a network is a .safetensors

@@ -18,19 +18,20 @@ from supernet import registry
 from supernet.files import artifact
 from supernet.files.command_line import then
 from supernet.files.run_folder import RunFolder
+from supernet.options import NonNegativeInt, PositiveInt
 
 
 @command.options
 class Options:
     """What `make lookup-table` takes."""
 
-    target: dict[str, Any]
-    learner: dict[str, Any]
+    target: command.Node
+    learner: command.Node
     # input sides whose blocks are timed; sides between are interpolated
-    resolutions: list[int] = field(default_factory=lambda: [160, 176, 192, 208, 224])
-    samples: int = 10  # whole subnets for the comparison
-    tests: int = 50  # whole subnets to score both on; 0: build the table only
-    seed: int = 0
+    resolutions: list[PositiveInt] = field(default_factory=lambda: [160, 176, 192, 208, 224])
+    samples: NonNegativeInt = 10  # whole subnets for the comparison
+    tests: NonNegativeInt = 50  # whole subnets to score both on; 0: build the table only
+    seed: NonNegativeInt = 0
     store: Path = Path("runs/measurements.sqlite")
     out: Path | None = None  # folder; None: runs/lookup-table-<target>-<time>
 

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import PositiveInt
 from rich.console import Console
 
 from latency.data import write_csv
@@ -24,6 +23,7 @@ from supernet import registry
 from supernet.arrays import Genomes
 from supernet.files import architectures, disk
 from supernet.files.command_line import then
+from supernet.options import CsvFile, NonNegativeInt, PositiveFloat, PositiveInt, Sides, TableFile
 from supernet.space import get_space
 
 SUBNETS = 30
@@ -34,21 +34,21 @@ MARK = "shortlist"  # the column of front.csv
 class Options(Watched):
     """What `make measure` takes."""
 
-    target: dict[str, Any]
+    target: command.Node
     subnets: PositiveInt | None = None  # random subnets, or members of a front; None: 30
     # in place of random subnets: a file with a name per line, a CSV with a column architecture (of front.csv
     # the shortlist, and others at even distances), one name, or RUN:best@20ms, RUN:knee of a finished search
     names: str | None = None
     sittings: PositiveInt = 1  # the same subnets again: from 2 on, repeatability is reported
-    resolution: command.Sides = None
-    seconds: float | None = None  # time budget of a sitting
-    seed: int = 0
+    resolution: Sides = None
+    seconds: PositiveFloat | None = None  # time budget of a sitting
+    seed: NonNegativeInt = 0
     store: Path = Path("runs/measurements.sqlite")
-    descriptor: int = 0  # run the micro-benchmark of this machine as often, and measure no subnets
-    csv: Path | None = (
+    descriptor: NonNegativeInt = 0  # run the micro-benchmark of this machine as often, and measure no subnets
+    csv: TableFile | None = (
         None  # .csv or .csv.gz of the latencies, for make fit; None: runs/measured-<target>-<time>
     )
-    export_csv: Path | None = None  # write every visit in the store to this file, and measure nothing
+    export_csv: CsvFile | None = None  # write every visit in the store to this file, and measure nothing
     import_csv: Path | None = None  # add the visits of such a file to the store, and measure nothing
 
 
@@ -63,7 +63,7 @@ def subnets(options: Options) -> tuple[Target, Genomes]:
             target = replace(target, space=own.name)
         return target, architectures.parse(listed, get_space(target.space))
     space = get_space(target.space)
-    wanted = command.resolution_range(options.resolution)
+    wanted = options.resolution
     if wanted is not None:
         space = space.restrict("r", *wanted)
     return target, sampling.draw(space, options.subnets or SUBNETS, np.random.default_rng(options.seed))

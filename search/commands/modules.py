@@ -27,20 +27,23 @@ from supernet import registry
 from supernet.files.command_line import then
 from supernet.files.run_folder import RunFolder
 from supernet.files.tables import Table
+from supernet.options import NonNegativeInt, PositiveFloat
 
 
 @command.options
 class Options(Watched):
     """What `make modules` takes. Batch, threads and utilisation of the target are varied."""
 
-    target: dict[str, Any]
+    target: command.Node
     design: Design = field(default_factory=Design)  # what is measured of each kind of configs/module
     fitting: Fitting = field(default_factory=Fitting)  # how: fitting.models=[ridge,gp] names regressors
     measure: bool = True  # False: fit on what the store holds
-    seconds: float = 1500  # time budget for the modules
-    networks: int = 40  # subnets of OFA spaces, at batch 1 and 8, that fit the correction; 0: no correction
+    seconds: PositiveFloat = 1500  # time budget for the modules
+    networks: NonNegativeInt = (
+        40  # subnets of OFA spaces, at batch 1 and 8, that fit the correction; 0: no correction
+    )
     classifiers: tuple[str, ...] = tuple(CORRECTING.split())  # of torchvision, that fit it too
-    network_seconds: float = 900  # time budget for all of them
+    network_seconds: PositiveFloat = 900  # time budget for all of them
     # a module_data.npz of an earlier run: nothing is measured, its target is taken
     measured: Path | None = None
     store: Path = Path("runs/measurements.sqlite")

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt, ValidationError
+from pydantic import ValidationError
 from rich.console import Console
 
 from latency.measuring.here import in_int8, is_here
@@ -38,7 +38,7 @@ from supernet.files import command_line, sinks
 from supernet.files.command_line import then
 from supernet.files.loggers import Job
 from supernet.files.sinks import Sink
-from supernet.options import AtLeastTwo
+from supernet.options import AtLeastTwo, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Sides
 from supernet.space import SearchSpace, get_space
 from supernet.surrogates import accuracy, int8_change
 
@@ -53,30 +53,30 @@ WARM_SHARE = 0.2  # of the budget, for what another run has found; .1 and .35 we
 class Options(Watched):
     """What `make search` takes. The nodes of groups are built by the command."""
 
-    training: dict[str, Any]
-    searcher: dict[str, Any]
-    target: dict[str, Any] | None = None  # v100_b64, or the first that fits space=
+    training: command.Node
+    searcher: command.Node
+    target: command.Node | None = None  # v100_b64, or the first that fits space=
     # several, by what predictor= knows or by address (ssh://board): each has latency_ms@, throughput@TARGET
     targets: list[str] = field(default_factory=list)
-    space: dict[str, Any] | None = None  # that of the target
-    accuracy: dict[str, Any] | None = None  # the surrogate that ships for the space
-    evaluator: dict[str, Any] | None = None  # supernet: accuracy is measured, in evaluator.weights=
-    data: dict[str, Any] | None = None  # images of evaluator=supernet, where its weights are no run folder
+    space: command.Node | None = None  # that of the target
+    accuracy: command.Node | None = None  # the surrogate that ships for the space
+    evaluator: command.Node | None = None  # supernet: accuracy is measured, in evaluator.weights=
+    data: command.Node | None = None  # images of evaluator=supernet, where its weights are no run folder
     objectives: list[str] = field(default_factory=lambda: ["accuracy", "latency_ms", "training_hours"])
     # of your own, by name: options of objective/NAME.yaml of --config-dir, or of a plugin's
     objective: dict[str, dict[str, Any]] = field(default_factory=dict)
-    latency_limit_ms: float | None = None  # short for limits.latency_ms
+    latency_limit_ms: PositiveFloat | None = None  # short for limits.latency_ms
     # of any objective, searched or not: limits.params=6e6 limits.accuracy=0.78 (a lower limit)
-    limits: dict[str, float | None] = field(default_factory=lambda: dict.fromkeys(QUANTITIES))
-    confidence: float = 0.9  # limits are tested on the bound that holds with this probability
-    resolution: command.Sides = None  # one input side, or [lowest,highest]; all that is known
+    limits: dict[str, NonNegativeFloat | None] = field(default_factory=lambda: dict.fromkeys(QUANTITIES))
+    confidence: PositiveFloat = 0.9  # limits are tested on the bound that holds with this probability
+    resolution: Sides = None  # one input side, or [lowest,highest]; all that is known
     # values that genes may have: genes.kernel=[3] genes.depth=[2,3] genes.ks3=[5]; all that the space has
     genes: dict[str, int | list[int]] = field(default_factory=dict)
     # epochs of fine-tuning of all networks; null: searched where a training cost is asked for, else none
-    recipe: int | None = None
-    budget: int | None = None  # evaluations; 50000, 10000 of a warm start, 200 where accuracy is measured
+    recipe: NonNegativeInt | None = None
+    budget: PositiveInt | None = None  # evaluations; 50000, 10000 of a warm start, 200 of measured accuracy
     warm_start: Path | None = None  # finished run folder whose best architectures are evaluated first
-    seed: int = 0
+    seed: NonNegativeInt = 0
     out: Path | None = None  # run folder; runs/<target>-<time>. An unfinished one is resumed
     predictor: str = "auto"  # by the target; or run:FOLDER of make adapt, a name, or a .npz or .safetensors
     accuracy_file: Path | None = None  # a fitted accuracy surrogate (.npz) in place of the one that ships
@@ -347,7 +347,7 @@ def _problem(options: Options, chosen: models.Models, own: Sequence[Objective], 
         replace(chosen, own={name: own_objectives.prepared(o, space, values) for name, o in mine.items()}),
         limits=options.all_limits(),
         confidence=options.confidence,
-        resolution=command.resolution_range(options.resolution),
+        resolution=options.resolution,
         genes=_genes(options, space),
     )
 

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
-from pydantic import NonNegativeFloat
 from rich.console import Console
 
 from latency.measuring.machine import pairs_overflow
@@ -24,6 +23,7 @@ from supernet.files import architectures, artifact
 from supernet.files.command_line import then
 from supernet.files.run_folder import RunFolder
 from supernet.files.tables import Table
+from supernet.options import NonNegativeFloat, NonNegativeInt, PositiveInt
 from supernet.training.measured_accuracy import SupernetAccuracy
 from supernet.training.step import processes
 
@@ -34,19 +34,21 @@ SHOWN = ("file_bytes", "latency_ms", "top1", "ece", "training_hours", "macs")
 class Options(Watched):
     """What `make shrink` takes."""
 
-    shrink: dict[str, Any]  # the recipe
-    target: dict[str, Any] | None = None  # here: every step and plain subnet is timed now
+    shrink: command.Node  # the recipe
+    target: command.Node | None = None  # here: every step and plain subnet is timed now
     supernet: str  # run folder of make train, published name, checkpoint of OFA, or hf:OWNER/NAME
-    data: dict[str, Any] | None = None  # images, where the supernet is no run folder
+    data: command.Node | None = None  # images, where the supernet is no run folder
     # one-line name, RUN:best@20ms, RUN:best or RUN:knee of a finished search, or path of a net.config
     architecture: str
-    plain: int = 6  # plain subnets of the supernet's front that the result is compared with; 0: none
-    candidates: int = 24  # subnets that front is chosen from, by accuracy on the validation images
+    plain: NonNegativeInt = (
+        6  # plain subnets of the supernet's front that the result is compared with; 0: none
+    )
+    candidates: PositiveInt = 24  # subnets that front is chosen from, by accuracy on the validation images
     int8_engine: str | None = None  # openvino, onnxruntime; None: the target's, else this
-    seed: int = 0
-    threads: int = 1  # of PyTorch on a CPU, per process
+    seed: NonNegativeInt = 0
+    threads: PositiveInt = 1  # of PyTorch on a CPU, per process
     checkpoint_seconds: NonNegativeFloat = 30  # between two checkpoints of a step that trains
-    watts: float = 65  # power of the device that trains: nothing measures it
+    watts: NonNegativeFloat = 65  # power of the device that trains: nothing measures it
     store: Path = Path("runs/measurements.sqlite")
     # run folder, goes on where it stopped; None: shrink-<recipe>/ in the supernet's, or in runs/NAME
     out: Path | None = None

@@ -12,6 +12,7 @@ from search.cli import watch
 from search.cli.watch import Watched
 from supernet import registry
 from supernet.files.sinks import Bar, Sink
+from supernet.options import NonNegativeInt, PositiveInt
 from supernet.training import measured_accuracy, train
 from supernet.training.step import Optimisation, processes
 from supernet.weights.augmentation import USUAL
@@ -28,13 +29,13 @@ SHOWN = {
 class Options(Watched, Optimisation):
     """What `make train` takes: the optimisation and what it is for."""
 
-    data: dict[str, Any]  # digits, folder, torchvision
-    space: dict[str, Any]  # one of the ofa package
-    recipe: dict[str, Any]  # sandwich, progressive, ofa
-    augmentation: dict[str, Any] | None = None  # None: as data.augment and data.flip say
-    seed: int = 0
-    threads: int = 1  # of PyTorch on a CPU, per process
-    validate_every: int = 5  # epochs
+    data: command.Node  # digits, folder, torchvision
+    space: command.Node  # one of the ofa package
+    recipe: command.Node  # sandwich, progressive, ofa
+    augmentation: command.Node | None = None  # None: as data.augment and data.flip say
+    seed: NonNegativeInt = 0
+    threads: PositiveInt = 1  # of PyTorch on a CPU, per process
+    validate_every: PositiveInt = 5  # epochs
     out: Path | None = None  # the run folder: an unfinished run goes on; None: runs/train-<time>
 
 

@@ -11,14 +11,14 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, NonNegativeFloat, PositiveInt
+from pydantic import Field
 
 from search.noisy_axis import NoisyAxis, Normal, Repeats, Scale, off_scale, on_scale
 from search.ranking.efficiency import Comparison
 from supernet.arrays import Floats, Ints
 from supernet.files import tables
-from supernet.files.tables import Columns, column
-from supernet.options import options
+from supernet.files.tables import Columns, column, numbers
+from supernet.options import NonNegativeFloat, PositiveInt, options
 
 PRIOR_REPEATS = 4  # a model's own spread is pulled towards that of all models as if these were its repeats
 
@@ -139,7 +139,7 @@ class Table:
         """(n, r) values, NaN where there is none; one column for an axis without repeats."""
         if axis.runs is None:
             listed = axis.columns or (str(axis.column),)
-            return np.stack([_numbers(columns, name, self.file) for name in listed], axis=1)
+            return np.stack([numbers(columns, name, self.file) for name in listed], axis=1)
         if not runs or not self.join:
             raise ValueError(f"axis {axis.name} has runs: name their file with runs= and its key with join=")
         return _joined(axis.runs, columns, runs, self.join, str(self.runs))
@@ -231,7 +231,7 @@ def _joined(runs: Runs, columns: Columns, table: Columns, join: Sequence[str], f
     setups = _keys(table, runs.setup, file) if runs.setup else _numbered(keys)
     places = {setup: j for j, setup in enumerate(dict.fromkeys(setups))}
     cells: dict[tuple[object, ...], list[list[float]]] = {}
-    for key, setup, value in zip(keys, setups, _numbers(table, runs.column, file), strict=True):
+    for key, setup, value in zip(keys, setups, numbers(table, runs.column, file), strict=True):
         cells.setdefault(key, [[] for _ in places])[places[setup]].append(value)
     empty: list[list[float]] = [[] for _ in places]
     rows = [cells.get(key, empty) for key in _keys(columns, join, file)]
@@ -255,20 +255,8 @@ def _matching(columns: Columns, where: Mapping[str, str | float], file: str) -> 
     return keep
 
 
-def _numbers(columns: Columns, name: str, file: str) -> Floats:
-    """(n,) numbers, NaN for empty cells."""
-    values = column(columns, name, file)
-    if values.dtype.kind != "f":
-        raise ValueError(f"column {name} of {file} holds text, not numbers")
-    if np.isinf(values).any():
-        raise ValueError(
-            f"column {name} of {file} has the value inf in row {int(np.argmax(np.isinf(values)))}"
-        )
-    return np.asarray(values, np.float64)
-
-
 def _spreads(columns: Columns, axis: AxisColumns, file: str) -> Floats:
-    spread = _numbers(columns, str(axis.spread_column), file)
+    spread = numbers(columns, str(axis.spread_column), file)
     if not (spread >= 0).all():
         row = int(np.argmin(spread >= 0))
         raise ValueError(

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import Field, PositiveInt
+from pydantic import Field
 
 from latency.measuring.session import Measuring, Watcher
 from latency.measuring.store import Store
@@ -16,7 +16,7 @@ from search.noisy_axis import NoisyAxis, Normal
 from search.ranking.efficiency import Comparison
 from supernet.arrays import Floats
 from supernet.files import artifact, tables
-from supernet.options import options
+from supernet.options import PositiveFloat, PositiveInt, options
 from supernet.prediction import Prediction, where
 from supernet.space import get_space
 
@@ -38,7 +38,7 @@ class Torchvision:
 
     timings: dict[str, Timing]
     names: tuple[str, ...] | None = None
-    max_gmacs: float = 2.0
+    max_gmacs: PositiveFloat = 2.0
     views: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     devices: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     title: str = ""

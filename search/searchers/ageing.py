@@ -9,18 +9,18 @@ from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ConfigDict, Field, PositiveInt
+from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from search.archive import Archive
 from supernet.arrays import Floats, Genomes, Rng
-from supernet.options import PositiveFraction
+from supernet.options import CONFIG, PositiveFraction, PositiveInt
 from supernet.space import SearchSpace
 
 ROUNDS = 20  # of variation before random draws fill up a batch, and again before the space is exhausted
 
 
-@dataclass(config=ConfigDict(extra="forbid"))
+@dataclass(config=CONFIG)
 class Ageing:
     """Children of the winners of tournaments among `sample` members replace the oldest members.
 

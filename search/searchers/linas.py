@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import Annotated
 
 import numpy as np
-from pydantic import ConfigDict, Field, PositiveInt
+from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from search import pareto
@@ -26,7 +26,7 @@ from search.searchers.nsga2 import NSGA2, constrained_ranks
 from search.searchers.searcher import Stateless
 from supernet import footprint
 from supernet.arrays import Floats, Genomes, Ints, Rng
-from supernet.options import AtLeastTwo
+from supernet.options import CONFIG, AtLeastTwo, PositiveInt
 from supernet.prediction import Prediction
 from supernet.space import SearchSpace
 
@@ -36,7 +36,7 @@ ROUNDS = 20  # random draws that fill up a batch before the space counts as exha
 MARGIN = 0.1  # of the range of the costs, from the worst one known to the reference point
 
 
-@dataclass(config=ConfigDict(extra="forbid"))
+@dataclass(config=CONFIG)
 class LINAS(Stateless):
     """`first` architectures from the smallest to the largest, then `batch` at a time.
 

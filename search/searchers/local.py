@@ -16,7 +16,7 @@ from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ConfigDict, Field, NonNegativeFloat, PositiveInt
+from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from search import pareto
@@ -24,7 +24,7 @@ from search.archive import Archive
 from search.searchers.effects import Effects
 from search.searchers.nsga2 import NSGA2
 from supernet.arrays import Floats, Genomes, Ints, Rng
-from supernet.options import PositiveFraction
+from supernet.options import CONFIG, NonNegativeFloat, PositiveFraction, PositiveInt
 from supernet.space import SearchSpace
 
 EVOLVE, EXPLORE, COMBINE, SHAKE = range(4)
@@ -36,7 +36,7 @@ PATIENT = 2  # shakes; later rounds explore with twice the caution, which costs 
 TRIES = 20  # steps without a new network before evolution takes over
 
 
-@dataclass(config=ConfigDict(extra="forbid"))
+@dataclass(config=CONFIG)
 class Local:
     """NSGA-II with `population` for the first `start` evaluations per gene, then local search.
 

@@ -7,7 +7,7 @@ Letters: n architectures, d genes, m objectives, h evaluations so far, D one-hot
 from typing import Annotated, Literal
 
 import numpy as np
-from pydantic import ConfigDict, Field, NonNegativeFloat
+from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from search import pareto
@@ -16,6 +16,7 @@ from search.noisy_axis import front_probability
 from search.searchers.nsga2 import NSGA2, constrained_ranks
 from supernet.arrays import Floats, Genomes, Ints, Rng
 from supernet.fits import robust
+from supernet.options import CONFIG, NonNegativeFloat
 from supernet.space import SearchSpace
 
 HISTORY = 5000  # latest evaluations that the additive model is fitted on
@@ -24,7 +25,7 @@ ROUNDS = 3  # of Cauchy weights
 EXACT = 1e-9  # misfit of a cost that the genes explain without rest
 
 
-@dataclass(config=ConfigDict(extra="forbid"))
+@dataclass(config=CONFIG)
 class NoisyNSGA2(NSGA2):
     """`spread` is the relative standard deviation of an observed cost, one for all or one per objective.
 

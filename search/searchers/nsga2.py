@@ -8,19 +8,19 @@ from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ConfigDict, Field
+from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from search import pareto
 from search.archive import Archive
 from supernet.arrays import Floats, Genomes, Ints, Rng
-from supernet.options import Fraction, PositiveFraction
+from supernet.options import CONFIG, Fraction, PositiveFraction
 from supernet.space import SearchSpace
 
 ROUNDS = 10  # of variation before random draws fill up a batch, and again before the space is exhausted
 
 
-@dataclass(config=ConfigDict(extra="forbid"))
+@dataclass(config=CONFIG)
 class NSGA2:
     """Binary tournaments, uniform crossover, per-gene mutation; offspring that are known already are drawn
     anew.

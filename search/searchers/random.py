@@ -1,17 +1,17 @@
 """Random search: the baseline."""
 
-from pydantic import ConfigDict, PositiveInt
 from pydantic.dataclasses import dataclass
 
 from search.archive import Archive
 from search.searchers.searcher import Stateless
 from supernet.arrays import Genomes, Rng
+from supernet.options import CONFIG, PositiveInt
 from supernet.space import SearchSpace
 
 ROUNDS = 20  # draws of a batch before the space counts as exhausted
 
 
-@dataclass(config=ConfigDict(extra="forbid"))
+@dataclass(config=CONFIG)
 class RandomSearch(Stateless):
     """`batch` random architectures at a time, as the space samples them."""
 

@@ -15,7 +15,6 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from pydantic import PositiveFloat, PositiveInt
 
 from supernet.deploy import export, fake_quant, pruning
 from supernet.deploy import model as deployed_model
@@ -23,7 +22,15 @@ from supernet.files import artifact, disk
 from supernet.files.run_folder import RunFolder
 from supernet.files.tables import Table
 from supernet.measures import MEASURES
-from supernet.options import AtLeastTwo, PositiveFraction, options
+from supernet.options import (
+    AtLeastTwo,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveFraction,
+    PositiveInt,
+    options,
+)
 from supernet.space import SearchSpace
 from supernet.training import finetune
 from supernet.training.finetune import Distil, FineTuning, Progress, energy_kwh, train_alone
@@ -54,8 +61,8 @@ class Bench:
     group: Processes
     narrow: bool
     engine: str = "onnxruntime"
-    seed: int = 0
-    watts: float = 65.0  # of the device that trains: nothing measures it
+    seed: NonNegativeInt = 0
+    watts: NonNegativeFloat = 65.0  # of the device that trains: nothing measures it
     part: Part = "test"  # the images that quality is measured on
     watch: Callable[[str], None] = lambda now: None
     checkpoint: Path | None = None

@@ -3,12 +3,13 @@
 Letters: n architectures, d genes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
-from supernet.arrays import Genomes
+from supernet.arrays import Floats, Genomes
 from supernet.files import tables
 from supernet.files.tables import Columns
 from supernet.space import SearchSpace, get_space
@@ -52,6 +53,27 @@ def genomes(columns: Columns, space: SearchSpace) -> Genomes:
     """
     has_genes = all(axis.name in columns for axis in space.axes if not axis.deploy)
     return space.encode(columns) if has_genes or COLUMN not in columns else parse(_names(columns), space)
+
+
+def refuse_contradictions(
+    genomes: Genomes,
+    values: Floats,
+    space: SearchSpace,
+    column: str,
+    apart: Callable[[Floats, Floats], NDArray[np.bool_]],
+) -> None:
+    """ValueError where the lowest and the highest of the values of one network are so far `apart` that they
+    cannot be of the same thing."""
+    networks, rows = np.unique(genomes, axis=0, return_inverse=True)
+    low, high = np.full(len(networks), np.inf), np.full(len(networks), -np.inf)
+    np.minimum.at(low, rows.ravel(), values)
+    np.maximum.at(high, rows.ravel(), values)
+    if (wrong := np.flatnonzero(apart(low, high))).size:
+        one = wrong[:1]
+        raise ValueError(
+            f"rows contradict each other: {space.format(networks[one])[0]} has {column} {low[one][0]:g} and "
+            f"{high[one][0]:g}; keep rows of one device, batch and setting, and the right one of each network"
+        )
 
 
 def _names(columns: Columns) -> list[str]:

@@ -26,33 +26,45 @@ COMPUTED = re.compile(
 
 
 def read_columns(path: str | Path) -> Columns:
-    """One array per column: floats where every cell is a number or empty (NaN), else strings."""
+    """One array per column: floats where every cell is a number or empty (NaN), else strings.
+
+    ValueError for what is no table: without rows, with rows of another length, with a column twice. A mark of
+    the byte order in front, as spreadsheets write it, and empty lines at the end are read over.
+    """
     path = Path(path)
     if not path.is_file():
         raise ValueError(
             f"no table {path}; give a .csv or .csv.gz file, or set OFA_FRONTIER_DATA to the folder of tables"
         )
     try:
-        with gzip.open(path, "rt", newline="") if path.suffix == ".gz" else path.open(newline="") as file:
+        opened = gzip.open if path.suffix == ".gz" else open
+        with opened(path, "rt", newline="", encoding="utf-8-sig") as file:
             text = file.read(LARGEST + 1)
         if len(text) > LARGEST:
             raise ValueError(f"it has more than {LARGEST:,} characters")
         rows = list(csv.reader(io.StringIO(text, newline="")))
     except (OSError, EOFError, ValueError, zlib.error, csv.Error) as error:
-        raise ValueError(f"{path} cannot be read as a table ({error})") from error
+        raise ValueError(
+            f"{path} cannot be read as a table ({error}); give a .csv or .csv.gz in UTF-8"
+        ) from error
+    while rows and not rows[-1]:
+        rows.pop()
     if len(rows) < 2:
-        raise ValueError(f"{path} has no rows of data under its header")
+        raise ValueError(f"{path} has no rows of data under its header; give a table with a row per network")
     if ragged := [i for i, row in enumerate(rows) if len(row) != len(rows[0])]:
         raise ValueError(
-            f"{path}: line {ragged[0] + 1} has {len(rows[ragged[0]])} cells, the header {len(rows[0])}"
+            f"{path}: line {ragged[0] + 1} has {len(rows[ragged[0]])} cells, the header {len(rows[0])}: "
+            "give every row as many"
         )
-    heads = map(read_cell, rows[0])
+    heads = [read_cell(cell) for cell in rows[0]]
+    if twice := [name for name in heads if heads.count(name) > 1]:
+        raise ValueError(f"{path} has the column {twice[0]!r} twice: rename one, or leave it out")
     return {name: _typed(cells) for name, cells in zip(heads, zip(*rows[1:], strict=True), strict=True)}
 
 
 def _typed(cells: tuple[str, ...]) -> NDArray[Any]:
     try:
-        return np.array([float(cell) if cell else np.nan for cell in cells])
+        return np.array([_number(cell) if cell else np.nan for cell in cells])
     except ValueError:
         return np.array([read_cell(cell) for cell in cells])
 
@@ -78,6 +90,13 @@ def read_cell(cell: str) -> str:
     return cell[1:] if quoted and quoted[1] else cell
 
 
+def _number(cell: str) -> float:
+    """What a cell says; ValueError for text, also for text that only Python takes for a number (1_000)."""
+    if "_" in cell:
+        raise ValueError(f"{cell} is no number")
+    return float(cell)
+
+
 def select(columns: Columns, keep: NDArray[Any] | slice) -> Columns:
     return {name: values[keep] for name, values in columns.items()}
 
@@ -87,6 +106,20 @@ def column(columns: Columns, name: str, file: str | Path) -> NDArray[Any]:
     if name not in columns:
         raise unknown_name(f"column of {file}", name, columns)
     return columns[name]
+
+
+def numbers(columns: Columns, name: str, file: str | Path) -> NDArray[np.float64]:
+    """The finite numbers of a column, NaN for empty cells; ValueError with the first cell that is neither."""
+    values = column(columns, name, file)
+    if values.dtype.kind != "f":
+        row, text = next(
+            (i, cell) for i, cell in enumerate(values.tolist()) if _typed((cell,)).dtype.kind != "f"
+        )
+        raise ValueError(f"column {name} of {file} holds text, not numbers: row {row} has {text!r}")
+    if np.isinf(values).any():
+        row = int(np.argmax(np.isinf(values)))
+        raise ValueError(f"column {name} of {file} has {values[row]} in row {row}; leave cells empty instead")
+    return np.asarray(values, np.float64)
 
 
 def data_dir(path: str | None = None) -> Path:

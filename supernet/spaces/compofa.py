@@ -8,6 +8,7 @@ import numpy as np
 from supernet.arrays import Genomes
 from supernet.axis import Axis
 from supernet.layers import LayerTable
+from supernet.options import FileName, PositiveFloat, checked
 from supernet.space import SearchSpace
 from supernet.spaces import mobile, ofa_mbv3
 
@@ -16,7 +17,8 @@ PLACES = DESIGN.places
 FIXED_KERNELS = (3,) * 4 + (5,) * 4 + (3,) * 8 + (5,) * 4  # MobileNetV3-Large's, per block
 
 
-def space(name: str, width: float, elastic_kernel: bool, parent: str) -> SearchSpace:
+@checked
+def space(name: FileName, width: PositiveFloat, elastic_kernel: bool, parent: str) -> SearchSpace:
     """Depth 2, 3, 4 of a stage comes with expansion 3, 4, 6 in all its blocks; kernels fixed or elastic.
 
     `parent` is the name of the OFA-MobileNetV3 space of the same width, whose predictors apply.

@@ -10,6 +10,7 @@ import numpy as np
 from supernet.arrays import Genomes
 from supernet.axis import Axis
 from supernet.layers import LayerBuilder, LayerKind, LayerTable
+from supernet.options import FileName, PositiveInt, checked
 from supernet.space import SearchSpace
 
 # operation 0..8 of the data: k3_e1, k3_e1_g2, k3_e3, k3_e6, k5_e1, k5_e1_g2, k5_e3, k5_e6, skip
@@ -23,7 +24,8 @@ STAGE_STRIDES = (1, 1, 2, 2, 1, 2, 1)
 STEM, HEAD, SIZE = 16, 1504, 32
 
 
-def space(name: str, classes: int) -> SearchSpace:
+@checked
+def space(name: FileName, classes: PositiveInt) -> SearchSpace:
     """22 layers, nine operations each, 32 x 32 images."""
     stages = [stage for stage, count in enumerate(STAGE_LAYERS) for _ in range(count)]
     return SearchSpace(

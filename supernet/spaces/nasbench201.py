@@ -10,6 +10,7 @@ import numpy as np
 from supernet.arrays import Genomes
 from supernet.axis import Axis
 from supernet.layers import LayerBuilder, LayerKind, LayerTable
+from supernet.options import FileName, PositiveInt, checked
 from supernet.space import SearchSpace
 
 EDGES = ("op01", "op02", "op12", "op03", "op13", "op23")  # edge i -> j of the cell's four nodes
@@ -17,7 +18,8 @@ NONE, SKIP, CONV1, CONV3, POOL3 = range(5)
 CHANNELS, CELLS, SIZE = (16, 32, 64), 5, 32
 
 
-def space(name: str, classes: int) -> SearchSpace:
+@checked
+def space(name: FileName, classes: PositiveInt) -> SearchSpace:
     """Six edges, each none / skip / 1x1 / 3x3 convolution / 3x3 average pool; five cells per stage, three
     stages.
 

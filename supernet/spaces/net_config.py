@@ -81,7 +81,9 @@ def _json(path: Path) -> Any:
     try:
         content = json.loads(path.read_text())
     except (OSError, ValueError, RecursionError) as error:
-        raise ValueError(f"{path} cannot be read as JSON ({error})") from error
+        raise ValueError(
+            f"{path} cannot be read as JSON ({error}); give a net.config as the OFA authors write it"
+        ) from error
     if not isinstance(content, dict):
         raise ValueError(f"{path} describes no network: expected a JSON object")
     return content

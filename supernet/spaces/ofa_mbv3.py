@@ -1,6 +1,7 @@
 """OFA-MobileNetV3 (Cai et al., 2020, arXiv 1908.09791), as the `ofa` package builds it."""
 
 from supernet.layers import Activation, make_divisible
+from supernet.options import FileName, PositiveFloat, checked
 from supernet.space import SearchSpace
 from supernet.spaces.mobile import Design
 
@@ -25,6 +26,7 @@ def design(width: float) -> Design:
     )
 
 
-def space(name: str, width: float) -> SearchSpace:
+@checked
+def space(name: FileName, width: PositiveFloat) -> SearchSpace:
     """Kernels 3/5/7, expansions 3/4/6, depths 2-4, r 128..224 step 4."""
     return design(width).space(name)

@@ -1,6 +1,7 @@
 """OFA-ProxylessNAS (Cai et al., 2020, arXiv 1908.09791), as the `ofa` package builds it."""
 
 from supernet.layers import Activation, make_divisible
+from supernet.options import FileName, PositiveFloat, checked
 from supernet.space import SearchSpace
 from supernet.spaces.mobile import Design
 
@@ -24,6 +25,7 @@ def design(width: float) -> Design:
     )
 
 
-def space(name: str, width: float) -> SearchSpace:
+@checked
+def space(name: FileName, width: PositiveFloat) -> SearchSpace:
     """As OFA-MobileNetV3, without squeeze-excite and with a sixth stage of one block."""
     return design(width).space(name)

@@ -8,6 +8,7 @@ import numpy as np
 from supernet.arrays import Genomes, Ints
 from supernet.axis import Axis, Gate
 from supernet.layers import Activation, LayerBuilder, LayerKind, LayerTable, make_divisible
+from supernet.options import FileName, checked
 from supernet.space import SearchSpace
 from supernet.spaces import mobile
 
@@ -35,7 +36,8 @@ def width_choices() -> list[list[int]]:
     return [middle.tolist(), *(_channels(base)[1:].tolist() for base in (STEM_WIDTH, *STAGE_WIDTHS))]
 
 
-def space(name: str) -> SearchSpace:
+@checked
+def space(name: FileName) -> SearchSpace:
     """Stem with or without its middle convolution (d0), 0-2 extra blocks per stage, ratio .2/.25/.35, width
     .65/.8/1."""
     places = [(stage, block) for stage, base in enumerate(BASE_DEPTHS) for block in range(base + EXTRA)]

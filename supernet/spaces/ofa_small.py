@@ -7,6 +7,7 @@ The network behind it is `weights.designed_mobilenet`; the design is that of OFA
 from dataclasses import replace
 
 from supernet.layers import Activation
+from supernet.options import FileName, PositiveInt, checked
 from supernet.space import SearchSpace
 from supernet.spaces.mobile import Design
 
@@ -28,7 +29,8 @@ DESIGN = Design(
 )
 
 
-def space(name: str, classes: int) -> SearchSpace:
+@checked
+def space(name: FileName, classes: PositiveInt) -> SearchSpace:
     """Kernels 3/5, expansions 2/3/4, depths 1-3, r 16..64 step 4.
 
     `classes` is that of the layer table. A supernet has as many as its images: each class more or less adds

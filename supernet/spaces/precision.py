@@ -3,12 +3,14 @@
 from supernet.arrays import Genomes
 from supernet.axis import Axis
 from supernet.layers import LayerTable
+from supernet.options import FileName, checked
 from supernet.space import SearchSpace, get_space
 
 BITS = (32, 8)
 
 
-def space(name: str, base: str) -> SearchSpace:
+@checked
+def space(name: FileName, base: str) -> SearchSpace:
     """The networks of the space `base`, each in both precisions; what was fitted for `base` applies here too.
 
     In the one-line name precision is the last word, b32 or b8.

@@ -15,9 +15,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import TypeAdapter
 
 from supernet.arrays import Floats, Genomes
 from supernet.files import artifact
+from supernet.options import PositiveInt, explain
 from supernet.prediction import Prediction
 from supernet.space import SearchSpace, get_space
 from supernet.surrogates.calibration import Calibration
@@ -26,6 +28,7 @@ KIND = "accuracy surrogate"
 FITTED = Path(__file__).parent / "fitted"  # the surrogates that ship
 MEASURED = "ofa_mbv3_w1.0"  # the one whose calibration starts from measured ImageNet accuracies
 CHUNK = 8192  # rows at a time: one-hot and product stay in the cache
+SIDES = TypeAdapter(tuple[PositiveInt, PositiveInt])
 ARRAYS = ("linear", "quadratic", "log_std")
 POINT = 0.01  # one point of top-1 as a fraction
 
@@ -114,11 +117,10 @@ def load(file: str | Path) -> AccuracySurrogate:
         if np.any(arrays.get("extra_variance", 0)):
             raise ValueError("release 0.2 added fine-tuning in another way: fit it again")
         artifact.check_finite({"constant": np.array(float(facts["constant"]))}, path)
-        low, high = facts["resolutions"]
         loaded = AccuracySurrogate(
             space=facts["space"],
             constant=float(facts["constant"]),
-            resolutions=(low, high),
+            resolutions=SIDES.validate_python(facts["resolutions"]),
             facts=facts["about"],
             calibration=Calibration.from_arrays(arrays),
             ceiling=float(facts.get("ceiling", 1.0)),
@@ -128,7 +130,9 @@ def load(file: str | Path) -> AccuracySurrogate:
         if loaded.linear.shape != (v,) or loaded.quadratic.shape != (v, v):
             raise ValueError(f"its coefficients are for {loaded.linear.shape} columns, not {v}")
     except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} is no usable accuracy surrogate ({error}); left as it is") from error
+        raise ValueError(
+            f"{path} is no usable accuracy surrogate ({explain(error)}); left as it is"
+        ) from error
     return loaded
 
 

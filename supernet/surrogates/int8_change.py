@@ -5,10 +5,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from pydantic import NonNegativeFloat
 
 from supernet.arrays import Floats
-from supernet.options import options
+from supernet.options import NonNegativeFloat, options
 from supernet.prediction import Prediction
 from supernet.surrogates.accuracy import POINT
 

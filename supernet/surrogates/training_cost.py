@@ -22,7 +22,6 @@ from functools import cache, lru_cache
 from pathlib import Path
 
 import numpy as np
-from pydantic import PositiveFloat, PositiveInt
 
 from supernet import device, footprint, slot_table
 from supernet.arrays import Floats, Genomes, Ints
@@ -30,7 +29,7 @@ from supernet.files import artifact
 from supernet.files.tables import Columns, select
 from supernet.fits import folds
 from supernet.layers import LayerKind
-from supernet.options import options
+from supernet.options import NonNegativeFloat, PositiveFloat, PositiveInt, options
 from supernet.prediction import QUANTILE, Prediction
 from supernet.slot_table import SlotTable
 from supernet.space import SearchSpace, get_space
@@ -212,7 +211,10 @@ def load_step(path: Path) -> StepTime:
     try:
         return StepTime(**artifact.read_json(path))
     except (OSError, TypeError, ValueError, RecursionError) as error:
-        raise ValueError(f"training.step_file={path} holds no measured training step ({error})") from error
+        raise ValueError(
+            f"training.step_file={path} holds no measured training step ({error}): "
+            "give the training_step.json of make adapt target.engine=torch_training"
+        ) from error
 
 
 def save_step(path: Path, step: StepTime) -> None:
@@ -255,10 +257,10 @@ class TrainingCost:
     images: PositiveInt | None = None  # training images; null: those of ImageNet
     batch: PositiveInt | None = None  # images of a step; null: 256
     distil: bool = False  # the supernet's largest network answers beside; a step_file says so itself
-    usd_per_hour: float = 0.5
-    power_overhead: float = 1.5  # wall power over the GPU's data-sheet power: host, cooling
+    usd_per_hour: NonNegativeFloat = 0.5
+    power_overhead: NonNegativeFloat = 1.5  # wall power over the GPU's data-sheet power: host, cooling
     watts: PositiveFloat | None = None  # wall power; null: of the GPU's data sheet, times the overhead
-    supernet_gpu_hours: float = 1200.0  # OFA's own training, in V100-hours (Cai et al., 2020)
+    supernet_gpu_hours: NonNegativeFloat = 1200.0  # OFA's own training, in V100-hours (Cai et al., 2020)
     deployments: PositiveInt = 40  # over how many deployments the supernet is amortised
 
     def __post_init__(self) -> None:

@@ -12,10 +12,9 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from pydantic import PositiveInt
 
 from supernet import registry
-from supernet.options import options
+from supernet.options import NonNegativeInt, PositiveInt, options
 from supernet.training import step
 from supernet.training.accuracy_store import AccuracyStore
 from supernet.training.measured_accuracy import setting
@@ -46,7 +45,7 @@ class Judging:
     calibration: Literal["centre", "ofa"] = "centre"
     batch: PositiveInt = BATCH  # images of a forward pass
     amp: Amp = "off"  # auto: bf16 (else fp16) on a GPU
-    seed: int = 0  # of the augmented crops
+    seed: NonNegativeInt = 0  # of the augmented crops
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,11 +18,18 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import BeforeValidator, NonNegativeFloat, NonNegativeInt, PositiveFloat
+from pydantic import BeforeValidator
 
 from supernet.arrays import Genomes
 from supernet.files import disk
-from supernet.options import AtLeastTwo, FractionBelowOne, options
+from supernet.options import (
+    AtLeastTwo,
+    FractionBelowOne,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    options,
+)
 from supernet.training.step import OPTIMISERS, Amp, DivergedError, Processes, begin, precision, rate_at
 from supernet.training.student import Norms, Student
 from supernet.weights import network
@@ -65,7 +72,7 @@ class FineTuning:
     label_smoothing: FractionBelowOne = 0.1
     augmentation: Augmentation = USUAL
     amp: Amp = "auto"  # auto: bf16 (else fp16) on a GPU, full precision on a CPU
-    seed: int = 0
+    seed: NonNegativeInt = 0
 
     def __post_init__(self) -> None:
         if self.from_scratch and self.norms == "frozen":

@@ -18,14 +18,13 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from pydantic import NonNegativeInt, PositiveInt
 from threadpoolctl import threadpool_limits
 
 from supernet.arrays import Floats, Genomes
 from supernet.files import artifact, disk, run_folder
 from supernet.files.command_line import then
 from supernet.files.tables import Table
-from supernet.options import options
+from supernet.options import NonNegativeInt, PositiveInt, options
 from supernet.prediction import Prediction
 from supernet.space import SearchSpace
 from supernet.surrogates.training_cost import TrainingCost

@@ -10,9 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from pydantic import NonNegativeInt
-
-from supernet.options import FractionBelowOne, options
+from supernet.options import FractionBelowOne, NonNegativeInt, options
 from supernet.space import SearchSpace
 
 Subnet = Literal["largest", "smallest", "random"]

@@ -14,12 +14,19 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 from torch.nn.functional import cross_entropy, softmax
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from supernet.arrays import Genomes
-from supernet.options import AtLeastTwo, FractionBelowOne, OpenFraction, options
+from supernet.options import (
+    AtLeastTwo,
+    FractionBelowOne,
+    NonNegativeFloat,
+    OpenFraction,
+    PositiveFloat,
+    PositiveInt,
+    options,
+)
 from supernet.space import SearchSpace
 from supernet.training.depthwise import SmallMaps
 from supernet.training.recipes import WARM_UP, Phase

@@ -15,10 +15,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from pydantic import Field, NonNegativeFloat, NonNegativeInt
+from pydantic import Field
 from torch.nn import functional
 
-from supernet.options import Fraction, PositiveFraction, options
+from supernet.options import (
+    Fraction,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveFraction,
+    options,
+)
 from supernet.weights import pixels as cuts
 from supernet.weights.pixels import Draws
 
@@ -38,13 +45,13 @@ class Augmentation:
     cut: Cut | None = None  # None: as data.augment says
     flip: bool | None = None  # mirror every second image; None: as data.flip says
     area: tuple[PositiveFraction, PositiveFraction] = (0.25, 1.0)  # of a crop, as share of the image
-    aspect: tuple[float, float] = (3 / 4, 4 / 3)  # of a crop: width / height
+    aspect: tuple[PositiveFloat, PositiveFloat] = (3 / 4, 4 / 3)  # of a crop: width / height
     brightness: NonNegativeFloat = 0
     contrast: NonNegativeFloat = 0
     saturation: NonNegativeFloat = 0
-    hue: Annotated[float, Field(ge=0, le=0.5)] = 0
+    hue: Annotated[NonNegativeFloat, Field(le=0.5)] = 0
     randaugment: NonNegativeInt = 0  # operations on each image
-    magnitude: Annotated[int, Field(ge=0, le=30)] = 9  # of the operations of RandAugment
+    magnitude: Annotated[NonNegativeInt, Field(le=30)] = 9  # of the operations of RandAugment
     erase: Fraction = 0  # share of the images that lose a rectangle
     mixup: NonNegativeFloat = 0  # alpha of the Beta distribution of the shares; 0: no mixup
     cutmix: NonNegativeFloat = 0  # the same of CutMix; with both, each forward pass gets one of them

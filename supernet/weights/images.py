@@ -17,13 +17,12 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import NonNegativeInt, PositiveInt
 from torch.utils.data import DataLoader
 
 from supernet import registry
 from supernet.arrays import Ints, Rng
 from supernet.files import run_folder
-from supernet.options import AtLeastTwo, OpenFraction, options
+from supernet.options import AtLeastTwo, NonNegativeInt, OpenFraction, PositiveInt, options
 from supernet.weights import image_sources
 from supernet.weights import pixels as cuts
 from supernet.weights.augmentation import USUAL, Augmentation, Cut
@@ -47,7 +46,7 @@ class ImageSet:
     """
 
     source: str
-    resolution: tuple[int, int]
+    resolution: tuple[PositiveInt, PositiveInt]
     root: Path | None = None
     download: bool = False  # torchvision's data sets only
     train_images: AtLeastTwo | None = None  # at most as many, drawn with the split's seed
@@ -55,7 +54,7 @@ class ImageSet:
     val: PositiveInt | None = None
     test: OpenFraction = 0.25  # share held out where no test part is published
     calibration: AtLeastTwo = 1024
-    split_seed: int = 0
+    split_seed: NonNegativeInt = 0
     augment: Cut = "shift"  # of training images, unless an Augmentation says more; shift: small images
     flip: bool = True
     workers: NonNegativeInt = 0  # processes that decode

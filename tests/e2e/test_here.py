@@ -197,7 +197,7 @@ def test_a_killed_measurement_keeps_every_finished_visit(tmp_path):
         ("adapt", ["sample=5"], "Did you mean 'samples'?"),
         ("adapt", ["target=v100_b64"], "not this machine"),
         ("measure", [EAGER, "names=absent.txt"], "no such file"),
-        ("measure", [EAGER, "sittings=0"], "sittings=0: Input should be greater"),
+        ("measure", [EAGER, "sittings=0"], "sittings=0 must be greater than 0"),
         ("lookup-table", [EAGER, "resolutions=[100]"], "resolutions=[100]"),
         ("search", ["predictor=run:absent"], "no file absent/predictor.npz"),
         ("search", ["target=here", "target.engine=openvino", "target.batch=0"], "batch"),

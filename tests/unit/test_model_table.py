@@ -171,7 +171,7 @@ def test_bad_declarations_are_named(file, axis, message):
     [
         ((1, 0), "middle", "model 'middle' is there twice"),
         ((1, 3), -1.0, "takes positive numbers"),
-        ((1, 3), "inf", "has the value inf in row 0"),
+        ((1, 3), "inf", "has inf in row 0"),
         ((1, 2), 170.0, "between 0 and 1"),
         ((2, 2), 0.698, r"axis top1 is in %, but 'middle' has 0\.698: write percent for all models"),
     ],

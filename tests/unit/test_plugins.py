@@ -232,7 +232,7 @@ def test_a_name_that_two_sources_have_is_refused_where_it_is_asked_for(folder):
             "device/other.yaml",
             DEVICE + "name: other\nkind: gup\n",
             ["target.device=other"],
-            "kind=gup: Input should be 'gpu', 'cpu'",
+            "kind=gup must be 'gpu', 'cpu'",
         ),
         ("searcher/other.yaml", "- 1\n", ["searcher=other"], "must be a mapping with a _target_"),
         (

@@ -3,12 +3,11 @@
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import onnxruntime
-from pydantic import PositiveInt
 
 from latency.measuring.machine import pairs_overflow
 from supernet.deploy.int8 import onnxruntime_int8, random_batches
 from supernet.deploy.onnx import INPUT, to_onnx
-from supernet.options import options
+from supernet.options import PositiveInt, options
 
 if TYPE_CHECKING:
     import torch

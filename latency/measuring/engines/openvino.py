@@ -3,13 +3,12 @@
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import openvino
-from pydantic import PositiveInt
 
 from latency.measuring.machine import pairs_overflow
 from supernet.deploy.int8 import nncf_int8, random_batches
 from supernet.deploy.onnx import to_onnx
 from supernet.extras import NotInstalledError
-from supernet.options import options
+from supernet.options import PositiveInt, options
 
 if TYPE_CHECKING:
     import torch

@@ -3,10 +3,9 @@
 from typing import Any, ClassVar, Literal
 
 import torch
-from pydantic import PositiveInt
 
 from supernet.extras import NotInstalledError
-from supernet.options import options
+from supernet.options import PositiveInt, options
 
 
 @options

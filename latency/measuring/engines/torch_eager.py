@@ -3,9 +3,8 @@
 from typing import Any, ClassVar, Literal
 
 import torch
-from pydantic import PositiveInt
 
-from supernet.options import options
+from supernet.options import PositiveInt, options
 
 
 @options

@@ -5,17 +5,16 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Literal
 
-from pydantic import PositiveInt, validate_call
-
 from latency.measuring.remote import reached
 from latency.measuring.remote.transports import Reach
 from latency.target import Target, condition_words
 from supernet.device import Device
+from supernet.options import PositiveInt, checked
 
 Kind = Literal["cpu", "mobile", "embedded"]
 
 
-@validate_call
+@checked
 def remote(
     at: str,
     *,

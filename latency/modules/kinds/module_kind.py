@@ -18,7 +18,7 @@ from pydantic import TypeAdapter
 from supernet import registry
 from supernet.arrays import Floats
 from supernet.layers import Column, LayerKind, LayerTable, make_divisible
-from supernet.options import options
+from supernet.options import PositiveInt, options
 
 Columns = Mapping[str, Any]  # (n,) values by input
 Values = Mapping[str, int]  # the inputs of one module
@@ -137,7 +137,7 @@ class ModuleKind:
 
     ranges: Mapping[str, Span]
     choices: Mapping[str, Choice] = field(default_factory=dict)
-    points: int = 400
+    points: PositiveInt = 400
 
     name: ClassVar[str]
     inputs: ClassVar[tuple[str, ...]]

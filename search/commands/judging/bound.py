@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
-from pydantic import PositiveFloat
 from rich.console import Console
 
 from search import command
@@ -18,24 +17,27 @@ from search.commands import search
 from search.models import QUANTITIES
 from supernet.files import run_folder
 from supernet.files.command_line import then
+from supernet.options import NonNegativeFloat, NonNegativeInt, OpenFraction, PositiveFloat, Sides
 
 
 @command.options
 class Options:
     """What `make bound` takes; what the problem is, as `make search` does."""
 
-    target: dict[str, Any] | None = None  # v100_b64, or the first that fits space=
-    space: dict[str, Any] | None = None  # that of the target
-    accuracy: dict[str, Any] | None = None  # the surrogate that ships for the space
+    target: command.Node | None = None  # v100_b64, or the first that fits space=
+    space: command.Node | None = None  # that of the target
+    accuracy: command.Node | None = None  # the surrogate that ships for the space
     accuracy_file: Path | None = None  # a fitted accuracy surrogate (.npz) in place of the one that ships
-    training: dict[str, Any]  # of limits.training_hours
+    training: command.Node  # of limits.training_hours
     predictor: str = "auto"  # by the target; or run:FOLDER of make adapt, a name, or a .npz
-    latency_limit_ms: float | None = None  # short for limits.latency_ms
-    limits: dict[str, float | None] = field(default_factory=lambda: dict.fromkeys(QUANTITIES))
-    confidence: float = 0.9  # limits are tested on the bound that holds with this probability; .5: the mean
-    resolution: command.Sides = None  # one input side, or [lowest,highest]; all that is known
+    latency_limit_ms: PositiveFloat | None = None  # short for limits.latency_ms
+    limits: dict[str, NonNegativeFloat | None] = field(default_factory=lambda: dict.fromkeys(QUANTITIES))
+    confidence: OpenFraction = (
+        0.9  # limits are tested on the bound that holds with this probability; .5: the mean
+    )
+    resolution: Sides = None  # one input side, or [lowest,highest]; all that is known
     genes: dict[str, int | list[int]] = field(default_factory=dict)  # as in make search
-    recipe: int | None = None  # epochs of fine-tuning; none
+    recipe: NonNegativeInt | None = None  # epochs of fine-tuning; none
     run: Path | None = None  # folder of a finished search: its problem, whose limits others here replace
     seconds: PositiveFloat = SECONDS  # afterwards the bound is what has been proven until then
 

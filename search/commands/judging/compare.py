@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import PositiveFloat, PositiveInt
 
 from latency.zoo import catalogue
 from search import command, front_table, run
@@ -27,7 +26,7 @@ from supernet.files import artifact, run_folder
 from supernet.files.command_line import then, words
 from supernet.files.run_folder import CONFIG, FinishedRun, RunFolder
 from supernet.files.tables import read_columns
-from supernet.options import OpenFraction
+from supernet.options import NonNegativeFloat, OpenFraction, PositiveFloat, PositiveInt
 
 WITH_VALUE = (
     "--config-dir",
@@ -53,7 +52,7 @@ class Options:
     runs: list[Path] = field(default_factory=list)  # folders of finished searches, two at least
     # limits to try, in ms of latency_ms or in the unit of the next objective that the runs share; by default
     # five between the ends of their fronts
-    limits: list[float] | None = None
+    limits: list[NonNegativeFloat] | None = None
     # in place of runs: GPUs to search for, two at least. Names of data sheets, what is known of one without
     # {name: mine, cores: 3584, ram_gb: 12, bandwidth_gbs: 360}, or run:FOLDER of make adapt
     gpus: list[str | dict[str, Any]] = field(default_factory=list)

@@ -17,6 +17,7 @@ from supernet import registry
 from supernet.files import architectures, artifact, disk, run_folder
 from supernet.files.command_line import then
 from supernet.files.tables import Table
+from supernet.options import CsvFile, PositiveInt
 from supernet.training import measured_accuracy
 from supernet.training.accuracy_store import AccuracyStore
 from supernet.training.evaluation import Evaluation, Judging, Watch, largest_and_smallest
@@ -38,10 +39,10 @@ class Options(Judging):
     # one-line names, RUN:best of finished searches, paths of a net.config, and files of many: a list with a
     # name per line, a front.csv, or the folder of a finished search; None: the largest and the smallest
     architecture: str | list[str] | None = None
-    data: dict[str, Any] | None = None  # images, where the weights are no run folder
+    data: command.Node | None = None  # images, where the weights are no run folder
     store: Path | None = None  # None: accuracies.sqlite in the run folder; of other weights in runs/NAME
-    csv: Path | None = None  # None: evaluation-<part>.csv there
-    threads: int = 1  # of PyTorch on a CPU, per process
+    csv: CsvFile | None = None  # None: evaluation-<part>.csv there
+    threads: PositiveInt = 1  # of PyTorch on a CPU, per process
 
     def __post_init__(self) -> None:
         if (self.weights is None) == (self.supernet is None):

@@ -18,21 +18,22 @@ from supernet import choices, registry
 from supernet.files import artifact
 from supernet.files.command_line import then
 from supernet.files.run_folder import RunFolder
+from supernet.options import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 
 @command.options
 class Options(Watched):
     """What `make rank` takes."""
 
-    table: dict[str, Any]  # torchvision, timm (public tables), search_run (table.folder=runs/mine)
+    table: command.Node  # torchvision, timm (public tables), search_run (table.folder=runs/mine)
     csv: Path | None = None  # a CSV with a row per model, in place of table=
     columns: Path | None = None  # the YAML that declares its columns (docs/efficiency.md)
-    draws: int = 10_000  # at most; fewer when every relative efficiency is known well enough
-    tolerance: float = 0.005  # its Monte-Carlo standard error at which drawing stops
+    draws: PositiveInt = 10_000  # at most; fewer when every relative efficiency is known well enough
+    tolerance: PositiveFloat = 0.005  # its Monte-Carlo standard error at which drawing stops
     # preferences by axis, as +weights.top1=2: adds the probability to be preferred
-    weights: dict[str, float] = field(default_factory=dict)
-    seed: int = 0
-    seconds: float = 150  # time budget for timing models here
+    weights: dict[str, NonNegativeFloat] = field(default_factory=dict)
+    seed: NonNegativeInt = 0
+    seconds: PositiveFloat = 150  # time budget for timing models here
     store: Path = Path("runs/measurements.sqlite")
     data_dir: Path | None = None  # folder of the public tables; None: OFA_FRONTIER_DATA, or ../shared/data
     out: Path | None = None  # folder; None: runs/rank-<table>-<time>
@@ -58,7 +59,11 @@ def declaration(options: Options) -> dict[str, Any]:
 
 @command.named("rank")
 def main(options: Options, config: dict[str, Any]) -> None:
-    table = registry.build(declaration(options))
+    node = declaration(options)
+    try:
+        table = registry.build(node)
+    except ValueError as error:
+        raise ValueError(f"{options.columns}: {error}" if options.csv else str(error)) from error
     choice = HydraConfig.get().runtime.choices["table"]
     name = options.csv.stem if options.csv else choice
     out = command.run_folder(options.out, f"rank-{name}")

@@ -24,6 +24,7 @@ from supernet.arrays import Floats
 from supernet.files import architectures, artifact, disk, tables
 from supernet.files.command_line import then
 from supernet.files.tables import Columns, select
+from supernet.options import JsonFile, NonNegativeInt, PositiveInt
 from supernet.prediction import Prediction
 from supernet.space import get_space
 from supernet.surrogates import accuracy
@@ -41,9 +42,9 @@ class Options:
     target: dict[str, Any] | None = None  # None: that of the predictor; else one that it serves too
     rows: Path  # tidy .csv or .csv.gz with a column architecture, or the columns of the space's genes
     column: str  # measured: milliseconds, or top-1 (percent or fraction) for an accuracy surrogate
-    first: int = 0  # first row to score
-    past: int | None = None  # past the last row; None: all
-    out: Path | None = None  # JSON file; None: runs/score-<predictor>-<column>.json
+    first: NonNegativeInt = 0  # first row to score
+    past: PositiveInt | None = None  # past the last row; None: all
+    out: JsonFile | None = None  # JSON file; None: runs/score-<predictor>-<column>.json
 
 
 def score(name: str, rows: Path, column: str, part: slice, target: Target | None = None) -> dict[str, float]:
