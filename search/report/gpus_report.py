@@ -107,8 +107,8 @@ def render(served: Served, notes: Sequence[Sequence[str]], config: Mapping[str, 
         "latency_ms": "ms of a batch (predicted)",
     }
     first = [row for rows in ringed for row in rows]
-    dearest = max(first, key=lambda row: (columns["accuracy"][row], -columns[x][row]))
-    members = Members(columns, "architecture", "gpus", first, dearest, shares=["accuracy"])
+    best = max(first, key=lambda row: (columns["accuracy"][row] >= served.levels[-1], -columns[x][row]))
+    members = Members(columns, "architecture", "gpus", first, best, shares=["accuracy"])
     data = {
         "runs": served.names,
         "lines": lines,
@@ -137,7 +137,8 @@ def render(served: Served, notes: Sequence[Sequence[str]], config: Mapping[str, 
 
 
 def _conditions(served: Served) -> str:
-    batches = "/".join(dict.fromkeys(f"{batch:g}" for batch in served.batches))
+    targets = [run.problem.models.latency.target for run in served.runs if run.problem.models.latency]
+    batches = "/".join(dict.fromkeys(f"{target.batch} in {target.precision}" for target in targets))
     limit = f"; at most {served.limit_ms:g} ms a batch" if served.limit_ms else ""
     space = served.runs[0].problem.space.owner.name
     return f"{space}, batches of {batches}; {served.confidence:.0%} intervals{limit}"

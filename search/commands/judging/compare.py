@@ -1,5 +1,5 @@
-"""Compare the fronts of finished searches: `make compare ARGS="runs/a runs/b"`, or `runs=[runs/a,runs/b]`; or
-GPUs by the same search: `gpus=[rtx_4090,l4]`."""
+"""Compare the fronts of finished searches, or GPUs by what it costs to serve a front: `make compare
+ARGS="runs=[runs/a,runs/b]"`, which is also `ARGS="runs/a runs/b"`; `gpus=[rtx_4090,l4]`."""
 
 import json
 import sys
