@@ -65,6 +65,7 @@ class Writing:
 
 def prepare(folder: Path) -> None:
     """What the commands read, made in an empty folder: a trained supernet, tables, two finished searches."""
+    folder.mkdir(exist_ok=True)
     rng, space = np.random.default_rng(0), get_space(PUBLISHED)
     genomes = space.restrict("r", 160, 160).sample(30, rng)
     ms = 1e-7 * space.layers(genomes).macs()
