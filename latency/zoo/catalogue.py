@@ -8,7 +8,7 @@ from latency.predictors import interface
 from latency.predictors.interface import LatencyPredictor
 from latency.predictors.sources import FOLDER, names, predictor, target, targets_of
 from latency.target import Target
-from latency.zoo import data_sheets
+from latency.zoo import data_sheets, shared
 from supernet import choices, registry
 
 __all__ = ["FOLDER", "names", "predictor", "target", "targets_of"]  # of predictors.sources
@@ -74,8 +74,8 @@ def _beside(wanted: Target) -> Path | None:
 def find(name: str) -> LatencyPredictor:
     """The predictor that `predictor=` names.
 
-    A name is `run:FOLDER` (the run folder of a `make adapt`), the path of a predictor file (.npz or
-    .safetensors), or the name of a shipped predictor.
+    A name is `run:FOLDER` (the run folder of a `make adapt`), `folder:PATH` or `hf:OWNER/NAME` (what `make
+    publish` wrote), the path of a predictor file (.npz or .safetensors), or the name of a shipped predictor.
 
     >>> from latency.zoo import catalogue
     >>> catalogue.find("v100_b64").facts["method"]
@@ -89,6 +89,8 @@ def find(name: str) -> LatencyPredictor:
             written = f"folders that make adapt has written: {', '.join(runs)}"
             raise ValueError(f"predictor={name}: no file {files[0]}; {written}")
         return interface.load(path)
+    if name.startswith((shared.FOLDER, "hf:")):
+        return shared.find(name)
     if name.endswith(SUFFIXES):
         return interface.load(Path(name))
     if name.startswith(MODULES):

@@ -16,6 +16,7 @@ from supernet import registry
 from supernet.files import command_line
 
 CHOICE, OPTION = "remote", "at"  # of the group target
+SHARED = ("folder:", "hf:")  # what somebody has published brings its predictor
 LIKE_HERE = ("space", "precision", "batch", "threads")  # options of devices that those of this machine give
 
 
@@ -73,6 +74,8 @@ def spelt_out(words: Iterable[str]) -> list[str]:
         listed = [_bare(one) for one in value[1:-1].split(",")] if value[:1] == "[" else []
         if option == "targets" and any(map(is_address, listed)):
             spelt += command_line.words({option: listed})  # with quotes that a shell has taken
+        elif option == "target" and value.startswith(SHARED):
+            spelt += command_line.words({"predictor": value})
         elif option == "target" and is_address(value):
             spelt += command_line.words({option: CHOICE, f"{option}.{OPTION}": value})
         else:
