@@ -60,6 +60,19 @@ def test_an_address_becomes_words_of_ssh(address, words):
     assert line[start : start + len(words)] == words
 
 
+def test_a_container_is_reached_by_docker_exec(tmp_path, monkeypatch):
+    """A stand-in for docker that does in a shell here what it is asked to do in the container."""
+    docker = tmp_path / "docker"
+    docker.write_text('#!/bin/sh\n[ "$1 $2 $3" = "exec -i my.box_1" ] || exit 1\nshift 3\nexec "$@"\n')
+    docker.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    there = Reach.from_address(f"docker://my.box_1?folder={tmp_path}/box").transport()
+    there.put(b"content", "file.bin")
+    assert there.get("file.bin") == b"content"
+    assert there.run(["echo", "a;b"]) == "a;b\n"
+    assert "/proc/cpuinfo" in there.facts()
+
+
 def test_options_of_an_address_are_known_and_no_options_of_programs():
     with pytest.raises(ValueError, match="no option pyton; there are python"):
         Reach.from_address("ssh://board?pyton=x")
