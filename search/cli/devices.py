@@ -77,7 +77,10 @@ def spelt_out(words: Iterable[str]) -> list[str]:
         elif option == "target" and value.startswith(SHARED):
             spelt += command_line.words({"predictor": value})
         elif option == "target" and is_address(value):
-            spelt += command_line.words({option: CHOICE, f"{option}.{OPTION}": value})
+            each = [_bare(one) for one in value.split(",")]  # several: one job of a multirun for each
+            parts = each if all(map(is_address, each)) else [value]
+            at = ",".join(command_line.words({OPTION: one})[0].removeprefix(f"{OPTION}=") for one in parts)
+            spelt += [f"{option}={CHOICE}", f"{option}.{OPTION}={at}"]
         else:
             spelt.append(word)
     return spelt

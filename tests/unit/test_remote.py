@@ -104,6 +104,8 @@ def test_words_of_a_command_line_name_a_device():
     both = "targets=['ssh://a?python=/x&folder=b','v100_b64']"
     taken = "targets=[ssh://a?python=/x&folder=b,v100_b64]"  # by the shell that make starts
     assert devices.spelt_out([both]) == devices.spelt_out([taken]) == [both.replace("'v100_b64'", "v100_b64")]
+    several = devices.spelt_out(["-m", "target=ssh://a,ssh://b?python=/x", "samples=5"])
+    assert several == ["-m", "target=remote", "target.at=ssh://a,'ssh://b?python=/x'", "samples=5"]
     assert devices.spelt_out(["targets=[v100_b64,p40]"]) == ["targets=[v100_b64,p40]"]
     assert devices.spelt_out(["target=adb:R58M;x"]) == ["target=remote", "target.at='adb:R58M;x'"]
 
@@ -216,7 +218,7 @@ def device(tmp_path, monkeypatch, model):
 
 def onnx_comment(text):
     """Bytes after which an ONNX file is another one and the same network: its producer (field 2)."""
-    return bytes([0x12, len(text)]) + text.encode()
+    return b"\x12" + bytes([len(text) % 128 | 128, len(text) // 128]) + text.encode()
 
 
 def jobs(*names):
@@ -240,13 +242,13 @@ def expected(names, rounds=QUICK.fewest):
 
 def test_a_device_is_measured_by_the_same_protocol(device, tmp_path):
     target, folder, _ = device
-    how = QUICK
     with Store(tmp_path / "s.sqlite") as store:
-        timed = session.time_jobs(
-            target, jobs("x", "bad", "y", "broken"), session.Measuring(store, rounds=how)
-        )
+        odd = f"y'; touch {tmp_path}/hacked #"
+        how = session.Measuring(store, rounds=QUICK)
+        timed = session.time_jobs(target, jobs("x", "bad", odd, "broken"), how)
         visits = store.visits(store.sittings(target)[0].id)
-    assert list(timed.quartiles_ms) == ["x", "y"]
+    assert list(timed.quartiles_ms) == ["x", odd]
+    assert not (tmp_path / "hacked").exists()
     assert timed.failed["bad"] == "RuntimeError: no such operator"
     assert "broken" in timed.failed
     whole = [visit for visit in visits if visit.error is None]
