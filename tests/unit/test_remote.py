@@ -101,6 +101,7 @@ def test_words_of_a_command_line_name_a_device():
     assert devices.spelt_out(["target=ssh://pi@board", "samples=5", "target=here"]) == [
         "target=remote", "target.at=ssh://pi@board", "samples=5", "target=here",
     ]  # fmt: skip
+    assert devices.spelt_out(["target=adb?program=/x"]) == ["target=remote", "target.at='adb?program=/x'"]
     both = "targets=['ssh://a?python=/x&folder=b','v100_b64']"
     taken = "targets=[ssh://a?python=/x&folder=b,v100_b64]"  # by the shell that make starts
     assert devices.spelt_out([both]) == devices.spelt_out([taken]) == [both.replace("'v100_b64'", "v100_b64")]

@@ -208,7 +208,7 @@ def parse(address: str) -> tuple[str, dict[str, str]]:
 
 def is_address(text: str) -> bool:
     """Whether a text is meant as the address of a device, well formed or not."""
-    return bool(re.match(r"(ssh|docker|adb):|(adb|local)$", text))
+    return bool(re.match(r"(ssh|docker|adb):|(adb|local)(\?|$)", text))
 
 
 PERF_TEST = "/data/local/tmp/onnxruntime_perf_test"  # on a phone, which has no Python
