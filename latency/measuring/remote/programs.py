@@ -125,7 +125,6 @@ class ProgramBoard:
         del facts["flags"]
         return {
             **facts,
-            "machine": texts.get("machine", ""),
             "screen": texts.get("screen", ""),
             "engine": f"{name} {digest[:12]}",
             "usable_cores": facts["cores"],

@@ -75,9 +75,10 @@ def read(path: str | Path) -> str:
 
 
 def system_files(root: str = "/") -> dict[str, str]:
-    """{path: text} of everything that `describe` reads."""
+    """{path: text} of everything that `describe` reads, and what the processor is (`machine`)."""
     paths = [*FILES, *(f"{core}/{name}" for core in cores(root) for name in OF_A_CORE), *zones(root)]
-    return {path: text for path in paths if (text := read(Path(root, path.lstrip("/"))))}
+    texts = {path: text for path in paths if (text := read(Path(root, path.lstrip("/"))))}
+    return {"machine": platform.machine(), **texts}
 
 
 def cores(root: str = "/") -> list[str]:
@@ -107,6 +108,7 @@ def describe(texts: Mapping[str, str]) -> dict[str, Any]:
     model = texts.get("/proc/device-tree/model") or texts.get("model") or (names[0] if names else "")
     facts = {
         "model": " ".join(model.split()),
+        "machine": texts.get("machine", ""),
         "ids": ids,
         "parts": parts,
         "cores": len(processors) or None,
@@ -120,7 +122,7 @@ def describe(texts: Mapping[str, str]) -> dict[str, Any]:
     }  # fmt: skip
     own = next((texts[key] for key in ("/proc/device-tree/serial-number", "serial", "/etc/machine-id")
                 if texts.get(key)), "")  # fmt: skip
-    same = json.dumps([facts["model"], facts["ids"], facts["parts"], facts["cores"], own])
+    same = json.dumps([*(facts[name] for name in ("model", "machine", "ids", "parts", "cores")), own])
     return {**facts, "unit": hashlib.sha256(same.encode()).hexdigest()[:12]}
 
 
@@ -327,7 +329,6 @@ def main() -> None:
     about = {
         "protocol": PROTOCOL,
         **describe(system_files()),
-        "machine": platform.machine(),
         "python": platform.python_version(),
         "engine": f"onnxruntime {onnxruntime.__version__}",
         "priority": os.getpriority(os.PRIO_PROCESS, 0),
