@@ -70,16 +70,16 @@ def spelt_out(words: Iterable[str]) -> list[str]:
     spelt = []
     for word in words:
         option, _, value = word.partition("=")
+        parts = [_bare(one) for one in value.split(",")]  # several: one job of a multirun for each
         value = _bare(value)
         listed = [_bare(one) for one in value[1:-1].split(",")] if value[:1] == "[" else []
         if option == "targets" and any(map(is_address, listed)):
             spelt += command_line.words({option: listed})  # with quotes that a shell has taken
         elif option == "target" and value.startswith(SHARED):
             spelt += command_line.words({"predictor": value})
-        elif option == "target" and is_address(value):
-            each = [_bare(one) for one in value.split(",")]  # several: one job of a multirun for each
-            parts = each if all(map(is_address, each)) else [value]
-            at = ",".join(command_line.words({OPTION: one})[0].removeprefix(f"{OPTION}=") for one in parts)
+        elif option == "target" and (is_address(value) or all(map(is_address, parts))):
+            each = parts if all(map(is_address, parts)) else [value]
+            at = ",".join(command_line.words({OPTION: one})[0].removeprefix(f"{OPTION}=") for one in each)
             spelt += [f"{option}={CHOICE}", f"{option}.{OPTION}={at}"]
         else:
             spelt.append(word)

@@ -106,6 +106,7 @@ def test_words_of_a_command_line_name_a_device():
     taken = "targets=[ssh://a?python=/x&folder=b,v100_b64]"  # by the shell that make starts
     assert devices.spelt_out([both]) == devices.spelt_out([taken]) == [both.replace("'v100_b64'", "v100_b64")]
     several = devices.spelt_out(["-m", "target=ssh://a,ssh://b?python=/x", "samples=5"])
+    assert several == devices.spelt_out(["-m", "target='ssh://a','ssh://b?python=/x'", "samples=5"])
     assert several == ["-m", "target=remote", "target.at=ssh://a,'ssh://b?python=/x'", "samples=5"]
     assert devices.spelt_out(["targets=[v100_b64,p40]"]) == ["targets=[v100_b64,p40]"]
     assert devices.spelt_out(["target=adb:R58M;x"]) == ["target=remote", "target.at='adb:R58M;x'"]
