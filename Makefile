@@ -10,7 +10,7 @@ COMMANDS := $(sort $(subst _,-,$(notdir $(basename $(FILES)))))
 export OMP_WAIT_POLICY := PASSIVE
 ARGS ?=
 
-.PHONY: help $(COMMANDS) test test-all soak lint docs notebooks bench clean
+.PHONY: help $(COMMANDS) test test-all soak lowest lint docs notebooks bench clean
 
 help:
 	@echo 'make COMMAND ARGS="key=value ...", for instance: make search ARGS="target=titan_rtx_b64 latency_limit_ms=20"'
@@ -18,7 +18,7 @@ help:
 	@for name in $(COMMANDS); do printf '  %-14s %s\n' $$name \
 	  "$$(sed -n '1s/^"""\([^:.]*\).*/\1/p' $$(ls $(FILES) | grep "/$$(echo $$name | tr - _).py"))"; done
 	@echo
-	@echo 'for developers: make test, make test-all, make soak, make lint, make docs, make notebooks, make bench, make clean'
+	@echo 'for developers: make test, make test-all, make soak, make lowest, make lint, make docs, make notebooks, make bench, make clean'
 
 $(COMMANDS): .venv/.run
 	@$(BIN)/python -m search $@ $(ARGS)
@@ -35,6 +35,16 @@ test-all: .venv/.dev
 MINUTES ?= 10
 soak: .venv/.dev
 	$(BIN)/python -m tests.faults.soak $(MINUTES)
+
+# The quick tests with the oldest releases that pyproject.toml allows, in an environment of its own (6 GB).
+lowest: .venv-lowest/.ready
+	.venv-lowest/bin/python -m pytest -n auto --dist worksteal -m "not slow" tests/unit tests/contract $(ARGS)
+
+.venv-lowest/.ready: pyproject.toml
+	$(PYTHON) -m venv .venv-lowest
+	.venv-lowest/bin/pip install -q uv
+	.venv-lowest/bin/uv pip install -q --python .venv-lowest/bin/python --resolution lowest-direct -e '.[all,test]'
+	@touch $@
 
 lint: .venv/.dev
 	$(BIN)/ruff check .

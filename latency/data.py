@@ -71,7 +71,10 @@ def _measurements(columns: Columns, target: Target, column: str, path: str | Pat
     ms, space = columns[column], get_space(target.space)
     genomes = architectures.genomes(columns, space)
     architectures.refuse_contradictions(genomes, ms, space, column, lambda low, high: high > MOST_APART * low)
-    return LatencyData(target, genomes, ms, np.full(len(ms), np.nan))
+    try:
+        return LatencyData(target, genomes, ms, np.full(len(ms), np.nan))
+    except ValueError as error:
+        raise ValueError(f"column {column} of {path}: {error}") from error
 
 
 def read_published(

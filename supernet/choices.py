@@ -165,7 +165,8 @@ def read_yaml(path: Path) -> Any:
         if (nodes := _nodes(content, {})) > MOST_NODES:
             raise ValueError(f"it stands for {nodes:,} values, at most {MOST_NODES:,} are read")
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        raise ValueError(f"{path} is no YAML that can be read: {' '.join(str(error).split())}") from error
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{path} is no YAML that can be read: {reason}; mend it") from error
     return content
 
 

@@ -64,4 +64,6 @@ def load(path: Path) -> tuple[Target, dict[str, ModuleData]]:
             data[name] = ModuleData(name, condition_names=tuple(conditions), **columns)
         return Target(**facts["target"]), data
     except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} is no usable {FILE_KIND} ({explain(error)}); left as it is") from error
+        raise ValueError(
+            f"{path} is no usable {FILE_KIND} ({explain(error)}); left as it is, give another"
+        ) from error

@@ -321,7 +321,7 @@ def load_model(path: Path) -> GpuModel:
     """What all known GPUs say, as it ships (`latency/zoo/gpu_spec.json`)."""
     content = artifact.read_json(path)
     if content.pop("kind", None) != MODEL_KIND:
-        raise ValueError(f"{path} holds no {MODEL_KIND}; left as it is")
+        raise ValueError(f"{path} holds no {MODEL_KIND}; left as it is, give another")
     return TypeAdapter(GpuModel).validate_python(content)
 
 

@@ -169,7 +169,9 @@ def _load(path: Path, *kinds: str) -> Any:
     try:
         return _restored(kind, arrays, facts)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ValueError(f"{path} is no usable {kind} ({explain(error)}); left as it is") from error
+        raise ValueError(
+            f"{path} is no usable {kind} ({explain(error)}); left as it is, give another"
+        ) from error
 
 
 def _restored(kind: str, arrays: Arrays, facts: Mapping[str, Any]) -> Any:

@@ -95,16 +95,22 @@ def load(path: Path, *kinds: str) -> tuple[Arrays, dict[str, Any]]:
     except DAMAGE as error:
         cause = f"{type(error).__name__}: {error}"
         raise ValueError(
-            f"{path} is damaged or not a file of ofa-frontier ({cause}); left as it is"
+            f"{path} is damaged or not a file of ofa-frontier ({cause}); left as it is, give another"
         ) from error
     kind = facts.get("kind") if isinstance(facts, dict) else None
     if kind not in kinds:
-        raise ValueError(f"{path} holds {kind or 'no kind'}, expected {expected}; left as it is")
+        raise ValueError(
+            f"{path} holds {kind or 'no kind'}, expected {expected}; left as it is, give another"
+        )
     if (version := facts.get("version")) != VERSION:
-        raise ValueError(f"{path} has version {version}, this release reads {VERSION}; left as it is")
+        raise ValueError(
+            f"{path} has version {version}, this release reads {VERSION}; left as it is, give another"
+        )
     written = facts.pop(CONTENT, None)
     if written is not None and written != _content(arrays, facts):
-        raise ValueError(f"{path} is damaged: its content has changed since it was written; left as it is")
+        raise ValueError(
+            f"{path} is damaged: its content has changed since it was written; left as it is, give another"
+        )
     return arrays, facts
 
 
@@ -122,7 +128,9 @@ def check_finite(arrays: Mapping[str, NDArray[Any]], path: Path) -> None:
     """ValueError that names the file where a number of its weights or coefficients is NaN or infinite."""
     for name, array in arrays.items():
         if array.dtype.kind in "fc" and not np.isfinite(array).all():
-            raise ValueError(f"{path} is not usable: {name} holds NaN or infinite numbers; left as it is")
+            raise ValueError(
+                f"{path} is not usable: {name} holds NaN or infinite numbers; left as it is, give another"
+            )
 
 
 def check_packed(path: Path) -> None:
@@ -132,7 +140,9 @@ def check_packed(path: Path) -> None:
     with zipfile.ZipFile(path) as file:
         size = sum(entry.file_size for entry in file.infolist())
     if size > (most := UNPACKED + TIMES_PACKED * path.stat().st_size):
-        raise ValueError(f"{path} unpacks to {size:,} bytes, at most {most:,} are read; left as it is")
+        raise ValueError(
+            f"{path} unpacks to {size:,} bytes, at most {most:,} are read; left as it is, give another"
+        )
 
 
 def read_json(path: Path) -> Any:

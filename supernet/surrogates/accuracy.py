@@ -131,7 +131,7 @@ def load(file: str | Path) -> AccuracySurrogate:
             raise ValueError(f"its coefficients are for {loaded.linear.shape} columns, not {v}")
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(
-            f"{path} is no usable accuracy surrogate ({explain(error)}); left as it is"
+            f"{path} is no usable accuracy surrogate ({explain(error)}); left as it is, give another"
         ) from error
     return loaded
 

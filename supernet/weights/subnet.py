@@ -77,7 +77,7 @@ def load(path: Path) -> Subnet:
         return Subnet(name, side, build(name, config, state), facts)
     except (KeyError, RuntimeError, TypeError) as error:
         raise ValueError(
-            f"{path} holds no usable {KIND} ({error}; release 0.1 left some facts out); left as it is"
+            f"{path} holds no usable {KIND} ({error}; release 0.1 left some facts out); give another"
         ) from error
 
 

@@ -6,15 +6,21 @@ would with CUDA, and so does `.numpy()`. What it computes is computed by the CPU
 
 from typing import Any
 
+import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
-from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
 
-_setup_privateuseone_for_python_backend("elsewhere")
-torch.elsewhere.get_rng_state = lambda device: None  # `torch.random.fork_rng` asks every device that there is
-torch.elsewhere.set_rng_state = lambda state, device: None
-DEVICE = torch.device("elsewhere:0")
+try:
+    from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
+except ImportError:  # an older PyTorch, which makes no device in Python
+    DEVICE = None
+else:
+    _setup_privateuseone_for_python_backend("elsewhere")
+    # `torch.random.fork_rng` asks every device that there is.
+    torch.elsewhere.get_rng_state = lambda device: None
+    torch.elsewhere.set_rng_state = lambda state, device: None
+    DEVICE = torch.device("elsewhere:0")
 COPY = torch.ops.aten.copy_.default
 MOVES = (torch.ops.aten._to_copy.default, COPY)
 
@@ -39,6 +45,11 @@ class Elsewhere(torch.Tensor):
 
 class OtherDevice(TorchDispatchMode):
     """Inside the block, tensors can be made on and moved to `DEVICE`."""
+
+    def __init__(self):
+        if DEVICE is None:
+            pytest.skip(f"PyTorch {torch.__version__} makes no device in Python")
+        super().__init__()
 
     def __torch_dispatch__(self, operator, types, args=(), kwargs=None):
         return compute(operator, args, kwargs or {})

@@ -111,7 +111,9 @@ def _read(path: Path) -> Tensors:
     if not state:
         raise ValueError(f"{path} holds no weights: its dict of tensors is empty")
     if broken := [name for name, one in state.items() if not one.isfinite().all()]:
-        raise ValueError(f"{path} is not usable: {broken[0]} holds NaN or infinite numbers; left as it is")
+        raise ValueError(
+            f"{path} is not usable: {broken[0]} holds NaN or infinite numbers; left as it is, give another"
+        )
     return {str(name): tensor for name, tensor in state.items()}
 
 
