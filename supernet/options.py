@@ -48,6 +48,12 @@ def _ends(*suffixes: str) -> AfterValidator:
     return AfterValidator(check)
 
 
+def _given(value: Any) -> Any:
+    if value == "":
+        raise ValueError("must not be empty; leave it out, or name a path")
+    return value
+
+
 _NUMBER = BeforeValidator(_number)
 NonNegativeInt = Annotated[int, Field(ge=0, le=MOST), _NUMBER]
 PositiveInt = Annotated[int, Field(gt=0, le=MOST), _NUMBER]
@@ -59,6 +65,7 @@ Fraction = Annotated[float, Field(ge=0, le=1), _NUMBER]
 FractionBelowOne = Annotated[float, Field(ge=0, lt=1), _NUMBER]
 PositiveFraction = Annotated[float, Field(gt=0, le=1), _NUMBER]
 OpenFraction = Annotated[float, Field(gt=0, lt=1), _NUMBER]
+GivenPath = Annotated[Path, BeforeValidator(_given)]  # no empty word, which would be the folder one is in
 # Files that a command writes.
 CsvFile = Annotated[Path, _ends(".csv")]
 TableFile = Annotated[Path, _ends(".csv", ".csv.gz")]

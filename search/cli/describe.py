@@ -39,6 +39,7 @@ KINDS = {  # types in the words of a user
     "Node": "group",
     "dict[str, Any]": "group",
     "FileName": "name",
+    "GivenPath": "Path",
     "CsvFile": "Path",
     "TableFile": "Path",
     "JsonFile": "Path",

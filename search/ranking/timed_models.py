@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,7 @@ from search.noisy_axis import NoisyAxis, Normal
 from search.ranking.efficiency import Comparison
 from supernet.arrays import Floats
 from supernet.files import artifact, tables
-from supernet.options import PositiveFloat, PositiveInt, options
+from supernet.options import GivenPath, PositiveFloat, PositiveInt, options
 from supernet.prediction import Prediction, where
 from supernet.space import get_space
 
@@ -78,7 +77,7 @@ class SearchRun:
     """The front of a finished search, from its run folder: predictions with their standard deviations, and
     measured latencies where the front was verified."""
 
-    folder: Path
+    folder: GivenPath
     views: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     devices: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     title: str = ""

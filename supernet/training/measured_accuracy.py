@@ -24,7 +24,7 @@ from supernet.arrays import Floats, Genomes
 from supernet.files import artifact, disk, run_folder
 from supernet.files.command_line import then
 from supernet.files.tables import Table
-from supernet.options import NonNegativeInt, PositiveInt, options
+from supernet.options import GivenPath, NonNegativeInt, PositiveInt, options
 from supernet.prediction import Prediction
 from supernet.space import SearchSpace
 from supernet.surrogates.training_cost import TrainingCost
@@ -65,7 +65,7 @@ class SupernetAccuracy:
     # subnets to fine-tune by each recipe that is asked for; the accuracy of the others after it is predicted
     finetuned: NonNegativeInt = 6
     finetuning: FineTuning = field(default_factory=FineTuning)  # as of make finetune; epochs are the gene's
-    folder: Path | None = None  # what weights= was called when it could only be a run folder
+    folder: GivenPath | None = None  # what weights= was called when it could only be a run folder
 
     def __post_init__(self) -> None:
         if (self.weights is None) == (self.folder is None):

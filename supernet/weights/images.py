@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader
 from supernet import registry
 from supernet.arrays import Ints, Rng
 from supernet.files import run_folder
-from supernet.options import AtLeastTwo, NonNegativeInt, OpenFraction, PositiveInt, options
+from supernet.options import AtLeastTwo, GivenPath, NonNegativeInt, OpenFraction, PositiveInt, options
 from supernet.weights import image_sources
 from supernet.weights import pixels as cuts
 from supernet.weights.augmentation import USUAL, Augmentation, Cut
@@ -47,7 +47,7 @@ class ImageSet:
 
     source: str
     resolution: tuple[PositiveInt, PositiveInt]
-    root: Path | None = None
+    root: GivenPath | None = None
     download: bool = False  # torchvision's data sets only
     train_images: AtLeastTwo | None = None  # at most as many, drawn with the split's seed
     # images held out of the training part; None: 1000, a fifth of fewer than 5000

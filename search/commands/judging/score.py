@@ -39,7 +39,7 @@ class Options:
 
     # a target of the zoo, an accuracy surrogate, a file of either; auto: what the search takes for target=
     predictor: str = AUTO
-    target: dict[str, Any] | None = None  # None: that of the predictor; else one that it serves too
+    target: command.Node | None = None  # None: that of the predictor; else one that it serves too
     rows: Path  # tidy .csv or .csv.gz with a column architecture, or the columns of the space's genes
     column: str  # measured: milliseconds, or top-1 (percent or fraction) for an accuracy surrogate
     first: NonNegativeInt = 0  # first row to score
