@@ -16,7 +16,6 @@ from latency.gpu import fit, measurements
 from latency.gpu.measurements import Group
 from latency.gpu.model import GpuModel
 from latency.gpu.predictor import HOST, Errors
-from supernet.fits import robust
 from supernet.options import PositiveInt, options
 from supernet.prediction import QUANTILE
 
@@ -91,7 +90,9 @@ def _off(model: GpuModel, groups: Sequence[Group]) -> dict[str, Any]:
     moments = np.outer(errors.shift, errors.shift) + errors.covariance
     ofa = np.concatenate([np.full(len(group), group.label != "networks") for group in groups])
     both = (ofa & ~by_host, ofa & by_host)
-    noise = [robust.spread(off[rows]) if rows.sum() > 5 else np.nan for rows in both]
+    noise = [
+        np.quantile(np.abs(off[rows]), 0.9) / QUANTILE(0.95) if rows.sum() > 5 else np.nan for rows in both
+    ]
     return {"moments": moments, "noise": noise}
 
 

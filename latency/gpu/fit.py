@@ -17,7 +17,8 @@ from latency.gpu.kernels import Kind, concatenate
 from latency.gpu.measurements import Group
 from supernet.arrays import Floats
 
-AGREEING = 30.0  # measurements of a group count like so many
+AGREEING = 30.0  # networks of a group count like so many, because they agree with each other
+KERNELS = 100.0  # likewise, kernels timed alone, which differ more
 ITERATIONS = 200
 
 
@@ -51,7 +52,8 @@ def join(groups: Sequence[Group]) -> Problem:
         sorted_place[np.concatenate([g.kernel + start for g, start in zip(groups, starts, strict=False)])],
         np.concatenate([group.count for group in groups]),
     )
-    weights = [min(1.0, AGREEING / max(count, 1)) for count in counts]
+    most = [KERNELS if group.alone else AGREEING for group in groups]
+    weights = [min(1.0, limit / max(count, 1)) for limit, count in zip(most, counts, strict=True)]
     return Problem(
         features=_tensors(features),
         place=torch.as_tensor(of_kernel[features.order] * len(Kind) + features.kind),

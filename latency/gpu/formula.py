@@ -141,7 +141,7 @@ def softest(xp: Any, values: Any, sharp: float) -> Any:
 def body(xp: Any, p: Mapping[str, Any], f: Features) -> Any:
     """(k,) log of ms of the sorted kernels, before their factors and without their start.
 
-    `p` holds single parameters, and `share`, `rate` and `tensor` with one per kind; `xp` is numpy or torch.
+    `p` holds single parameters, and some with one per kind of kernel; `xp` is numpy or torch.
     """
     first, second, third = f.ends
     share = p["share"][f.kind]
@@ -151,14 +151,14 @@ def body(xp: Any, p: Mapping[str, Any], f: Features) -> Any:
     deep = f.depthwise - p["depthwise"] + p["depthwise.old"] * f.old
     deep = deep + p["depthwise.window"] * f.window + p["depthwise.stride"] * f.strided
     rate = p["rate"][f.kind[second:]] + p["tensor"][f.kind[second:]] * f.tensor[second:]
-    compute = _tiles(xp, p, f.products) - rate - p["aligned"] * f.unaligned
+    compute = _tiles(xp, p, f.products, f.kind[second:]) - rate - p["aligned"] * f.unaligned
     compute = xp.concatenate([deep, compute]) - slow[first:]
     mixed = xp.logaddexp(R * compute, R * memory[first:]) / R
     rest, last = mixed[: third - first], mixed[third - first :]
     if third < len(f.kind):
         ways = [last]
         for name, (products, traffic) in f.winograd.items():
-            quick = _tiles(xp, p, products) - p["rate"][int(Kind.CONV)] - p[name]
+            quick = _tiles(xp, p, products, f.kind[third:]) - p["rate"][int(Kind.CONV)] - p[name]
             quick = quick - p["winograd.slow"] * slow[third:]
             moving = traffic - share[third:] - p[f"{name}.traffic"]
             ways.append(xp.logaddexp(R * quick, R * moving) / R)
@@ -166,11 +166,11 @@ def body(xp: Any, p: Mapping[str, Any], f: Features) -> Any:
     return xp.concatenate([memory[:first], rest, last])
 
 
-def _tiles(xp: Any, p: Mapping[str, Any], products: Products) -> Any:
+def _tiles(xp: Any, p: Mapping[str, Any], products: Products, kind: Any) -> Any:
     """(k,) log of ms of the best tile."""
-    fill = xp.log1p(xp.exp(p["fill"]) * products.empty)
+    fill = xp.log1p(xp.exp(p["fill"][kind])[:, None] * products.empty)
     best = softest(xp, products.work + fill - p["tile"], SHARP)
-    return best + xp.log1p(xp.exp(p["depth"]) * products.depth)
+    return best + xp.log1p(xp.exp(p["depth"][kind]) * products.depth)
 
 
 def seen(device: Floats, host: Floats) -> Floats:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from latency.gpu.chip import Chip
 from latency.gpu.formula import TILES
-from latency.gpu.kernels import Kind
+from latency.gpu.kernels import MATRIX, Kind
 from latency.gpu.measurements import NEUSIGHT
 from supernet.arrays import Floats
 
@@ -37,7 +37,9 @@ SINGLE = {  # prior mean and standard deviation of a logarithm or an exponent
     "single": (log(0.012), 0.5),  # ms that a kernel measured alone takes more
     "launch": (log(0.008), 0.5),  # ms of the host per kernel
     **{f"launch.{kind.name}": (0.0, 0.4) for kind in Kind},
+    **{f"{what}.{kind.name}": (0.0, 0.5) for what in ("fill", "depth") for kind in MATRIX},
 }
+BY_KIND = ("launch", "fill", "depth")  # that have a deviation for each kind
 SHARE = dict.fromkeys(Kind, (log(0.75), 0.3)) | dict.fromkeys(
     (Kind.ELEMENTWISE, Kind.NORM, Kind.POOL, Kind.COPY), (log(0.85), 0.08)
 )
@@ -64,12 +66,11 @@ class Layout:
 
     def named(self, vector: Any) -> dict[str, Any]:
         """The formula's parameters from a (P + 1,) vector whose last number is 0."""
-        single = {name: vector[self.index[name]] for name in SINGLE if not name.startswith("launch")}
+        single = {name: vector[self.index[name]] for name in SINGLE if name not in BY_KIND}
         single["tile"] = vector[[self.index[f"tile.{i}"] for i in range(len(TILES))]]
-        for what in ("share", "rate", "tensor", "launch"):
+        for what in ("share", "rate", "tensor", *BY_KIND):
             single[what] = vector[[self.index.get(f"{what}.{kind.name}", -1) for kind in Kind]]
-        single["launch"] = single["launch"] + vector[self.index["launch"]]
-        return single
+        return single | {what: single[what] + vector[self.index[what]] for what in BY_KIND}
 
     def places(self, groups: Sequence[tuple[Chip, str]]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """(g, kinds, f) places of the factors of each group and kind, (g,) those of the hosts."""
