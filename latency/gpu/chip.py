@@ -1,6 +1,7 @@
 """What the formula of a kernel's time needs of a data sheet."""
 
 import math
+import re
 from dataclasses import dataclass
 
 from latency.target import PRECISIONS
@@ -19,6 +20,7 @@ USUAL_GFLOPS_PER_WATT = {  # of desktop and server cards; cards of few watts pro
     "Kepler": 22.0, "Maxwell": 28.0, "Pascal": 46.0, "Volta": 55.0, "Turing": 56.0, "Ampere": 80.0,
     "Ada": 180.0, "Hopper": 110.0, "Blackwell": 185.0,
 }  # fmt: skip
+CONSUMER = re.compile("geforce|titan|radeon rx|jetson|a gpu of", re.IGNORECASE)  # titles of cards that do not
 BYTES = {"fp32": 4, "tf32": 4, "amp": 2}  # of an element of a map
 
 
@@ -35,6 +37,7 @@ class Chip:
     processors: float
     clock: float  # log(base / boost)
     power: float  # log of promised over usual GFLOPS per watt, of its generation
+    ecc: bool  # checks its memory at the cost of bandwidth, as professional cards without HBM do
     tensor: bool  # matrix products on tensor cores
     bytes: int  # of an element
 
@@ -73,6 +76,13 @@ def chip(spec: Device, precision: str = "fp32") -> Chip:
         processors=processors,
         clock=math.log(base / boost) if base and boost else math.log(0.85),
         power=power,
+        ecc=not CONSUMER.search(spec.title) and not hbm(spec),
         tensor=tensor > fp32,
         bytes=BYTES[precision],
     )
+
+
+def hbm(spec: Device) -> bool:
+    """Whether its memory is stacked, whose checks cost nothing: the chips with fp64 units, by their cores."""
+    few = spec.cores is not None and spec.sm is not None and spec.cores <= 64 * spec.sm
+    return spec.generation == "Hopper" or (spec.generation in ("Pascal", "Volta", "Ampere") and few)

@@ -24,7 +24,7 @@ from supernet.arrays import Floats, Ints
 
 Columns = Mapping[str, Floats]
 ON_A_CHIP = (
-    "matrix", "scalar", "bandwidth", "cache", "processors", "clock", "power", "tensor", "bytes",
+    "matrix", "scalar", "bandwidth", "cache", "processors", "clock", "power", "ecc", "tensor", "bytes",
     "before_volta",
 )  # fmt: skip
 
@@ -67,6 +67,7 @@ class Features:
     cached: Floats  # (k,) log of bytes over those of the cache
     clock: Floats  # (k,) log
     power: Floats  # (k,) log
+    ecc: Floats  # (k,) 1 where the memory is checked
     tensor: Floats  # (k,) 1 on tensor cores
     depthwise: Floats  # (d,) log of ms at the peak rate
     window: Floats  # (d,) log of the window's side over 3
@@ -99,6 +100,7 @@ def features(kernels: Kernels, chips: Sequence[Chip], of: Ints) -> Features:
         cached=np.log(moved / on["cache"]),
         clock=on["clock"],
         power=on["power"],
+        ecc=on["ecc"],
         tensor=on["tensor"],
         depthwise=np.log(macs / on["scalar"][some]),
         window=np.log(kernels.window[some] / 3),
@@ -146,7 +148,7 @@ def body(xp: Any, p: Mapping[str, Any], f: Features) -> Any:
     first, second, third = f.ends
     share = p["share"][f.kind]
     hit = 1 / (1 + xp.exp(2 * (f.cached - p["cache.size"])))
-    memory = f.memory - share - p["cache.gain"] * hit
+    memory = f.memory - share - p["cache.gain"] * hit + p["ecc"] * f.ecc
     slow = p["clock"] * f.clock - xp.log1p(xp.exp(4 * (f.power - p["power"]))) / 4
     deep = f.depthwise - p["depthwise"] + p["depthwise.old"] * f.old
     deep = deep + p["depthwise.window"] * f.window + p["depthwise.stride"] * f.strided

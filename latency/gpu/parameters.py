@@ -26,6 +26,7 @@ SINGLE = {  # prior mean and standard deviation of a logarithm or an exponent
     "winograd.slow": (0.7, 0.3),  # share of what low clocks and power cost other products
     "cache.gain": (0.5, 0.5),
     "cache.size": (log(0.5), 0.7),
+    "ecc": (0.1, 0.1),  # what checks of the memory cost
     "clock": (0.3, 0.3),
     "power": (0.4, 0.3),
     "aligned": (-0.5, 0.4),
