@@ -5,8 +5,9 @@
 known of. The model of GPU time is fitted on all other GPUs, as in `gpu_loo`. "Roofline" is the usual simple
 model: the larger of MACs over the peak rate and bytes over the bandwidth, times the mean efficiency that the
 other GPUs show for the operator. Odd rows of a fixed random order are reported, with `validation` the even
-ones, where the form was chosen. `test_rows` (the columns of `gpu_kernels.csv.gz`) scores kernels of further
-devices, whose data sheets are in `hardware.csv` of the data folder.
+ones, where the form was chosen (its first sketches saw a sample of all). `test_rows` (the columns of
+`gpu_kernels.csv.gz`) scores kernels of further devices, whose data sheets are in `hardware.csv` of the data
+folder.
 """
 
 from collections.abc import Iterator, Sequence

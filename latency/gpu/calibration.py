@@ -19,11 +19,7 @@ from latency.gpu.predictor import HOST, Errors
 from supernet.options import PositiveInt, options
 from supernet.prediction import QUANTILE
 
-COMMON, EACH, HOST_SPREAD = (
-    0.15,
-    0.15,
-    0.5,
-)  # log; of the factors of an unseen GPU, as far as known ones do not tell
+COMMON, EACH, HOST_SPREAD = 0.15, 0.15, 0.5  # log; of the factors of an unseen GPU, as far as none tells
 NOISE = (0.05, 0.12)  # log; likewise, of a network that the GPU or its host limits
 ASSUMED_WEIGHT = 2  # of these assumptions, in known GPUs
 MIN_GPUS = 3  # whose spread is learned
