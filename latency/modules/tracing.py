@@ -4,91 +4,205 @@ Every call of a tensor function is recorded on the meta device (shapes only, no 
 take in the norm and activation that follow them, and runs of layers that make an inverted residual or a
 bottleneck block become one module. Nothing depends on the class names of a model library.
 
+No operation is silently free: one that no module kind was measured for is a module that takes about as long
+(`stand_ins` of the kinds; else a linear layer of as many multiply-accumulates, or a movement of as many
+elements), and says what it stands for. What does not depend on the image is free where it multiplies nothing:
+masks, biases of positions.
+
 Letters: m modules.
 """
 
-from collections.abc import Mapping, Sequence
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import flop_registry
 
 from latency.modules.kinds import module_kind
-from latency.modules.kinds.layers import BATCH, ActivationFunction, Convolution, GlobalPool, Norm
-from latency.modules.kinds.module_kind import Layer, Module, Operation
+from latency.modules.kinds.layers import (
+    BATCH,
+    SHUFFLE,
+    ActivationFunction,
+    Convolution,
+    GlobalPool,
+    Linear,
+    Movement,
+    Norm,
+)
+from latency.modules.kinds.module_kind import Layer, Module, ModuleKind, Operation
 
 # What only changes how a tensor is looked at, makes a new one, works on a few numbers, or does nothing in
 # inference.
-FREE = """
-    alpha_dropout chunk clone contiguous detach device dim dropout dropout_ dtype exp expand expand_as
-    feature_dropout fill_ flatten float getitem identity is_cuda is_floating_point is_nested is_sparse item
-    layout log masked_fill max ndim ne new_empty new_zeros normalize numel ones_like requires_grad reshape
-    shape size split squeeze stochastic_depth to tolist type unbind unflatten unsqueeze view zero_ zeros_like
-    T _is_view eq __eq__ __get__ __getitem__ __len__ __ne__ __set__ __setitem__
-"""
+FREE = frozenset(
+    """
+    alpha_dropout broadcast_to chunk clone contiguous detach device dim dropout dropout1d dropout2d dropout3d
+    dropout_ dtype empty_like expand expand_as feature_dropout fill_ flatten float full_like getitem half
+    identity is_complex is_contiguous is_cuda is_floating_point is_nested is_sparse item layout log
+    masked_fill max movedim narrow ndim ne new_empty new_ones new_zeros numel ones_like requires_grad
+    requires_grad_ reshape reshape_as select shape size split squeeze stochastic_depth stride
+    swapdims t to tolist type type_as unbind unflatten unsqueeze view view_as zero_ zeros_like
+    H T mH mT _is_view eq __bool__ __eq__ __format__ __get__ __getitem__ __len__ __ne__ __set__ __setitem__
+    """.split()
+)
 
 
 def modules(network: torch.nn.Module, shape: Sequence[int]) -> list[Module]:
     """The m modules of a network in eval mode, for one image (or row) of this shape, in the order they run.
 
-    ValueError that names an operation which no module kind covers.
+    ValueError that names the operation and the line where a network cannot run without numbers.
 
     >>> modules(torchvision.models.resnet18(), (3, 224, 224))[0]
     Module(kind='dense', inputs={'cin': 3.0, 'cout': 64.0, 'kernel': 7.0, ...})
     """
-    layers, traced, at = _fused(_recorded(network, shape)), [], 0
+    return combined(_recorded(network, shape))
+
+
+def combined(recorded: Sequence[Layer]) -> list[Module]:
+    """The m modules of the layers of a network."""
+    layers, traced, at = _fused(recorded), [], 0
     while at < len(layers):
         matches = [(kind, match) for kind in module_kind.all_kinds() if (match := kind.traced(layers[at:]))]
         kind, (inputs, count) = max(matches, key=lambda match: match[1][1])  # a block before its first layer
-        traced.append(Module(kind.name, inputs))
+        stands_for = next((each.stands_for for each in layers[at : at + count] if each.stands_for), "")
+        traced.append(Module(kind.name, inputs, layers[at].name, stands_for))
         at += count
     return traced
 
 
 def _recorded(network: torch.nn.Module, shape: Sequence[int]) -> list[Layer]:
-    layers: list[Layer] = []
-    alive: list[Any] = []  # an id is only unique while its tensor lives
-
-    class Recorder(TorchFunctionMode):
-        def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-            result = func(*args, **(kwargs or {}))
-            name = getattr(func, "__name__", str(func)).removesuffix("_default")
-            output = result[0] if name == "multi_head_attention_forward" else result
-            if isinstance(output, torch.Tensor) and not isinstance(output, torch.nn.Parameter):
-                alive.append(output)
-                if layer := _layer(name, args, kwargs or {}, output):
-                    layers.append(layer)
-            return result
-
     state = {**dict(network.named_parameters()), **dict(network.named_buffers())}
     bare = {name: torch.empty_like(tensor, device="meta") for name, tensor in state.items()}
     was_training = network.training
-    with torch.no_grad():
-        image = torch.empty((1, *shape), device="meta")
+    image = torch.empty((1, *shape), device="meta")
+    recorder = Recorder(image)
+    with torch.no_grad(), _named(network, recorder.names), sdpa_kernel(SDPBackend.MATH):
         try:
             network.eval()
-            with Recorder():
+            with recorder.counter, recorder:
                 torch.func.functional_call(network, bare, (image,))
+        except Exception as error:
+            place = recorder.failed or f"line {_line(traceback.extract_tb(error.__traceback__))}"
+            raise ValueError(
+                f"this network cannot be traced on an input of {'x'.join(map(str, shape))}: {place}: {error}"
+            ) from error
         finally:
             network.train(was_training)
-    return layers
+    return recorder.layers
 
 
-def _layer(name: str, args: Any, kwargs: Mapping[str, Any], result: torch.Tensor) -> Layer | None:
+class Recorder(TorchFunctionMode):
+    """Keeps the layers that depend on an image, of all calls of tensor functions while it is on.
+
+    `names` is the stack of the modules that are running, `failed` the operation that could not be run.
+    """
+
+    def __init__(self, image: torch.Tensor) -> None:
+        super().__init__()
+        self.layers: list[Layer] = []
+        self.names: list[str] = [""]
+        self.failed = ""
+        self.counter = _Counter()
+        self._alive: list[Any] = [image]  # an id is only unique while its tensor lives
+        self._of_image = {id(image)}
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        before, name = self.counter.macs, getattr(func, "__name__", str(func)).removesuffix("_default")
+        try:
+            result = func(*args, **(kwargs or {}))
+        except Exception:
+            self.failed = f"operation {name}, line {_line(traceback.extract_stack())}"
+            raise
+        self.record(name, args, kwargs or {}, result, self.counter.macs - before)
+        return result
+
+    def record(self, name: str, args: Any, kwargs: Mapping[str, Any], result: Any, macs: float) -> None:
+        """Keep what a call did, if it multiplied or worked on what depends on the image."""
+        tensors = [leaf for leaf in tree_leaves((args, dict(kwargs))) if isinstance(leaf, torch.Tensor)]
+        if not macs and not any(id(tensor) in self._of_image for tensor in tensors):
+            return
+        changed = tensors[:1] if result is None else []  # __setitem__
+        outputs = [leaf for leaf in tree_leaves(result) if isinstance(leaf, torch.Tensor)]
+        self._alive += outputs
+        self._of_image |= {id(tensor) for tensor in (*outputs, *changed)}
+        if outputs and (layer := _layer(Operation(name, args, kwargs, tensors, outputs[0], macs))):
+            layer.name = self.names[-1]
+            self.layers.append(layer)
+
+
+class _Counter(TorchDispatchMode):
+    """Counts multiply-accumulates, as PyTorch's own counter of floating-point operations does."""
+
+    macs = 0.0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if count := flop_registry.get(func.overloadpacket):
+            self.macs += count(*args, **(kwargs or {}), out_val=result) / 2
+        return result
+
+
+@contextmanager
+def _named(network: torch.nn.Module, names: list[str]) -> Iterator[None]:
+    """Keeps the name of the module that is running on top of `names`."""
+
+    def before(name: str) -> Any:
+        return lambda module, inputs: names.append(name)
+
+    hooks = []
+    for name, module in network.named_modules():
+        hooks.append(module.register_forward_pre_hook(before(name)))
+        hooks.append(module.register_forward_hook(lambda *call: names.pop() and None))
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _line(frames: traceback.StackSummary) -> str:
+    """Where the network's own code was: the last line outside of PyTorch and of this file."""
+    ours = (str(Path(torch.__file__).parent), __file__)
+    own = [frame for frame in frames if not frame.filename.startswith(ours)]
+    last = (own or list(frames))[-1]
+    return f"{last.lineno} of {last.filename} ({last.line})"
+
+
+def _layer(operation: Operation) -> Layer | None:
     """The layer that a call is; None for one that is free."""
-    listed = args[0] if args and isinstance(args[0], (list, tuple)) else ()  # torch.cat takes a list
-    tensors = [arg for arg in (*args, *listed) if isinstance(arg, torch.Tensor)]
-    operation = Operation(name, args, kwargs, tensors, result)
     for kind in module_kind.all_kinds():
-        spelling = name if name in kind.operations else name.removesuffix("_")  # relu_ works in place
-        if spelling in kind.operations:
-            inputs = kind.called(replace(operation, name=spelling))
+        if name := _spelling(operation.name, kind.operations):
+            inputs = kind.called(replace(operation, name=name))
             if kind.covers(inputs):
-                return Layer(type(kind), inputs, tuple(map(id, tensors)), id(result))
-    if name in FREE.split() or not tensors:
+                return _of(operation, type(kind), inputs)
+    if operation.name in FREE and not operation.macs:
         return None
-    raise ValueError(f"no module kind covers the operation {name} of this network (see configs/module)")
+    for kind in module_kind.all_kinds():
+        if name := _spelling(operation.name, kind.stand_ins):
+            inputs = kind.called(replace(operation, name=name))
+            if kind.covers(inputs):
+                return _of(operation, type(kind), inputs, operation.name)
+    if operation.macs:
+        return _of(operation, Linear, module_kind.named(Linear.name).called(operation), operation.name)
+    moved = module_kind.named(Movement.name).called(operation) | {Movement.inputs[-1]: float(SHUFFLE)}
+    return _of(operation, Movement, moved, operation.name)
+
+
+def _spelling(name: str, names: Mapping[str, float]) -> str | None:
+    """A name or, for a function that works in place (relu_), that of the other; None where neither is there."""
+    return next((each for each in (name, name.removesuffix("_")) if each in names), None)
+
+
+def _of(operation: Operation, kind: type[ModuleKind], inputs: dict[str, float], stands_for: str = "") -> Layer:
+    sources = tuple(map(id, operation.tensors))
+    return Layer(kind, inputs, sources, id(operation.result), stands_for=stands_for)
 
 
 def _fused(layers: Sequence[Layer]) -> list[Layer]:
@@ -102,7 +216,7 @@ def _fused(layers: Sequence[Layer]) -> list[Layer]:
             fused.append(before)
         elif layer.kind is ActivationFunction:
             before.inputs["act"] = layer.inputs["act"]
-        before.result = layer.result
+        before.result, before.stands_for = layer.result, before.stands_for or layer.stands_for
         by_result[layer.result] = before
     return fused
 

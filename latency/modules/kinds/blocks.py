@@ -28,6 +28,7 @@ from latency.modules.kinds.module_kind import (
     Values,
     Work,
     even,
+    outputs,
 )
 from supernet.arrays import Floats
 from supernet.layers import Activation, Column
@@ -41,7 +42,7 @@ def _begin_with(layers: Sequence[Layer], *kinds: type[ModuleKind]) -> bool:
 
 def _areas(c: Columns) -> tuple[Any, Any]:
     """Pixels before and after the stride."""
-    return c["side"] ** 2, np.ceil(c["side"] / c["stride"]) ** 2
+    return c["side"] ** 2, outputs(c)
 
 
 def _settle_ends(c: dict[str, Floats], same: Any) -> None:
@@ -98,9 +99,9 @@ class MbConv(ModuleKind):
             return None
         expand, deep, *gate, project = layers[: len(pattern)]
         first, last = expand.inputs, project.inputs
-        if not first["act"] or first["stride"] > 1 or deep.sources[0] != expand.result:
+        if not first["act"] or first["stride"] != 1 or deep.sources[0] != expand.result:
             return None
-        if last["act"] or last["stride"] > 1 or (gate and gate[-1].inputs["mode"] != SCALE):
+        if last["act"] or last["stride"] != 1 or (gate and gate[-1].inputs["mode"] != SCALE):
             return None
         after = layers[len(pattern) : len(pattern) + 1]
         skip = _begin_with(after, Elementwise) and after[0].inputs["mode"] == ADD
@@ -179,8 +180,9 @@ class Bottleneck(ModuleKind):
             if not _begin_with(sums, Elementwise, ActivationFunction):
                 continue
             first, middle, last = (layer.inputs for layer in body[:3])
-            joined = body[2].result in sums[0].sources
-            if not joined or first["stride"] > 1 or last["stride"] > 1 or middle["kernel"] != 3:
+            other = (layers[:before] or body[3 : 3 + after] or body[:1])[0].sources[0]
+            joined = body[2].result in sums[0].sources and other == body[0].sources[0]
+            if not joined or first["stride"] != 1 or last["stride"] != 1 or middle["kernel"] != 3:
                 continue
             inputs = dict(cin=first["cin"], mid=first["cout"], cout=last["cout"], side=first["side"])
             inputs |= dict(stride=middle["stride"], shortcut=float(before or after))

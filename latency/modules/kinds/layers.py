@@ -17,6 +17,7 @@ from latency.modules.kinds.module_kind import (
     Values,
     Work,
     even,
+    outputs,
 )
 from supernet.arrays import Floats
 from supernet.layers import Activation, Column, LayerKind, LayerTable
@@ -28,14 +29,17 @@ CONCAT, SHUFFLE = 0, 1  # of movement
 
 
 def side_of(tensor: Any) -> float:
-    """Side of the square of the same area as a map; 1 for rows."""
-    return math.sqrt(tensor.shape[2] * tensor.shape[3]) if tensor.ndim == 4 else 1.0
+    """Side of the square of the same area as a map of any dimensions; 1 for rows."""
+    return math.sqrt(math.prod(tensor.shape[2:]))
 
 
 class Convolution(ModuleKind):
     """A convolution with the batch norm and the activation that follow it."""
 
     operations = dict.fromkeys(("conv2d", "convolution"), 0.0)
+    stand_ins = dict.fromkeys(
+        ("conv1d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d"), 0.0
+    )
     layer = LayerKind.CONV
 
     @staticmethod
@@ -47,7 +51,7 @@ class Convolution(ModuleKind):
     def cost(self, c: Columns) -> Work:
         cin, cout, kernel, groups = self.sizes(c)
         weights = cin / groups * cout * kernel**2
-        area = np.ceil(c["side"] / c["stride"]) ** 2
+        area = outputs(c)
         return Work(weights * area, weights + 2 * cout, cin * c["side"] ** 2, cout * area)
 
     def settle(self, c: dict[str, Floats]) -> tuple[dict[str, Floats], Any]:
@@ -63,21 +67,32 @@ class Convolution(ModuleKind):
         return parts.convolution(cin, cout, kernel, v["stride"], groups=groups, act=v["act"])
 
     def called(self, op: Operation) -> dict[str, float]:
+        """A transposed convolution has the kernel that makes as many multiply-accumulates of its outputs."""
         image, weight = op.tensors[:2]
-        stride = image.shape[2] // op.result.shape[2]
-        if weight.shape[2] > 1:
-            stride = max(round(image.shape[2] / op.result.shape[2]), 1)
-        channels = float(image.shape[1])
+        before, after = (math.prod(tensor.shape[2:]) for tensor in (image, op.result))
+        taps = float(math.prod(weight.shape[2:]))
+        channels, cout, groups = image.shape[1], op.result.shape[1], image.shape[1] / weight.shape[1]
+        if "transpose" in op.name:
+            groups, taps = op.argument(6, "groups", 1), taps * before / after
         return dict(
-            channels=channels,
-            cin=channels,
-            cout=float(weight.shape[0]),
-            kernel=math.sqrt(weight.shape[2] * weight.shape[3]),
+            channels=float(channels),
+            cin=float(channels),
+            cout=float(cout),
+            kernel=math.sqrt(taps),
             side=side_of(image),
-            stride=float(stride),
-            groups=float(image.shape[1] // weight.shape[1]),
+            stride=_stride(op, before, after),
+            groups=float(groups),
             act=0.0,
         )
+
+
+def _stride(op: Operation, before: int, after: int) -> float:
+    """The stride of a convolution, or the one that says its pixels (`outputs`) where padding changes them."""
+    strides = op.argument(3, "stride", 1)
+    sizes = strides if isinstance(strides, (list, tuple)) else (strides,)
+    stride = math.prod(sizes) ** (1 / len(sizes))
+    told = outputs({"side": math.sqrt(before), "stride": stride})
+    return stride if math.isclose(told, after) else math.sqrt(before / after)
 
 
 def _channels(values: Floats) -> Floats:
@@ -134,7 +149,8 @@ class Linear(ModuleKind):
     name = "linear"
     inputs = ("cin", "cout", "rows")
     operations = dict.fromkeys(
-        ("linear", "matmul", "__matmul__", "bmm", "einsum", "scaled_dot_product_attention"), 0.0
+        "linear matmul __matmul__ __rmatmul__ mm bmm addmm baddbmm einsum scaled_dot_product_attention".split(),
+        0.0,
     )
     layer = LayerKind.LINEAR
 
@@ -149,10 +165,13 @@ class Linear(ModuleKind):
         return (v["cin"],) if v["rows"] == 1 else (v["rows"], v["cin"])
 
     def called(self, op: Operation) -> dict[str, float]:
-        first, second = op.tensors[:2]
-        cin, cout, rows = first.shape[-1], op.result.shape[-1], op.result.numel() / op.result.shape[-1]
+        cout = op.result.shape[-1] if op.result.ndim else 1
+        rows = op.result.numel() / cout
+        cin = op.macs / op.result.numel()
         if op.name == "scaled_dot_product_attention":  # without projections; its two products as one
-            cout, rows = 2 * second.shape[-2], first.numel() / cin
+            query, keys = op.tensors[:2]
+            cin, rows = query.shape[-1], query.numel() / query.shape[-1]
+            cout = op.macs / query.numel() if op.macs else 2 * keys.shape[-2]
         return dict(cin=float(cin), cout=float(cout), rows=float(rows))
 
     def listed(self, layers: TableLayers, at: int) -> tuple[dict[str, Column], int] | None:
@@ -172,6 +191,9 @@ class Pooling(ModuleKind):
     operations = dict.fromkeys(("max_pool2d", "_max_pool2d", "boolean_dispatch"), MAX) | {
         "avg_pool2d": AVERAGE
     }
+    stand_ins = dict.fromkeys(("max_pool1d", "max_pool3d"), MAX) | dict.fromkeys(
+        ("avg_pool1d", "avg_pool3d", "lp_pool2d"), AVERAGE
+    )
     layer = LayerKind.POOL
 
     def cost(self, c: Columns) -> Work:
@@ -203,6 +225,9 @@ class GlobalPool(ModuleKind):
     name = "global_pool"
     inputs = ("channels", "side", "means")
     operations = dict.fromkeys(("adaptive_avg_pool2d", "mean"), 0.0)
+    stand_ins = dict.fromkeys(
+        "adaptive_avg_pool1d adaptive_max_pool2d amax amin sum var std var_mean logsumexp argmax".split(), 0.0
+    )
     layer = LayerKind.GLOBAL_POOL
 
     def cost(self, c: Columns) -> Work:
@@ -216,7 +241,7 @@ class GlobalPool(ModuleKind):
         image, over = op.tensors[0], op.argument(1, "dim")
         sides = [over] if isinstance(over, int) else list(over or ())
         tokens = op.name == "mean" and image.ndim == 3 and [side % 3 for side in sides] == [1]
-        channels = image.shape[2 if tokens else 1]
+        channels = image.shape[2 if tokens else min(1, image.ndim - 1)]
         side = side_of(image) if image.ndim == 4 else math.sqrt(image.numel() / channels)
         return dict(channels=float(channels), side=side, means=float(op.name == "mean" and len(sides) == 1))
 
@@ -236,8 +261,10 @@ class Elements(ModuleKind):
         if op.result.ndim == 4 and op.name != "layer_norm":
             channels, side = shape[1], math.sqrt(shape[2] * shape[3])
         else:
-            channels, side = shape[-1], math.sqrt(max(op.result.numel() / shape[-1], 1))
-        return {"channels": float(channels), "side": side, self.inputs[-1]: float(self.operations[op.name])}
+            channels = shape[-1] if op.result.ndim else 1
+            side = math.sqrt(max(op.result.numel() / channels, 1))
+        mode = {**self.stand_ins, **self.operations}.get(op.name, 0.0)
+        return {"channels": float(channels), "side": side, self.inputs[-1]: float(mode)}
 
     def listed(self, layers: TableLayers, at: int) -> tuple[dict[str, Column], int] | None:
         if self.layer is None or not layers.are(at, type(self)):
@@ -267,6 +294,11 @@ class ActivationFunction(Elements):
         "softmax": Activation.SIGMOID,  # an exponential of each element, as that one
         "hardsigmoid": Activation.HARD_SIGMOID,
     }
+    stand_ins = (
+        dict.fromkeys(("leaky_relu", "prelu", "threshold"), Activation.RELU)
+        | dict.fromkeys(("elu", "celu", "selu", "mish", "softplus", "glu"), Activation.SILU)
+        | dict.fromkeys(("tanh", "log_softmax", "exp", "erf", "logsigmoid"), Activation.SIGMOID)
+    )
 
     def network(self, v: Values, parts: Any) -> Any:
         return parts.activation(v["act"])
@@ -275,6 +307,7 @@ class ActivationFunction(Elements):
 class Norm(Elements):
     name = "norm"
     operations: ClassVar = {"batch_norm": BATCH, "layer_norm": LAYER}
+    stand_ins = dict.fromkeys("group_norm instance_norm rms_norm normalize local_response_norm".split(), LAYER)
     layer, on_tokens = LayerKind.NORM, LAYER
 
     def network(self, v: Values, parts: Any) -> Any:
@@ -309,6 +342,11 @@ class Movement(Elements):
     name = "movement"
     operations = dict.fromkeys(("cat", "concat", "stack"), CONCAT) | dict.fromkeys(
         ("flip", "fold", "pad", "permute", "repeat", "roll", "swapaxes", "transpose", "unfold"), SHUFFLE
+    )
+    stand_ins = dict.fromkeys(
+        "channel_shuffle embedding gather grid_sample index_select interpolate pixel_shuffle pixel_unshuffle "
+        "repeat_interleave sort take tile topk tril triu upsample where".split(),
+        SHUFFLE,
     )
     layer, on_tokens = LayerKind.TOKENS, CONCAT
 

@@ -67,21 +67,29 @@ class Work:
 
 @dataclass(frozen=True)
 class Module:
-    """A module of a network: the name of its kind, and its inputs by name."""
+    """A module of a network: the name of its kind, and its inputs by name.
+
+    `layer` is where it is in the network, `stands_for` the operation that it only stands in for, because none
+    such was ever measured.
+    """
 
     kind: str
     inputs: Mapping[str, float]
+    layer: str = field(default="", compare=False)
+    stands_for: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True)
 class Operation:
-    """A call of a tensor function: its name and arguments, the tensors among them, and its result."""
+    """A call of a tensor function: its name and arguments, the tensors among them, its result, and the
+    multiply-accumulates that PyTorch counts in it."""
 
     name: str
     args: Any
     kwargs: Mapping[str, Any]
     tensors: list[Any]
     result: Any
+    macs: float = 0.0
 
     def argument(self, place: int, name: str, default: Any = None) -> Any:
         """An argument that may be positional or named."""
@@ -90,12 +98,17 @@ class Operation:
 
 @dataclass
 class Layer:
-    """A recorded layer of a network, without batch; `sources` and `result` tell which layer feeds which."""
+    """A recorded layer of a network, without batch; `sources` and `result` tell which layer feeds which.
+
+    `name` and `stands_for` are the `layer` and `stands_for` of its Module.
+    """
 
     kind: "type[ModuleKind]"
     inputs: dict[str, float]
     sources: tuple[int, ...]
     result: int
+    name: str = ""
+    stands_for: str = ""
 
 
 class TableLayers:
@@ -142,6 +155,7 @@ class ModuleKind:
     name: ClassVar[str]
     inputs: ClassVar[tuple[str, ...]]
     operations: ClassVar[Mapping[str, float]] = {}  # tensor functions that are such a layer; their last input
+    stand_ins: ClassVar[Mapping[str, float]] = {}  # those that are none, but take about as long; the same
     layer: ClassVar[LayerKind | None] = None  # the layer of a LayerTable that may be such a module
     covers: ClassVar[Any] = staticmethod(lambda inputs: True)  # whether it is of this kind and of no sibling
 
@@ -244,6 +258,16 @@ def named(name: str) -> ModuleKind:
 def all_kinds() -> tuple[ModuleKind, ...]:
     """The module kinds of `configs/module`."""
     return tuple(map(named, registry.names("module")))
+
+
+def outputs(c: Columns) -> Any:
+    """Pixels of the output: the whole numbers of an input and a stride rounded up, else their exact ratio.
+
+    A convolution without padding, or of an image that is no square, has the stride that says its pixels.
+    """
+    ratio = np.asarray(c["side"] / c["stride"])
+    whole = (np.asarray(c["side"]) % 1 == 0) & (np.asarray(c["stride"]) % 1 == 0)
+    return np.where(whole, np.ceil(ratio), ratio) ** 2
 
 
 def even(values: Floats, divisor: int = 8) -> Floats:
