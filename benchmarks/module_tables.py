@@ -23,9 +23,9 @@ from benchmarks import command
 from benchmarks.command import timed
 from latency.modules import data as module_data
 from latency.modules import fit, selection
-from latency.modules import networks as module_networks
 from latency.modules.data import ModuleData
 from latency.modules.fit import Fits, Fitting
+from latency.modules.networks import measured as module_networks
 from latency.modules.predictor import Correction, ModulesLatency, Networks
 from latency.scores import markdown, scores
 from latency.zoo import catalogue

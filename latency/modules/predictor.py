@@ -23,11 +23,11 @@ from numpy.typing import NDArray
 from latency.conformal import relative_std
 from latency.data import LatencyData
 from latency.modules import fitted as forms
-from latency.modules import places
 from latency.modules.data import CONDITIONS
 from latency.modules.fitted import Fitted
 from latency.modules.kinds import module_kind
 from latency.modules.kinds.module_kind import Module, ModuleKind
+from latency.modules.networks import places
 from latency.modules.spread import ErrorSpread
 from latency.predictors import interface
 from latency.target import Target

@@ -12,7 +12,7 @@ from latency.gpu.measurements import of_latencies
 from latency.gpu.model import GpuModel
 from latency.modules import data as module_data
 from latency.modules import fit as module_fit
-from latency.modules import networks
+from latency.modules.networks import measured as networks
 from latency.modules.predictor import ModulesLatency
 from latency.predictors import lookup_table
 from latency.predictors.additive import Additive

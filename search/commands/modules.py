@@ -11,11 +11,12 @@ from latency.measuring.session import Measuring
 from latency.measuring.store import Store
 from latency.modules import data as module_data
 from latency.modules import design as module_design
-from latency.modules import fit, networks, selection
+from latency.modules import fit, selection
 from latency.modules.data import ModuleData
 from latency.modules.design import Design
 from latency.modules.fit import AUTO, Fits, Fitting
-from latency.modules.networks import CORRECTING
+from latency.modules.networks import measured as networks
+from latency.modules.networks.measured import CORRECTING
 from latency.modules.predictor import ModulesLatency, Networks
 from latency.modules.selection import Selection
 from latency.predictors.interface import with_facts

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from latency.measuring.session import Measuring, Watcher
 from latency.measuring.store import Store
-from latency.modules import classifiers
+from latency.modules.networks import classifiers
 from search import objective
 from search.noisy_axis import NoisyAxis, Normal
 from search.ranking.efficiency import Comparison

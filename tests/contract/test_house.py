@@ -48,6 +48,13 @@ ROOMS = {
     ),
     "latency.modules.kinds": ("supernet.*",),
     "latency.gpu": ("supernet.*", "latency", "latency.predictors"),
+    "latency.modules.networks": (
+        "supernet.*",
+        "latency",
+        "latency.measuring",
+        "latency.modules",
+        "latency.modules.kinds",
+    ),
     "latency.zoo": ("supernet.*", "latency.*"),
     "search": (
         "supernet.*",

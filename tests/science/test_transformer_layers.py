@@ -8,7 +8,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchvision import models
 
 from latency.gpu import kernels
-from latency.modules import places, tracing
+from latency.modules.networks import places, tracing
 from supernet.files.tables import read_columns
 from supernet.layers import Heads, LayerBuilder, LayerKind
 from supernet.weights.live_memory import live_peak_bytes

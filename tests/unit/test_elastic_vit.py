@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from latency.modules import tracing
+from latency.modules.networks import tracing
 from latency.target import Target
 from supernet import footprint, registry
 from supernet.deploy import export, int8, onnx

@@ -7,11 +7,11 @@ from pydantic import ValidationError
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from latency.modules import classifiers, tracing
-from latency.modules import places as module_rows
 from latency.modules.design import build
 from latency.modules.kinds.layers import Linear
 from latency.modules.kinds.module_kind import Choice, Span, named
+from latency.modules.networks import classifiers, tracing
+from latency.modules.networks import places as module_rows
 from supernet import registry
 from supernet.space import get_space
 from supernet.weights import network

@@ -17,10 +17,12 @@ from latency.measuring.jobs import Rounds
 from latency.measuring.store import Sitting, Store, Visit
 from latency.modules import data as module_data
 from latency.modules import design as module_design
-from latency.modules import fit, networks, tracing
+from latency.modules import fit
 from latency.modules.data import CONDITIONS
 from latency.modules.design import Design
 from latency.modules.fit import Fitting
+from latency.modules.networks import measured as networks
+from latency.modules.networks import tracing
 from latency.modules.predictor import Correction, Models, Networks
 from latency.modules.spread import ErrorSpread
 from latency.predictors import interface

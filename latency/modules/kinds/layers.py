@@ -26,6 +26,16 @@ MAX, AVERAGE = 0, 1  # modes of pooling
 BATCH, LAYER = 0, 1  # of norms
 ADD, SCALE = 0, 1  # of elementwise
 CONCAT, SHUFFLE = 0, 1  # of movement
+PRODUCTS = """
+    linear matmul __matmul__ __rmatmul__ mm bmm addmm baddbmm einsum scaled_dot_product_attention
+"""  # of two tensors, as linear layers
+REDUCTIONS = """
+    adaptive_avg_pool1d adaptive_max_pool2d amax amin sum var std var_mean logsumexp argmax
+"""  # that a mean over a map stands in for
+MOVES = """
+    channel_shuffle embedding gather grid_sample index_select interpolate pixel_shuffle pixel_unshuffle
+    repeat_interleave sort take tile topk tril triu upsample where
+"""  # that a shuffle of channels stands in for
 
 
 def side_of(tensor: Any) -> float:
@@ -148,10 +158,7 @@ class Linear(ModuleKind):
 
     name = "linear"
     inputs = ("cin", "cout", "rows")
-    operations = dict.fromkeys(
-        "linear matmul __matmul__ __rmatmul__ mm bmm addmm baddbmm einsum scaled_dot_product_attention".split(),
-        0.0,
-    )
+    operations = dict.fromkeys(PRODUCTS.split(), 0.0)
     layer = LayerKind.LINEAR
 
     def cost(self, c: Columns) -> Work:
@@ -225,9 +232,7 @@ class GlobalPool(ModuleKind):
     name = "global_pool"
     inputs = ("channels", "side", "means")
     operations = dict.fromkeys(("adaptive_avg_pool2d", "mean"), 0.0)
-    stand_ins = dict.fromkeys(
-        "adaptive_avg_pool1d adaptive_max_pool2d amax amin sum var std var_mean logsumexp argmax".split(), 0.0
-    )
+    stand_ins = dict.fromkeys(REDUCTIONS.split(), 0.0)
     layer = LayerKind.GLOBAL_POOL
 
     def cost(self, c: Columns) -> Work:
@@ -307,7 +312,9 @@ class ActivationFunction(Elements):
 class Norm(Elements):
     name = "norm"
     operations: ClassVar = {"batch_norm": BATCH, "layer_norm": LAYER}
-    stand_ins = dict.fromkeys("group_norm instance_norm rms_norm normalize local_response_norm".split(), LAYER)
+    stand_ins = dict.fromkeys(
+        ("group_norm", "instance_norm", "rms_norm", "normalize", "local_response_norm"), LAYER
+    )
     layer, on_tokens = LayerKind.NORM, LAYER
 
     def network(self, v: Values, parts: Any) -> Any:
@@ -343,11 +350,7 @@ class Movement(Elements):
     operations = dict.fromkeys(("cat", "concat", "stack"), CONCAT) | dict.fromkeys(
         ("flip", "fold", "pad", "permute", "repeat", "roll", "swapaxes", "transpose", "unfold"), SHUFFLE
     )
-    stand_ins = dict.fromkeys(
-        "channel_shuffle embedding gather grid_sample index_select interpolate pixel_shuffle pixel_unshuffle "
-        "repeat_interleave sort take tile topk tril triu upsample where".split(),
-        SHUFFLE,
-    )
+    stand_ins = dict.fromkeys(MOVES.split(), SHUFFLE)
     layer, on_tokens = LayerKind.TOKENS, CONCAT
 
     def settle(self, c: dict[str, Floats]) -> tuple[dict[str, Floats], Any]:

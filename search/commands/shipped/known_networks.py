@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from latency.modules import classifiers, tracing
+from latency.modules.networks import classifiers, tracing
 from search.report import landmarks
 from supernet.files import artifact
 from supernet.files.tables import data_dir, read_columns, select

@@ -14,10 +14,10 @@ from latency.measuring import session, summary
 from latency.measuring.jobs import Job, Rounds, subnet_jobs
 from latency.measuring.session import Measuring
 from latency.measuring.store import Store
-from latency.modules import classifiers, tracing
-from latency.modules import places as module_rows
 from latency.modules.data import CONDITIONS
 from latency.modules.kinds.module_kind import Module
+from latency.modules.networks import classifiers, tracing
+from latency.modules.networks import places as module_rows
 from latency.modules.predictor import Networks
 from latency.target import Target
 from supernet import registry

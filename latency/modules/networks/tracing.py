@@ -41,17 +41,15 @@ from latency.modules.kinds.module_kind import Layer, Module, ModuleKind, Operati
 
 # What only changes how a tensor is looked at, makes a new one, works on a few numbers, or does nothing in
 # inference.
-FREE = frozenset(
-    """
+FREE = """
     alpha_dropout broadcast_to chunk clone contiguous detach device dim dropout dropout1d dropout2d dropout3d
     dropout_ dtype empty_like expand expand_as feature_dropout fill_ flatten float full_like getitem half
     identity is_complex is_contiguous is_cuda is_floating_point is_nested is_sparse item layout log
     masked_fill max movedim narrow ndim ne new_empty new_ones new_zeros numel ones_like requires_grad
-    requires_grad_ reshape reshape_as select shape size split squeeze stochastic_depth stride
-    swapdims t to tolist type type_as unbind unflatten unsqueeze view view_as zero_ zeros_like
+    requires_grad_ reshape reshape_as select shape size split squeeze stochastic_depth stride swapdims t to
+    tolist type type_as unbind unflatten unsqueeze view view_as zero_ zeros_like
     H T mH mT _is_view eq __bool__ __eq__ __format__ __get__ __getitem__ __len__ __ne__ __set__ __setitem__
-    """.split()
-)
+"""
 
 
 def modules(network: torch.nn.Module, shape: Sequence[int]) -> list[Module]:
@@ -109,7 +107,7 @@ class Recorder(TorchFunctionMode):
         self.layers: list[Layer] = []
         self.names: list[str] = [""]
         self.failed = ""
-        self.counter = _Counter()
+        self.counter = _Counter()  # type: ignore[no-untyped-call]
         self._alive: list[Any] = [image]  # an id is only unique while its tensor lives
         self._of_image = {id(image)}
 
@@ -137,7 +135,7 @@ class Recorder(TorchFunctionMode):
             self.layers.append(layer)
 
 
-class _Counter(TorchDispatchMode):
+class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts multiply-accumulates, as PyTorch's own counter of floating-point operations does."""
 
     macs = 0.0
@@ -182,7 +180,7 @@ def _layer(operation: Operation) -> Layer | None:
             inputs = kind.called(replace(operation, name=name))
             if kind.covers(inputs):
                 return _of(operation, type(kind), inputs)
-    if operation.name in FREE and not operation.macs:
+    if operation.name in FREE.split() and not operation.macs:
         return None
     for kind in module_kind.all_kinds():
         if name := _spelling(operation.name, kind.stand_ins):
@@ -196,11 +194,13 @@ def _layer(operation: Operation) -> Layer | None:
 
 
 def _spelling(name: str, names: Mapping[str, float]) -> str | None:
-    """A name or, for a function that works in place (relu_), that of the other; None where neither is there."""
+    """The name, or without its end if it works in place (relu_), where it is there."""
     return next((each for each in (name, name.removesuffix("_")) if each in names), None)
 
 
-def _of(operation: Operation, kind: type[ModuleKind], inputs: dict[str, float], stands_for: str = "") -> Layer:
+def _of(
+    operation: Operation, kind: type[ModuleKind], inputs: dict[str, float], stands_for: str = ""
+) -> Layer:
     sources = tuple(map(id, operation.tensors))
     return Layer(kind, inputs, sources, id(operation.result), stands_for=stands_for)
 

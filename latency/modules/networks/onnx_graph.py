@@ -1,7 +1,7 @@
-"""The modules of a network in an ONNX file: its operators as the layers that `tracing` records, then the same rules.
+"""The modules of a network in an ONNX file: its operators as layers, then the rules of `tracing`.
 
-Shapes are those of `onnx.shape_inference`; where a network computes them, ONNX Runtime folds its constants first.
-Nothing is run.
+Shapes are those of `onnx.shape_inference`; where a network computes them, ONNX Runtime folds its constants
+first. Nothing is run.
 
 Letters: m modules.
 """
@@ -14,30 +14,29 @@ from typing import Any
 
 import torch
 
-from latency.modules import tracing
 from latency.modules.kinds.module_kind import Module
+from latency.modules.networks import tracing
 from supernet import extras
 
 # Operators and the tensor functions that work as they do; the others have a rule below.
-SAME_AS = dict(
-    Relu="relu", Clip="clamp", HardSwish="hardswish", HardSigmoid="hardsigmoid", Sigmoid="sigmoid", Gelu="gelu",
-    Softmax="softmax", LogSoftmax="log_softmax", Tanh="tanh", LeakyRelu="leaky_relu", PRelu="prelu", Elu="elu",
-    Selu="selu", Softplus="softplus", Mish="mish", Erf="erf", Exp="exp", Silu="silu", Swish="silu",
-    BatchNormalization="batch_norm", LayerNormalization="layer_norm", GroupNormalization="group_norm",
-    InstanceNormalization="instance_norm", RMSNormalization="rms_norm", LRN="local_response_norm",
-    Add="add", Sub="sub", Mul="mul", Div="div", Sum="add", Concat="cat", Transpose="permute", Pad="pad",
-    Resize="interpolate", Upsample="interpolate", DepthToSpace="pixel_shuffle", SpaceToDepth="pixel_unshuffle",
-    Gather="gather", GatherND="gather", GatherElements="gather", Tile="tile", Where="where", TopK="topk",
-    GlobalAveragePool="adaptive_avg_pool2d", GlobalMaxPool="adaptive_max_pool2d", ReduceMean="mean",
-    ReduceSum="sum", ReduceMax="amax", ReduceMin="amin", ReduceL2="sum", ArgMax="argmax",
-    MaxPool="max_pool2d", AveragePool="avg_pool2d", Conv="conv2d", ConvTranspose="conv_transpose2d",
-    MatMul="matmul", Gemm="linear", Einsum="einsum",
-)  # fmt: skip
+SAME_AS = """
+    Relu relu, Clip clamp, HardSwish hardswish, HardSigmoid hardsigmoid, Sigmoid sigmoid, Gelu gelu, Silu silu,
+    Swish silu, Softmax softmax, LogSoftmax log_softmax, Tanh tanh, LeakyRelu leaky_relu, PRelu prelu, Elu elu,
+    Selu selu, Softplus softplus, Mish mish, Erf erf, Exp exp, BatchNormalization batch_norm, Add add, Sub sub,
+    LayerNormalization layer_norm, GroupNormalization group_norm, InstanceNormalization instance_norm,
+    RMSNormalization rms_norm, LRN local_response_norm, Mul mul, Div div, Sum add, Concat cat, Pad pad,
+    Transpose permute, Resize interpolate, Upsample interpolate, DepthToSpace pixel_shuffle, Tile tile,
+    SpaceToDepth pixel_unshuffle, Gather gather, GatherND gather, GatherElements gather, Where where, TopK topk,
+    GlobalAveragePool adaptive_avg_pool2d, GlobalMaxPool adaptive_max_pool2d, ReduceMean mean, ReduceSum sum,
+    ReduceMax amax, ReduceMin amin, ReduceL2 sum, ArgMax argmax, MaxPool max_pool2d, AveragePool avg_pool2d,
+    Conv conv2d, ConvTranspose conv_transpose2d, MatMul matmul, Gemm linear, Einsum einsum
+"""
+FUNCTIONS: dict[str, str] = dict(pair.split() for pair in SAME_AS.split(","))
+FREE = """
+    Cast CastLike Constant ConstantOfShape Dropout EyeLike Expand Flatten Identity Range Reshape Shape Size
+    Slice Split Squeeze Unsqueeze
+"""
 LARGE = 256  # numbers of a constant that is no shape
-FREE = frozenset(
-    "Cast CastLike Constant ConstantOfShape Dropout EyeLike Expand Flatten Identity Range Reshape Shape Size "
-    "Slice Split Squeeze Unsqueeze".split()
-)
 # A product with such a function of the same tensor is one activation.
 GATED = dict(Sigmoid="Silu", HardSigmoid="HardSwish")
 
@@ -82,7 +81,9 @@ def _fixed(graph: Any, shape: Sequence[int] | None) -> Any:
     wanted = (1, *(shape or [size.dim_value for size in sizes[1:]]))
     if len(wanted) != len(sizes) or not all(wanted):
         told = "x".join(str(size.dim_value or "?") for size in sizes[1:])
-        raise ValueError(f"the file takes inputs of {told}: please give input=CxHxW with as many sizes, as 3x224x224")
+        raise ValueError(
+            f"the file takes inputs of {told}: please give input=CxHxW with as many sizes, as 3x224x224"
+        )
     for size, value in zip(sizes, wanted, strict=True):
         if size.dim_value > 1 and size.dim_value != value:
             raise ValueError(f"the file takes only {size.dim_value} where input= says {value}")
@@ -146,7 +147,9 @@ class _Graph:
         if name not in self._tensors:
             shape = self._shapes.get(name)
             if shape is None:
-                raise ValueError(f"onnx cannot infer the shape of {name}: export the network for a fixed input")
+                raise ValueError(
+                    f"onnx cannot infer the shape of {name}: export the network for a fixed input"
+                )
             self._tensors[name] = torch.empty(shape, device="meta")
         return self._tensors[name]
 
@@ -202,13 +205,15 @@ class _Graph:
             biases = [name for name in node.input if name not in self._makers]
             linear = [maker.op_type for maker in made] == ["MatMul"]
             return linear and len(self._shapes.get(biases[0]) or (0, 0)) == 1
-        return node.op_type in FREE
+        return node.op_type in FREE.split()
 
     def call(self, node: Any) -> tuple[str, list[Any], dict[str, Any], Any, float]:
-        """Name, arguments, named arguments, result and multiply-accumulates of an operator as a tensor function."""
-        name = SAME_AS.get(node.op_type)
+        """An operator as a tensor function: name, arguments, named ones, result, multiply-accumulates."""
+        name = FUNCTIONS.get(node.op_type)
         if name is None and (any(a.type in (5, 10) for a in node.attribute) or self._has_weights(node)):
-            raise ValueError(f"no module kind covers the operator {node.op_type} ({node.name}) of this network")
+            raise ValueError(
+                f"no module kind covers the operator {node.op_type} ({node.name}) of this network"
+            )
         attributes = {a.name: list(a.ints) or a.i for a in node.attribute}
         args: list[Any] = self.tensors(node.input)
         result = self.tensor(node.output[0])
