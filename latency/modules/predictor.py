@@ -270,6 +270,17 @@ class ModulesLatency:
         """(n,) ms of networks by their modules (`tracing.modules`), under conditions (n, c)."""
         return self._sums(modules, conditions) @ self.correction.weights(list(self.models))
 
+    def module_ms(self, modules: Sequence[Module]) -> Floats:
+        """(m,) ms of the modules of one network under the conditions of `target`."""
+        ms = np.empty(len(modules))
+        kinds = np.array([module.kind for module in modules])
+        for name in dict.fromkeys(kinds.tolist()):
+            model, at = self._model(name), np.flatnonzero(kinds == name).tolist()
+            inputs = np.array([[modules[i].inputs[each] for each in model.kind.inputs] for i in at])
+            terms = model.terms(inputs, np.tile(self.condition, (len(at), 1)))
+            ms[at] = terms @ self.correction.weights([name])
+        return ms
+
     def _sums(self, modules: Sequence[Sequence[Module]], conditions: Floats) -> Floats:
         """(n, t + 2) ms by kind without correction, then modules and elements: what a correction weighs."""
         sums = np.zeros((len(modules), len(self.models) + 2))

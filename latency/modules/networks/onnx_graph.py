@@ -20,16 +20,17 @@ from supernet import extras
 
 # Operators and the tensor functions that work as they do; the others have a rule below.
 SAME_AS = """
-    Relu relu, Clip clamp, HardSwish hardswish, HardSigmoid hardsigmoid, Sigmoid sigmoid, Gelu gelu, Silu silu,
-    Swish silu, Softmax softmax, LogSoftmax log_softmax, Tanh tanh, LeakyRelu leaky_relu, PRelu prelu, Elu elu,
-    Selu selu, Softplus softplus, Mish mish, Erf erf, Exp exp, BatchNormalization batch_norm, Add add, Sub sub,
-    LayerNormalization layer_norm, GroupNormalization group_norm, InstanceNormalization instance_norm,
-    RMSNormalization rms_norm, LRN local_response_norm, Mul mul, Div div, Sum add, Concat cat, Pad pad,
-    Transpose permute, Resize interpolate, Upsample interpolate, DepthToSpace pixel_shuffle, Tile tile,
-    SpaceToDepth pixel_unshuffle, Gather gather, GatherND gather, GatherElements gather, Where where, TopK topk,
-    GlobalAveragePool adaptive_avg_pool2d, GlobalMaxPool adaptive_max_pool2d, ReduceMean mean, ReduceSum sum,
-    ReduceMax amax, ReduceMin amin, ReduceL2 sum, ArgMax argmax, MaxPool max_pool2d, AveragePool avg_pool2d,
-    Conv conv2d, ConvTranspose conv_transpose2d, MatMul matmul, Gemm linear, Einsum einsum
+    Relu relu, Clip clamp, HardSwish hardswish, HardSigmoid hardsigmoid, Sigmoid sigmoid, Gelu gelu, Silu
+    silu, Swish silu, Softmax softmax, LogSoftmax log_softmax, Tanh tanh, LeakyRelu leaky_relu, PRelu
+    prelu, Elu elu, Selu selu, Softplus softplus, Mish mish, Erf erf, Exp exp, BatchNormalization
+    batch_norm, Add add, Sub sub, LayerNormalization layer_norm, GroupNormalization group_norm,
+    InstanceNormalization instance_norm, RMSNormalization rms_norm, LRN local_response_norm, Mul mul, Div
+    div, Sum add, Concat cat, Pad pad, Transpose permute, Resize interpolate, Upsample interpolate,
+    DepthToSpace pixel_shuffle, Tile tile, SpaceToDepth pixel_unshuffle, Gather gather, GatherND gather,
+    GatherElements gather, Where where, TopK topk, GlobalAveragePool adaptive_avg_pool2d, GlobalMaxPool
+    adaptive_max_pool2d, ReduceMean mean, ReduceSum sum, ReduceMax amax, ReduceMin amin, ReduceL2 sum,
+    ArgMax argmax, MaxPool max_pool2d, AveragePool avg_pool2d, Conv conv2d, ConvTranspose
+    conv_transpose2d, MatMul matmul, Gemm linear, Einsum einsum
 """
 FUNCTIONS: dict[str, str] = dict(pair.split() for pair in SAME_AS.split(","))
 FREE = """

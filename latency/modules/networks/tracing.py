@@ -12,6 +12,7 @@ masks, biases of positions.
 Letters: m modules.
 """
 
+import os
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -42,13 +43,14 @@ from latency.modules.kinds.module_kind import Layer, Module, ModuleKind, Operati
 # What only changes how a tensor is looked at, makes a new one, works on a few numbers, or does nothing in
 # inference.
 FREE = """
-    alpha_dropout broadcast_to chunk clone contiguous detach device dim dropout dropout1d dropout2d dropout3d
-    dropout_ dtype empty_like expand expand_as feature_dropout fill_ flatten float full_like getitem half
-    identity is_complex is_contiguous is_cuda is_floating_point is_nested is_sparse item layout log
-    masked_fill max movedim narrow ndim ne new_empty new_ones new_zeros numel ones_like requires_grad
-    requires_grad_ reshape reshape_as select shape size split squeeze stochastic_depth stride swapdims t to
-    tolist type type_as unbind unflatten unsqueeze view view_as zero_ zeros_like
-    H T mH mT _is_view eq __bool__ __eq__ __format__ __get__ __getitem__ __len__ __ne__ __set__ __setitem__
+    alpha_dropout bfloat16 bool broadcast_to chunk clone contiguous detach device dim dropout dropout1d
+    dropout2d dropout3d double dropout_ dtype empty_like expand expand_as feature_dropout fill_ flatten
+    float full_like getitem half identity int long is_complex is_contiguous is_cuda is_floating_point
+    is_nested is_sparse item layout log masked_fill max movedim narrow ndim ne new_empty new_ones
+    new_zeros numel ones_like requires_grad requires_grad_ reshape reshape_as select shape size split
+    squeeze stochastic_depth stride swapdims t to tolist type type_as unbind unflatten unsqueeze view
+    view_as zero_ zeros_like H T mH mT _is_view eq __bool__ __eq__ __format__ __get__ __getitem__ __len__
+    __ne__ __set__ __setitem__
 """
 
 
@@ -167,7 +169,7 @@ def _named(network: torch.nn.Module, names: list[str]) -> Iterator[None]:
 
 def _line(frames: traceback.StackSummary) -> str:
     """Where the network's own code was: the last line outside of PyTorch and of this file."""
-    ours = (str(Path(torch.__file__).parent), __file__)
+    ours = (f"{Path(torch.__file__).parent}{os.sep}", __file__)
     own = [frame for frame in frames if not frame.filename.startswith(ours)]
     last = (own or list(frames))[-1]
     return f"{last.lineno} of {last.filename} ({last.line})"

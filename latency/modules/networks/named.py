@@ -1,0 +1,131 @@
+"""Networks by what a command line calls them: an ONNX file, a model of a library, a function, a subnet.
+
+Letters: m modules.
+"""
+
+import importlib
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from latency.modules.kinds import module_kind
+from latency.modules.kinds.module_kind import Module
+from latency.modules.networks import onnx_graph, tracing
+from latency.modules.networks.measured import modules_of
+from supernet import extras, registry
+
+USUAL_INPUT = (3, 224, 224)
+LIBRARIES = ("torchvision", "timm")
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network as its m modules, for one input of `shape` (without batch)."""
+
+    name: str
+    modules: tuple[Module, ...]
+    shape: tuple[int, ...]
+
+    @property
+    def macs(self) -> float:
+        """Multiply-accumulates of one input."""
+        return self._sum("macs")
+
+    @property
+    def params(self) -> float:
+        """Weights, as the modules have them."""
+        return self._sum("params")
+
+    def _sum(self, cost: str) -> float:
+        total = 0.0
+        for module in self.modules:
+            kind = module_kind.named(module.kind)
+            row = np.array([[module.inputs[name] for name in kind.inputs]])
+            total += float(getattr(kind.work(row), cost)[0])
+        return total
+
+
+def network(word: str, shape: Sequence[int] | None = None) -> Network:
+    """The network that a word stands for, on inputs of `shape`, or on those of its own.
+
+    FILE.onnx; torchvision:NAME or timm:NAME; MODULE:FUNCTION, a function of Python without arguments that
+    returns a torch.nn.Module; the one-line name of an architecture of an OFA space. The code of a library or
+    a module is run. ValueError for anything else, and for what cannot be traced.
+
+    >>> network("torchvision:resnet18").macs
+    1814073344.0
+    """
+    source, colon, name = word.partition(":")
+    if word.split(" ")[0] in registry.names("space"):
+        return Network(word, modules_of(word), ())
+    if word.endswith(".onnx"):
+        if not Path(word).is_file():
+            raise ValueError(f"model={word}: no such file")
+        modules, own = onnx_graph.modules(Path(word), shape)
+        return Network(Path(word).name, tuple(modules), own)
+    if not colon or not name or not source:
+        raise ValueError(
+            f"model={word} is no network: give FILE.onnx, torchvision:NAME, timm:NAME, MODULE:FUNCTION or "
+            "the one-line name of an architecture"
+        )
+    library = source in LIBRARIES
+    built, own = _of_library(source, name) if library else (_of_function(source, name), USUAL_INPUT)
+    shape = tuple(shape or own)
+    return Network(name if library else word, tuple(tracing.modules(built, shape)), shape)
+
+
+def _of_library(library: str, name: str) -> tuple[torch.nn.Module, tuple[int, ...]]:
+    """A model of a library with random weights, and the input it was made for."""
+    extras.require(f"model={library}:{name}", [library])
+    models: Any = importlib.import_module("torchvision.models" if library == "torchvision" else "timm")
+    names = models.list_models()
+    if name not in names:
+        raise registry.unknown_name(f"model of {library}", name, names)
+    make = models.create_model if library == "timm" else models.get_model
+    options: dict[str, Any] = {} if library == "timm" else dict(weights=None)
+    if name in ("googlenet", "inception_v3"):
+        options |= dict(init_weights=False) if library == "torchvision" else {}
+    if library == "torchvision" and name in models.list_models(models.segmentation):
+        options["weights_backbone"] = None
+    try:
+        with torch.device("meta"):  # no weights are drawn
+            built = make(name, **options)
+    except (NotImplementedError, RuntimeError):  # a model that computes with its weights when it is made
+        built = make(name, **options)
+    config = getattr(built, "default_cfg", {})
+    shape = tuple(config.get("input_size", USUAL_INPUT))
+    if library == "torchvision":
+        side = _side(models, name)
+        shape = (3, side, side)
+    return built, shape
+
+
+def _side(models: Any, name: str) -> int:
+    """The side of the images that the published weights of a model of torchvision take."""
+    best = models.get_model_weights(name).DEFAULT.transforms()
+    return int(best.crop_size[0]) if hasattr(best, "crop_size") else USUAL_INPUT[-1]
+
+
+def _of_function(module: str, function: str) -> torch.nn.Module:
+    """What a function of the user's own returns; modules in the working directory count."""
+    sys.path.insert(0, "")
+    try:
+        built = getattr(importlib.import_module(module), function, None)
+    except ModuleNotFoundError as error:
+        raise ValueError(
+            f"model={module}:{function}: {error}; libraries are {', '.join(LIBRARIES)}, a module of yours "
+            "must be importable from here"
+        ) from error
+    finally:
+        sys.path.remove("")
+    if not callable(built):
+        raise ValueError(f"model={module}:{function}: {module} has no function {function}")
+    made = built()
+    if not isinstance(made, torch.nn.Module):
+        raise ValueError(f"model={module}:{function} returns a {type(made).__name__}, no torch.nn.Module")
+    return made

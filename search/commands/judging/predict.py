@@ -1,0 +1,218 @@
+"""Predict how long a network takes, and where: `make predict ARGS="model=torchvision:resnet50"`.
+
+Any network that can be traced or is an ONNX file, from the latencies of its modules (arXiv 2312.06440). On
+this machine a handful of its modules are timed first, in seconds.
+"""
+
+import json
+import sys
+from dataclasses import replace
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from pydantic import NonNegativeInt, PositiveInt
+from rich.console import Console
+
+from latency.measuring.session import Measuring
+from latency.measuring.store import Store
+from latency.modules import anchors, breakdown
+from latency.modules.breakdown import Breakdown
+from latency.modules.networks import named
+from latency.modules.networks.named import Network
+from latency.modules.predictor import ModulesLatency
+from latency.predictors import interface
+from latency.target import Target
+from latency.zoo import catalogue
+from search import command
+from search.report import predict_report
+from supernet import registry
+from supernet.files import artifact
+from supernet.files.command_line import then
+from supernet.files.run_folder import RunFolder
+from supernet.files.tables import Table
+from supernet.options import Fraction
+from supernet.prediction import QUANTILE
+
+CONFIDENCE = 0.90
+SHOWN = 12  # layers that the terminal shows
+USUAL_ENGINE = "onnxruntime"  # whose modules stand for those of an engine that was never measured
+
+
+@command.options
+class Options:
+    """What `make predict` takes."""
+
+    target: dict[str, Any]
+    # networks to predict: FILE.onnx, torchvision:NAME, timm:NAME, MODULE:FUNCTION (a function of yours that
+    # returns a torch.nn.Module) or architectures of an OFA space; model=[A,B] or model=A,B compares
+    model: str | list[str]
+    input: str | None = None  # shape of one input, as 3x224x224; None: the network's own
+    batches: list[PositiveInt] | None = None  # None: that of the target
+    threads: list[PositiveInt] | None = None
+    utilisations: list[Fraction] | None = None
+    predictor: Path | None = None  # of make modules; None: the one that ships for the engine
+    # modules of the networks to time first on this machine, for each number of threads and utilisation; 0:
+    # none, and the interval holds how much machines differ
+    anchors: NonNegativeInt = 8
+    seconds: float | None = None  # time budget of the timing
+    store: Path = Path("runs/measurements.sqlite")
+    out: Path | None = None  # folder of report.html, predictions.csv, layers.csv; None: runs/predict-<time>
+
+
+def networks(options: Options) -> list[Network]:
+    """The networks of the option `model`."""
+    words = options.model if isinstance(options.model, list) else [options.model]
+    shape = None
+    if options.input is not None:
+        sizes = options.input.split("x")
+        if not all(size.isdigit() and int(size) for size in sizes):
+            raise ValueError(f"input={options.input} is no shape: give sizes without batch, as 3x224x224")
+        shape = tuple(map(int, sizes))
+    return [named.network(word.strip(), shape) for word in words]
+
+
+def base(options: Options, target: Target) -> tuple[ModulesLatency, str]:
+    """The module predictor to start from, and what it is in words."""
+    if options.predictor is not None:
+        return interface.load_as(ModulesLatency, options.predictor), f"the modules of {options.predictor}"
+    engine = target.engine if target.engine in catalogue.module_engines() else USUAL_ENGINE
+    shipped = catalogue.module_predictor(engine)
+    return shipped, f"modules of {shipped.target.spec.title} on {engine}"
+
+
+def targets(options: Options, target: Target) -> list[Target]:
+    """The conditions to predict for: all that were asked for together."""
+    return [
+        replace(target, batch=batch, threads=threads, utilisation=utilisation)
+        for threads, utilisation, batch in product(
+            options.threads or [target.threads or 1],
+            options.utilisations or [target.utilisation],
+            options.batches or [target.batch],
+        )
+    ]
+
+
+def predictors(
+    options: Options, known: ModulesLatency, asked: list[Target], chosen: list[Network]
+) -> list[ModulesLatency]:
+    """A predictor for each target: at its conditions, or on this machine with modules timed first."""
+    if asked[0].method != "measured":
+        return [known.at(target) for target in asked]
+    modules = [network.modules for network in chosen]
+    by_condition: dict[tuple[int | None, float], ModulesLatency] = {}
+    for target in asked:
+        condition = target.threads, target.utilisation
+        if condition in by_condition:
+            continue
+        timed = []
+        if options.anchors:
+            with Store(options.store) as store, Console().status("timing a few modules") as status:
+                how = Measuring(store, options.seconds, command.watcher(status))
+                timed = anchors.measure(anchors.choose(known, modules, target, options.anchors), target, how)
+        by_condition[condition] = anchors.anchored(known, target, timed)
+    return [by_condition[target.threads, target.utilisation].at(target) for target in asked]
+
+
+def latencies(chosen: list[Network], breakdowns: list[list[Breakdown]]) -> Table:
+    """A row per network and condition: ms with its interval, work, and the share that is stood in for."""
+    half = QUANTILE(0.5 + CONFIDENCE / 2)
+    rows = []
+    for network, ours in zip(chosen, breakdowns, strict=True):
+        for one in ours:
+            mean, std = float(one.latency.mean[0]), float(one.latency.std[0])
+            low, high = max(mean - half * std, 0), mean + half * std
+            condition = (one.target.batch, one.target.threads, one.target.utilisation)
+            unknown = sum(one.stand_ins.values()) / mean
+            work = (round(network.macs / 1e6, 1), round(network.params / 1e6, 2))
+            numbers = (*(float(f"{value:.4g}") for value in (mean, low, high)), *work, round(unknown, 4))
+            rows.append((network.name, *condition, *numbers))
+    heads = ("network", "batch", "threads", "utilisation", "ms", "ms at least", "ms at most")
+    return Table.from_rows((*heads, "million MACs", "million params", "stood in for"), rows)
+
+
+def layers(chosen: list[Network], breakdowns: list[list[Breakdown]]) -> Table:
+    """A row per layer of every network, under the first condition."""
+    rows = [
+        {"network": network.name, **row}
+        for network, ours in zip(chosen, breakdowns, strict=True)
+        for row in breakdown.rows(ours[0])
+    ]
+    return Table({name: [row[name] for row in rows] for name in rows[0]})
+
+
+def notes(chosen: list[Network], breakdowns: list[list[Breakdown]]) -> list[str]:
+    """What is not known of the networks."""
+    lines = []
+    for network, ours in zip(chosen, breakdowns, strict=True):
+        total = float(ours[0].latency.mean[0])
+        if ours[0].stand_ins:
+            shares = (f"{name} {ms / total:.1%}" for name, ms in list(ours[0].stand_ins.items())[:6])
+            lines.append(
+                f"{network.name}: never measured, other modules stand in for: {', '.join(shares)} of the time"
+            )
+    return lines
+
+
+def longest(network: Network, one: Breakdown) -> str:
+    """The layers that take longest, and the kinds, as text."""
+    total = float(one.ms.sum())
+    table = sorted(breakdown.rows(one), key=lambda row: -row["ms"])[:SHOWN]
+    lines = [f"{network.name}: where {total:.3g} ms go"]
+    lines += [
+        f"{row['ms']:9.3f} ms {row['share']:6.1%}  {row['kind']:12} {row['layer']}  {row['inputs']}"
+        for row in table
+    ]
+    kinds = (f"{kind} {ms / total:.0%} ({count})" for kind, (count, ms) in one.by_kind.items())
+    return "\n".join([*lines, f"by kind: {', '.join(kinds)}"])
+
+
+@command.named("predict")
+def predict(options: Options, config: dict[str, Any]) -> None:
+    target: Target = registry.build(options.target)
+    if target.method not in ("measured", "modules"):
+        raise ValueError(
+            f"target={target.name} has no modules: give target=here, or target=modules for the machine we "
+            "measured"
+        )
+    chosen, asked = networks(options), targets(options, target)
+    known, source = base(options, target)
+    out = command.run_folder(options.out, "predict")
+    with RunFolder(out, "report.html").hold(config):
+        fitted = predictors(options, known, asked, chosen)
+        breakdowns = [
+            [breakdown.of(one, network.modules, one.target) for one in fitted] for network in chosen
+        ]
+        table, own = latencies(chosen, breakdowns), layers(chosen, breakdowns)
+        unknown = notes(chosen, breakdowns)
+        about = f"{target}; from {source}{_anchored(fitted[0])}"
+        artifact.write_text(out / "predictions.csv", table.csv())
+        artifact.write_text(out / "layers.csv", own.csv())
+        fitted[0].save(out / "predictor.npz")
+        artifact.write_text(out / "report.html", predict_report.render(table, own, unknown, config, about))
+    print(about, "", table.markdown(), "", sep="\n")
+    for network, ours in zip(chosen, breakdowns, strict=True):
+        print(longest(network, ours[0]), end="\n\n")
+    print("\n".join([*unknown, f"written to {out}: report.html, predictions.csv, layers.csv"]))
+    print(then("search", predictor=out / "predictor.npz"))
+
+
+def main() -> None:
+    """model=A,B is a list of networks, and every word of it is one, whatever its letters."""
+    for place, word in enumerate(sys.argv):
+        models = word.removeprefix("model=")
+        if (
+            models != word
+            and "-m" not in sys.argv
+            and "--multirun" not in sys.argv
+            and models[:1] not in "['\""
+        ):
+            sys.argv[place] = f"model=[{','.join(map(json.dumps, models.split(',')))}]"
+    predict()
+
+
+def _anchored(predictor: ModulesLatency) -> str:
+    if "anchors" not in predictor.facts:
+        return ""
+    factor = predictor.facts["anchored_by"]
+    return f", {predictor.facts['anchors']} modules timed here are {factor:.2f} times as slow"

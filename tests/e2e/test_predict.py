@@ -1,0 +1,71 @@
+"""The command predict: tables against its own sums, its page in a browser, what it refuses."""
+
+import csv
+
+import pytest
+
+from tests.e2e.browser import Visit, needs_chromium, visit
+from tests.e2e.commands import call
+
+MODELS = ("torchvision:resnet18", "torchvision:mobilenet_v2")
+
+
+@pytest.fixture(scope="module")
+def predicted(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("predict")
+    words = (f"model={','.join(MODELS)}", "batches=[1,8]", "target=modules", "out=p")
+    code, out, err = call("predict", *words, cwd=folder)
+    assert (code, err) == (0, "")
+    return folder / "p", out
+
+
+def rows_of(path):
+    with path.open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_layers_add_up_to_the_predictions(predicted):
+    folder, out = predicted
+    predictions, layers = rows_of(folder / "predictions.csv"), rows_of(folder / "layers.csv")
+    assert [(row["network"], row["batch"]) for row in predictions] == [
+        (name, batch) for name in ("resnet18", "mobilenet_v2") for batch in ("1", "8")
+    ]
+    for row in predictions[::2]:
+        own = [layer for layer in layers if layer["network"] == row["network"]]
+        assert sum(float(layer["ms"]) for layer in own) == pytest.approx(float(row["ms"]), rel=1e-3)
+        assert sum(float(layer["share"]) for layer in own) == pytest.approx(1, abs=1e-3)
+        assert float(row["ms at least"]) < float(row["ms"]) < float(row["ms at most"])
+    assert float(predictions[0]["million MACs"]) == pytest.approx(1814.1, abs=0.1)  # of torchvision's table
+    assert "layer4.1.conv1" in out
+    assert 'make search ARGS="predictor=p/predictor.npz"' in out
+
+
+@needs_chromium
+def test_the_page_shows_both_plots(predicted, tmp_path):
+    text = (predicted[0] / "report.html").read_text()
+    script = "return ['kinds', 'layers'].map(id => document.querySelectorAll(`#${id} .bars path`).length);"
+    wide, narrow = visit(tmp_path, Visit(text, 1400, 900, script), Visit(text, 390, 800, script))
+    layers = len(rows_of(predicted[0] / "layers.csv"))
+    for seen in (wide, narrow):
+        assert seen["problems"] == []
+        assert seen["overflow"] == 0
+        kinds, bars = seen["answer"]
+        assert kinds >= 6
+        assert 0 < bars < layers  # of the first network
+
+
+def test_what_cannot_be_predicted_is_refused(tmp_path):
+    for words, said in (
+        (("model=torchvision:resnet18", "target=v100_b64"), "has no modules"),
+        (("model=torchvision:resnet18", "target=modules", "input=3x0"), "is no shape"),
+        (
+            ("model=torchvision:resnet18", "target=modules", "batches=[100000]"),
+            "too far from what was measured",
+        ),
+        (("target=modules",), "please give model="),
+    ):
+        code, _, err = call("predict", *words, cwd=tmp_path)
+        assert code == 1
+        assert err.startswith("error: ")
+        assert said in err
+        assert len(err.splitlines()) == 1
