@@ -3,12 +3,13 @@ machine."""
 
 import re
 from collections.abc import Mapping
+from dataclasses import field
 from typing import Any, Literal
 
 from supernet.device import Device
 from supernet.device import get as data_sheet
 from supernet.devices import estimates
-from supernet.options import FileName, Fraction, NonNegativeInt, PositiveInt, checked, options
+from supernet.options import FileName, Fraction, NonNegativeInt, Number, PositiveInt, checked, options
 from supernet.registry import names, unknown_name
 from supernet.space import get_space
 
@@ -22,12 +23,13 @@ Limit = Literal["sse41", "avx", "avx2", "avx512"]  # instruction sets that an en
 class Target:
     """Device x engine x precision x batch x threads, and the search space whose networks were timed on it.
 
-    `device` is the name of a device, or a Device that has no file (this machine). `batch` images
-    together take the latency; per image, divide. `isa` is the instruction set that the engine was held to,
-    None where it was free, `utilisation` the share of every core that other work asked for meanwhile, `unit`
-    the fingerprint of a single device that was measured over a connection, by facts of it. `rows`
-    and `column` name the public table it was fitted on, `train` the rows used (first, past the last),
-    `source` and `licence` where that comes from.
+    `device` is the name of a device, or a Device that has no file (this machine). `batch` images together
+    take the latency; per image, divide. `isa` is the instruction set that the engine was held to, None
+    where it was free, `utilisation` the share of every core that other work asked for meanwhile, `unit` the
+    fingerprint of a single device that was measured over a connection, by facts of it, `declared` other
+    numbers that the user says hold (a clock, a power limit). `rows` and `column` name the public table it
+    was fitted on, `train` the rows used (first, past the last), `source` and `licence` where that comes
+    from.
     """
 
     name: FileName
@@ -48,6 +50,7 @@ class Target:
     isa: Limit | None = None
     utilisation: Fraction = 0.0
     unit: str = ""
+    declared: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if isinstance(self.device, str):
@@ -65,26 +68,30 @@ class Target:
     def conditions(self) -> dict[str, str | float | None]:
         """Everything a latency depends on, not where it was found."""
         rest = ("engine", "precision", "batch", "threads", "space", "isa", "utilisation", "unit")
-        return {"device": self.spec.name, **{name: getattr(self, name) for name in rest}}
+        stated = {f"declared.{name}": float(value) for name, value in sorted(self.declared.items())}
+        return {"device": self.spec.name, **{name: getattr(self, name) for name in rest}, **stated}
 
     @property
-    def key(self) -> tuple[str | float | None, ...]:
+    def key(self) -> tuple[tuple[str, str | float | None], ...]:
         """What makes two targets the same."""
-        return tuple(self.conditions.values())
+        return tuple(self.conditions.items())
 
     def differences(self, other: "Target") -> str:
         """What another target has different: `batch 1, not 4`."""
+        mine, theirs = self.conditions, other.conditions
         return ", ".join(
-            f"{name} {value}, not {other.conditions[name]}"
-            for name, value in self.conditions.items()
-            if value != other.conditions[name]
+            f"{name} {mine.get(name)}, not {theirs.get(name)}"
+            for name in {**mine, **theirs}
+            if mine.get(name) != theirs.get(name)
         )
 
     def __str__(self) -> str:
         threads = f", {self.threads} thread(s)" if self.threads else ""
         isa = f", at most {self.isa}" if self.isa else ""
         busy = f", {self.utilisation:.0%} utilised by others" if self.utilisation else ""
-        return f"{self.spec.title}, {self.engine}, {self.precision}, batch {self.batch}{threads}{isa}{busy}"
+        stated = "".join(f", {name} {value:g}" for name, value in sorted(self.declared.items()))
+        about = f"{self.spec.title}, {self.engine}, {self.precision}, batch {self.batch}"
+        return about + threads + isa + busy + stated
 
 
 def condition_words(batch: int, threads: int, utilisation: float) -> list[str]:
@@ -102,6 +109,7 @@ def modules(
     batch: PositiveInt = 1,
     threads: PositiveInt = 1,
     utilisation: Fraction = 0.0,
+    declared: Mapping[str, Number] | None = None,
     name: FileName | None = None,
 ) -> Target:
     """A device whose modules we measured, in fp32, under any of these conditions.
@@ -119,6 +127,7 @@ def modules(
         method="modules",
         source="modules measured by us",
         utilisation=utilisation,
+        declared=declared or {},
     )
 
 

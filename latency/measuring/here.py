@@ -1,5 +1,7 @@
 """This machine as a target."""
 
+from collections.abc import Mapping
+
 from latency.measuring import instruction_sets
 from latency.measuring.engine import build_engine, minds_limits
 from latency.measuring.machine import specification
@@ -7,7 +9,7 @@ from latency.measuring.remote import reached
 from latency.measuring.remote import target as remote
 from latency.target import Limit, Target, condition_words
 from supernet.extras import NotInstalledError
-from supernet.options import FileName, Fraction, PositiveInt, checked
+from supernet.options import FileName, Fraction, Number, PositiveInt, checked
 from supernet.registry import names
 
 
@@ -21,12 +23,14 @@ def here(
     threads: PositiveInt = 1,
     isa: Limit | None = None,
     utilisation: Fraction = 0.0,
+    declared: Mapping[str, Number] | None = None,
     name: FileName | None = None,
 ) -> Target:
     """This machine as a target: what `configs/target/here.yaml` builds.
 
-    `isa` None takes the limit this process runs under, for an engine that minds it. ValueError when the
-    engine is not installed or does not know the precision, or when this process does not run under `isa`.
+    `declared` are numbers that you hold constant meanwhile, a clock, say. `isa` None takes the limit this
+    process runs under, for an engine that minds it. ValueError when the engine is not installed or does not
+    know the precision, or when this process does not run under `isa`.
     """
     build_engine(engine, precision=precision, threads=threads)
     if isa is not None:
@@ -48,6 +52,7 @@ def here(
         source="measured on this machine",
         isa=isa,
         utilisation=utilisation,
+        declared=declared or {},
     )
 
 

@@ -126,8 +126,8 @@ def collect(
             continue
         share = left * len(missing) / waiting if how.seconds is not None else None
         waiting -= len(missing)
-        at = replace(target, threads=threads, utilisation=utilisation)
-        facts = {"declared": dict(design.declared)}
+        at = replace(stated(target, design), threads=threads, utilisation=utilisation)
+        facts = {"declared": dict(at.declared)}
         timed = session.time_jobs(at, missing, replace(how, seconds=share, rounds=ROUNDS), facts)
         say(
             f"{threads} thread(s), utilisation {timed.facts.get('utilisation', 0.0):.0%}: "
@@ -136,11 +136,17 @@ def collect(
         )
 
 
+def stated(target: Target, design: Design) -> Target:
+    """The target with the design's declared numbers."""
+    return replace(target, declared={**target.declared, **design.declared})
+
+
 def _sittings(target: Target, store: Store) -> list[Sitting]:
     """The sittings on modules with this engine (its version too), precision and instruction set."""
 
     def machine(of: Target) -> Any:
-        return replace(of, name="any", threads=1, batch=1, space=target.space, utilisation=0.0).key
+        bare = replace(of, space=target.space, batch=1, threads=1)
+        return replace(bare, utilisation=0.0, declared={}).key
 
     sittings = store.sittings(engine_version=session.engine_of(target).version)
     return [s for s in sittings if "declared" in s.facts and machine(s.target) == machine(target)]
@@ -150,7 +156,7 @@ def _measured(target: Target, store: Store, design: Design) -> set[tuple[str, in
     """(name, threads, utilisation) of what was measured, or failed, with the design's declared numbers."""
     measured = set()
     for sitting in _sittings(target, store):
-        if sitting.facts["declared"] == dict(design.declared):
+        if sitting.facts["declared"] == dict(stated(target, design).declared):
             at, visits = sitting.target, store.visits(sitting.id)
             names = {*summary.summarise(visits, at)[0], *(v.architecture for v in visits if v.error)}
             measured |= {(name, at.threads, at.utilisation) for name in names}
@@ -160,8 +166,9 @@ def _measured(target: Target, store: Store, design: Design) -> set[tuple[str, in
 def read(target: Target, store: Store) -> dict[str, ModuleData]:
     """All modules that were measured on this engine and precision, by kind; ValueError when there are none.
 
-    Sittings without background load are brought to the scale of the first one with as many threads by their
-    anchors. A module that was measured twice under the same conditions is there twice.
+    Sittings without background load are brought to the scale of the first one with as many threads and the
+    same declared numbers by their anchors. A module that was measured twice under the same conditions is
+    there twice.
     """
     sittings = _sittings(target, store)
     declared = tuple(sorted({name for sitting in sittings for name in sitting.facts["declared"]}))
@@ -176,7 +183,8 @@ def read(target: Target, store: Store) -> dict[str, ModuleData]:
             )
         quartiles, usual = summary.summarise(store.visits(sitting.id), at)
         idle = not at.utilisation
-        scale = summary.relative_scale(usual, first.setdefault(at.threads, usual)) if idle else 1.0
+        alike = at.threads, *sorted(numbers.items())  # what is declared slows anchors too
+        scale = summary.relative_scale(usual, first.setdefault(alike, usual)) if idle else 1.0
         utilisation = float(sitting.facts.get("utilisation", 0.0))
         for name, (low, middle, high) in quartiles.items():
             if name.startswith(PREFIX + " "):

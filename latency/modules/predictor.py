@@ -73,7 +73,9 @@ def features(kind: ModuleKind, rows: Floats, conditions: Floats, names: Sequence
     parts += [np.log1p(amount) for amount in amounts]
     parts += [np.log(batch), np.log(condition["threads"]), condition["utilisation"]]
     parts.append(condition["utilisation"] * np.log(condition["threads"]))
-    parts += [condition[name] for name in names if name not in CONDITIONS]
+    for name in names:
+        if name not in CONDITIONS:  # a latency may be in proportion to it, or to its power
+            parts += [condition[name], np.sign(condition[name]) * np.log1p(np.abs(condition[name]))]
     moved = work.params / batch + work.read + work.written + work.inner
     parts.append(np.log(batch * (work.macs / RATES[0] + moved / RATES[1]) + RATES[2]))
     return np.stack(parts, axis=1)
@@ -189,16 +191,23 @@ class ModulesLatency:
     correction: Correction = field(default_factory=Correction)
     relative_std: float = 0.1
     own_share: float = 1.0  # of that; the rest of the error is common to all networks of a space
-    declared: Mapping[str, float] = field(default_factory=dict)  # declared conditions it answers for
     spread: ErrorSpread = field(default_factory=ErrorSpread)
     facts: Mapping[str, Any] = field(default_factory=dict)
     history: interface.History | None = None  # of `adapt`
 
     @property
     def condition(self) -> Floats:
-        """(1, c) what `target` and `declared` say, in the order of the models."""
-        values = {name: getattr(self.target, name) for name in CONDITIONS} | dict(self.declared)
+        """(1, c) what `target` says, in the order of the models; ValueError where it leaves an input open."""
+        values = {name: getattr(self.target, name) for name in CONDITIONS} | dict(self.target.declared)
         names = next(iter(self.models.values())).condition_names
+        if missing := [name for name in names if name not in values]:
+            options = ", ".join(f"+target.declared.{name}=..." for name in missing)
+            raise ValueError(f"this predictor has inputs of its own: give {options}")
+        if unknown := sorted(set(self.target.declared) - set(names)):
+            raise ValueError(
+                f"declared.{unknown[0]} is no input of this predictor: {', '.join(names)} are; measure "
+                "modules with design.declared to have it"
+            )
         return np.array([[float(values[name]) for name in names]])
 
     def relative_stds(self, conditions: Floats) -> Floats:
@@ -215,7 +224,7 @@ class ModulesLatency:
     def at(self, target: Target) -> "ModulesLatency":
         """The predictor for another space, batch, number of threads or utilisation."""
         mine, other = (
-            replace(each, space="ofa_mbv3_w1.0", batch=1, threads=1, utilisation=0.0)
+            replace(each, space="ofa_mbv3_w1.0", batch=1, threads=1, utilisation=0.0, declared={})
             for each in (self.target, target)
         )
         if mine.key != other.key:

@@ -112,6 +112,7 @@ def _measured(options: Options, target: Target) -> tuple[Target, dict[str, Modul
             design = options.design
             if options.measure:
                 module_design.collect(target, design, Measuring(store, options.seconds, watch), say=print)
+            target = module_design.stated(target, design)
             data = module_design.read(target, store)
         if not options.networks:
             return target, data, None

@@ -28,7 +28,7 @@ from latency.modules.spread import ErrorSpread
 from latency.predictors import interface
 from latency.target import Target
 from latency.zoo import catalogue
-from search import command, models, problem
+from search import command, models, problem, search
 from supernet.space import get_space
 from supernet.weights import network
 
@@ -358,6 +358,7 @@ def test_declared_numbers_are_inputs_and_must_always_be_given(tmp_path):
         found = module_design.read(target, store)["linear"]
         assert found.condition_names[-1] == "clock_mhz"
         assert sorted(found.conditions[:, -1]) == [1000.0, 2000.0]
+        assert sorted(found.ms) == [1.0, 2.0]  # anchors slow down too, and must not take the clock out
         bare = Sitting.begin(target, session.engine_of(target).version, {"declared": {}})
         store.add(bare, Visit(bare.id, 0.0, names[0], "candidate", 1, 1, (1.0,), (1.0,), 0.0))
         with pytest.raises(ValueError, match=r"without declared.clock_mhz"):
@@ -366,6 +367,44 @@ def test_declared_numbers_are_inputs_and_must_always_be_given(tmp_path):
         Design(declared={"batch": 2.0})
     with pytest.raises(ValueError, match="at least one value each"):
         Design(threads=())
+
+
+def test_a_declared_clock_that_doubles_latency_does_so_throughout(measured_modules, tmp_path, rng):
+    """From modules through correction, file and table to a search."""
+    by_clock = {}
+    for name, of in measured_modules.items():
+        parts = [np.column_stack([of.conditions, np.full(len(of), clock)]) for clock in (900.0, 1800.0)]
+        by_clock[name] = replace(
+            of,
+            rows=np.concatenate([of.rows] * 2),
+            conditions=np.concatenate(parts),
+            condition_names=(*CONDITIONS, "clock_mhz"),
+            ms=np.concatenate([2 * of.ms, of.ms]),
+            spread_ms=np.concatenate([of.spread_ms] * 2),
+        )
+    slow, fast = (replace(TARGET, declared={"clock_mhz": clock}) for clock in (900.0, 1800.0))
+    fitted = fit.predictor(fast, Fitting(models=("ridge",)).fit(by_clock))
+    names = networks.subnets(TARGET.space, 6, 0)
+    parts = tuple(networks.modules_of(name) for name in names)
+    conditions = np.array([[1.0, 1.0, 0.0, 1800.0]] * 6)
+    measured = Networks(tuple(names), parts, conditions, 1.1 * fitted.network_ms(parts, conditions))
+    fitted.corrected(measured).save(tmp_path / "predictor.npz")
+    loaded = interface.load(tmp_path / "predictor.npz")
+    genomes = get_space(TARGET.space).sample(50, rng)
+    ratio = loaded.predict(genomes, slow).mean / loaded.predict(genomes, fast).mean
+    assert ratio == pytest.approx(np.full(50, 2.0), rel=0.05)
+    with pytest.raises(ValueError, match=r"inputs of its own: give \+target.declared.clock_mhz="):
+        loaded.predict(genomes, TARGET)
+    with pytest.raises(ValueError, match=r"declared.volts is no input"):
+        loaded.predict(genomes, replace(fast, declared={"clock_mhz": 900.0, "volts": 1.0}))
+    fastest = []
+    for target in (slow, fast):
+        loaded.at(target).save(tmp_path / "of_a_clock.npz")
+        front = search(
+            predictor=str(tmp_path / "of_a_clock.npz"), objectives=["accuracy", "latency_ms"], budget=200
+        )
+        fastest.append(min(row["latency_ms"] for row in front.rows()))
+    assert fastest[0] / fastest[1] == pytest.approx(2, rel=0.05)
 
 
 def test_a_background_load_ends_with_its_parent():

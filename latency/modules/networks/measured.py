@@ -50,7 +50,8 @@ def read(target: Target, store: Store) -> Networks:
         if replace(sitting.target, space=target.space).key == target.key:
             quartiles, _ = summary.summarise(store.visits(sitting.id), sitting.target)
             ms |= {name: middle for name, (_, middle, _) in quartiles.items() if name.split(" ")[0] in kinds}
-    condition = [float(target.batch), float(target.threads or 1), target.utilisation]
+    declared = [float(value) for _, value in sorted(target.declared.items())]
+    condition = [float(target.batch), float(target.threads or 1), target.utilisation, *declared]
     return _networks(list(ms), np.tile(condition, (len(ms), 1)), np.array(list(ms.values())))
 
 
