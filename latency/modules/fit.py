@@ -191,14 +191,20 @@ def error_spread(fits: Fits) -> ErrorSpread:
 
 def accuracy(predicted: Floats, measured: Floats) -> float:
     """The mean of max(0, 1 - |error| / truth) in percent; our definition, because the paper states none."""
-    return float(100 * np.maximum(0, 1 - np.abs(predicted / measured - 1)).mean())
+    return float(_accuracies(predicted, measured).mean())
+
+
+def _accuracies(predicted: Floats, measured: Floats) -> Floats:
+    return np.asarray(100 * np.maximum(0, 1 - np.abs(predicted / measured - 1)))
 
 
 def score(predicted: Floats, measured: Floats, ms: float, size: int) -> Score:
     """The score of (n,) predictions by a model that takes `ms` for 100 of them and weighs `size` bytes."""
     error = predicted - measured
     r2 = 1 - float((error**2).sum() / ((measured - measured.mean()) ** 2).sum())
-    return Score(accuracy(predicted, measured), r2, float(100 * np.abs(error / measured).mean()), ms, size)
+    each, mape = _accuracies(predicted, measured), float(100 * np.abs(error / measured).mean())
+    standard_error = float(each.std(ddof=1) / np.sqrt(len(each))) if len(each) > 1 else 0.0
+    return Score(float(each.mean()), r2, mape, ms, size, standard_error)
 
 
 def _timed(fitted: Fitted, x: Floats) -> float:

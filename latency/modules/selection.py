@@ -3,7 +3,8 @@
 The paper leaves the optimisation open. Ours is exact: a multiple-choice knapsack over accuracies, times and
 bytes that were measured on validation rows. With limits it is a mixed-integer program (HiGHS in scipy); the
 whole trade-off against time or against bytes comes from merging the kinds one by one and dropping what is
-dominated, which loses nothing because all three are sums.
+dominated, which loses nothing because all three are sums. By default no more time and size is paid than one
+standard error of the most accurate selection can tell apart (Breiman et al., 1984, for trees).
 
 >>> choose(fits.validation, max_ms=5.0).models
 {'activation': 'polynomial', 'attention': 'gp', ...}
@@ -21,13 +22,15 @@ from supernet.arrays import Floats
 
 @dataclass(frozen=True)
 class Score:
-    """How good a model is: accuracy and mape in percent, ms for 100 predictions, bytes as stored."""
+    """How good a model is: accuracy and mape in percent, ms for 100 predictions, bytes as stored. `error` is
+    the standard error of the accuracy, over the rows that it is a mean of."""
 
     accuracy: float
     r2: float
     mape: float
     ms: float
     bytes: int
+    error: float = 0.0
 
 
 Scores = Mapping[str, Mapping[str, Score]]  # by module kind and model
@@ -44,11 +47,13 @@ class Selection:
 
 
 def mean(scores: Sequence[Score]) -> Score:
-    """Means of accuracy, R2 and MAPE; sums of ms and bytes."""
+    """Means of accuracy, R2 and MAPE, and the error of that mean; sums of ms and bytes."""
     accuracy, r2, mape = np.mean(
         [(score.accuracy, score.r2, score.mape) for score in scores], axis=0
     ).tolist()
-    return Score(accuracy, r2, mape, sum(score.ms for score in scores), sum(score.bytes for score in scores))
+    error = float(np.linalg.norm([score.error for score in scores])) / len(scores)
+    sums = sum(score.ms for score in scores), sum(score.bytes for score in scores)
+    return Score(accuracy, r2, mape, *sums, error)
 
 
 def single(scores: Scores, model: str) -> Selection:
@@ -60,16 +65,45 @@ def single(scores: Scores, model: str) -> Selection:
 
 
 def choose(scores: Scores, *, max_ms: float | None = None, max_bytes: float | None = None) -> Selection:
-    """The most accurate selection within the limits; among equals a fast one.
+    """The cheapest selection within the limits that is as accurate as the most accurate one within them, up
+    to one standard error of that one.
 
-    ValueError that names the least there is when no selection meets the limits.
+    Cheap is the sum of its time and its size, each as a share of those of the most accurate one. ValueError
+    that names the least there is when no selection meets the limits.
     """
+    best = _most_accurate(scores, max_ms, max_bytes)
+    chosen = mean([scores[name][model] for name, model in best.models.items()])
+    costs = {
+        name: {model: s.ms / best.ms + s.bytes / best.bytes for model, s in by_model.items()}
+        for name, by_model in scores.items()
+    }
+    return _solved(scores, costs, max_ms, max_bytes, best.accuracy - chosen.error)
+
+
+def _most_accurate(scores: Scores, max_ms: float | None, max_bytes: float | None) -> Selection:
+    """The most accurate selection within the limits; among equals a fast one."""
+    total = sum(score.ms for by_model in scores.values() for score in by_model.values())
+    costs = {
+        name: {model: 1e-6 * s.ms / total - s.accuracy / len(scores) for model, s in by_model.items()}
+        for name, by_model in scores.items()
+    }
+    return _solved(scores, costs, max_ms, max_bytes)
+
+
+def _solved(
+    scores: Scores,
+    costs: Mapping[str, Mapping[str, float]],
+    max_ms: float | None,
+    max_bytes: float | None,
+    accuracy: float | None = None,
+) -> Selection:
+    """The selection of the least total cost within limits, at least as accurate as `accuracy` percent."""
     from scipy.optimize import Bounds, LinearConstraint, milp
 
     flat = [(name, model) for name, by_model in scores.items() for model in by_model]
     member = np.array([[float(name == other) for other, _ in flat] for name in scores])
     columns = [[s.accuracy, s.ms, s.bytes] for by_model in scores.values() for s in by_model.values()]
-    accuracy, ms, size = np.array(columns, float).T
+    percents, ms, size = np.array(columns, float).T
     for limit, cost, unit in ((max_ms, ms, "ms per 100 predictions"), (max_bytes, size, "bytes")):
         least = float(np.where(member > 0, cost, np.inf).min(axis=1).sum())
         if limit is not None and limit < least:
@@ -77,7 +111,9 @@ def choose(scores: Scores, *, max_ms: float | None = None, max_bytes: float | No
     constraints = [LinearConstraint(member, 1, 1)]
     constraints += [LinearConstraint(ms / max_ms, -np.inf, 1)] if max_ms is not None else []
     constraints += [LinearConstraint(size / max_bytes, -np.inf, 1)] if max_bytes is not None else []
-    cost = 1e-6 * ms / ms.sum() - accuracy / len(scores)
+    if accuracy is not None:
+        constraints += [LinearConstraint(percents / len(scores), accuracy - 1e-9, np.inf)]
+    cost = np.array([costs[name][model] for name, model in flat])
     options = {"mip_rel_gap": 0.0}
     solution = milp(cost, integrality=1, bounds=Bounds(0, 1), constraints=constraints, options=options)
     if solution.x is None:

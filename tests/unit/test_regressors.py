@@ -1,5 +1,6 @@
 """Regression models of modules: against scikit-learn, finite differences, brute force."""
 
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -167,6 +168,22 @@ def test_a_selection_is_the_best_of_all(candidates):
         assert chosen.accuracy == pytest.approx(max(allowed))
         assert chosen.ms <= (max_ms or 1e9)
         assert chosen.bytes <= (max_bytes or 1e9)
+
+
+@pytest.mark.parametrize("max_ms", [None, 6.0])
+def test_by_default_it_pays_for_no_accuracy_below_one_standard_error(candidates, max_ms):
+    noisy = {
+        name: {model: replace(score, error=4.0) for model, score in by_model.items()}
+        for name, by_model in candidates.items()
+    }
+    allowed = [picked for picked in everything(candidates) if picked[1] <= (max_ms or 1e9)]
+    accuracy, ms, size = max(allowed)
+    enough = [picked for picked in allowed if picked[0] >= accuracy - 2.0]  # 4 / root of 4 kinds
+    chosen = selection.choose(noisy, max_ms=max_ms)
+    least = min(picked[1] / ms + picked[2] / size for picked in enough)
+    assert chosen.ms / ms + chosen.bytes / size == pytest.approx(least)
+    assert chosen.ms / ms + chosen.bytes / size < 2  # it gains something here
+    assert chosen.accuracy >= accuracy - 2.0
 
 
 @pytest.mark.parametrize(("cost", "place"), [("ms", 1), ("bytes", 2)])
