@@ -50,6 +50,14 @@ class Errors:
         own = scaled[:, :HOST] * ((1 - host) / device)[:, None]
         return mean, np.column_stack([own, host])
 
+    def prediction(self, parts: Floats) -> Prediction:
+        """(n,) of networks from (n, k) ms of the parts. What nothing was measured of, the software and the
+        clocks, is an error that all networks share."""
+        mean, shares = self.mean_and_shares(parts)
+        shared = shares @ np.linalg.cholesky(self.covariance)  # (n, e)
+        variance = (shared**2).sum(axis=1) + self.rows_noise(shares) ** 2
+        return Prediction(mean, np.sqrt(variance) * mean, shared * mean[:, None])
+
     def rows_noise(self, shares: Floats) -> Floats:
         """(n,) of the logarithm of each network's latency around the formula."""
         device, host = self.noise
@@ -113,15 +121,9 @@ class GpuLatency:
         return float(np.sqrt(shares @ self.errors.covariance @ shares + self.errors.noise[0] ** 2))
 
     def predict(self, genomes: Genomes, target: Target) -> Prediction:
-        """(n,) ms of canonical genomes of `target.space`; ValueError for another target or resolutions.
-
-        What nothing was measured of, the software and the clocks, is an error that all networks share.
-        """
-        space = space_of(self, genomes, target)
-        mean, shares = self.errors.mean_and_shares(self.parts.evaluate(space, genomes).astype(np.float64))
-        shared = shares @ np.linalg.cholesky(self.errors.covariance)  # (n, e)
-        variance = (shared**2).sum(axis=1) + self.errors.rows_noise(shares) ** 2
-        return Prediction(mean, np.sqrt(variance) * mean, shared * mean[:, None])
+        """(n,) ms of canonical genomes of `target.space`; ValueError for another target or resolutions."""
+        parts = self.parts.evaluate(space_of(self, genomes, target), genomes)
+        return self.errors.prediction(parts.astype(np.float64))
 
     @with_history
     def adapt(self, data: LatencyData) -> "GpuLatency":

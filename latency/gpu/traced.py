@@ -1,10 +1,11 @@
-"""The kernels of timm's networks, traced on the meta device: no weights and no arithmetic, only shapes.
+"""The kernels of any network, traced on the meta device: no weights and no arithmetic, only shapes.
 
-Fits and benchmarks need it, predictions do not. It takes PyTorch and `timm` (the extra `peers`).
+Predictions of OFA subnets do not need it. It takes PyTorch, networks of the public tables `timm` too (the
+extra `peers`).
 """
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from latency.gpu.kernels import Kernels, Kind, concatenate, kernels
 from latency.gpu.measurements import RUNS, Group
 from supernet import extras
 from supernet.files import tables
+from supernet.weights import running
 
 BATCH = 11  # a prime that divides no usual channel count or map: elements of maps are multiples of it
 FREE = {  # operators that only change how a tensor is looked at, or make one
@@ -52,17 +54,21 @@ MERGED = ("fuse", "reparameterize", "switch_to_deploy")  # methods of layers tha
 
 
 class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]  # of PyTorch
-    """Collects the kernels of all operators that run under it, those of one image."""
+    """Collects the kernels of all operators that run under it, those of one image, and the name of the layer
+    of each: the last of `running`."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.kernels: list[Kernels] = []
+        self.names: list[str] = []
+        self.running = [""]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
         name = func.overloadpacket.__name__
         if name not in FREE:
             self.kernels.append(_kernel(name, args, result))
+            self.names.append(self.running[-1])
         return result
 
 
@@ -135,6 +141,21 @@ def _convolution(args: Any, result: torch.Tensor, moved: dict[str, Any]) -> Kern
         **size,
         **moved,
     )
+
+
+def kernels_of(network: torch.nn.Module, shape: Sequence[int]) -> tuple[Kernels, list[str]]:
+    """(k,) kernels of one input of this shape in the order they run, and the name of the layer of each.
+
+    ValueError for a network that cannot run without numbers.
+    """
+    tracer, images = Tracer(), torch.empty((BATCH, *shape), device="meta")
+    try:
+        with torch.no_grad(), running.naming(network, tracer.running), tracer:
+            running.run_without_numbers(network, images)
+    except Exception as error:  # whatever the code of a network raises
+        size = "x".join(map(str, shape))
+        raise ValueError(f"this network cannot be traced on inputs of {size}: {error}") from error
+    return concatenate(tracer.kernels), tracer.names
 
 
 @cache

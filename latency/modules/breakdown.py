@@ -22,7 +22,10 @@ STAND_IN_ERROR = 0.5  # relative standard deviation of a module that stands in f
 
 @dataclass(frozen=True, eq=False)
 class Breakdown:
-    """The (m,) ms of the modules of a network under one target; their sum is its latency."""
+    """The (m,) ms of the modules of a network under one target; their sum is its latency.
+
+    On a GPU's data sheet the modules are kernels.
+    """
 
     modules: tuple[Module, ...]
     ms: Floats

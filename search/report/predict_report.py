@@ -38,7 +38,7 @@ def _latencies(latency: Table) -> str:
     cells = []
     for row in latency.rows():
         busy = f", {row['utilisation']:.0%} utilised" if row["utilisation"] else ""
-        threads = f", {row['threads']} threads" if row["threads"] != 1 else ""
+        threads = f", {row['threads']} threads" if (row["threads"] or 1) != 1 else ""
         told = [
             row["network"],
             f"batch {row['batch']}{threads}{busy}",

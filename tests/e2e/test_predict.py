@@ -4,6 +4,9 @@ import csv
 
 import pytest
 
+from latency.target import gpu
+from latency.zoo import data_sheets
+from supernet.space import get_space
 from tests.e2e.browser import Visit, needs_chromium, visit
 from tests.e2e.commands import call
 
@@ -54,9 +57,31 @@ def test_the_page_shows_both_plots(predicted, tmp_path):
         assert 0 < bars < layers  # of the first network
 
 
+def test_a_gpu_by_its_data_sheet_takes_as_long_for_a_subnet_as_a_search_says(tmp_path):
+    """The kernels of the traced network against those that a search counts from its genes."""
+    space = get_space("ofa_proxyless_w1.3")
+    genome = space.network(space.extremes()[:1])
+    (name,) = space.format(genome)
+    word = f"model={name}"
+    code, out, err = call(
+        "predict", word, "target=gpu", "target.device=t4", "batches=[1,64]", "out=p", cwd=tmp_path
+    )
+    assert (code, err) == (0, "")
+    assert 'make search ARGS="target=gpu target.device=t4' in out
+    for row in rows_of(tmp_path / "p" / "predictions.csv"):
+        target = gpu("t4", space=space.name, batch=int(row["batch"]))
+        fitted, _ = data_sheets.predictor(target)
+        said = fitted.predict(genome, target)
+        assert float(row["ms"]) == pytest.approx(said.mean[0], rel=0.02)
+        assert float(row["ms at most"]) == pytest.approx(said.mean[0] + 1.645 * said.std[0], rel=0.02)
+    assert not (tmp_path / "p" / "predictor.npz").exists()
+
+
 def test_what_cannot_be_predicted_is_refused(tmp_path):
     for words, said in (
-        (("model=torchvision:resnet18", "target=v100_b64"), "has no modules"),
+        (("model=torchvision:resnet18", "target=v100_b64"), "knows subnets only"),
+        (("model=net.onnx", "target=gpu", "target.device=t4"), "no such file"),
+        (("model=torchvision:resnet18", "target=gpu", "target.device=t4", "threads=[2]"), "of processors"),
         (("model=torchvision:resnet18", "target=modules", "input=3x0"), "is no shape"),
         (
             ("model=torchvision:resnet18", "target=modules", "batches=[100000]"),

@@ -6,7 +6,7 @@ Letters: m modules.
 import importlib
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,8 @@ from latency.modules.kinds.module_kind import Module
 from latency.modules.networks import onnx_graph, tracing
 from latency.modules.networks.measured import modules_of
 from supernet import extras, registry
+from supernet.space import get_space
+from supernet.weights import network as subnets
 
 USUAL_INPUT = (3, 224, 224)
 LIBRARIES = ("torchvision", "timm")
@@ -25,11 +27,15 @@ LIBRARIES = ("torchvision", "timm")
 
 @dataclass(frozen=True)
 class Network:
-    """A network as its m modules, for one input of `shape` (without batch)."""
+    """A network as its m modules, for one input of `shape` (without batch).
+
+    `code` is the network itself; None for an ONNX file.
+    """
 
     name: str
     modules: tuple[Module, ...]
     shape: tuple[int, ...]
+    code: torch.nn.Module | None = field(default=None, compare=False, repr=False)
 
     @property
     def macs(self) -> float:
@@ -62,7 +68,7 @@ def network(word: str, shape: Sequence[int] | None = None) -> Network:
     """
     source, colon, name = word.partition(":")
     if word.split(" ")[0] in registry.names("space"):
-        return Network(word, modules_of(word), ())
+        return _of_space(word)
     if word.endswith(".onnx"):
         if not Path(word).is_file():
             raise ValueError(f"model={word}: no such file")
@@ -76,7 +82,17 @@ def network(word: str, shape: Sequence[int] | None = None) -> Network:
     library = source in LIBRARIES
     built, own = _of_library(source, name) if library else (_of_function(source, name), USUAL_INPUT)
     shape = tuple(shape or own)
-    return Network(name if library else word, tuple(tracing.modules(built, shape)), shape)
+    return Network(name if library else word, tuple(tracing.modules(built, shape)), shape, built)
+
+
+def _of_space(word: str) -> Network:
+    """A subnet by its one-line name, with random weights."""
+    space = get_space(word.split(" ")[0])
+    genome = space.parse([word])
+    torch.manual_seed(0)
+    code = subnets.extract(subnets.supernet(space), space, genome)
+    side = subnets.resolution(space, genome)
+    return Network(word, modules_of(word), (3, side, side), code)
 
 
 def _of_library(library: str, name: str) -> tuple[torch.nn.Module, tuple[int, ...]]:

@@ -14,8 +14,7 @@ Letters: m modules.
 
 import os
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -39,6 +38,7 @@ from latency.modules.kinds.layers import (
     Norm,
 )
 from latency.modules.kinds.module_kind import Layer, Module, ModuleKind, Operation
+from supernet.weights import running
 
 # What only changes how a tensor is looked at, makes a new one, works on a few numbers, or does nothing in
 # inference.
@@ -78,23 +78,17 @@ def combined(recorded: Sequence[Layer]) -> list[Module]:
 
 
 def _recorded(network: torch.nn.Module, shape: Sequence[int]) -> list[Layer]:
-    state = {**dict(network.named_parameters()), **dict(network.named_buffers())}
-    bare = {name: torch.empty_like(tensor, device="meta") for name, tensor in state.items()}
-    was_training = network.training
     image = torch.empty((1, *shape), device="meta")
     recorder = Recorder(image)
-    with torch.no_grad(), _named(network, recorder.names), sdpa_kernel(SDPBackend.MATH):
+    with torch.no_grad(), running.naming(network, recorder.names), sdpa_kernel(SDPBackend.MATH):
         try:
-            network.eval()
             with recorder.counter, recorder:
-                torch.func.functional_call(network, bare, (image,))
+                running.run_without_numbers(network, image)
         except Exception as error:
             place = recorder.failed or f"line {_line(traceback.extract_tb(error.__traceback__))}"
             raise ValueError(
                 f"this network cannot be traced on an input of {'x'.join(map(str, shape))}: {place}: {error}"
             ) from error
-        finally:
-            network.train(was_training)
     return recorder.layers
 
 
@@ -147,24 +141,6 @@ class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if count := flop_registry.get(func.overloadpacket):
             self.macs += count(*args, **(kwargs or {}), out_val=result) / 2
         return result
-
-
-@contextmanager
-def _named(network: torch.nn.Module, names: list[str]) -> Iterator[None]:
-    """Keeps the name of the module that is running on top of `names`."""
-
-    def before(name: str) -> Any:
-        return lambda module, inputs: names.append(name)
-
-    hooks = []
-    for name, module in network.named_modules():
-        hooks.append(module.register_forward_pre_hook(before(name)))
-        hooks.append(module.register_forward_hook(lambda *call: names.pop() and None))
-    try:
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 
 def _line(frames: traceback.StackSummary) -> str:

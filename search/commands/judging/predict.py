@@ -1,12 +1,14 @@
 """Predict how long a network takes, and where: `make predict ARGS="model=torchvision:resnet50"`.
 
 Any network that can be traced or is an ONNX file, from the latencies of its modules (arXiv 2312.06440). On
-this machine a handful of its modules are timed first, in seconds.
+this machine a handful of its modules are timed first, in seconds. On a GPU of which only the data sheet is
+known, from the kernels that eager PyTorch runs.
 """
 
 import json
 import sys
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -23,7 +25,7 @@ from latency.modules.networks.named import Network
 from latency.modules.predictor import ModulesLatency
 from latency.predictors import interface
 from latency.target import Target
-from latency.zoo import catalogue
+from latency.zoo import any_network, catalogue
 from search import command
 from search.report import predict_report
 from supernet import registry
@@ -83,14 +85,45 @@ def base(options: Options, target: Target) -> tuple[ModulesLatency, str]:
 
 def targets(options: Options, target: Target) -> list[Target]:
     """The conditions to predict for: all that were asked for together."""
+    threads: Sequence[int | None] = options.threads or [target.threads]
+    others = options.utilisations or [target.utilisation], options.batches or [target.batch]
     return [
-        replace(target, batch=batch, threads=threads, utilisation=utilisation)
-        for threads, utilisation, batch in product(
-            options.threads or [target.threads or 1],
-            options.utilisations or [target.utilisation],
-            options.batches or [target.batch],
-        )
+        replace(target, batch=batch, threads=some, utilisation=utilisation)
+        for some, utilisation, batch in product(threads, *others)
     ]
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """What is predicted of each network under each condition, what it rests on in words, and the predictor
+    of modules under the first condition, if there is one."""
+
+    breakdowns: list[list[Breakdown]]
+    about: str
+    predictor: ModulesLatency | None = None
+
+
+def from_modules(options: Options, asked: list[Target], chosen: list[Network]) -> Predicted:
+    """From the latencies of modules."""
+    known, source = base(options, asked[0])
+    fitted = predictors(options, known, asked, chosen)
+    return Predicted(
+        [[breakdown.of(one, network.modules, one.target) for one in fitted] for network in chosen],
+        f"{asked[0]}; from {source}{_anchored(fitted[0])}",
+        fitted[0],
+    )
+
+
+def from_data_sheet(asked: list[Target], chosen: list[Network]) -> Predicted:
+    """From the kernels that eager PyTorch runs on a GPU."""
+    breakdowns, whys = [], []
+    for network in chosen:
+        if network.code is None:
+            raise ValueError(f"{network.name}: a data sheet tells times of PyTorch: give the network itself")
+        each = [any_network.on_gpu(network.code, network.shape, target) for target in asked]
+        breakdowns.append([one for one, _ in each])
+        whys.append(each[0][1])
+    return Predicted(breakdowns, f"{asked[0]}; {whys[0]}")
 
 
 def predictors(
@@ -170,31 +203,38 @@ def longest(network: Network, one: Breakdown) -> str:
 @command.named("predict")
 def predict(options: Options, config: dict[str, Any]) -> None:
     target: Target = registry.build(options.target)
-    if target.method not in ("measured", "modules"):
+    if target.method not in ("measured", "modules", "data sheet"):
         raise ValueError(
-            f"target={target.name} has no modules: give target=here, or target=modules for the machine we "
-            "measured"
+            f"target={target.name} knows subnets only: give target=here, target=modules for the machine we "
+            "measured, or target=gpu target.device=..."
         )
     chosen, asked = networks(options), targets(options, target)
-    known, source = base(options, target)
+    on_gpu = target.method == "data sheet"
+    if on_gpu and (options.threads or options.utilisations or options.predictor):
+        raise ValueError(
+            "threads=, utilisations= and predictor= are of processors, not of a GPU's data sheet"
+        )
     out = command.run_folder(options.out, "predict")
     with RunFolder(out, "report.html").hold(config):
-        fitted = predictors(options, known, asked, chosen)
-        breakdowns = [
-            [breakdown.of(one, network.modules, one.target) for one in fitted] for network in chosen
-        ]
+        found = from_data_sheet(asked, chosen) if on_gpu else from_modules(options, asked, chosen)
+        breakdowns, about = found.breakdowns, found.about
         table, own = latencies(chosen, breakdowns), layers(chosen, breakdowns)
         unknown = notes(chosen, breakdowns)
-        about = f"{target}; from {source}{_anchored(fitted[0])}"
         artifact.write_text(out / "predictions.csv", table.csv())
         artifact.write_text(out / "layers.csv", own.csv())
-        fitted[0].save(out / "predictor.npz")
+        if found.predictor is not None:
+            found.predictor.save(out / "predictor.npz")
         artifact.write_text(out / "report.html", predict_report.render(table, own, unknown, config, about))
     print(about, "", table.markdown(), "", sep="\n")
     for network, ours in zip(chosen, breakdowns, strict=True):
         print(longest(network, ours[0]), end="\n\n")
     print("\n".join([*unknown, f"written to {out}: report.html, predictions.csv, layers.csv"]))
-    print(then("search", predictor=out / "predictor.npz"))
+    if found.predictor is not None:
+        print(then("search", predictor=out / "predictor.npz"))
+    else:
+        print(
+            then("search", target="gpu", **{"target.device": target.spec.name, "target.batch": target.batch})
+        )
 
 
 def main() -> None:
