@@ -226,4 +226,9 @@ WRITING = {
         files("run/ranking.csv"),
     ),
     "compare": Writing("compare", ("runs=[a,b]", "out=run"), files("run/comparison.csv", "run/regret.csv")),
+    "predict": Writing(
+        "predict",
+        ("model=torchvision:squeezenet1_1", "target=modules", "out=run"),
+        files("run/predictions.csv", "run/layers.csv", "run/predictor.npz"),
+    ),
 }
