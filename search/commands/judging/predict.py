@@ -13,7 +13,6 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from pydantic import NonNegativeInt, PositiveInt
 from rich.console import Console
 
 from latency.measuring.session import Measuring
@@ -33,7 +32,7 @@ from supernet.files import artifact
 from supernet.files.command_line import then
 from supernet.files.run_folder import RunFolder
 from supernet.files.tables import Table
-from supernet.options import Fraction
+from supernet.options import Fraction, NonNegativeInt, PositiveFloat, PositiveInt
 from supernet.prediction import QUANTILE
 
 CONFIDENCE = 0.90
@@ -45,7 +44,7 @@ USUAL_ENGINE = "onnxruntime"  # whose modules stand for those of an engine that 
 class Options:
     """What `make predict` takes."""
 
-    target: dict[str, Any]
+    target: command.Node
     # networks to predict: FILE.onnx, torchvision:NAME, timm:NAME, MODULE:FUNCTION (a function of yours that
     # returns a torch.nn.Module) or architectures of an OFA space; model=[A,B] or model=A,B compares
     model: str | list[str]
@@ -57,7 +56,7 @@ class Options:
     # modules of the networks to time first on this machine, for each number of threads and utilisation; 0:
     # none, and the interval holds how much machines differ
     anchors: NonNegativeInt = 8
-    seconds: float | None = None  # time budget of the timing
+    seconds: PositiveFloat | None = None  # time budget of the timing
     store: Path = Path("runs/measurements.sqlite")
     out: Path | None = None  # folder of report.html, predictions.csv, layers.csv; None: runs/predict-<time>
 
