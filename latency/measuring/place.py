@@ -31,7 +31,7 @@ class Reading:
     error: str | None = None
     celsius: float | None = None  # of the processor
     mhz: float | None = None  # of the core
-    unix_time: float = field(default_factory=time.time)
+    unix_time: float = field(default_factory=lambda: time.time())
 
 
 class Place(Protocol):

@@ -6,8 +6,6 @@ threads, how it was timed, what the device said of itself, how far the predictor
 
 import hashlib
 import json
-import shutil
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,7 +16,7 @@ from latency.measuring.store import Store
 from latency.predictors import interface
 from latency.predictors.interface import LatencyPredictor
 from latency.target import Target
-from supernet.files import artifact
+from supernet.files import artifact, disk
 
 FOLDER = "folder:"  # of predictor= and target=
 CARD, README, PREDICTOR, SAMPLES, TESTS = (
@@ -41,8 +39,10 @@ def publish(run: Path, out: Path, *, store: Store, licence: str) -> dict[str, An
     ValueError for a run that was not measured by us, or of which facts that a latency needs are missing, and
     where `out` exists.
     """
-    if out.exists():
-        raise ValueError(f"out={out} exists; left as it is, choose another")
+    begun = [PREDICTOR, SAMPLES, TESTS, README]  # by a process that was killed before the card
+    ours = {*begun, disk.LOCK, *(name + disk.ASIDE for name in (*begun, CARD))}
+    if out.is_file() or (out.is_dir() and {file.name for file in out.iterdir()} - ours):
+        raise ValueError(f"out={out} exists and is left alone; choose another")
     if not (run / PREDICTOR).is_file() or not (run / SAMPLES).is_file():
         raise ValueError(f"run={run} is no finished run of adapt: it lacks {PREDICTOR} or {SAMPLES}")
     predictor = interface.load(run / PREDICTOR)
@@ -68,17 +68,11 @@ def publish(run: Path, out: Path, *, store: Store, licence: str) -> dict[str, An
         )
     files = [name for name in (PREDICTOR, SAMPLES, TESTS) if (run / name).is_file()]
     card["files"] = {name: hashlib.sha256((run / name).read_bytes()).hexdigest() for name in files}
-    aside = out.with_name(f"{out.name}.part-{time.time_ns()}")
-    aside.mkdir(parents=True)
-    try:
+    with disk.holding(out, leave=False):
         for name in files:
-            shutil.copyfile(run / name, aside / name)
-        artifact.write_json(aside / CARD, card)
-        artifact.write_text(aside / README, describe(card))
-        aside.rename(out)
-    except BaseException:
-        shutil.rmtree(aside, ignore_errors=True)
-        raise
+            artifact.write_bytes(out / name, (run / name).read_bytes())
+        artifact.write_text(out / README, describe(card))
+        artifact.write_json(out / CARD, card)  # last: without it the folder is none
     return card
 
 

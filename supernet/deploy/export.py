@@ -26,6 +26,7 @@ from supernet.weights.quality import Run, runner
 from supernet.weights.subnet import Subnet
 
 TOLERANCE = 1e-4  # largest difference of a logit, relative to the largest logit
+MOVED = ".exported.json"  # the files of an export that is not finished
 CHECKED_BATCHES = (1, 3)  # none is the batch of 2 that exporters see: where it is free, it must be
 SNIPPET = '''\
 """A subnet as `network`, in `about` what is known of it. Needs torch, safetensors and what is named below."""
@@ -82,11 +83,13 @@ def export(subnet: Subnet, folder: Path, formats: Sequence[str]) -> dict[str, Wr
             "the folder that weights= names; for other formats, which are fp32, export the step before"
         )
     with disk.holding(folder, leave=False):
-        return {name: _export(name, subnet, folder) for name in formats}
+        written = {name: _export(name, subnet, folder) for name in formats}
+        disk.remove(folder / MOVED)
+    return written
 
 
 def _export(name: str, subnet: Subnet, folder: Path) -> Written:
-    form, aside, moving = FORMATS[name], folder / f".{name}", folder / f".{name}.json"
+    form, aside, moved = FORMATS[name], folder / f".{name}", folder / MOVED
     with disk.scratch(aside):
         files = form.write(subnet, aside, facts_of(subnet))
         run = form.load(files[0])
@@ -97,13 +100,12 @@ def _export(name: str, subnet: Subnet, folder: Path) -> Written:
                 f"{TOLERANCE:g}; it was not kept"
             )
         ends = [folder / file.name for file in files]
-        ours = json.loads(moving.read_text()) if moving.exists() else []  # of an export that was killed
+        ours = json.loads(moved.read_text()) if moved.exists() else []  # of an export that was killed, too
         if taken := [str(end) for end in ends if end.exists() and end.name not in ours]:
             raise ValueError(f"{', '.join(taken)} exists and is left alone; choose another out=")
-        artifact.write_json(moving, [end.name for end in ends])
+        artifact.write_json(moved, [*ours, *(end.name for end in ends)])
         for file, end in zip(files, ends, strict=True):
             disk.rename(file, end)
-        disk.remove(moving)
     return Written(ends[0], sum(end.stat().st_size for end in ends), apart)
 
 

@@ -6,8 +6,9 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 from unittest import mock
 
-from latency.measuring import jobs, machine, session
+from latency.measuring import jobs, machine, place, session
 from latency.measuring.jobs import Job
+from latency.measuring.remote import runner
 
 RATES = dict.fromkeys(("dense", "depthwise", "memory"), 10.0)
 
@@ -58,7 +59,7 @@ def known_timings() -> Iterator[Clock]:
 
     with ExitStack() as stack:
         for module, name, value in (
-            (session, "time", clock),
+            *((module, "time", clock) for module in (session, place, runner)),
             (session, "engine_of", lambda target: Engine(clock)),
             (session, "subnet_jobs", named_jobs),
             (machine, "micro_benchmark", lambda: dict(RATES)),

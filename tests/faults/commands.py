@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safetensors.numpy import load_file
 
 from latency.data import LatencyData, read_csv, write_csv
 from latency.measuring.here import here
-from supernet.files import artifact
+from supernet.files import artifact, disk
 from supernet.space import get_space
 from supernet.surrogates import training_cost
 from supernet.surrogates.training_cost import StepTime
@@ -53,8 +54,8 @@ class Writing:
     def left(self, folder: Path) -> Result:
         """The result, and the names of all files in `out=`, where that is a folder."""
         out = folder / next((word[4:] for word in self.words if word.startswith("out=")), "none")
-        names = sorted(str(path.relative_to(out)) for path in out.rglob("*")) if out.is_dir() else []
-        return {**self.result(folder), "files": names}
+        paths = [path for path in out.rglob("*") if path.name != disk.LOCK] if out.is_dir() else []
+        return {**self.result(folder), "files": sorted(str(path.relative_to(out)) for path in paths)}
 
     def run(self, folder: Path) -> tuple[int, str]:
         """(exit code, standard error) of the command in a folder."""
@@ -82,6 +83,10 @@ def prepare(folder: Path) -> None:
     ):
         code, _, error = call(name, *words, cwd=folder)
         assert code == 0, error
+    with known_timings():
+        words = (*HERE[:2], "store=board.sqlite", "samples=3", "tests=2", "out=board", QUIET)
+        code, _, error = call("adapt", *words, cwd=folder)
+        assert code == 0, error
 
 
 def files(*names: str) -> Callable[[Path], Result]:
@@ -101,6 +106,13 @@ def tensors(*names: str) -> Callable[[Path], Result]:
         return found
 
     return read
+
+
+def weights(name: str) -> Callable[[Path], Result]:
+    """The tensors of plain weights: safetensors writes its facts in any order."""
+    return lambda folder: {
+        key: hashlib.sha256(array.tobytes()).hexdigest() for key, array in load_file(folder / name).items()
+    }
 
 
 def latencies(name: str) -> Callable[[Path], Result]:
@@ -214,7 +226,10 @@ WRITING = {
     "export": Writing(
         "export",
         ("weights=random", f"architecture='{NETWORK}'", "formats=[state_dict,net_config]", "out=phone"),
-        files("phone/weights.safetensors", "phone/subnet.json", "phone/load.py", "phone/net.config"),
+        both(
+            files("phone/subnet.json", "phone/load.py", "phone/net.config"),
+            weights("phone/weights.safetensors"),
+        ),
     ),
     "fit": Writing("fit", ("rows=m.csv", "column=lat_ms", "out=p.npz", QUIET), files("p.npz")),
     "score": Writing(
@@ -226,6 +241,11 @@ WRITING = {
         files("run/ranking.csv"),
     ),
     "compare": Writing("compare", ("runs=[a,b]", "out=run"), files("run/comparison.csv", "run/regret.csv")),
+    "publish": Writing(
+        "publish",
+        ("run=board", "licence=CC0-1.0", "store=board.sqlite", "out=shared"),
+        files("shared/predictor.npz", "shared/samples.csv", "shared/card.json", "shared/README.md"),
+    ),
     "predict": Writing(
         "predict",
         ("model=torchvision:squeezenet1_1", "target=modules", "out=run"),

@@ -20,6 +20,11 @@ PROOFS = os.environ.get("PROOFS")
 ALL, EVERY = PROOFS in ("all", "every"), PROOFS == "every"
 SEED = os.environ.get("PROOFS_SEED") or time.strftime("%Y-%m-%d")
 SAMPLED = 4  # commands of a sample
+# a process that is killed closes no file
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
 SHARED = ("accuracy-data", "evaluate")  # several at once add to one store: each is right
 
 

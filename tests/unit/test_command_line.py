@@ -52,9 +52,9 @@ def test_help_has_the_options_of_the_class_with_their_defaults(name):
 
 
 @pytest.mark.parametrize("name", COMPUTING)
-def test_help_shows_three_examples_that_compose(name, typed):
+def test_help_shows_a_few_examples_that_compose(name, typed):
     shown = typed(name, "--help")
-    assert len(help.examples(name)) == 3
+    assert 3 <= len(help.examples(name)) <= 4
     for line, said in help.examples(name):
         program, verb, *words = shlex.split(line)
         assert (program, verb) == ("ofa-frontier", name)

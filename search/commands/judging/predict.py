@@ -49,9 +49,9 @@ class Options:
     # returns a torch.nn.Module) or architectures of an OFA space; model=[A,B] or model=A,B compares
     model: str | list[str]
     input: str | None = None  # shape of one input, as 3x224x224; None: the network's own
-    batches: list[PositiveInt] | None = None  # None: that of the target
-    threads: list[PositiveInt] | None = None
-    utilisations: list[Fraction] | None = None
+    batches: list[PositiveInt] | None = None  # images at once; None: that of the target
+    threads: list[PositiveInt] | None = None  # None: those of the target
+    utilisations: list[Fraction] | None = None  # shares that other work asks for; None: that of the target
     predictor: Path | None = None  # of make modules; None: the one that ships for the engine
     # modules of the networks to time first on this machine, for each number of threads and utilisation; 0:
     # none, and the interval holds how much machines differ
