@@ -75,7 +75,7 @@ def write_cell(value: Any) -> Any:
     >>> write_cell("=HYPERLINK(A1)"), write_cell("-1.5"), read_cell(write_cell("@home"))
     ("'=HYPERLINK(A1)", '-1.5', '@home')
     """
-    if not isinstance(value, str) or not COMPUTED.match(value):
+    if not isinstance(value, str) or value == "-" or not COMPUTED.match(value):
         return value
     try:
         float(value)
