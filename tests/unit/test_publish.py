@@ -68,7 +68,7 @@ def test_a_folder_is_written_and_others_search_with_it(measured, tmp_path):
     ]
     code, _, err = call("publish", *words, cwd=tmp_path)
     assert code == 1
-    assert "exists; left as it is" in err
+    assert "exists and is left alone" in err
 
 
 def test_latencies_without_the_facts_that_give_them_meaning_are_refused(measured, tmp_path):
