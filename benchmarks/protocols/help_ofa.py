@@ -2,25 +2,22 @@
 
 HELP trains on 2080ti, titan_xp and v100, and titan_rtx_64 is its target (titan_rtx_1 and _32 its validation);
 here each of the four GPUs is left out in turn, so HELP's own split is the rows of titan_rtx. Sources are
-fitted on rows 0-2999, samples drawn from or chosen among them; rows 3500-3999 are reported, with `validation`
+fitted on rows 0-2999, samples drawn from them; rows 3500-3999 are reported, with `validation`
 rows 3000-3499, where everything was chosen. A further GPU of `test_rows` has all four as sources.
 """
 
 from collections.abc import Callable, Iterator
 from functools import partial
 
-import numpy as np
-
 from benchmarks.protocols import protocol
 from latency.data import LatencyData
-from latency.predictors import sampling
 from latency.predictors.additive import Additive
-from latency.predictors.sources import Source, sources_of
+from latency.predictors.sources import sources_of
 from latency.predictors.transfer import Transfer
 from supernet.arrays import Floats, Genomes
 from supernet.space import get_space
 
-FITTED, POOL = 3000, 600
+FITTED = 3000
 COUNTS = (3, 5, 10, 20, 50)
 PUBLISHED = {  # HELP's checkpoints with 10 samples and 10 references of the target
     ("middle 80%", "titan_rtx_64"): dict(spearman=0.982, mape=3.7, within_10=96.0),
@@ -30,13 +27,6 @@ PUBLISHED = {  # HELP's checkpoints with 10 samples and 10 references of the tar
     ("all", "titan_rtx_32"): dict(mape=5.4),
     ("all", "titan_rtx_1"): dict(mape=6.7),
 }
-
-
-def _chosen(pool: LatencyData, sources: list[Source], n: int, rng: np.random.Generator) -> LatencyData:
-    """n samples among a random part of the pool, by the rule of `sampling.choose`."""
-    some = rng.choice(len(pool), min(POOL, len(pool)), replace=False)
-    alike = sampling.kernel(get_space(pool.target.space), pool.genomes[some], sources)
-    return pool.take(some[sampling.balanced(alike, n, rng)])
 
 
 def run(setting: protocol.Setting) -> Iterator[protocol.Row]:
@@ -54,11 +44,7 @@ def run(setting: protocol.Setting) -> Iterator[protocol.Row]:
             parts = protocol.split(setting, table, name, rows, protocol.help_rows(setting), seed)
             for n in (10,) if setting.small else COUNTS:
                 samples = parts.draw(n, rng)
-                chosen = _chosen(parts.pool, sources, n, np.random.default_rng(seed))
-                ways = {
-                    "transfer, random samples": protocol.fitting(Transfer().fit_from, sources, samples),
-                    "transfer, chosen samples": protocol.fitting(Transfer().fit_from, sources, chosen),
-                }
+                ways = {"transfer": protocol.fitting(Transfer().fit_from, sources, samples)}
                 if n in (10, 50):
                     ways |= protocol.simple(sources, samples)
                     ways["from scratch (additive ridge)"] = partial(_scratch, samples)

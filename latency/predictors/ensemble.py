@@ -154,7 +154,7 @@ class Ensemble:
     def choose(self, space: SearchSpace, known: Sequence[Source], genomes: Genomes, n: int) -> Ints:
         """(n,) rows of a pool of genomes: those whose measurement tells most about all others.
 
-        Greedy variance reduction under the prior of the fit, better here than that of `sampling.choose`.
+        Greedy variance reduction under the prior of the fit.
         """
         values = Features.build(space, known).evaluate(genomes)
         prior = 1.0 + np.einsum("f,fpq->pq", np.array(CHOICE), values.grams(values))

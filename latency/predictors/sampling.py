@@ -1,6 +1,10 @@
 """Which subnets to measure: the ones that tell most about those that a search will return.
 
-Letters: n samples, p subnets in the pool, d sources.
+Without a search in view samples are random. Greedy designs of least variance, kernel herding and the most
+balanced of 300 random draws were tried on HELP's latencies (twelve targets, whole GPU left out, 3 to 50
+samples) and are not better there beyond the noise of the seeds.
+
+Letters: n samples, p subnets in a pool.
 """
 
 from collections.abc import Callable, Sequence
@@ -8,7 +12,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from latency.features import squared_distance
 from latency.predictors.sources import Source
 from latency.target import Target
 from supernet import slot_table
@@ -16,10 +19,9 @@ from supernet.arrays import Floats, Genomes, Ints, Rng
 from supernet.space import SearchSpace
 
 POOL = 600  # random subnets that samples are chosen from, half of them tilted
-DRAWS = 300  # of samples, the most balanced of which is taken
 TILT = 2.0  # logarithm of the strongest lean
 NOISE = 0.1  # variance of a measurement in units of the prior variance
-FEW = 5  # samples, up to which all stand for the space, and none lies near a frontier
+FEW = 5  # samples, up to which none lies near a frontier
 FRONT_POPULATION, FRONT_ROUNDS, FRONT_MUTATION = 200, 15, 0.02  # of the search for typical front members
 
 Values = Callable[[Genomes], Floats]  # (n,) of (n, d) genomes
@@ -42,10 +44,10 @@ def for_search(space: SearchSpace, n: int, rng: Rng, sources: Sequence[Source], 
     target, evenly spaced; the others are random. Up to `FEW` samples are those of `choose`.
     """
     if n <= FEW:
-        return choose(space, n, rng, sources)
+        return draw(space, n, rng)
     latency = _mean_of_similar(space, rng, sources, search.target)
     front = _different(near_front(search.space, n // 2, rng, latency, search.quality))
-    others = choose(space, n, rng, sources)
+    others = draw(space, n, rng)
     others = others[~(others[:, None] == front).all(axis=2).any(axis=1)][: n - len(front)]
     order = np.argsort(np.concatenate([np.linspace(0, 1, len(others)), np.linspace(0.01, 0.99, len(front))]))
     return np.concatenate([others, front])[order]
@@ -90,47 +92,11 @@ def _mean_of_similar(space: SearchSpace, rng: Rng, sources: Sequence[Source], ta
     return lambda genomes: table.evaluate(space, genomes)
 
 
-def choose(
-    space: SearchSpace, n: int, rng: Rng, sources: Sequence[Source], known: Genomes | None = None
-) -> Genomes:
-    """(n, d) different subnets of the space (as restricted) that, together with those known already, stand
-    for a random pool of it, from the smallest to the largest; see `balanced`.
-    """
-    known = space.parse([]) if known is None else known
-    even = space.network(space.sample(POOL // 2, rng))
-    pool = _different(np.concatenate([known, even, tilted(space, POOL - POOL // 2, rng)]))
-    return pool[balanced(kernel(space, pool, sources), n, rng, len(known))]
-
-
 def draw(space: SearchSpace, n: int, rng: Rng) -> Genomes:
     """(n, d) different random subnets of the space (as restricted): the baseline."""
     pool = _different(space.network(space.sample(max(POOL, 2 * n), rng)))
     _check(n, len(pool))
     return pool[:n]
-
-
-def kernel(space: SearchSpace, genomes: Genomes, sources: Sequence[Source]) -> Floats:
-    """(p, p) how alike subnets are to the sources: an RBF kernel over the principal components of their log
-    latencies, whose width is the spread of the first component."""
-    logs = np.log(np.stack([source.table.evaluate(space, genomes) for source in sources], axis=1))
-    left, size, _ = np.linalg.svd(logs - logs.mean(axis=0), full_matrices=False)
-    place = left * size / max(float((left[:, 0] * size[0]).std()), 1e-12)
-    return np.exp(-0.5 * place.shape[1] * squared_distance(place, place))
-
-
-def balanced(alike: Floats, n: int, rng: Rng, known: int = 0) -> Ints:
-    """(n,) rows of a (p, p) kernel that, with the first `known` rows, stand for all p best of `DRAWS` draws.
-
-    They are random samples whose averages are nearly those of the pool, for any function that the kernel
-    knows (least maximum mean discrepancy). Rows that a design of least variance picks are extremes, which
-    tell more of a perfect mix; but a mix is never perfect, and a wild measurement of an extreme does harm.
-    Kernel herding (arXiv 1203.3472), which is greedy, was no better than random rows.
-    """
-    _check(n, len(alike) - known)
-    mean = alike.mean(axis=1)
-    sets = [[*range(known), *(known + rng.permutation(len(alike) - known)[:n])] for _ in range(DRAWS)]
-    off = [alike[np.ix_(rows, rows)].mean() - 2 * mean[rows].mean() for rows in sets]
-    return np.array(sets[int(np.argmin(off))][known:], np.int64)
 
 
 def greedy(prior: Floats, n: int) -> Ints:

@@ -39,9 +39,9 @@ class Adaptation:
     """How many subnets are measured, which, and what is made of them.
 
     The `learner` adapts with `samples` (0, or 2 and more); `tests` are random others that only judge. Samples
-    are `chosen` to tell most about what a search returns (`sampling.for_search`; where no accuracy of the
-    space is known, to stand for all subnets, `sampling.choose`), or else drawn at random, from the input
-    sides `resolution` (lowest and highest). After `seconds` no further subnet is measured.
+    are `chosen` to tell most about what a search returns (`sampling.for_search`), or else, and where no
+    accuracy of the space is known, drawn at random, from the input sides `resolution` (lowest and highest).
+    After `seconds` no further subnet is measured.
     """
 
     samples: int = 10
@@ -168,15 +168,11 @@ def choose_samples(
     """The (samples, d) subnets that will be measured, none of which is known; of the space and sources of
     `plan`.
 
-    Where all stand for the space, they do so together with those known. Near a frontier they are a random
-    part of a choice that is longer by what is known.
+    They are a random part of a choice that is longer by what is known.
     """
     known = space.parse([]) if known is None else known
     wanted = how.samples + len(known)
-    with_front = wanted > sampling.FEW and space.name in registry.names("accuracy")
-    if how.chosen and not with_front:
-        return sampling.choose(space, how.samples, rng, sources, known)
-    if how.chosen:
+    if how.chosen and space.name in registry.names("accuracy"):
         surrogate = registry.build(registry.load("accuracy", space.name))
         inside = space if "r" not in space.index else space.restrict("r", *surrogate.resolutions)
         search = sampling.Search(target, lambda genomes: surrogate.predict(genomes, space).mean, inside)

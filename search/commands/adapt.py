@@ -49,7 +49,7 @@ class Options(Watched):
     # subnets to measure, beside those that the store holds, which count too; 0: from specifications alone
     samples: NonNegativeInt = 10
     tests: NonNegativeInt = 50  # other subnets to measure, to score on; 0: only errors of samples left out
-    chosen: bool = True  # choose the samples that tell most; False: at random
+    chosen: bool = True  # beyond five, every second sample lies near a front; False: all at random
     resolution: Sides = None  # None: all that the sources know
     seconds: PositiveFloat | None = None  # time budget: adapts with what there is by then
     seed: NonNegativeInt = 0

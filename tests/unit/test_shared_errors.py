@@ -191,14 +191,12 @@ def test_every_second_sample_lies_near_the_frontier():
     assert sum(behind) >= 5
     assert not all(behind)
     few = sampling.for_search(inside, 5, np.random.default_rng(3), SOURCES, search)
-    assert (few == sampling.choose(inside, 5, np.random.default_rng(3), SOURCES)).all()
+    assert (few == sampling.draw(inside, 5, np.random.default_rng(3))).all()
 
 
-def test_samples_without_a_known_accuracy_stand_for_the_space():
+def test_samples_without_a_known_accuracy_are_random():
+    how = Adaptation(samples=10)
     fbnet = replace(NEW, space="fbnet")
-    for chosen, way in ((True, sampling.choose), (False, sampling.draw)):
-        how = Adaptation(samples=10, chosen=chosen)
-        space, sources = adaptation.plan(fbnet, how)
-        picked = adaptation.choose_samples(fbnet, how, space, sources, np.random.default_rng(0))
-        words = (sources,) if chosen else ()
-        assert (picked == way(space, 10, np.random.default_rng(0), *words)).all()
+    space, sources = adaptation.plan(fbnet, how)
+    picked = adaptation.choose_samples(fbnet, how, space, sources, np.random.default_rng(0))
+    assert (picked == sampling.draw(space, 10, np.random.default_rng(0))).all()

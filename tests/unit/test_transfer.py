@@ -133,42 +133,27 @@ def test_greedy_choice_matches_brute_force(rng):
     assert len(set(sampling.greedy(prior, 8).tolist())) == 8
 
 
-def test_balanced_rows_match_averages_over_the_pool_better_than_random_ones(rng):
-    """The worst average of a function of unit norm, by brute force: below that of 95% of random choices, and
-    with what is known already too."""
-    space = get_space(SPACE)
-    pool = space.network(space.sample(200, rng))
-    alike = sampling.kernel(space, pool, known(space))
-    assert np.allclose(np.diag(alike), 1)
-
-    def discrepancy(rows):
-        weights = np.full(len(pool), -1 / len(pool))
-        weights[rows] += 1 / len(rows)
-        return weights @ alike @ weights
-
-    for n, first in ((3, 0), (10, 0), (3, 3)):
-        rows = sampling.balanced(alike, n, rng, first)
-        assert len(set(rows.tolist())) == n
-        assert rows.min() >= first
-        others = [rng.choice(np.arange(first, 200), n, replace=False) for _ in range(200)]
-        random = [discrepancy([*range(first), *other]) for other in others]
-        assert discrepancy([*range(first), *rows]) < np.quantile(random, 0.05)
-
-
-def test_chosen_samples_are_different_networks_and_none_is_known():
+def test_drawn_samples_are_different_networks_and_none_is_known():
+    """A second call measures others, whether near a frontier or not."""
     space = get_space(SPACE).restrict("r", 160, 224)
-    few = sampling.choose(space, 5, np.random.default_rng(3), known(space))
-    more = sampling.choose(space, 15, np.random.default_rng(3), known(space), few)
-    assert len(np.unique(np.concatenate([few, more]), axis=0)) == 20
-    assert (space.network(more) == more).all()
-    r = space.column(more, "r")
-    assert r.min() >= 160
+    for chosen in (False, True):
+        for samples in (3, 8):
+            how, drawn = Adaptation(samples=samples, chosen=chosen), space.parse([])
+            for _ in "ab":
+                rng = np.random.default_rng(3)
+                more = adaptation.choose_samples(NEW, how, space, known(space), rng, drawn)
+                drawn = np.concatenate([drawn, more])
+            assert len(np.unique(drawn, axis=0)) == 2 * samples
+            assert (space.network(drawn) == drawn).all()
+            assert space.column(drawn, "r").min() >= 160
+
+
+def test_tilted_networks_reach_to_the_smallest_and_the_largest():
+    space = get_space(SPACE).restrict("r", 160, 224)
     macs = footprint.compute(space, sampling.tilted(space, 500, np.random.default_rng(0)), "macs")
     plain = footprint.compute(space, space.sample(500, np.random.default_rng(0)), "macs")
     assert macs.min() < plain.min()
     assert macs.max() > plain.max()
-    with pytest.raises(ValueError, match="ask for 1 to"):
-        sampling.choose(space, 10_000, np.random.default_rng(0), known(space))
 
 
 def test_specifications_alone_give_a_wide_guess(rng):
