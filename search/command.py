@@ -54,6 +54,8 @@ OURS = (
 
 def _buildable(node: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
     """The node, once it is known to describe something; ValueError for options of it that are wrong."""
+    if not node:
+        return node  # nothing is chosen, where a command does without
     if "_target_" not in node:
         raise ValueError(f"must be one of {', '.join(registry.names(str(info.field_name))) or 'a group'}")
     registry.build(node, str(info.field_name))

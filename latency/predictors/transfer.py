@@ -48,6 +48,7 @@ FINE = 16  # errors that stand for a factor on every block of every slot
 ALIKE = 0.97  # share of the variance besides these directions that networks with the same blocks share
 POOL = 300  # random subnets, and as many tilted ones, that the largest errors are chosen on
 SWEEPS = 3
+TINY = 1e-30  # squared relative error of a fit that meets its samples exactly
 CAUTION = 2.0  # log-evidence by which a family must be better than none: ten samples are easily persuaded
 CORRECTIONS = (0.0, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12)  # candidates for g
 FOLDS = 10  # of the residuals that intervals come from; each sample alone up to 2 * FOLDS samples
@@ -256,7 +257,7 @@ def _correction(shares: Sequence[Floats], residual: Floats, trust: Floats, sprea
     def evidence(covariance: Floats) -> float:
         factor = np.linalg.cholesky(covariance)
         half = np.linalg.solve(factor, residual)
-        return float(-0.5 * n * np.log(half @ half / n) - np.log(np.diag(factor)).sum())
+        return float(-0.5 * n * np.log(np.maximum(half @ half / n, TINY)) - np.log(np.diag(factor)).sum())
 
     strengths = [0.0] * len(shares)
     for _ in range(SWEEPS):

@@ -46,6 +46,11 @@ def remove_folder(path: Path, last: str = "") -> None:
     path.rmdir()
 
 
+def remove_empty(path: Path) -> None:
+    """Remove a folder without files; OSError for one that has some."""
+    path.rmdir()
+
+
 def rename(aside: Path, path: Path) -> None:
     """Put a whole file in the place of another, and bring its folder to the disk."""
     os.replace(aside, path)

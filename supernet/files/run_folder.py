@@ -10,7 +10,7 @@ import platform
 import shutil
 import subprocess
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -104,6 +104,7 @@ class RunFolder:
             with suppress(disk.BusyError), disk.holding(self.path):
                 self._tidy()  # the process that finished it may have been killed before it could
             raise
+        made = [parent for parent in self.path.parents if not parent.exists()]
         with disk.holding(self.path):
             self.check(config)  # again: another process may have finished meanwhile
             here = environment()
@@ -113,7 +114,7 @@ class RunFolder:
                 artifact.write_json(self.path / ENVIRONMENT, here)
                 yield here
             except BaseException:
-                self._clear()
+                self._clear(made)
                 raise
             self._tidy()
 
@@ -129,12 +130,15 @@ class RunFolder:
             for name in self.scratch:
                 disk.remove(self.path / name)
 
-    def _clear(self) -> None:
-        """Remove the folder again when the run was refused before it did anything."""
+    def _clear(self, made: Sequence[Path]) -> None:
+        """Remove the folder, and those made above it, when the run was refused before it did anything."""
         files = [file for file in self.path.iterdir() if not file.name.endswith(disk.ASIDE)]
         if {file.name for file in files} <= {CONFIG, ENVIRONMENT, LOCK}:
             with suppress(PermissionError):  # Windows keeps the open lock
                 disk.remove_folder(self.path, LOCK)
+            with suppress(OSError):  # another run is there by now
+                for parent in made:
+                    disk.remove_empty(parent)
 
     def _compare(self, here: Mapping[str, Any]) -> None:
         """Warn where the run began in another environment: the result may differ in its last digits."""

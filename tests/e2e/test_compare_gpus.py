@@ -222,7 +222,7 @@ def test_gpus_of_ones_own(tmp_path):
         ([*WORDS, "search.searcher=loocal"], "Did you mean 'local'"),
         (["gpus=[t4,{cores:3}]"], "target.device.ram_gb=..."),
         ([*WORDS, "search.budgt=5"], "budgt"),
-        ([*WORDS, "precision=int8"], "precision=int8: Input should be 'fp32', 'tf32' or 'amp'"),
+        ([*WORDS, "precision=int8"], "precision=int8 must be 'fp32', 'tf32' or 'amp'"),
     ],
 )
 def test_errors_are_one_line(words, message, tmp_path):

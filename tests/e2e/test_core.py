@@ -45,4 +45,4 @@ def test_the_smallest_extra_that_has_a_package(module, extra):
 def test_every_extra_is_part_of_all_or_said_to_be_large():
     parts = PROJECT["optional-dependencies"]
     named = set(parts["all"][0].partition("[")[2].rstrip("]").split(","))
-    assert set(parts) - named == {"all", "openvino", "ray", "peers", "docs", "dev"}
+    assert set(parts) - named == {"all", "openvino", "ray", "peers", "docs", "dev", "test"}

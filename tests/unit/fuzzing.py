@@ -57,6 +57,8 @@ WORDS = {  # the least that each command needs
     "shrink": ["supernet=a", "architecture=b", "target=here", "data=digits"],
     "search": ["target=here", "evaluator=supernet", "evaluator.weights=x", "data=digits"],
     "bound": ["target=v100_b64"],
+    "predict": ["model=torchvision:resnet18", "target=modules"],
+    "publish": ["run=a", "licence=CC0-1.0"],
 }
 
 

@@ -230,7 +230,7 @@ def test_published_networks_are_scored_in_the_space_of_the_predictor(data, tmp_p
     table = data / "ofa_published_nets.csv"
     counts = {"ofa_mbv3_w1.0": 12, "ofa_mbv3_w1.2": 6, "ofa_proxyless_w1.3": 8}
     for name, count in counts.items():
-        row = score(name, table, "top1", 0, None)
+        row = score(name, table, "top1", slice(None))
         assert row["n"] == count
         assert abs(row["bias"]) <= 0.15
         assert row["rmse"] <= 0.3
@@ -238,7 +238,7 @@ def test_published_networks_are_scored_in_the_space_of_the_predictor(data, tmp_p
         assert shares == sorted(shares)
         assert shares[-1] == 100
     with pytest.raises(ValueError, match="has no rows of ofa_resnet50"):
-        score("ofa_resnet50", table, "top1", 0, None)
+        score("ofa_resnet50", table, "top1", slice(None))
 
 
 @pytest.mark.parametrize("name", registry.names("accuracy"))

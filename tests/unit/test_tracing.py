@@ -17,7 +17,7 @@ from latency.modules.networks.named import network
 from supernet.deploy.onnx import to_onnx
 
 SHAPES = [(3, 224, 224), (3, 200, 200), (3, 129, 129), (3, 192, 256), (3, 317, 251)]
-FIXED = ("vit_",)  # models that take images of one size only
+FIXED = ("vit_", "maxvit_")  # models that take images of one size only
 
 
 def counted(module, shape):

@@ -148,6 +148,7 @@ def test_a_repository_gives_its_file(tmp_path, monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     with server(files, headers) as (base, asked):
         monkeypatch.setattr(constants, "ENDPOINT", base)
+        monkeypatch.setattr("huggingface_hub.hf_api.api.endpoint", base)  # made with the usual one
         template = base + "/{repo_id}/resolve/{revision}/{filename}"
         monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
         for name in ("hf:me/nets", "me/nets", "hf:me/nets@v1", "hf:me/nets/own.pth@v1"):
