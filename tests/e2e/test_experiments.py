@@ -28,7 +28,7 @@ SMALL = {  # {experiment: words that make it small}
     "digits": ["data.train_images=64", "data.calibration=64", "epochs=6"],
     "torchvision_here": [
         "table.names=[squeezenet1_1,shufflenet_v2_x0_5]",
-        "seconds=12",
+        "seconds=40",
         "draws=200",
         "store=store.sqlite",
     ],
