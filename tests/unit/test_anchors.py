@@ -5,7 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from latency.measuring.session import Timed
+from latency.measuring import session
+from latency.measuring.session import Measuring, Timed
 from latency.modules import anchors, breakdown, design
 from latency.modules.kinds.module_kind import Module
 from latency.modules.networks.named import network
@@ -15,7 +16,7 @@ from latency.target import Target
 TARGET = Target(
     name="cpu", device="i7_8700k", space="ofa_mbv3_w1.0", engine="torch_eager", threads=1, method="modules"
 )
-ELSEWHERE = replace(TARGET, device="i5_7600k" if False else "amd_epyc_f25_m17_2c", method="measured")
+ELSEWHERE = replace(TARGET, device="amd_epyc_f25_m17_2c", method="measured")
 
 
 @pytest.fixture(scope="module")
@@ -23,36 +24,29 @@ def modules():
     return network("torchvision:mobilenet_v2").modules
 
 
-def timed_on(monkeypatch, slower):
-    """Makes every timing `slower(kind)` times what the predictor says."""
+@pytest.fixture
+def measured(monkeypatch):
+    """`measured(predictor, modules, slower)`: anchors that take `slower(kind)` times what it predicts."""
 
-    def time_jobs(target, jobs, how, facts=None):
-        quartiles = {}
-        for job in jobs:
-            kind, (*row, _) = design.parse(job.name)
-            ms = known.models[kind].ms(np.array([row]), known.condition)[0] * slower(kind)
-            quartiles[job.name] = np.array([ms, ms, ms])
-        return Timed(target, quartiles, {}, {}, 1.0, {})
+    def run(predictor, modules, slower):
+        def time_jobs(target, jobs, how):
+            quartiles = {}
+            for job in jobs:
+                kind, (*row, _) = design.parse(job.name)
+                ms = predictor.models[kind].ms(np.array([row]), predictor.condition)[0] * slower(kind)
+                quartiles[job.name] = np.array([ms, ms, ms])
+            return Timed(target, quartiles, {}, {}, 1.0, {})
 
-    monkeypatch.setattr("latency.modules.anchors.session.time_jobs", time_jobs)
-    known = timed_on.predictor
+        monkeypatch.setattr(session, "time_jobs", time_jobs)
+        chosen = anchors.choose(predictor, [modules], ELSEWHERE, 8)
+        return anchors.measure(chosen, ELSEWHERE, Measuring(store=None))
 
-
-def measured(predictor, modules, count=8):
-    return anchors.measure(anchors.choose(predictor, [modules], ELSEWHERE, count), ELSEWHERE, anchors_how())
-
-
-def anchors_how():
-    from latency.measuring.session import Measuring
-
-    return Measuring(store=None)
+    return run
 
 
-def test_a_machine_that_is_slower_throughout_is_found(modules_of, modules, monkeypatch):
+def test_a_machine_that_is_slower_throughout_is_found(modules_of, modules, measured):
     predictor = replace(modules_of(TARGET), correction=Correction({"mbconv": 0.8}, 0.01, 1e-7))
-    timed_on.predictor = predictor
-    timed_on(monkeypatch, lambda kind: 1.3)
-    here = anchors.anchored(predictor, ELSEWHERE, measured(predictor, modules))
+    here = anchors.anchored(predictor, ELSEWHERE, measured(predictor, modules, lambda kind: 1.3))
     before = breakdown.of(predictor, modules, TARGET).latency
     after = breakdown.of(here, modules, ELSEWHERE).latency
     assert after.mean[0] == pytest.approx(1.3 * before.mean[0])
@@ -60,10 +54,10 @@ def test_a_machine_that_is_slower_throughout_is_found(modules_of, modules, monke
     assert here.facts["anchored_by"] == pytest.approx(1.3)
 
 
-def test_kinds_have_factors_of_their_own_and_their_scatter_widens(modules_of, modules, monkeypatch):
-    predictor = timed_on.predictor = modules_of(TARGET)
-    timed_on(monkeypatch, lambda kind: {"mbconv": 2.0}.get(kind, 1.0))
-    here = anchors.anchored(predictor, ELSEWHERE, measured(predictor, modules))
+def test_kinds_have_factors_of_their_own_and_their_scatter_widens(modules_of, modules, measured):
+    predictor = modules_of(TARGET)
+    timed = measured(predictor, modules, lambda kind: 2.0 if kind == "mbconv" else 1.0)
+    here = anchors.anchored(predictor, ELSEWHERE, timed)
     weights = here.correction.weights(["mbconv", "pointwise"]) / predictor.correction.weights(
         ["mbconv", "pointwise"]
     ).clip(1e-9)

@@ -10,6 +10,7 @@ import pytest
 
 from latency.measuring import session
 from latency.measuring.jobs import Job, Rounds
+from latency.measuring.remote import board as boards
 from latency.measuring.remote import networks, programs
 from latency.measuring.remote.target import remote
 from latency.measuring.remote.transports import LostError, Reach
@@ -91,7 +92,7 @@ def phone(tmp_path, monkeypatch):
     monkeypatch.setenv("PHONE", str(there))
     monkeypatch.setattr(networks, "exported", lambda network, *rest, **more: network.encode())
     monkeypatch.setattr(session, "subnet_jobs", lambda target, genomes: jobs("a0", "a1", "a2"))
-    monkeypatch.setattr(programs, "PAUSES_SECONDS", (0.01,))
+    monkeypatch.setattr(boards, "PAUSES_SECONDS", (0.01,))
 
     def asked():
         return [text.split("\x1e") for text in log.read_text().split("\x1e\n")[:-1]]

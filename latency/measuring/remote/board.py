@@ -18,6 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -129,8 +130,8 @@ class Link:
 
 
 @dataclass
-class Board:
-    """A device that the command line named, for one target and any number of sittings."""
+class Elsewhere:
+    """What places on a device that the command line named have in common."""
 
     reach: Reach
     precision: str = "fp32"
@@ -139,15 +140,30 @@ class Board:
     rounds: Rounds = USUAL
     known: bool = False  # whether this command has reached the device before
     resumes: bool = True
+
+    @cached_property
+    def transport(self) -> Transport:
+        return self.reach.transport()
+
+    @property
+    def patience(self) -> float:
+        """Seconds for which a device that does not answer is asked again."""
+        return PATIENCE_SECONDS if self.known else FIRST_SECONDS
+
+    def pause(self, times: int) -> None:
+        """Wait before asking for the so-many-th time again."""
+        time.sleep(PAUSES_SECONDS[min(times, len(PAUSES_SECONDS) - 1)])
+
+
+@dataclass
+class Board(Elsewhere):
+    """A device with our runner, for one target and any number of sittings."""
+
     _link: Link | None = None
     _hello: dict[str, Any] = field(default_factory=dict)
     _sitting: str = ""
     _sent: dict[str, tuple[str, bytes]] = field(default_factory=dict)  # {network: (file, content)}
     _broken: dict[str, str] = field(default_factory=dict)  # why a network did not load again
-
-    @cached_property
-    def transport(self) -> Transport:
-        return self.reach.transport()
 
     @property
     def facts(self) -> Mapping[str, Any]:
@@ -297,9 +313,8 @@ class Board:
     def _again(self, error: TransportError) -> None:
         """Connect again and load what was loaded; LostError when patience ends, which is short where this
         command never reached the device."""
-        patience = PATIENCE_SECONDS if self.known else FIRST_SECONDS
-        end, pause = time.monotonic() + patience, 0
-        while True:
+        end = time.monotonic() + self.patience
+        for times in count():
             if self._link is not None:
                 self._link.close()
                 self._link = None
@@ -316,11 +331,10 @@ class Board:
                 raise LostError(f"{full}; free some space there, {KEPT}") from full
             except TransportError as failed:
                 if time.monotonic() > end and self.known:
-                    raise LostError(f"{failed}; no answer for {patience:.0f} s, {KEPT}") from error
+                    raise LostError(f"{failed}; no answer for {self.patience:.0f} s, {KEPT}") from error
                 if time.monotonic() > end:
                     raise LostError(f"{failed}{self._advice(str(failed))}") from error
-                time.sleep(PAUSES_SECONDS[min(pause, len(PAUSES_SECONDS) - 1)])
-                pause += 1
+                self.pause(times)
 
 
 def reading(line: Mapping[str, Any]) -> Reading:

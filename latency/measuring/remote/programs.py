@@ -14,16 +14,14 @@ from functools import cached_property
 from pathlib import PurePosixPath
 from typing import Any
 
-from latency.measuring.jobs import USUAL, Job, Rounds
+from latency.measuring.jobs import Job
 from latency.measuring.place import Reading
 from latency.measuring.remote import networks, runner
-from latency.measuring.remote.board import FIRST_SECONDS, KEPT, PATIENCE_SECONDS, PAUSES_SECONDS
+from latency.measuring.remote.board import KEPT, Elsewhere
 from latency.measuring.remote.transports import (
     CutError,
     FullError,
     LostError,
-    Reach,
-    Transport,
     TransportError,
 )
 
@@ -86,21 +84,10 @@ PROGRAMS = {  # by the name of the file
 
 
 @dataclass
-class ProgramBoard:
+class ProgramBoard(Elsewhere):
     """A device on which a benchmark program is run, as a place of sittings."""
 
-    reach: Reach
-    precision: str = "fp32"
-    threads: int = 1
-    batch: int = 1
-    rounds: Rounds = USUAL
-    known: bool = False
-    resumes: bool = True
     _files: dict[str, str] = field(default_factory=dict)  # {network: file on the device}
-
-    @cached_property
-    def transport(self) -> Transport:
-        return self.reach.transport()
 
     @cached_property
     def program(self) -> Program:
@@ -178,16 +165,15 @@ class ProgramBoard:
 
     def _patiently(self, action: Callable[[], Any]) -> Any:
         """What an action gives, tried again while the device does not answer; LostError at last."""
-        patience = PATIENCE_SECONDS if self.known else FIRST_SECONDS
-        end, pause = time.monotonic() + patience, 0
+        end, times = time.monotonic() + self.patience, 0
         while True:
             try:
                 return action()
             except CutError as error:
                 if time.monotonic() > end:
-                    raise LostError(f"{error}; no answer for {patience:.0f} s, {KEPT}") from error
-                time.sleep(PAUSES_SECONDS[min(pause, len(PAUSES_SECONDS) - 1)])
-                pause += 1
+                    raise LostError(f"{error}; no answer for {self.patience:.0f} s, {KEPT}") from error
+                self.pause(times)
+                times += 1
 
     def forget(self, names: Sequence[str]) -> None:
         """Remove the files of these networks."""

@@ -17,6 +17,9 @@ from latency.measuring.session import Measuring
 from supernet.arrays import Floats
 from supernet.registry import unknown_name
 
+SLOW = ("googlenet", "inception_v3")  # to initialise, and with side outputs
+SLOW_OPTIONS = {"init_weights": False, "aux_logits": False}
+
 
 @dataclass(frozen=True)
 class Classifier:
@@ -73,8 +76,6 @@ def jobs(classifiers: Sequence[Classifier], batch: int) -> list[Job]:
 
 def network(each: Classifier, batch: int) -> tuple[torch.nn.Module, torch.Tensor]:
     """The model with random weights in eval mode, and noise of its input side."""
-    slow = each.name in ("googlenet", "inception_v3")  # to initialise, and with side outputs
-    options = {"init_weights": False, "aux_logits": False} if slow else {}
-    model = models.get_model(each.name, weights=None, **options)
+    model = models.get_model(each.name, weights=None, **(SLOW_OPTIONS if each.name in SLOW else {}))
     noise = torch.Generator().manual_seed(0)
     return model.eval(), torch.randn((batch, 3, each.side, each.side), generator=noise)

@@ -7,6 +7,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +16,14 @@ import torch
 
 from latency.modules.kinds import module_kind
 from latency.modules.kinds.module_kind import Module
-from latency.modules.networks import onnx_graph, tracing
+from latency.modules.networks import classifiers, onnx_graph, tracing
 from latency.modules.networks.measured import modules_of
 from supernet import extras, registry
 from supernet.space import get_space
 from supernet.weights import network as subnets
 
 USUAL_INPUT = (3, 224, 224)
-LIBRARIES = ("torchvision", "timm")
+MODULES = {"torchvision": "torchvision.models", "timm": "timm"}  # of libraries of models
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ def network(word: str, shape: Sequence[int] | None = None) -> Network:
             f"model={word} is no network: give FILE.onnx, torchvision:NAME, timm:NAME, MODULE:FUNCTION or "
             "the one-line name of an architecture"
         )
-    library = source in LIBRARIES
+    library = source in MODULES
     built, own = _of_library(source, name) if library else (_of_function(source, name), USUAL_INPUT)
     shape = tuple(shape or own)
     return Network(name if library else word, tuple(tracing.modules(built, shape)), shape, built)
@@ -98,33 +99,34 @@ def _of_space(word: str) -> Network:
 def _of_library(library: str, name: str) -> tuple[torch.nn.Module, tuple[int, ...]]:
     """A model of a library with random weights, and the input it was made for."""
     extras.require(f"model={library}:{name}", [library])
-    models: Any = importlib.import_module("torchvision.models" if library == "torchvision" else "timm")
-    names = models.list_models()
-    if name not in names:
+    models: Any = importlib.import_module(MODULES[library])
+    if name not in (names := models.list_models()):
         raise registry.unknown_name(f"model of {library}", name, names)
-    make = models.create_model if library == "timm" else models.get_model
-    options: dict[str, Any] = {} if library == "timm" else dict(weights=None)
-    if name in ("googlenet", "inception_v3"):
-        options |= dict(init_weights=False) if library == "torchvision" else {}
-    if library == "torchvision" and name in models.list_models(models.segmentation):
-        options["weights_backbone"] = None
+    make = partial(_torchvision, name) if library == "torchvision" else partial(models.create_model, name)
     try:
         with torch.device("meta"):  # no weights are drawn
-            built = make(name, **options)
+            built = make()
     except (NotImplementedError, RuntimeError):  # a model that computes with its weights when it is made
-        built = make(name, **options)
-    config = getattr(built, "default_cfg", {})
-    shape = tuple(config.get("input_size", USUAL_INPUT))
-    if library == "torchvision":
-        side = _side(models, name)
-        shape = (3, side, side)
-    return built, shape
-
-
-def _side(models: Any, name: str) -> int:
-    """The side of the images that the published weights of a model of torchvision take."""
+        built = make()
+    if library == "timm":
+        config: Any = built.default_cfg
+        return built, tuple(config["input_size"])
     best = models.get_model_weights(name).DEFAULT.transforms()
-    return int(best.crop_size[0]) if hasattr(best, "crop_size") else USUAL_INPUT[-1]
+    side = int(best.crop_size[0]) if hasattr(best, "crop_size") else USUAL_INPUT[-1]
+    return built, (3, side, side)
+
+
+def _torchvision(name: str) -> torch.nn.Module:
+    """A model without weights, also without those of its backbone, and without side outputs."""
+    from torchvision import models
+
+    options: dict[str, Any] = {"weights": None}
+    if name in models.list_models(models.segmentation):
+        options["weights_backbone"] = None
+    if name in classifiers.SLOW:
+        options |= classifiers.SLOW_OPTIONS
+    model: torch.nn.Module = models.get_model(name, **options)
+    return model
 
 
 def _of_function(module: str, function: str) -> torch.nn.Module:
@@ -134,7 +136,7 @@ def _of_function(module: str, function: str) -> torch.nn.Module:
         built = getattr(importlib.import_module(module), function, None)
     except ModuleNotFoundError as error:
         raise ValueError(
-            f"model={module}:{function}: {error}; libraries are {', '.join(LIBRARIES)}, a module of yours "
+            f"model={module}:{function}: {error}; libraries are {', '.join(MODULES)}, a module of yours "
             "must be importable from here"
         ) from error
     finally:

@@ -215,20 +215,20 @@ def predict(options: Options, config: dict[str, Any]) -> None:
         )
     out = command.run_folder(options.out, "predict")
     with RunFolder(out, "report.html").hold(config):
-        found = from_data_sheet(asked, chosen) if on_gpu else from_modules(options, asked, chosen)
-        breakdowns, about = found.breakdowns, found.about
+        predicted = from_data_sheet(asked, chosen) if on_gpu else from_modules(options, asked, chosen)
+        breakdowns, about = predicted.breakdowns, predicted.about
         table, own = latencies(chosen, breakdowns), layers(chosen, breakdowns)
         unknown = notes(chosen, breakdowns)
         artifact.write_text(out / "predictions.csv", table.csv())
         artifact.write_text(out / "layers.csv", own.csv())
-        if found.predictor is not None:
-            found.predictor.save(out / "predictor.npz")
+        if predicted.predictor is not None:
+            predicted.predictor.save(out / "predictor.npz")
         artifact.write_text(out / "report.html", predict_report.render(table, own, unknown, config, about))
     print(about, "", table.markdown(), "", sep="\n")
     for network, ours in zip(chosen, breakdowns, strict=True):
         print(longest(network, ours[0]), end="\n\n")
     print("\n".join([*unknown, f"written to {out}: report.html, predictions.csv, layers.csv"]))
-    if found.predictor is not None:
+    if predicted.predictor is not None:
         print(then("search", predictor=out / "predictor.npz"))
     else:
         print(
