@@ -140,7 +140,7 @@ def test_completion_is_installed_for_the_program(typed):
         assert subprocess.run(["bash", "-n"], input=script, text=True).returncode == 0
 
 
-def test_a_line_to_paste_has_nothing_that_a_shell_would_run(tmp_path):
+def test_a_line_to_paste_has_nothing_that_a_shell_would_run(tmp_path, monkeypatch):
     """Through make, whose recipe is a second shell; texts may be of files of somebody else."""
     evil = [
         "x;touch pwned",
@@ -158,6 +158,8 @@ def test_a_line_to_paste_has_nothing_that_a_shell_would_run(tmp_path):
     line = command_line.typed("show", **options)
     assert line == """make show ARGS="o0='x;touch pwned' out='runs/it 1'\""""
     (tmp_path / "Makefile").write_text("show:\n\t@printf '%s\\n' $(ARGS)\n")
+    for name in ("MAKELEVEL", "MAKEFLAGS"):  # as typed into a shell, though a make may run these tests
+        monkeypatch.delenv(name, raising=False)
     done = subprocess.run(line, shell=True, cwd=tmp_path, capture_output=True, text=True, check=True)
     assert done.stdout == "o0=x;touch pwned\nout=runs/it 1\n"
     assert not (tmp_path / "pwned").exists()
