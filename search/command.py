@@ -23,7 +23,14 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import AfterValidator, ConfigDict, Field, ValidationError, ValidationInfo
+from pydantic import (
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+)
 from pydantic.dataclasses import dataclass
 from rich.status import Status
 from yaml import YAMLError
@@ -52,17 +59,19 @@ OURS = (
 )
 
 
-def _buildable(node: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
-    """The node, once it is known to describe something; ValueError for options of it that are wrong."""
+def _built(value: Any, check: ValidatorFunctionWrapHandler, info: ValidationInfo) -> dict[str, Any]:
+    """The node with what it describes; ValueError for options of it that are wrong."""
+    if isinstance(value, registry.Built):
+        return value
+    node: dict[str, Any] = check(value)
     if not node:
         return node  # nothing is chosen, where a command does without
     if "_target_" not in node:
         raise ValueError(f"must be one of {', '.join(registry.names(str(info.field_name))) or 'a group'}")
-    registry.build(node, str(info.field_name))
-    return node
+    return registry.Built(node, registry.build(node, str(info.field_name)))
 
 
-Node = Annotated[dict[str, Any], AfterValidator(_buildable)]  # a choice of a group, with its options
+Node = Annotated[dict[str, Any], WrapValidator(_built)]  # a choice of a group, with its options
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(field, Field))

@@ -108,11 +108,22 @@ def states_facts(group: str, node: Mapping[str, Any]) -> bool:
     return group in FACTS and (group != "target" or node.get("_target_") == FACT_TYPE)
 
 
+class Built(dict[str, Any]):
+    """A node with the object that it describes, so that `build` makes nothing twice: a device that is asked
+    for its facts is asked once. A copy with other values (`node | {...}`) is a plain node."""
+
+    def __init__(self, node: Mapping[str, Any], built: Any) -> None:
+        super().__init__(node)
+        self.built = built
+
+
 def build(node: Any, option: str = "") -> Any:
     """The object that a node describes, its inner nodes first; what is no node is returned as it is.
 
     ValueError for arguments that are wrong, which calls them parts of `option`, where the node was given.
     """
+    if isinstance(node, Built):
+        return node.built
     within = f"{option}." if option else ""
     if isinstance(node, list | tuple):
         return [build(item, f"{within}{i}") for i, item in enumerate(node)]

@@ -47,9 +47,10 @@ def main(options: Options, config: dict[str, Any]) -> None:
     if options.out is None and int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ValueError("several processes need one run folder: give out=runs/NAME")
     out = command.run_folder(options.out, "train")
-    if options.data.get("root") is not None:  # the run folder's config must hold from anywhere
-        options.data["root"] = str(Path(options.data["root"]).resolve())
-        config = config | {"data": options.data}
+    data = options.data
+    if data.get("root") is not None:  # the run folder's config must hold from anywhere
+        data = data | {"root": str(Path(data["root"]).resolve())}
+        config = config | {"data": data}
     torch.set_num_threads(options.threads)
     with processes() as group:
         sinks: list[Sink] = []
@@ -59,7 +60,7 @@ def main(options: Options, config: dict[str, Any]) -> None:
             run = watch.job("train", options.space["name"], out, config, {}, left)
             sinks += watch.sinks(options, run)
         try:
-            images, space = registry.build(options.data).load(), registry.build(options.space)
+            images, space = registry.build(data).load(), registry.build(options.space)
             recipe, change = registry.build(options.recipe), registry.build(options.augmentation) or USUAL
             plan = train.Plan(space, images, recipe, optimisation, options.seed, change)
             interval = options.validate_every

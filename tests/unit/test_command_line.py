@@ -3,6 +3,7 @@
 import shlex
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import yaml
@@ -138,6 +139,21 @@ def test_completion_is_installed_for_the_program(typed):
         script = typed(*words)
         assert script.rstrip().endswith("-F hydra_bash_completion ofa-frontier")
         assert subprocess.run(["bash", "-n"], input=script, text=True).returncode == 0
+
+
+def test_a_node_is_built_once():
+    @command.options
+    class Options:
+        searcher: command.Node
+        seed: int = 0
+
+    options = Options(searcher=registry.load("searcher", "random"))
+    built = registry.build(options.searcher)
+    assert registry.build(replace(options, seed=1).searcher) is built
+    assert registry.build([options.searcher])[0] is built
+    assert registry.build(dict(options.searcher)) is not built
+    other = Options(searcher=options.searcher | {"batch": 7})
+    assert registry.build(other.searcher).batch == 7
 
 
 def test_a_line_to_paste_has_nothing_that_a_shell_would_run(tmp_path, monkeypatch):
