@@ -1,20 +1,26 @@
 """The method by what is known of a target: the learner of `make fit` unless another one is named.
 
 Every candidate that the number of rows allows is fitted, and the one with the smallest error on rows left out
-of its own fit is kept. With up to three rows of a GPU its data sheet is adapted, which is better than a mix
-from so few (README, protocol gpu_loo). A phone is like another phone (`phones`), not like a mix of all.
+of its own fit is kept. The data sheet of a GPU is adapted to its rows as one of them, and with up to three
+rows as the only one: it is better than a mix from so few (README, protocol gpu_loo). A phone is like another
+phone (`phones`), not like a mix of all.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import field, replace
 
+from latency.conformal import mape
 from latency.data import LatencyData
+from latency.gpu.predictor import GpuLatency
 from latency.predictors import additive, neural, sources, transfer
 from latency.predictors.interface import LatencyPredictor, with_facts
 from latency.zoo import data_sheets, phones
+from supernet.arrays import Floats, Ints
+from supernet.fits import folds
 from supernet.options import options
 from supernet.space import get_space
 
+SHEET = "data sheet and anchors"
 FEW, MOST = 4, 800  # rows: of fewer a data sheet makes more; the process of a mix takes a minute beyond
 Fit = Callable[[LatencyData], LatencyPredictor]
 ADDITIVE, NETWORK = 50, 1000  # rows from which these can be better than what is known of other devices
@@ -28,10 +34,9 @@ class Automatic:
 
     def fit(self, data: LatencyData) -> LatencyPredictor:
         """The predictor of the target of these rows; ValueError where no method can start from so few."""
-        is_gpu = data.target.spec.kind == "gpu" and data_sheets.serves(data.target.space)
-        if is_gpu and len(data) < FEW:
+        if _has_sheet(data) and len(data) < FEW:
             adapted = data_sheets.predictor(data.target)[0].adapt(data)
-            return with_facts(adapted, {"why": f"data sheet and anchors: only {len(data)} rows"})
+            return with_facts(adapted, {"why": f"{SHEET}: only {len(data)} rows"})
         fitted = {name: fit(data) for name, fit in self._candidates(data).items()}
         if not fitted:
             raise ValueError(
@@ -55,8 +60,26 @@ class Automatic:
         elif len(data) <= MOST and sources.any_of(space):
             covered = space.resolution_range(data.genomes) if "r" in space.index else None
             methods["transfer"] = replace(self.mix, resolutions=self.mix.resolutions or covered).fit
+        if len(data) <= MOST and _has_sheet(data):
+            methods[SHEET] = anchored
         if len(data) >= ADDITIVE:
             methods["additive"] = additive.Additive().fit
         if len(data) >= NETWORK:
             methods["neural"] = neural.Neural().fit
         return methods
+
+
+def anchored(data: LatencyData) -> GpuLatency:
+    """What the data sheet of a GPU says, adapted to its rows (2 or more), and the error on rows left out."""
+    sheet = data_sheets.predictor(data.target)[0]
+
+    def predict(kept: Ints, out: Ints) -> Floats:
+        return sheet.adapt(data.take(kept)).predict(data.genomes[out], data.target).mean
+
+    fold = folds.random_folds(len(data), transfer.FOLDS, singly_up_to=2 * transfer.FOLDS)
+    left_out = folds.left_out(fold, predict) / data.ms - 1
+    return with_facts(sheet.adapt(data), {"left_out_mape": mape(left_out)})
+
+
+def _has_sheet(data: LatencyData) -> bool:
+    return data.target.spec.kind == "gpu" and data_sheets.serves(data.target.space)

@@ -21,6 +21,7 @@ LEVELS = 5  # accuracies that are compared where none are given
 DRAWS = 10_000  # of the costs, for the chance that a GPU is the best
 USD_PER_MILLION = 1 / 3.6  # of a million images, for a ms per image and a USD per hour
 BEST, TIE, WORSE, UNKNOWN, SLOW = "best", "tie", "worse", "no price", "too slow"  # verdicts
+ONLY = "only price"  # the verdict where no other GPU that is fast enough has a price
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,24 +142,29 @@ class Served:
 
     @cached_property
     def chances(self) -> Floats:
-        """(a, t) probability that a GPU is the best one at an accuracy, NaN where it has no cost."""
+        """(a, t) probability that a GPU is the best one at an accuracy; NaN where it or all others have no
+        cost."""
         mean, _, high = self.costs
         std = (high - mean) / QUANTILE(0.5 + self.confidence / 2)
         draws = mean + std * np.random.default_rng(0).standard_normal((DRAWS, *mean.shape))
         best = np.where(np.isnan(draws), np.inf, draws).argmin(axis=2)
         shares = (best[:, :, None] == np.arange(len(self.runs))).mean(axis=0)
-        return np.where(np.isnan(mean), np.nan, shares)
+        alone = np.isfinite(mean).sum(axis=1, keepdims=True) < 2
+        return np.where(np.isnan(mean) | alone, np.nan, shares)
 
     @cached_property
     def verdicts(self) -> NDArray[np.str_]:
         """(a, t) BEST where a cost is the least and no other interval overlaps its own; TIE for the least and
-        those whose interval overlaps its own; WORSE, UNKNOWN (no price) or SLOW (not within the limit)."""
+        those whose interval overlaps its own; ONLY where just prices of others are missing; WORSE, UNKNOWN (no
+        price) or SLOW (not within the limit)."""
         mean, low, high = np.where(np.isnan(self.costs), np.inf, self.costs)
         least = mean.argmin(axis=1)[:, None]
-        near = np.isfinite(mean) & (low <= np.take_along_axis(high, least, axis=1))
-        alone = (near.sum(axis=1) == 1)[:, None]
-        dear = np.where(np.isfinite(mean), WORSE, np.where(self.choices < 0, SLOW, UNKNOWN))
-        return np.where(near, np.where(alone, BEST, TIE), dear)
+        priced = np.isfinite(mean)
+        near = priced & (low <= np.take_along_axis(high, least, axis=1))
+        others = np.where(priced, WORSE, np.where(self.choices < 0, SLOW, UNKNOWN))
+        only = (priced.sum(axis=1) == 1) & (others == UNKNOWN).any(axis=1)
+        first = np.select([only, near.sum(axis=1) == 1], [ONLY, BEST], TIE)[:, None]
+        return np.where(near, first, others)
 
     @cached_property
     def worth(self) -> Floats:

@@ -4,7 +4,7 @@ import html
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from search.ranking.gpus import BEST, SLOW, TIE, UNKNOWN, Served
+from search.ranking.gpus import BEST, ONLY, SLOW, TIE, UNKNOWN, WORSE, Served
 from search.ranking.runs import NOT
 from search.report import page
 from search.report.page import Members
@@ -53,13 +53,14 @@ def answers(served: Served) -> list[tuple[str, str]]:
     said = []
     for level in range(len(served.levels)):
         mean = served.costs[0, level]
-        order = sorted(_which(served, level, (BEST, TIE)), key=lambda gpu: mean[gpu])
+        order = sorted(_which(served, level, (BEST, TIE, ONLY)), key=lambda gpu: mean[gpu])
         if not order:
             said.append(("-", "no GPU that has a price is within the limit"))
             continue
         cost = f"{mean[order[0]]:.3g} {UNITS[served.priced]}"
         names = " or ".join(served.names[gpu] for gpu in order)
-        told = f"{word(served)}, {cost}" if len(order) == 1 else f"a tie, from {cost}"
+        best = "the only one with a price" if served.verdicts[level, order[0]] == ONLY else word(served)
+        told = f"{best}, {cost}" if len(order) == 1 else f"a tie, from {cost}"
         said.append((names, told))
     return said
 
@@ -165,8 +166,9 @@ def _cost(served: Served, level: int, gpu: int) -> tuple[str, str]:
     if verdict in (UNKNOWN, SLOW):
         return verdict, "soft"
     mean, low, high = served.costs[:, level, gpu]
-    chance = f"<br>{word(served) if verdict == BEST else verdict}, {served.chances[level, gpu]:.0%}"
-    range = f"<span class='note'>{low:.3g}-{high:.3g}{chance if verdict in (BEST, TIE) else ''}</span>"
+    chance = served.chances[level, gpu]
+    told = f"<br>{word(served) if verdict == BEST else verdict}" + (f", {chance:.0%}" if chance >= 0 else "")
+    range = f"<span class='note'>{low:.3g}-{high:.3g}{'' if verdict == WORSE else told}</span>"
     return f"<b>{mean:.3g}</b><br>{range}", verdict
 
 

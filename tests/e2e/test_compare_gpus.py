@@ -98,11 +98,14 @@ def test_overlapping_intervals_are_a_tie(folder):
         (alike, ["tie", "tie"]),
         (0.99 * touching, ["tie", "tie"]),
         (1.01 * touching, ["best", "worse"]),
-        (np.nan, ["best", "no price"]),
+        (np.nan, ["only price", "no price"]),
     ):
         served = Served(runs, np.array([1.0, price]), [0.74])
         assert served.verdicts.tolist() == [verdicts]
         assert len(gpus_report.answers(served)) == 1
+    assert np.isnan(served.chances).all()
+    assert gpus_report.answers(served)[0][1].startswith("the only one with a price, ")
+    assert "%" not in gpus_report.render(served, [[], []], {}).split("only price")[1].split("</td>")[0]
     assert gpus_report.missing(served) == [
         "no price of t4, not compared: give usd_per_hour.t4=..., or usd_per_hour in its YAML"
     ]
@@ -116,6 +119,7 @@ def test_a_limit_holds_on_the_bound(folder):
     for factor, verdicts in ((1.001, free.verdicts[0].tolist()), (0.95, ["best", "too slow"])):
         served = Served(runs, np.array([1.0, 1.0]), [0.74], limit_ms=factor * limit)
         assert served.verdicts[0].tolist() == verdicts
+    assert np.isnan(served.chances).all()  # as no other one is within the limit
     assert served.table.rows()[1]["architecture"] is None
     assert "t4: no network of 74.0% within" in gpus_report.missing(served)[0]
     with pytest.raises(ValueError, match="no network of these fronts is within it"):

@@ -5,22 +5,23 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from latency import target
 from latency.data import LatencyData
 from latency.predictors import interface
 from latency.predictors.baselines import Constant, OperatorTable
 from latency.scores import scores
-from latency.zoo import catalogue
+from latency.zoo import catalogue, data_sheets
 from latency.zoo.automatic import Automatic
 from supernet import registry
 from supernet.space import get_space
 
 
 def measured(name: str, n: int, seed: int = 0) -> LatencyData:
-    target = catalogue.target(name)
-    space = get_space(target.space).restrict("r", 160, 224)
+    where = catalogue.target(name)
+    space = get_space(where.space).restrict("r", 160, 224)
     genomes = space.network(space.sample(n, np.random.default_rng(seed)))
     return LatencyData(
-        target, genomes, catalogue.predictor(name).predict(genomes, target).mean, np.full(n, np.nan)
+        where, genomes, catalogue.predictor(name).predict(genomes, where).mean, np.full(n, np.nan)
     )
 
 
@@ -51,6 +52,24 @@ def test_automatic_takes_what_the_rows_allow(n, method):
     fitted = Automatic().fit(data)
     assert fitted.facts["method"] == method
     assert fitted.facts["why"]
+
+
+def test_automatic_compares_a_mix_with_the_data_sheet_of_a_gpu():
+    """Latencies that follow a data sheet, but for a factor and 1% of noise, and no device that ships."""
+    where, rng = target.gpu("t4", batch=32), np.random.default_rng(0)
+    sheet, space = data_sheets.predictor(where)[0], get_space(where.space).restrict("r", 160, 224)
+    genomes = space.network(space.sample(8, rng))
+    ms = 1.3 * sheet.predict(genomes, where).mean * np.exp(0.01 * rng.standard_normal(8))
+    data = LatencyData(where, genomes, ms, np.full(8, np.nan))
+    fitted = Automatic().fit(data)
+    assert fitted.facts["method"] == "gpu data sheet and anchors"
+    assert "transfer" in fitted.facts["why"]
+    left_out = []
+    for i in range(8):
+        others = sheet.adapt(data.take(np.delete(np.arange(8), i)))
+        left_out.append(others.predict(genomes[[i]], where).mean[0] / ms[i] - 1)
+    assert fitted.facts["left_out_mape"] == pytest.approx(100 * np.abs(left_out).mean())
+    assert scores(fitted.predict(genomes, where), ms)["mape"] < 2
 
 
 def test_automatic_keeps_the_smallest_error_on_rows_left_out():
