@@ -155,8 +155,8 @@ class Served:
     @cached_property
     def verdicts(self) -> NDArray[np.str_]:
         """(a, t) BEST where a cost is the least and no other interval overlaps its own; TIE for the least and
-        those whose interval overlaps its own; ONLY where just prices of others are missing; WORSE, UNKNOWN (no
-        price) or SLOW (not within the limit)."""
+        those whose interval overlaps its own; ONLY for the one cost there is, where others lack a price only;
+        WORSE, UNKNOWN (no price) or SLOW (not within the limit)."""
         mean, low, high = np.where(np.isnan(self.costs), np.inf, self.costs)
         least = mean.argmin(axis=1)[:, None]
         priced = np.isfinite(mean)
