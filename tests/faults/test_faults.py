@@ -5,14 +5,13 @@ import random
 import re
 import shutil
 import time
-from functools import cache
 from pathlib import Path
 
 import pytest
 
 from supernet.files import disk
 from tests.e2e.commands import call
-from tests.faults.commands import WRITING, prepare, rows
+from tests.faults.commands import WRITING, rows
 from tests.faults.injection import KILL, KINDS, Fault, Killed, injected
 
 # all: a fault at every change, every: also at each row that is added to a store; else a sample of the day
@@ -26,30 +25,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
 SHARED = ("accuracy-data", "evaluate")  # several at once add to one store: each is right
-
-
-@pytest.fixture(scope="session")
-def inputs(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("inputs")
-    prepare(folder)
-    return folder
-
-
-@pytest.fixture(scope="session")
-def unbroken(inputs, tmp_path_factory):
-    """`unbroken(name)`: what a command leaves without a fault, and what it changes on the way."""
-
-    @cache
-    def run(name):
-        folder = tmp_path_factory.mktemp("unbroken") / "here"
-        shutil.copytree(inputs, folder)
-        fault = Fault()
-        with injected(fault):
-            code, error = WRITING[name].run(folder)
-        assert code == 0, error
-        return WRITING[name].left(folder), fault
-
-    return run
 
 
 def broken(name, folder, fault):
