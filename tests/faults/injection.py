@@ -1,12 +1,14 @@
 """Faults at every change of the disk: the few functions of `supernet.files` that make them are wrapped.
 
-A fault is a kill (from then on nothing reaches the disk, whatever runs while the process ends), or an error
-of the system: a full disk stays full until the fault is taken away, other errors come once.
+A fault is a kill (from then on nothing reaches the disk, whatever runs while the process ends), an error of
+the system (a full disk stays full until the fault is taken away, other errors come once), or a clock that is
+set forward or back by days.
 """
 
 import errno
 import os
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -16,8 +18,9 @@ from unittest import mock
 
 from supernet.files import append_only, disk
 
-KILL, FULL = "kill", "ENOSPC"
-KINDS = (KILL, FULL, "EIO", "EACCES")
+KILL, FULL, JUMP = "kill", "ENOSPC", "jump"
+KINDS = (KILL, FULL, "EIO", "EACCES", JUMP)
+DAYS = 2 * 86400.0
 # What each of them changes: functions of `disk`, whose first argument says where, and the rows of stores.
 CHANGES = ("make_folder", "open_locked", "allocate", "append", "sync", "rename", "remove")
 FREEING = ("remove",)  # works on a full disk
@@ -48,6 +51,11 @@ class Fault:
     def struck(self) -> bool:
         return 0 < self.at <= len(self.happened)
 
+    @property
+    def shift(self) -> float:
+        """Seconds that the clock is off: back at every other change."""
+        return (DAYS if self.at % 2 else -DAYS) if self.kind == JUMP and self.struck else 0.0
+
     def before(self, change: str, what: Any) -> None:
         """Called before each change."""
         dead = self.struck and self.kind == KILL
@@ -64,7 +72,7 @@ class Fault:
         if full and self.room:
             self.room = change != "rename"  # of the file that needed the space
             return
-        if (full and change not in FREEING) or (now and self.kind != FULL):
+        if (full and change not in FREEING) or (now and self.kind not in (FULL, JUMP)):
             if change == "insert":
                 raise sqlite3.OperationalError(SQLITE[self.kind])
             raise OSError(getattr(errno, self.kind), os.strerror(getattr(errno, self.kind)), str(what))
@@ -101,8 +109,12 @@ def injected(fault: Fault) -> Iterator[None]:
         fault.rows[table] = fault.rows.get(table, 0) + count
         return count
 
-    add, patches = append_only.insert, [wrapped(change) for change in CHANGES]
+    def clock() -> float:
+        return now() + fault.shift
+
+    add, now, patches = append_only.insert, time.time, [wrapped(change) for change in CHANGES]
     patches.append(mock.patch.object(append_only, "insert", insert))
+    patches.append(mock.patch.object(time, "time", clock))
     for patch in patches:
         patch.start()
     try:

@@ -12,7 +12,7 @@ import pytest
 from supernet.files import disk
 from tests.e2e.commands import call
 from tests.faults.commands import WRITING, rows
-from tests.faults.injection import KILL, KINDS, Fault, Killed, injected
+from tests.faults.injection import JUMP, KILL, KINDS, Fault, Killed, injected
 
 # all: a fault at every change, every: also at each row that is added to a store; else a sample of the day
 PROOFS = os.environ.get("PROOFS")
@@ -37,6 +37,7 @@ def broken(name, folder, fault):
             code, error = writing.run(folder)
         except Killed:
             assert fault.kind == KILL
+    assert not (code and fault.kind == JUMP), error
     if code:
         lines = error.strip().splitlines()
         assert len(lines) == 1, error
