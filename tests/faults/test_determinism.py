@@ -24,7 +24,8 @@ ONE = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "PYTHONHASHSEED": "0
 
 
 def archive(folder, *flags, **environment):
-    """SHA-256 of the archive of a small search in a process of its own, and the kernel it says."""
+    """SHA-256 of the archive of a small search in a process of its own, the kernel in its env.json, and what
+    it warned of."""
     done = subprocess.run(
         [sys.executable, *flags, *WORDS, "out=run"],
         cwd=folder,
@@ -36,7 +37,7 @@ def archive(folder, *flags, **environment):
     assert done.returncode == 0, done.stderr
     content = (Path(folder) / "run" / "archive.npz").read_bytes()
     about = json.loads((Path(folder) / "run" / "env.json").read_text())
-    return hashlib.sha256(content).hexdigest(), about["kernels"]
+    return hashlib.sha256(content).hexdigest(), about["kernels"]["numpy"], done.stderr
 
 
 @pytest.mark.slow
@@ -52,15 +53,20 @@ def test_the_archive_is_the_same_everywhere(tmp_path):
     ):
         (tmp_path / name).mkdir()
         found[name] = archive(tmp_path / name, *flags, **changed)[0]
+    print({name: digest[:12] for name, digest in found.items()})
     assert set(found.values()) == {found["as it is"]}, found
 
 
 @pytest.mark.slow
 def test_another_kernel_is_said(tmp_path):
-    kernels = []
-    for core in ("Haswell", "Prescott"):
-        (tmp_path / core).mkdir()
-        kernels.append(archive(tmp_path / core, OPENBLAS_CORETYPE=core)[1]["numpy"])
-    if "openblas" not in kernels[0]:
-        pytest.skip(f"numpy has {kernels[0]}, whose kernel no variable chooses")
-    assert kernels[0] != kernels[1]
+    """By env.json, and by a run that goes on with another than it began with."""
+    _, begun, said = archive(tmp_path, OPENBLAS_CORETYPE="Haswell")
+    if "openblas" not in begun:
+        pytest.skip(f"numpy has {begun}, whose kernel no variable chooses")
+    assert said == ""
+    (tmp_path / "run" / "archive.npz").unlink()  # as a run that was killed before its end
+    _, now, said = archive(tmp_path, OPENBLAS_CORETYPE="Prescott")
+    assert now != begun
+    (warning,) = said.splitlines()
+    assert warning.startswith("warning: run goes on in another environment")
+    assert f"kernels.numpy {begun}, now {now}" in warning
