@@ -4,7 +4,6 @@ import time
 import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any
 from unittest import mock
 
 from latency.measuring import jobs, machine, place, session
@@ -45,8 +44,8 @@ class Engine:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
 
-    def prepare(self, network: Any, images: Any) -> int:
-        return 1_000_000 + zlib.crc32(str(network).encode()) % 1_000_000
+    def prepare(self, name: str) -> int:
+        return 1_000_000 + zlib.crc32(name.encode()) % 1_000_000
 
     def run(self, session: int) -> None:
         self._clock.ns += session
@@ -57,15 +56,14 @@ def known_timings() -> Iterator[Clock]:
     """Inside the block everything that is timed on this machine takes a known time, and at once."""
     clock = Clock()
 
-    def named_jobs(target: Any, genomes: Any) -> list[Job]:
-        names = jobs.get_space(target.space).format(genomes)
-        return [Job(name, lambda name=name: (name, None)) for name in names]
+    def prepare(local: place.Local, job: Job) -> None:
+        local.sessions[job.name] = local.engine.prepare(job.name)
 
     with ExitStack() as stack:
         for module, name, value in (
             *((module, "time", clock) for module in (session, place, runner)),
             (session, "engine_of", lambda target: Engine(clock)),
-            (session, "subnet_jobs", named_jobs),
+            (place.Local, "prepare", prepare),
             (machine, "micro_benchmark", lambda: dict(RATES)),
         ):
             stack.enter_context(mock.patch.object(module, name, value))
