@@ -39,7 +39,7 @@ PROTOCOLS: dict[str, Callable[[Setting], Iterator[Row]]] = {
     "nas_note10": nas_note10.run,
     "phones": phones.run,
     "few_figures": few_figures.run,
-    maplex.NAME: maplex.run,
+    **maplex.PROTOCOLS,
     "ten_samples": ten_samples.run,
 }
 SHOWN = {

@@ -1,15 +1,16 @@
 """Devices to learn from, and the descriptors that tell them apart.
 
-A descriptor is whatever tells devices apart: operators timed on the target (`measuring.operators`), figures
-of a data sheet (`specification`), and the log latencies of reference architectures (`references`), for which
-the samples of the target serve.
+A descriptor is whatever tells devices apart, in parts by name: operators timed on the target and hardware
+events counted while they run (`measuring.operators`), figures of a data sheet (`specification`), and the log
+latencies of reference architectures (`references`), for which the samples of the target serve. A device may
+lack numbers or whole parts (NaN): two devices are compared by what is known of both.
 
 The parameters of a GPU may also be inputs of one model for many of them (`device_inputs`, `roofline_ms`).
 
-Letters: D known devices, n architectures, q numbers of a descriptor, c inputs of a model.
+Letters: D known devices, n architectures, q numbers of a part of a descriptor, c inputs of a model.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
@@ -17,7 +18,7 @@ from typing import Literal
 import numpy as np
 
 from latency.data import LatencyData
-from latency.features import Scale, features, squared_distance
+from latency.features import Scale, features
 from latency.target import Target
 from supernet import footprint
 from supernet.arrays import Floats, Genomes, Rng
@@ -26,6 +27,9 @@ from supernet.fits import robust
 from supernet.layers import BYTES_FP32
 from supernet.space import get_space
 
+Descriptor = Mapping[str, Floats]  # (q,) numbers of each part by its name; NaN where one is unknown
+REFERENCES = "reference latencies"  # the part that samples of the target serve for
+STRANGERS = 2.0  # squared distance of devices of which nothing is known in common: that of random ones
 SMOOTHING, SMOOTHING_ROUNDS = 1e-2, 5  # ridge of the known devices' own fits, and their re-weighting
 LEAST_IMPORTANCE = 1e-3
 DeviceInputs = Literal["raw", "logarithms", "physical"]
@@ -38,10 +42,10 @@ HALF = ("amp", "fp16", "bf16")  # precisions with two bytes a number
 
 @dataclass(frozen=True, eq=False)
 class KnownDevice:
-    """A device to learn from: its latencies and its (q,) descriptor."""
+    """A device to learn from: its latencies and its descriptor."""
 
     data: LatencyData
-    descriptor: Floats
+    descriptor: Descriptor
 
     def smooth(self, genomes: Genomes) -> Floats:
         """(n,) log latencies by a robust ridge regression on the features, fitted to the device's rows."""
@@ -127,23 +131,74 @@ def references(devices: Sequence[KnownDevice], genomes: Genomes) -> Floats:
     return log_ms - log_ms.mean(axis=1, keepdims=True)
 
 
-def scaled_descriptors(blocks: Sequence[Floats]) -> Floats:
-    """(D, q) descriptors of several parts, each standardised; the parts weigh alike, whatever their width."""
-    parts = [Scale.from_rows(block)(block) for block in blocks if block.shape[1]]
-    width = sum(part.shape[1] for part in parts)
-    shares = [(width / len(parts) / part.shape[1]) ** 0.5 for part in parts]
-    return np.concatenate([part * share for part, share in zip(parts, shares, strict=True)], axis=1)
+@dataclass(frozen=True, eq=False)
+class Descriptors:
+    """Descriptors of several devices, each part standardised over them: (D, q) each; NaN: unknown."""
 
+    parts: tuple[Floats, ...]
 
-def importance_weights(scaled: Floats, width: float) -> Floats:
-    """(D,) weights of the known devices for the target, whose scaled descriptor is the last row.
+    @classmethod
+    def from_devices(cls, descriptors: Sequence[Descriptor]) -> "Descriptors":
+        """ValueError when a part has more numbers on one device than on another."""
+        parts = []
+        for name in dict.fromkeys(name for descriptor in descriptors for name in descriptor):
+            widths = {len(descriptor[name]) for descriptor in descriptors if name in descriptor}
+            if len(widths) > 1:
+                raise ValueError(
+                    f"the descriptors have {sorted(widths)} numbers of {name}: describe all devices alike"
+                )
+            unknown = np.full(widths.pop(), np.nan)
+            block = np.stack([descriptor.get(name, unknown) for descriptor in descriptors])
+            parts.append(np.where(np.isfinite(block), Scale.from_rows(block)(block), np.nan))
+        if not parts:
+            raise ValueError("no number describes the devices: give descriptors, or leave references on")
+        return cls(tuple(parts))
 
-    They are exp(-(distance / width)^2 / 2), where the distance is the root mean square difference of the
-    descriptors and the unit of `width` is the median distance between known devices; relative to the most
-    similar device, and at least `LEAST_IMPORTANCE`.
-    """
-    distance = np.sqrt(squared_distance(scaled, scaled))
-    among_known = distance[:-1, :-1]
-    unit = float(np.median(among_known[np.triu_indices(len(among_known), 1)])) or 1.0
-    weight = np.exp(-0.5 * (distance[-1, :-1] / (width * unit)) ** 2)
-    return np.asarray(np.maximum(weight / max(float(weight.max()), 1e-300), LEAST_IMPORTANCE))
+    def squared_distance(self) -> Floats:
+        """(D, D) mean squared differences: over the numbers of a part that are known of both devices, then
+        over the parts, which weigh alike, whatever their width. `STRANGERS` where nothing is."""
+        devices = len(self.parts[0])
+        total, count = np.zeros((devices, devices)), np.zeros((devices, devices))
+        for part in self.parts:
+            known, filled = np.isfinite(part).astype(np.float64), np.nan_to_num(part)
+            shared = known @ known.T
+            squares = filled**2 @ known.T
+            apart = np.maximum(squares + squares.T - 2 * filled @ filled.T, 0) / np.maximum(shared, 1)
+            total, count = total + apart, count + (shared > 0)
+        return np.where(count > 0, total / np.maximum(count, 1), STRANGERS)
+
+    def inputs(self) -> Floats:
+        """(D, q) all numbers side by side for a regression, whose parts weigh alike; 0 where unknown."""
+        width = sum(part.shape[1] for part in self.parts)
+        shares = [(width / len(self.parts) / part.shape[1]) ** 0.5 for part in self.parts]
+        scaled = [np.nan_to_num(part) * share for part, share in zip(self.parts, shares, strict=True)]
+        return np.concatenate(scaled, axis=1)
+
+    def similarity(self, reach: float) -> Floats:
+        """(D, D) exp(-(distance / reach)^2 / 2), the unit of `reach` being the median distance.
+
+        Distances over different numbers may contradict each other; the similarities are then the nearest
+        that do not (no negative eigenvalue).
+        """
+        distance = self.squared_distance()
+        unit = float(np.median(distance[np.triu_indices(len(distance), 1)])) or 1.0
+        similar = np.exp(-0.5 * distance / (unit * reach**2))
+        if all(np.isfinite(part).all() for part in self.parts):
+            return np.asarray(similar)
+        values, vectors = np.linalg.eigh(similar)
+        similar = vectors * np.maximum(values, 0) @ vectors.T
+        size = np.sqrt(np.diag(similar))
+        return np.asarray(similar / size / size[:, None])
+
+    def importance(self, width: float) -> Floats:
+        """(D - 1,) weights of the known devices for the target, which is the last.
+
+        They are exp(-(distance / width)^2 / 2), where the unit of `width` is the median distance between
+        known devices; relative to the most similar device, and at least `LEAST_IMPORTANCE`. The paper
+        (arXiv 2205.12660) weighs training devices by the similarity of specifications; the formula is ours.
+        """
+        distance = np.sqrt(self.squared_distance())
+        among_known = distance[:-1, :-1]
+        unit = float(np.median(among_known[np.triu_indices(len(among_known), 1)])) or 1.0
+        weight = np.exp(-0.5 * (distance[-1, :-1] / (width * unit)) ** 2)
+        return np.asarray(np.maximum(weight / max(float(weight.max()), 1e-300), LEAST_IMPORTANCE))

@@ -64,7 +64,7 @@ def run(name: str, space: str, counts: Sequence[int], setting: Setting) -> Itera
     if chosen:
         asked = sets["valid" if is_help else "train"]
     else:
-        yield from _published(name, space)
+        yield from published(name, space)
     table = read(setting.data, FILES[space], space)
     scored = table if setting.test_rows is None else read(setting.data, setting.test_rows, space)
     targets = [target for target in asked if target in scored.columns]
@@ -107,8 +107,9 @@ PROTOCOLS: dict[str, Callable[[Setting], Iterator[Row]]] = {
 }
 
 
-def _published(name: str, space: str) -> Iterator[Row]:
-    if name.startswith("help"):
+def published(name: str, space: str) -> Iterator[Row]:
+    """The rows that the authors of HELP or NASFLAT published."""
+    if not name.startswith("nasflat"):
         part, note = "middle 80%", "10 samples and the latencies of 10 reference architectures"
         values = [("HELP", target, value, note) for target, value in HELP_MIDDLE[space].items()]
     else:

@@ -1,51 +1,57 @@
-"""MAPLE and MAPLE-X with and without their parts, beside our transfer and simpler ways.
+"""MAPLE and MAPLE-X with and without their parts where devices differ, beside our transfer and simpler ways.
 
-(a) Devices of this machine, measured by us (`latency/zoo/devices.py`): each left out in turn, N random
-subnets of it as samples, all its others scored; the other 13 are known. VALIDATION names the devices that
-choices were made on; the others are reported. Besides the raw scores, those of what a log-log line in MACs,
-fitted on all rows of the device, leaves (`residual_r2`, `residual_spearman`): on a CPU MACs explain nearly
-everything. The papers' network is trained for N=10 and one seed only, without parts and with both:
-three seconds a fit.
-(b) HELP's OFA latencies with the whole GPU left out (rows 3500-3999 reported, 3000-3499 for choices), and
-NAS-Bench-201 on HELP's split of devices (test devices reported, validation devices for choices). These
-devices have no counters or operators: the descriptor is the data sheet with the samples' latencies, which
-count in N.
+Of each target N = 3, 5 or 10 random networks are the samples. The formulas of both parts of MAPLE-X are ours
+(`latency.predictors.maple`). What is known of other devices, and what describes a device:
+
+- `maplex_engines`: 14 devices of one machine, measured by us (`latency/zoo/devices.py`), described by
+  operators timed on them. All devices of the target's *engine* are left out. The other samples of the target
+  judge. The papers' network is trained for N=10 and `NETWORK_SEEDS` seeds only: three seconds a fit.
+- `maplex_isa`: the same with all devices held to the target's *instruction set* left out (or all that are
+  held to none).
+- `maplex_sheets`: HELP's GPUs with the whole *GPU* left out, beside a CPU and a phone whose lookup tables
+  ship; data sheets describe them. And our 14 devices and OFANAS's two GPUs together: all have a data sheet,
+  the GPUs no operators, which are masked; the engine (or the GPU) is left out.
+- `maplex_cells`: NAS-Bench-201 on HELP's split of its devices, described by the latencies of the samples
+  alone. N = 13, 15, 20 add HELP's ten reference architectures, which count in N; HELP has N=20.
+- `maplex_settings`: all 27 settings of NAS-Bench-201, the device of the target left out at all batch sizes.
+
+Choices were made with `validation=1`: on VALIDATION in the first three, on HELP's validation devices in the
+last two; on rows 3000-3499 of HELP's GPUs where 3500-3999 are reported.
 """
 
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
-from functools import cache
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
 
 import numpy as np
-from scipy.stats import spearmanr
 
-from benchmarks.protocols import protocol
+from benchmarks.protocols import help_ranks, protocol
 from latency.data import LatencyData
-from latency.descriptors import KnownDevice, specification
+from latency.descriptors import Descriptor, KnownDevice, specification
 from latency.predictors.additive import Additive
 from latency.predictors.ensemble import Ensemble, denoised
-from latency.predictors.maple import Maple, Strengths, likeliest
+from latency.predictors.maple import Maple, likeliest
 from latency.predictors.sources import Source
 from latency.predictors.transfer import Transfer
-from latency.zoo import devices
-from supernet import footprint
-from supernet.files import tables
-from supernet.prediction import Prediction
+from latency.target import Target
+from latency.zoo import catalogue, devices
+from supernet.arrays import Ints, Rng
 from supernet.space import get_space
 
-NAME = "maplex_ablation"
 VALIDATION = ("ort_fp32_b1", "ov_fp32_avx_b1", "ov_int8_b1", "eager_fp32_b8")
-OWN_COUNTS, NETWORK_COUNT, NETWORK_SEEDS = (3, 10, 30), 10, 1
-NETWORKS = ("MAPLE", "MAPLE-X (both)")
-SEEDS = {"own": 3, "ofa": 2, "cells": 2}  # at most: the whole protocol takes about four minutes
-OFA_COUNTS, OFA_FITTED = (3, 10, 100), 3000
-CELLS, CELLS_COUNTS = ("nasbench201_latency.csv.gz", "nasbench201"), (10, 100)
-LEARNED = 75  # rows of each known device of (b)
-RIDGE = 0.01  # of the sources of `transfer` in (b), on every second row: a quarter of the time
+COUNTS = (3, 5, 10)
+NETWORK_SEEDS = 2
+HELP_FITTED = slice(0, 3000)  # rows of HELP's GPUs that sources and samples come from
+HELP_SIDES, OFANAS_SIDES = (128, 224), (160, 224)  # input sides that were timed
+LEARNED = 75  # rows of each known device of a public table
+RIDGE = 0.01  # of the sources of transfer there, on every second row: a quarter of the time
+OFANAS_GPUS = ("rtx2080ti_64", "tesla_p40_64")
+BESIDE = ("i7_8700k_lut_w1.2", "note10_lut")  # a CPU and a phone of the space of HELP's GPUs
 COST = (
-    "Devices of this machine: the descriptor is 13 operators timed on the target (3 to 7 s of CPU time), no "
-    "subnets; it is no part of N."
+    "Devices of one machine: the descriptor is 13 operators timed on the target (3 to 7 s of CPU time), no "
+    "networks; it is no part of N."
 )
 PARTS = {
     "MAPLE": Maple(virtual=False, importance=False),
@@ -53,134 +59,257 @@ PARTS = {
     "MAPLE + importance": Maple(virtual=False, importance=True),
     "MAPLE-X (both)": Maple(virtual=True, importance=True),
 }
+SMOOTH = {label: replace(learner, smooth=True, rows=LEARNED) for label, learner in PARTS.items()}
+Draw = Callable[[Rng], tuple[LatencyData, LatencyData]]  # samples, as many as are ever taken; and the judges
 
 
-def run(setting: protocol.Setting) -> Iterator[protocol.Row]:
-    """(a), unless there are `test_rows`, and (b) of the spaces that have their columns."""
-    columns = None if setting.test_rows is None else tables.read_columns(setting.test_rows)
-    if columns is None:
-        yield from _own(setting)
-    if columns is None or "ks0" in columns:
-        yield from _ofa(setting)
-    if columns is None or "op01" in columns:
-        yield from _cells(setting)
+@dataclass(frozen=True, eq=False)
+class Case:
+    """A target, what is known of other devices, and the ways to predict it."""
+
+    name: str
+    draw: Draw
+    descriptor: Descriptor
+    known: Sequence[KnownDevice]
+    sources: Sequence[Source]
+    learners: Mapping[str, Maple] = field(default_factory=lambda: PARTS)
+    ours: Transfer | Ensemble = field(default_factory=Transfer)
+    counts: Sequence[int] = COUNTS
+    parts: Sequence[str] = protocol.PARTS[:1]
+    network_seeds: int = 0
+    note: str = ""
 
 
-def _own(setting: protocol.Setting) -> Iterator[protocol.Row]:
-    """(a)"""
-    measured = {name: devices.load(name) for name in setting.few(devices.names())}
-    known = {name: KnownDevice(data, operators.vector()) for name, (data, operators) in measured.items()}
-    space = get_space(next(iter(measured.values()))[0].target.space)
-    sides = space.column(np.concatenate([data.genomes for data, _ in measured.values()]), "r")
-    transfer = Transfer(resolutions=(int(sides.min()), int(sides.max())))
-    shipped = transfer.sources(space)
-    fitted = {}
-    for name, (data, _) in measured.items():
-        predictor = transfer.fit_from(shipped, data)
-        fitted[name] = Source(name, predictor.table, predictor.resolutions, data.target)
-    for name in setting.some([name for name in measured if (name in VALIDATION) == setting.validation]):
-        data, operators = measured[name]
-        others = [one for other, one in known.items() if other != name]
-        strengths = likeliest(others)
-        sources = [of for other, of in fitted.items() if other != name]
-        for seed, rng in setting.draws(SEEDS["own"]):
-            order = rng.permutation(len(data))
-            for n in setting.some(OWN_COUNTS):
-                samples, test = data.take(order[:n]), data.take(order[n:])
-                vector = operators.vector()
+Cases = Callable[[protocol.Setting], Iterator[Case]]
+
+
+def rows(name: str, cases: Cases, setting: protocol.Setting) -> Iterator[protocol.Row]:
+    """The scores of every case, then their means over the targets."""
+    scored: list[protocol.Row] = []
+    for case in cases(setting):
+        smooth = next(iter(case.learners.values())).smooth
+        strengths = likeliest(case.known, smooth=smooth)
+        for seed, rng in setting.draws():
+            pool, test = case.draw(rng)
+            for n in setting.some(case.counts):
+                samples = pool.take(slice(0, n))
                 ways = {
-                    label: protocol.fitting(learner.fit_from, others, samples, vector, strengths)
-                    for label, learner in PARTS.items()
+                    label: protocol.fitting(how.fit_from, case.known, samples, case.descriptor, strengths)
+                    for label, how in case.learners.items()
                 }
-                if n == NETWORK_COUNT and seed < NETWORK_SEEDS:
-                    for label in NETWORKS:
-                        network = replace(PARTS[label], form="network")
-                        ways[f"{label}, network"] = protocol.fitting(
-                            network.fit_from, others, samples, vector
-                        )
-                ways["transfer"] = protocol.fitting(transfer.fit_from, sources, samples)
-                ways |= protocol.simple(sources, samples)
-                row = protocol.Row(NAME, "", name, n, seed, "all", {}, note=COST)
-                for method, fit_one in ways.items():
-                    yield _unexplained(replace(row, method=method), fit_one, data, test)
+                if n == max(COUNTS) and seed < case.network_seeds:
+                    for label, how in case.learners.items():
+                        network = replace(how, form="network")
+                        fit = protocol.fitting(network.fit_from, case.known, samples, case.descriptor)
+                        ways[f"{label}, network"] = fit
+                ways["transfer"] = protocol.fitting(case.ours.fit_from, case.sources, samples)
+                ways |= protocol.simple(case.sources, samples)
+                row = protocol.Row(name, "", case.name, n, seed, "all", {}, note=case.note)
+                for one in protocol.compare(row, ways, test, case.parts, timed_on=0):
+                    scored.append(one)
+                    yield one
+    yield from protocol.means(scored)
 
 
-def _unexplained(row: protocol.Row, fit: protocol.Fit, data: LatencyData, test: LatencyData) -> protocol.Row:
-    """The scored row, with the scores of what a log-log line in MACs leaves of the device's rows."""
-    space = get_space(data.target.space)
-    line = np.poly1d(np.polyfit(np.log(footprint.compute(space, data.genomes, "macs")), np.log(data.ms), 1))
-    fit = cache(fit)
-    (scored,) = protocol.compare(row, {row.method: fit}, test)
-    explained = line(np.log(footprint.compute(space, test.genomes, "macs")))
-    answer = fit()(test.genomes)
-    ms = np.maximum(answer.mean if isinstance(answer, Prediction) else answer, 1e-9)
-    true, guess = np.log(test.ms) - explained, np.log(ms) - explained
-    more = {
-        "residual_r2": float(1 - ((true - guess) ** 2).sum() / ((true - true.mean()) ** 2).sum()),
-        "residual_spearman": float(spearmanr(true, guess).statistic),
-    }
-    return replace(scored, scores={**scored.scores, **more})
+# ---------------------------------------------------------------------- devices of one machine
+def _measured() -> dict[str, tuple[LatencyData, Descriptor]]:
+    """{name: latencies, operators} of our devices."""
+    loaded = {name: devices.load(name) for name in devices.names()}
+    return {name: (data, operators.descriptor()) for name, (data, operators) in loaded.items()}
 
 
-def _ofa(setting: protocol.Setting) -> Iterator[protocol.Row]:
-    """(b), of HELP's GPUs"""
+def _leaving_out(same: Callable[[Target], object], setting: protocol.Setting) -> Iterator[Case]:
+    """Our devices; of those known, all are left out that are the `same` as the target."""
+    measured = _measured()
+    known = {name: KnownDevice(data, described) for name, (data, described) in measured.items()}
+    transfer, shipped, own = _own_sources({name: data for name, (data, _) in measured.items()})
+    for name in setting.some([name for name in measured if (name in VALIDATION) == setting.validation]):
+        data, described = measured[name]
+        others = [other for other, (its, _) in measured.items() if same(its.target) != same(data.target)]
+        further = [
+            source
+            for source in shipped
+            if source.target is None
+            or source.target.spec.kind != "cpu"
+            or same(source.target) != same(data.target)
+        ]
+        yield Case(
+            name,
+            partial(_halved, data),
+            described,
+            [known[other] for other in others],
+            [*(own[other] for other in others), *further],
+            ours=transfer,
+            network_seeds=NETWORK_SEEDS,
+            note=COST,
+        )
+
+
+def _halved(data: LatencyData, rng: Rng) -> tuple[LatencyData, LatencyData]:
+    """The samples, and all other rows."""
+    order = rng.permutation(len(data))
+    return data.take(order[: max(COUNTS)]), data.take(order[max(COUNTS) :])
+
+
+def _own_sources(measured: Mapping[str, LatencyData]) -> tuple[Transfer, list[Source], dict[str, Source]]:
+    """Our learner, what it knows of shipped predictors, and each device as a mix of these by all its rows."""
+    space = get_space(next(iter(measured.values())).target.space)
+    sides = space.column(np.concatenate([data.genomes for data in measured.values()]), "r")
+    transfer = Transfer(resolutions=(int(sides.min()), int(sides.max())))
+    shipped, own = transfer.sources(space), {}
+    for name, data in measured.items():
+        fitted = transfer.fit_from(shipped, data)
+        own[name] = Source(name, fitted.table, fitted.resolutions, data.target)
+    return transfer, shipped, own
+
+
+# ---------------------------------------------------------------------- data sheets
+def _sheet(target: Target) -> Descriptor:
+    """The data sheet of a target and its batch size."""
+    return {devices.SHEET: specification(target.spec), "batch": np.log([target.batch])}
+
+
+def _sheets(setting: protocol.Setting) -> Iterator[Case]:
+    yield from _gpus_beside(setting)
+    yield from _together(setting)
+
+
+def _gpus_beside(setting: protocol.Setting) -> Iterator[Case]:
+    """HELP's GPUs, beside a CPU and a phone."""
     table = protocol.read(setting.data, *protocol.HELP_OFA)
-    few = setting.few(table.columns)
-    how, every_second = Additive(ridge=RIDGE), slice(0, OFA_FITTED, 2)
-    fitted = {name: protocol.source(how, table.data(name, every_second)) for name in few}
-    known = {name: _known(table.data(name, slice(0, OFA_FITTED, 4))) for name in few}
-    for name in protocol.names_of(setting, table):
-        others = [of for other, of in known.items() if protocol.gpu(other) != protocol.gpu(name)]
-        sources = [of for other, of in fitted.items() if protocol.gpu(other) != protocol.gpu(name)]
-        for seed, rng in setting.draws(SEEDS["ofa"]):
-            parts = protocol.split(
-                setting, table, name, slice(0, OFA_FITTED), protocol.help_rows(setting), seed
-            )
-            for n in setting.some(OFA_COUNTS):
-                samples = parts.draw(n, rng)
-                ways = _ablation(others, samples)
-                ways["transfer"] = protocol.fitting(Transfer().fit_from, sources, samples)
-                ways |= protocol.simple(sources, samples)
-                yield from protocol.compare(
-                    protocol.Row(NAME, "", name, n, seed, "all", {}), ways, parts.test
-                )
+    how, rng = Additive(ridge=RIDGE), np.random.default_rng(0)
+    names = setting.few(table.columns)
+    every_second = slice(HELP_FITTED.start, HELP_FITTED.stop, 2)
+    sources = {name: protocol.source(how, table.data(name, every_second)) for name in names}
+    every_fourth = slice(HELP_FITTED.start, HELP_FITTED.stop, 4)
+    known = {name: _with_sheet(table.data(name, every_fourth)) for name in names}
+    shipped = Transfer(resolutions=HELP_SIDES).sources(get_space(table.space))
+    tables = [source for source in shipped if source.target is None or source.name in BESIDE]
+    beside = [devices.latencies_by([catalogue.predictor(name)], rng)[0] for name in BESIDE]
+    for name in setting.some(list(table.columns)):
+        others = [other for other in names if protocol.gpu(other) != protocol.gpu(name)]
+        yield Case(
+            name,
+            partial(_drawn, table.data(name, HELP_FITTED), table.data(name, protocol.help_rows(setting))),
+            _sheet(table.targets[name]),
+            [*(known[other] for other in others), *map(_with_sheet, beside)],
+            [*(sources[other] for other in others), *tables],
+            learners=SMOOTH,
+        )
 
 
-def _cells(setting: protocol.Setting) -> Iterator[protocol.Row]:
-    """(b), of NAS-Bench-201"""
-    table = protocol.read(setting.data, *CELLS)
-    devices_of = json.loads((setting.data / "latency_splits.json").read_text())["help"]["nasbench201"]
-    asked = devices_of["valid" if setting.validation else "test"]
-    pool, query = slice(0, devices_of["train_pool"]), devices_of["query"]
-    train = [table.data(name, pool) for name in setting.few(devices_of["train"]) if name in table.columns]
-    known, sources = [_known(data) for data in train], [denoised(data) for data in train]
-    names = protocol.names_of(replace(setting, small=False), table)
-    for name in setting.some([n for n in names if n in asked or n not in table.columns]):
-        for seed, rng in setting.draws(SEEDS["cells"]):
-            parts = protocol.split(setting, table, name, pool, slice(pool.stop, pool.stop + query), seed)
-            for n in setting.some(CELLS_COUNTS):
-                samples = parts.draw(n, rng)
-                ways = _ablation(known, samples)
-                ways["transfer (ensemble)"] = protocol.fitting(Ensemble().fit_from, sources, samples)
-                ways |= protocol.simple(sources, samples)
-                row = protocol.Row(NAME, "", name, n, seed, "all", {})
-                yield from protocol.compare(row, ways, parts.test, ("all", "middle 80%"))
+def _with_sheet(data: LatencyData) -> KnownDevice:
+    return KnownDevice(data, _sheet(data.target))
 
 
-def _known(data: LatencyData) -> KnownDevice:
-    """Described by the data sheet of the device, and the batch size."""
-    return KnownDevice(data, np.append(specification(data.target.spec), np.log(data.target.batch)))
+def _drawn(pool: LatencyData, test: LatencyData, rng: Rng) -> tuple[LatencyData, LatencyData]:
+    """Samples from the pool, and the test rows."""
+    return pool.take(rng.choice(len(pool), max(COUNTS), replace=False)), test
 
 
-def _ablation(known: Sequence[KnownDevice], samples: LatencyData) -> dict[str, protocol.Fit]:
-    strengths, descriptor = _strengths(tuple(known)), _known(samples).descriptor
-    smooth = {label: replace(learner, smooth=True, rows=LEARNED) for label, learner in PARTS.items()}
-    return {
-        label: protocol.fitting(learner.fit_from, known, samples, descriptor, strengths)
-        for label, learner in smooth.items()
-    }
+def _together(setting: protocol.Setting) -> Iterator[Case]:
+    """Our devices and OFANAS's GPUs; a GPU has no operators."""
+    table = protocol.read(setting.data, *protocol.OFANAS)
+    space = get_space(table.space)
+    measured: dict[str, tuple[LatencyData, Descriptor]] = {}
+    for name, (data, operators) in _measured().items():
+        sides = space.column(data.genomes, "r")
+        inside = data.take(np.flatnonzero((sides >= OFANAS_SIDES[0]) & (sides <= OFANAS_SIDES[1])))
+        measured[name] = inside, {**operators, **_sheet(data.target)}
+    transfer, shipped, own = _own_sources({name: data for name, (data, _) in measured.items()})
+    for name in OFANAS_GPUS:
+        data = table.data(name, slice(0, 7000, 10))
+        measured[name] = data, _sheet(data.target)
+    known = {name: KnownDevice(data, described) for name, (data, described) in measured.items()}
+
+    def alike(one: Target, other: Target) -> bool:
+        """Of the same engine on CPUs, the same device otherwise."""
+        engines = one.spec.kind == other.spec.kind == "cpu" and one.engine == other.engine
+        gpus = one.spec.kind == other.spec.kind == "gpu"
+        return engines or (gpus and one.spec.name == other.spec.name)
+
+    for name in setting.some([name for name in measured if (name in VALIDATION) == setting.validation]):
+        data, described = measured[name]
+        others = [other for other, (its, _) in measured.items() if not alike(its.target, data.target)]
+        further = [s for s in shipped if s.target is None or not alike(s.target, data.target)]
+        yield Case(
+            name,
+            partial(_halved, data),
+            described,
+            [known[other] for other in others],
+            [*(own[other] for other in others if other in own), *further],
+            learners=SMOOTH,
+            ours=transfer,
+        )
 
 
-@cache
-def _strengths(known: tuple[KnownDevice, ...]) -> Strengths:
-    return likeliest(known, smooth=True)
+# ---------------------------------------------------------------------- NAS-Bench-201
+def _cells(setting: protocol.Setting) -> Iterator[Case]:
+    """HELP's split; after the samples alone, its reference architectures and more samples."""
+    table, helps, pool, query = _help_cells(setting)
+    known, sources = _known_cells(table, setting.few(helps["train"]), pool)
+    for name in setting.some(helps["valid" if setting.validation else "test"]):
+        draw = partial(_drawn, table.data(name, pool), table.data(name, query))
+        reference = table.data(name, np.array(helps["reference_archs"]))
+        case = partial(Case, descriptor={}, known=known, sources=sources, learners=SMOOTH, ours=Ensemble())
+        yield case(name, draw, parts=protocol.PARTS)
+        more = [len(reference) + n for n in COUNTS]
+        yield case(name, partial(_after, reference, draw), counts=more, parts=protocol.PARTS)
+
+
+def _after(first: LatencyData, draw: Draw, rng: Rng) -> tuple[LatencyData, LatencyData]:
+    """The same draw with other samples before its own."""
+    samples, test = draw(rng)
+    return first.followed_by(samples), test
+
+
+def _settings(setting: protocol.Setting) -> Iterator[Case]:
+    """All settings; of the target's device none is known."""
+    table, helps, pool, query = _help_cells(setting)
+    names = setting.few(table.columns)
+    known, sources = _known_cells(table, names, pool)
+    asked = [name for name in table.columns if (name in helps["valid"]) == setting.validation]
+    for name in setting.some(asked):
+        device = table.targets[name].spec.name
+        kept = [i for i, other in enumerate(names) if table.targets[other].spec.name != device]
+        yield Case(
+            name,
+            partial(_drawn, table.data(name, pool), table.data(name, query)),
+            {},
+            [known[i] for i in kept],
+            [sources[i] for i in kept],
+            learners=SMOOTH,
+            ours=Ensemble(),
+        )
+
+
+def _help_cells(setting: protocol.Setting) -> tuple[protocol.Table, dict[str, Any], Ints, Ints]:
+    """The table, HELP's lists of devices, and the rows of samples and judges, references in neither."""
+    helps = json.loads((setting.data / "latency_splits.json").read_text())["help"]["nasbench201"]
+    table = protocol.read(setting.data, help_ranks.FILES["nasbench201"], "nasbench201")
+    rows_of_help = np.arange(helps["train_pool"] + helps["query"])
+    others = np.setdiff1d(rows_of_help, helps["reference_archs"])
+    return table, helps, others[others < helps["train_pool"]], others[others >= helps["train_pool"]]
+
+
+def _known_cells(
+    table: protocol.Table, names: Sequence[str], pool: Ints
+) -> tuple[list[KnownDevice], list[Source]]:
+    """Settings of NAS-Bench-201 as MAPLE and as the ensemble know them."""
+    train = [table.data(name, pool) for name in names]
+    return [KnownDevice(data, {}) for data in train], [denoised(data) for data in train]
+
+
+def _cells_with_published(setting: protocol.Setting) -> Iterator[protocol.Row]:
+    if not setting.validation:
+        yield from help_ranks.published("maplex_cells", "nasbench201")
+    yield from rows("maplex_cells", _cells, setting)
+
+
+PROTOCOLS: dict[str, Callable[[protocol.Setting], Iterator[protocol.Row]]] = {
+    "maplex_engines": partial(rows, "maplex_engines", partial(_leaving_out, lambda target: target.engine)),
+    "maplex_isa": partial(rows, "maplex_isa", partial(_leaving_out, lambda target: target.isa)),
+    "maplex_sheets": partial(rows, "maplex_sheets", _sheets),
+    "maplex_cells": _cells_with_published,
+    "maplex_settings": partial(rows, "maplex_settings", _settings),
+}

@@ -6,6 +6,7 @@ architectures included. Nothing is chosen on the rows that are reported: `valida
 validation part instead, which is where choices are made.
 """
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -140,18 +141,24 @@ def middle(ms: Floats) -> NDArray[np.bool_]:
 
 
 def compare(
-    row: Row, ways: Mapping[str, Fit], test: LatencyData, parts: Sequence[str] | None = None
+    row: Row,
+    ways: Mapping[str, Fit],
+    test: LatencyData,
+    parts: Sequence[str] | None = None,
+    timed_on: int = TIMED,
 ) -> Iterator[Row]:
     """`row` for every method, with the scores on `test` of what its fit returns, fit time and speed.
+
+    The speed is that of `timed_on` architectures; unknown for 0.
 
     With `parts` a row for each of these parts of the test rows, from one fit. A prediction without
     uncertainty has no coverage.
     """
-    many = np.tile(test.genomes, (-(-TIMED // len(test)), 1))[:TIMED]
+    many = np.tile(test.genomes, (-(-timed_on // len(test)), 1))[:timed_on]
     for method, fit in ways.items():
         predict, fit_seconds = timed(fit)
         answer = predict(test.genomes)
-        _, seconds = timed(partial(predict, many))
+        speed = round(timed_on / timed(partial(predict, many))[1]) if timed_on else None
         predicted = answer if isinstance(answer, Prediction) else exact(np.asarray(answer))
         for part in parts or (row.rows,):
             kept = middle(test.ms) if parts and part == "middle 80%" else np.ones(len(test), bool)
@@ -159,7 +166,17 @@ def compare(
             if predicted is not answer:
                 errors["coverage_90"] = float("nan")
             result = replace(row, method=method, rows=part, scores=errors)
-            yield replace(result, fit_seconds=round(fit_seconds, 4), per_second=round(TIMED / seconds))
+            yield replace(result, fit_seconds=round(fit_seconds, 4), per_second=speed)
+
+
+def means(rows: Iterable[Row]) -> Iterator[Row]:
+    """The mean over the targets of every method, N, part of the rows and seed, as a target of its own."""
+    groups: dict[tuple[str, int, str, int | None], list[Row]] = defaultdict(list)
+    for row in rows:
+        groups[row.method, row.n, row.rows, row.seed].append(row)
+    for group in groups.values():
+        scores = {key: float(np.mean([row.scores[key] for row in group])) for key in group[0].scores}
+        yield replace(group[0], target=f"mean of {len(group)}", scores=scores)
 
 
 def fitting(how: Callable[..., LatencyPredictor], *arguments: Any) -> Fit:

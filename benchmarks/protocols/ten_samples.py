@@ -3,8 +3,9 @@
 The devices are those measured by us for MAPLE (engines, precisions, instruction sets and batch sizes of one
 machine), or all targets of a store: `test_rows=` takes the store itself or what `make measure` exports of it
 (`export_csv=`). Of each target, `TESTS` networks judge, the same in every draw, and ten of the others are
-drawn at random. It is done twice: without the shipped predictors of the target's own engine, which were
-measured on a machine like the one in question, and with them.
+drawn at random. It is done twice: without what is known of the target's own engine, which was measured on a
+machine like the one in question, and with it. Where the operators of the target were timed, MAPLE judges too,
+by the other devices measured for it.
 """
 
 import tempfile
@@ -19,6 +20,7 @@ from benchmarks.protocols import protocol
 from latency.data import LatencyData
 from latency.measuring import summary
 from latency.measuring.store import Store
+from latency.predictors.maple import Maple
 from latency.predictors.sources import common_resolutions, sources_of
 from latency.predictors.transfer import Transfer
 from latency.zoo import devices
@@ -48,11 +50,22 @@ def run(setting: protocol.Setting) -> Iterator[protocol.Row]:
                 samples = data.take(rng.choice(others, SAMPLES, replace=False))
                 ways = {METHOD: protocol.fitting(Transfer().fit_from, sources, samples)}
                 ways |= protocol.simple(sources, samples)
+                ways |= _by_operators(samples, known)
                 row = protocol.Row("ten_samples", "", data.target.name, SAMPLES, seed, part, {})
                 rows += protocol.compare(row, ways, data.take(tests))
         *first, last = rows
         yield from first
         yield replace(last, note=_verdict(data.target.name, rows))
+
+
+def _by_operators(samples: LatencyData, own_engine: bool) -> dict[str, protocol.Fit]:
+    """MAPLE by the devices whose operators ship, other than the target; empty where it is none of them."""
+    target, shipped = samples.target, [devices.load(name) for name in devices.names()]
+    if not any(data.target.key == target.key for data, _ in shipped):
+        return {}
+    known, descriptor = devices.by_operators(target)
+    kept = [one for one in known if own_engine or one.data.target.engine != target.engine]
+    return {"MAPLE by operators": protocol.fitting(Maple().fit_from, kept, samples, descriptor)}
 
 
 def _measured(path: Path | None) -> Iterator[LatencyData]:

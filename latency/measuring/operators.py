@@ -3,41 +3,36 @@
 A dozen operators, sized as they occur in the middle of the MobileNetV3 space, each run alone through the
 target's engine with its precision, batch and instruction set. MAPLE and MAPLE-Edge (arXiv 2111.15106,
 2204.12950) describe hardware by performance counters per operator; MAPLE-Edge divides them by the operator's
-latency. Where the kernel counts hardware events (`perf stat`) they are there too, as events per ms of the
-operator; elsewhere the latencies alone are the descriptor. No subnet is timed.
+latency. Where hardware events are counted (`counters`) they are there too, as events per ms of the operator;
+elsewhere the latencies alone are the descriptor. No subnet is timed.
 """
 
-import os
-import shutil
-import signal
-import subprocess
-import tempfile
+import json
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from latency.descriptors import Descriptor
 from latency.measuring import conditions
 from latency.measuring import session as measure
+from latency.measuring.counters import cachegrind, perf
+from latency.measuring.counters.events import EVENTS, Counters, per_ms
+from latency.measuring.engine import Engine
 from latency.target import Target
-from supernet.arrays import Floats
 
 if TYPE_CHECKING:
     import torch
 
-EVENTS = (
-    "cpu-cycles", "instructions", "cache-references", "cache-misses", "L1-dcache-loads",
-    "L1-dcache-load-misses", "LLC-loads", "LLC-load-misses", "LLC-stores", "LLC-store-misses",
-    "cpu-migrations",
-)  # fmt: skip  # MAPLE-Edge's list
-SOFTWARE = ("cpu-migrations",)  # counted everywhere, and says nothing of the hardware
 ROUNDS = 5  # over all operators, so that a slow moment does not hit one of them alone
 MIN_RUNS, SECONDS_PER_VISIT = 3, 0.03
-SECONDS_PER_COUNT = 0.4  # of which perf needs some to start
+COUNTERS = ("perf", "cachegrind")  # where events are counted; or a folder of recorded files
+# what valgrind runs: this module, on the target and for the file that it is told
+SIMULATED = "import sys; from latency.measuring import operators; operators.fork(*sys.argv[1:])"
 
 
 @dataclass(frozen=True)
@@ -48,50 +43,79 @@ class Operators:
     gmacs_per_s: Mapping[str, float]  # of the operators that multiply
     cpu_seconds: float  # what the descriptor took to make
     batch: int = 1
-    counters: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    counters: Counters = field(default_factory=dict)
     facts: Mapping[str, str] = field(default_factory=dict)
 
-    def vector(self) -> Floats:
-        """(p,) log ms per image by operator, in the order of their names, then log counters."""
-        times = np.log([self.ms[name] / self.batch for name in sorted(self.ms)])
-        events = [np.log1p(self.counters[o][e]) for o in sorted(self.counters) for e in EVENTS]
-        return np.concatenate([times, np.array(events)])
+    def descriptor(self) -> Descriptor:
+        """Log ms per image by operator, in the order of their names; where events were counted, also the log
+        of events per ms by operator and event, NaN for an event that was not."""
+        names = sorted(self.ms)
+        parts = {"operators": np.log([self.ms[name] / self.batch for name in names])}
+        if self.counters:
+            counts = [self.counters.get(name, {}).get(event, np.nan) for name in names for event in EVENTS]
+            parts["counters"] = np.log1p(counts)
+        return parts
 
 
-def describe(target: Target) -> Operators:
+def describe(target: Target, counters: str = "perf") -> Operators:
     """The operators of a target of this machine, in some seconds (int8: half a minute of quantising).
 
     The latency is the least CPU time of all runs where that is the latency (one thread), else wall time.
+    `counters` says where hardware events come from, on a CPU and one thread: "perf" counts them where the
+    kernel does; "cachegrind" simulates them in some minutes; else it is a folder of files that perf wrote
+    (`counters.perf.recorded`).
     """
-    import torch
-
     begun = time.process_time()
-    engine = measure.engine_of(target)
-    noise = torch.Generator().manual_seed(0)
-    sessions, macs = {}, {}
     on_host = target.threads == 1 and target.spec.kind == "cpu"
+    recorded = {} if counters in COUNTERS else perf.recorded(Path(counters), list(primitives()))
+    engine = measure.engine_of(target)
     with conditions.undisturbed(engine.threads):
-        for name, (build, shape) in primitives().items():
-            module, images = build().eval(), torch.randn((target.batch, *shape), generator=noise)
-            macs[name] = target.batch * _macs(module, images[:1])
-            sessions[name] = engine.prepare(module, images)
+        sessions, macs = _prepared(engine, target.batch)
         best = dict.fromkeys(sessions, float("inf"))
         for _ in range(ROUNDS):
             for name, session in sessions.items():
                 best[name] = min(best[name], _least_ms(engine.run, session, on_host))
-        events = countable(EVENTS) if on_host else ()
-        hardware = [event for event in events if event not in SOFTWARE]
-        counted = sessions if hardware else {}
-        counters = {name: _counted(partial(engine.run, s), events) for name, s in counted.items()}
-    used = f"perf stat: {', '.join(events)}" if hardware else "none: perf counts no hardware events here"
+        events = perf.countable() if on_host and counters == "perf" else ()
+        if events:
+            recorded = {name: perf.count(partial(engine.run, s), events) for name, s in sessions.items()}
+    if counters == "cachegrind" and on_host:
+        simulated = cachegrind.simulate(SIMULATED, json.dumps(asdict(target)))
+        recorded = {name: per_ms(counts, best[name]) for name, counts in simulated.items()}
+    counted = sorted({event for of in recorded.values() for event in of})
     return Operators(
         ms={name: float(f"{ms:.5g}") for name, ms in best.items()},
         gmacs_per_s={n: float(f"{macs[n] / ms / 1e6:.4g}") for n, ms in best.items() if macs[n]},
         cpu_seconds=round(time.process_time() - begun, 1),
         batch=target.batch,
-        counters=counters,
-        facts={"engine": engine.version, "counters": used},
+        counters=recorded,
+        facts={
+            "engine": engine.version,
+            "counters": f"{counters}: {', '.join(counted)}"
+            if counted
+            else f"none: {counters} counts none here",
+        },
     )
+
+
+def fork(names: str, target: str) -> None:
+    """Run each operator of a target in a child process of its own, as `cachegrind.simulate` asks for."""
+    wanted = Target(**json.loads(target))
+    engine = measure.engine_of(wanted)
+    sessions, _ = _prepared(engine, wanted.batch)
+    cachegrind.fork_each({name: partial(engine.run, s) for name, s in sessions.items()}, Path(names))
+
+
+def _prepared(engine: Engine, batch: int) -> tuple[dict[str, Any], dict[str, float]]:
+    """The session and the multiply-accumulates of each operator."""
+    import torch
+
+    noise = torch.Generator().manual_seed(0)
+    sessions, macs = {}, {}
+    for name, (build, shape) in primitives().items():
+        module, images = build().eval(), torch.randn((batch, *shape), generator=noise)
+        macs[name] = batch * _macs(module, images[:1])
+        sessions[name] = engine.prepare(module, images)
+    return sessions, macs
 
 
 def primitives() -> "dict[str, tuple[Callable[[], torch.nn.Module], tuple[int, ...]]]":
@@ -140,38 +164,3 @@ def _least_ms(run: Callable[[Any], float | None], session: Any, on_host: bool) -
         ms = on_device if on_device is not None else (cpu if on_host else wall) / 1e6
         best, taken = min(best, ms) if ms > 0 else best, taken + 1  # that clock can stand still
     return best
-
-
-def countable(events: Sequence[str]) -> tuple[str, ...]:
-    """Those of `events` that `perf stat` counts on this machine; none where perf is not installed."""
-    if shutil.which("perf") is None:
-        return ()
-    command = ["perf", "stat", "-x,", "-e", ",".join(events), "true"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    return tuple(parse_perf(done.stderr)) if done.returncode == 0 else ()
-
-
-def parse_perf(text: str) -> dict[str, float]:
-    """Counts by event of the output of `perf stat -x,`; what it could not count is left out."""
-    counts = {}
-    for line in text.splitlines():
-        fields = line.split(",")
-        if len(fields) > 2 and fields[0].replace(".", "", 1).isdigit():
-            counts[fields[2].removesuffix(":u")] = float(fields[0])
-    return counts
-
-
-def _counted(run: Callable[[], object], events: Sequence[str]) -> dict[str, float]:
-    """Events per ms of this process while it does nothing but `run`; 0 for what cannot be counted."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "perf.csv"
-        words = ["-x,", "-o", str(path), "-p", str(os.getpid()), "-e", ",".join([*events, "task-clock"])]
-        process = subprocess.Popen(["perf", "stat", *words])
-        end = time.perf_counter() + SECONDS_PER_COUNT
-        while time.perf_counter() < end:
-            run()
-        process.send_signal(signal.SIGINT)
-        process.wait()
-        counts = parse_perf(path.read_text())
-    busy = counts.get("task-clock", 0.0)  # ms
-    return {event: float(f"{counts.get(event, 0.0) / busy:.5g}") if busy else 0.0 for event in EVENTS}

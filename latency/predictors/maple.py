@@ -23,7 +23,7 @@ nor PyTorch. Both forms regress log latencies minus the device's line in log MAC
 Letters: D known devices, n architectures, p architecture features, q numbers of a descriptor, k samples.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, astuple, dataclass, field, replace
 from typing import Annotated, Any, Literal, Protocol
 
@@ -32,7 +32,7 @@ from pydantic import Field
 
 from latency.conformal import mape, relative_std
 from latency.data import LatencyData
-from latency.descriptors import KnownDevice, importance_weights, references, scaled_descriptors
+from latency.descriptors import REFERENCES, Descriptor, Descriptors, KnownDevice, references
 from latency.features import Line, Scale, features, squared_distance
 from latency.perceptron import Mlp, Training
 from latency.predictors import interface
@@ -103,6 +103,12 @@ class _Rows:
     y: Floats  # log latency without the device's line in log MACs
     extra: Floats  # (rows,) variance beyond the noise: of virtual examples
     importance: Floats  # (rows,)
+    sample: Ints  # (own rows,) of the target: the sample that each row is, or whose label it shares
+
+    @property
+    def samples(self) -> int:
+        """The number k of samples."""
+        return int(self.sample.max()) + 1
 
 
 @options
@@ -125,28 +131,28 @@ class Maple:
         self,
         devices: Sequence[KnownDevice],
         data: LatencyData,
-        descriptor: Floats,
+        descriptor: Descriptor,
         strengths: Strengths | None = None,
     ) -> "MaplePredictor":
         """The predictor of the target of 2 or more samples, from 2 or more known devices of its space.
 
-        `descriptor` (q,) is that of the target; without `strengths` the most likely ones are taken.
+        `descriptor` is that of the target; without `strengths` the most likely ones are taken.
         """
         if len(devices) < 2 or len(data) < 2:
             some = f"{len(devices)} device(s) and {len(data)} sample(s)"
             raise ValueError(f"{some} are too few: MAPLE takes at least 2 devices and at least 2 samples")
-        blocks = [np.stack([*(device.descriptor for device in devices), descriptor])]
+        parts = [*(device.descriptor for device in devices), descriptor]
         if self.references:
             own = np.log(data.ms)
-            blocks.append(np.concatenate([references(devices, data.genomes), (own - own.mean())[None]]))
-        scaled = scaled_descriptors(blocks)
-        rows, line, scale = self._rows(devices, data, scaled)
+            parts = _with_references(parts, [*references(devices, data.genomes), own - own.mean()])
+        described = Descriptors.from_devices(parts)
+        rows, line, scale = self._rows(devices, data, described)
         function: Regression
         if self.form == "gp":
             strengths = strengths or likeliest(devices, smooth=self.smooth, with_references=self.references)
-            function, left_out = _gp(rows, scaled, strengths, len(data))
+            function, left_out = _gp(rows, described, strengths)
         else:
-            function, left_out = self._network(rows, scaled, len(data))
+            function, left_out = self._network(rows, described.inputs())
         relative = np.expm1(left_out)
         genomes = np.concatenate([device.data.genomes for device in devices])
         return MaplePredictor(
@@ -168,20 +174,21 @@ class Maple:
         )
 
     def _rows(
-        self, devices: Sequence[KnownDevice], data: LatencyData, scaled: Floats
+        self, devices: Sequence[KnownDevice], data: LatencyData, described: Descriptors
     ) -> tuple[_Rows, Line, Scale]:
         space = get_space(data.target.space)
-        importance = importance_weights(scaled, self.width) if self.importance else np.ones(len(devices))
+        importance = described.importance(self.width) if self.importance else np.ones(len(devices))
         taken = [
             device.rows(self.rows, np.random.default_rng((self.seed, i)), smooth=self.smooth)
             for i, device in enumerate(devices)
         ]
         genomes, ms, extra = data.genomes, data.ms, np.zeros(len(data))
+        sample = np.arange(len(data))
         if self.virtual:
             pool = np.unique(np.concatenate([part.genomes for part in taken]), axis=0)
             near, owner, apart = virtual_examples(devices, genomes, pool, importance, self.neighbours)
             genomes, ms = np.concatenate([genomes, near]), np.concatenate([ms, ms[owner]])
-            extra = np.append(extra, (DOUBT * apart) ** 2)
+            extra, sample = np.append(extra, (DOUBT * apart) ** 2), np.append(sample, owner)
         x, y, lines = _without_lines(space, taken)
         slopes = np.array([line.slope for line in lines])
         usual = float(np.average(slopes, weights=importance))
@@ -197,10 +204,11 @@ class Maple:
             y=np.concatenate([y, np.log(ms) - line(own[:, 0])]),
             extra=np.concatenate([np.zeros(len(y)), extra]),
             importance=np.repeat([*importance, 1.0], sizes),
+            sample=sample,
         )
         return rows, line, scale
 
-    def _network(self, rows: _Rows, scaled: Floats, k: int) -> tuple[Mlp, Floats]:
+    def _network(self, rows: _Rows, scaled: Floats) -> tuple[Mlp, Floats]:
         """The form of the papers. Residuals are those of the network before it saw the samples."""
         from latency.predictors.mlp import Rows, train  # only this form of the regression needs torch
 
@@ -211,7 +219,7 @@ class Maple:
         start = Mlp.random((inputs.shape[1], *self.hidden, 1), rng)
         others = Rows(inputs[~own], rows.y[~own] / unit, rows.importance[~own])
         before = train(start, others, training=self.training, rng=rng)
-        samples = np.flatnonzero(own)[:k]
+        samples = np.flatnonzero(own)[: rows.samples]
         residual = rows.y[samples] - unit * before(inputs[samples])
         noise = float(residual.std()) + 1e-3
         trust = np.where(own, (~own).sum() / own.sum() / 4, 1.0) * rows.importance
@@ -239,20 +247,20 @@ def _covariance(x: Floats, device: Ints, similarity: Floats, s: Strengths) -> Fl
     return kernel * mix[across] + s.level**2 * same[across]
 
 
-def _similarity(scaled: Floats, reach: float) -> Floats:
-    """(D, D) S of scaled descriptors."""
-    distance = squared_distance(scaled, scaled)
-    unit = float(np.median(distance[np.triu_indices(len(distance), 1)])) or 1.0
-    return np.asarray(np.exp(-0.5 * distance / (unit * reach**2)))
+def _with_references(parts: Sequence[Descriptor], latencies: Iterable[Floats]) -> list[Descriptor]:
+    """Descriptors with the log latencies of reference architectures as one more part."""
+    return [{**part, REFERENCES: own} for part, own in zip(parts, latencies, strict=True)]
 
 
-def _gp(rows: _Rows, scaled: Floats, s: Strengths, k: int) -> "tuple[KernelSum, Floats]":
+def _gp(rows: _Rows, described: Descriptors, s: Strengths) -> "tuple[KernelSum, Floats]":
     """The mean as a sum over distinct architectures, and the residuals of samples left out (closed form).
 
     The known devices are conditioned on first. The noise of the samples is then that of largest marginal
-    likelihood, and Cauchy weights hold back outliers among them.
+    likelihood, and Cauchy weights hold back outliers among them. A sample is left out together with the
+    virtual examples that share its label.
     """
-    similarity, target = _similarity(scaled, s.reach), len(scaled) - 1
+    similarity, k = described.similarity(s.reach), rows.samples
+    target = len(similarity) - 1
     covariance = _covariance(rows.x, rows.device, similarity, s)
     others, own = np.flatnonzero(rows.device != target), np.flatnonzero(rows.device == target)
     noise = np.diag(s.noise**2 / rows.importance[others])
@@ -271,12 +279,12 @@ def _gp(rows: _Rows, scaled: Floats, s: Strengths, k: int) -> "tuple[KernelSum, 
         variance = spread**2 + rows.extra[own]
         variance[:k] /= trust
         after = gaussian.condition(left + np.diag(variance), residual)
-        left_out = after.left_out()[:k]
+        left_out = after.left_out_together(rows.sample)[:k]
         trust = robust.cauchy_weights(left_out, np.sqrt(spread**2 + np.median(left_out**2)), cutoff=3)
     pulls = np.empty(len(rows.y))
     pulls[own] = after.weights
     pulls[others] = before.weights - before.solve(cross.T @ after.weights)
-    mix = s.common**2 + s.similar**2 * similarity[target] + s.own**2 * (np.arange(len(scaled)) == target)
+    mix = s.common**2 + s.similar**2 * similarity[target] + s.own**2 * (np.arange(target + 1) == target)
     _, first, owner = np.unique(rows.genomes, axis=0, return_index=True, return_inverse=True)
     weights = np.bincount(owner.ravel(), pulls * mix[rows.device]).astype(np.float64)
     level = s.level**2 * float(after.weights.sum())
@@ -293,15 +301,15 @@ def likeliest(
     x, target, _ = _without_lines(get_space(devices[0].data.target.space), parts)
     x = Scale.from_features(x)(x)
     device = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
-    blocks = [np.stack([one.descriptor for one in devices])]
+    descriptors = [one.descriptor for one in devices]
     if with_references:
         genomes = np.concatenate([part.genomes for part in parts])
         some = rng.choice(len(genomes), STRENGTH_REFERENCES, replace=False)
-        blocks.append(references(devices, genomes[some]))
-    scaled = scaled_descriptors(blocks)
+        descriptors = _with_references(descriptors, references(devices, genomes[some]))
+    described = Descriptors.from_devices(descriptors)
 
     def evidence(s: Strengths) -> float:
-        covariance = _covariance(x, device, _similarity(scaled, s.reach), s)
+        covariance = _covariance(x, device, described.similarity(s.reach), s)
         return gaussian.condition(covariance + s.noise**2 * np.eye(len(x)), target).log_evidence
 
     best = Strengths()

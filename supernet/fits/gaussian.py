@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from supernet.arrays import Floats
+from supernet.arrays import Floats, Ints
 
 JITTER = 1e-6  # added to the variance of the noise: equal rows would make the covariance singular
 
@@ -56,6 +56,14 @@ class Posterior:
     def left_out(self) -> Floats:
         """(k,) residuals: each value minus its mean given all other values."""
         return self.weights / np.diag(self.inverse())
+
+    def left_out_together(self, group: Ints) -> Floats:
+        """(k,) residuals: each value minus its mean given all values outside its (k,) group."""
+        inverse, residual = self.inverse(), np.empty(len(group))
+        for one in np.unique(group):
+            out = np.flatnonzero(group == one)
+            residual[out] = np.linalg.solve(inverse[np.ix_(out, out)], self.weights[out])
+        return residual
 
 
 def condition(covariance: Floats, values: Floats) -> Posterior:

@@ -36,6 +36,7 @@ ROOMS = {
     "supernet.deploy": ("supernet.*",),
     "latency": ("supernet.*",),
     "latency.measuring": ("supernet.*", "latency", "latency.measuring.*"),
+    "latency.measuring.counters": ("supernet.*", "latency", "latency.measuring"),
     "latency.measuring.engines": ("supernet.*", "latency", "latency.measuring"),
     "latency.measuring.remote": ("supernet.*", "latency", "latency.measuring"),
     "latency.predictors": ("supernet.*", "latency"),

@@ -11,9 +11,11 @@ import pytest
 
 from benchmarks.protocols import maplex
 from latency.data import LatencyData
-from latency.descriptors import KnownDevice, importance_weights, scaled_descriptors
+from latency.descriptors import Descriptors, KnownDevice
 from latency.features import features
 from latency.measuring import instruction_sets, operators
+from latency.measuring.counters import perf
+from latency.measuring.counters.events import EVENTS
 from latency.measuring.operators import Operators
 from latency.perceptron import Mlp, Training
 from latency.predictors import interface
@@ -21,6 +23,7 @@ from latency.predictors.maple import Maple, Strengths, likeliest, virtual_exampl
 from latency.target import Target
 from latency.zoo import devices
 from supernet import footprint
+from supernet.fits import gaussian
 from supernet.space import get_space
 
 SPACE = get_space("ofa_mbv3_w1.0")
@@ -41,7 +44,9 @@ def family(rng):
     dense = footprint.compute(SPACE, genomes, "macs") / 1e7 - deep
 
     def make(name, ratio):
-        return KnownDevice(device(name, 0.1 * (ratio * deep + dense), genomes), np.array([np.log(ratio)]))
+        return KnownDevice(
+            device(name, 0.1 * (ratio * deep + dense), genomes), {"ratio": np.array([np.log(ratio)])}
+        )
 
     known = [make(f"d{i}", ratio) for i, ratio in enumerate((1.0, 2.0, 4.0, 6.0, 12.0))]
     return known, make("new", 5.0)
@@ -108,8 +113,9 @@ def test_kernel_mean_is_that_of_the_gaussian_process(family):
     samples, rest = new.data.take(slice(0, 5)), new.data.take(slice(5, 12))
     fitted = plain.fit_from(known, samples, new.descriptor, strengths)
     x = [fitted.inputs(part.genomes)[1] for part in (*(k.data for k in known), samples)]
-    scaled = scaled_descriptors([np.stack([*(k.descriptor for k in known), new.descriptor])])
-    gap = (scaled[:, 0, None] - scaled[:, 0]) ** 2
+    ratios = np.array([device.descriptor["ratio"][0] for device in (*known, new)])
+    scaled = (ratios - ratios.mean()) / ratios.std()
+    gap = (scaled[:, None] - scaled) ** 2
     unit = np.median(gap[np.triu_indices(len(gap), 1)])
     mix = 0.03**2 + 0.06**2 * np.exp(-0.5 * gap / unit / 1.5**2) + 0.02**2 * np.eye(len(gap))
 
@@ -138,8 +144,8 @@ def test_kernel_mean_is_that_of_the_gaussian_process(family):
 
 
 def test_similar_devices_weigh_more():
-    scaled = np.array([[0.0], [1.0], [5.0], [0.1]])
-    weight = importance_weights(scaled, 1.0)
+    described = Descriptors.from_devices([{"a": np.array([number])} for number in (0.0, 1.0, 5.0, 0.1)])
+    weight = described.importance(1.0)
     assert weight[0] == 1.0
     assert weight[0] > weight[1] > weight[2] > 0
 
@@ -156,6 +162,64 @@ def test_virtual_examples_are_the_architectures_of_closest_latency(family):
         others = [k.smooth(pool) - k.smooth(sample[None]) for k in known]
         rms = np.sort(np.sqrt((np.array(others) ** 2).mean(axis=0)))
         assert distance <= rms[2] + 1e-9  # itself is the closest of the pool
+
+
+@pytest.fixture
+def misleading(family, rng):
+    """The family, whose known devices far from the new one are noisy, and its samples, too."""
+    known, new = family
+
+    def noisy(k, size):
+        return replace(k, data=replace(k.data, ms=k.data.ms * np.exp(size * rng.normal(size=60))))
+
+    return [noisy(k, 0.3 if i in (0, 1, 4) else 0.0) for i, k in enumerate(known)], noisy(new, 0.03)
+
+
+@pytest.mark.parametrize("form", ["gp", "network"])
+def test_neither_part_of_maple_x_is_a_no_op(misleading, form):
+    """Each moves the prediction by more than rounding, and by more than training again does (nothing)."""
+    known, new = misleading
+    samples, rest = new.data.take(slice(0, 4)), new.data.take(slice(4, None))
+    plain = Maple(form=form, virtual=False, importance=False, training=QUICK)
+
+    def ms(learner):
+        return learner.fit_from(known, samples, new.descriptor).predict(rest.genomes, rest.target).mean
+
+    for part in ("virtual", "importance"):
+        moved = np.abs(ms(replace(plain, **{part: True})) / ms(plain) - 1).mean()
+        assert moved > 1e-3, part
+
+
+def test_importance_holds_back_devices_unlike_the_target(misleading):
+    """The devices far from the target mislead: with importance the error is smaller."""
+    known, new = misleading
+    samples = new.data.take(slice(0, 4))
+
+    def error(learner):
+        got = learner.fit_from(known, samples, new.descriptor, Strengths(noise=0.02))
+        return np.abs(got.predict(new.data.genomes, new.data.target).mean / new.data.ms - 1).mean()
+
+    plain = Maple(virtual=False, importance=False)
+    assert error(replace(plain, importance=True)) < 0.9 * error(plain)
+
+
+def test_a_virtual_twin_is_left_out_with_its_sample(family, rng):
+    """A process conditioned on twins: the closed form against fits without the sample and its twin."""
+    x = rng.normal(size=8)
+    y, group = np.sin(x), np.array([0, 1, 2, 3, 0, 1, 2, 3])
+    y[4:] = y[:4]  # twins share labels
+    covariance = np.exp(-0.5 * (x[:, None] - x) ** 2) + 0.01 * np.eye(8)
+    got = gaussian.condition(covariance, y).left_out_together(group)
+    for one in range(4):
+        out, kept = group == one, group != one
+        mean = covariance[np.ix_(out, kept)] @ np.linalg.solve(covariance[np.ix_(kept, kept)], y[kept])
+        assert np.allclose(got[out], y[out] - mean)
+    known, new = family
+    wild = replace(new.data, ms=new.data.ms * np.exp(0.2 * rng.normal(size=len(new.data))))
+    learner = Maple(neighbours=8)  # many twins would vouch for a wild label, were they kept
+    fitted = learner.fit_from(known, wild.take(slice(0, 6)), new.descriptor)
+    without = replace(learner, virtual=False).fit_from(known, wild.take(slice(0, 6)), new.descriptor)
+    assert fitted.facts["left_out_mape"] > 0.8 * without.facts["left_out_mape"]
 
 
 def test_evidence_prefers_the_noise_that_is_there(family, rng):
@@ -200,10 +264,10 @@ def test_own_devices_left_out_are_better_than_a_line_in_macs():
     """One device of the validation part, 10 samples: what MACs leave is explained to a good part."""
     found = {name: devices.load(name) for name in devices.names()}
     name = maplex.VALIDATION[0]
-    known = [KnownDevice(data, o.vector()) for other, (data, o) in found.items() if other != name]
+    known = [KnownDevice(data, o.descriptor()) for other, (data, o) in found.items() if other != name]
     data, own = found[name]
     samples, rest = data.take(slice(0, 10)), data.take(slice(10, None))
-    predicted = Maple().fit_from(known, samples, own.vector()).predict(rest.genomes, rest.target)
+    predicted = Maple().fit_from(known, samples, own.descriptor()).predict(rest.genomes, rest.target)
     log_macs = np.log(footprint.compute(SPACE, data.genomes, "macs"))
     line = np.polyval(np.polyfit(log_macs, np.log(data.ms), 1), log_macs[10:])
     true, guess = np.log(rest.ms) - line, np.log(predicted.mean) - line
@@ -211,26 +275,58 @@ def test_own_devices_left_out_are_better_than_a_line_in_macs():
 
 
 # ---------------------------------------------------------------------- operators and limits
-PERF = """# started on Tue
-1234567,,instructions:u,1000,100.00,1.20,insn per cycle
-<not supported>,,cache-misses,0,100.00,,
-<not counted>,,LLC-loads,0,0.00,,
-12.5,msec,task-clock,1000,100.00,0.9,CPUs utilized
-0,,cpu-migrations,1000,100.00,,
-"""
-
-
-def test_perf_output_is_read():
-    found = operators.parse_perf(PERF)
-    assert found == {"instructions": 1234567.0, "task-clock": 12.5, "cpu-migrations": 0.0}
-
-
 def test_descriptor_is_per_image_and_holds_counters():
     times = Operators({"b": 8.0, "a": 4.0}, {}, 1.0, batch=4)
-    assert np.allclose(times.vector(), np.log([1.0, 2.0]))
-    counted = replace(times, counters={"a": dict.fromkeys(operators.EVENTS, 1.0)})
-    assert np.allclose(counted.vector()[2:], np.log(2.0))
-    assert len(counted.vector()) == 2 + len(operators.EVENTS)
+    assert list(times.descriptor()) == ["operators"]
+    assert np.allclose(times.descriptor()["operators"], np.log([1.0, 2.0]))
+    counted = replace(times, counters={"a": {"instructions": 5.0}}).descriptor()["counters"]
+    assert counted.shape == (2 * len(EVENTS),)
+    at = EVENTS.index("instructions")
+    assert counted[at] == pytest.approx(np.log(6.0))
+    assert np.isnan(np.delete(counted, at)).all()
+
+
+def test_devices_are_compared_by_what_is_known_of_both():
+    """Means over shared numbers of a part, then over shared parts, by hand; strangers are no twins."""
+    unknown = np.nan
+    described = Descriptors.from_devices(
+        [
+            {"times": np.array([1.0, 2.0]), "events": np.array([1.0, 5.0, unknown])},
+            {"times": np.array([3.0, 4.0]), "events": np.array([3.0, unknown, 7.0])},
+            {"times": np.array([5.0, unknown])},
+            {"events": np.array([unknown, 9.0, 9.0])},
+        ]
+    )
+    distance = described.squared_distance()
+    time = 4 / np.var([1, 3, 5]), 4 / np.var([2, 4])  # of the first two devices
+    event = 4 / np.var([1, 3])
+    assert distance[0, 1] == pytest.approx((np.mean(time) + event) / 2)
+    assert distance[1, 2] == pytest.approx(4 / np.var([1, 3, 5]))
+    assert distance[2, 3] == 2.0
+    assert (np.diag(distance) == 0).all()
+    assert np.linalg.eigvalsh(described.similarity(0.7)).min() > -1e-9
+    with pytest.raises(ValueError, match=r"\[1, 2\] numbers of times"):
+        Descriptors.from_devices([{"times": np.zeros(2)}, {"times": np.zeros(1)}])
+
+
+@pytest.mark.parametrize("form", ["gp", "network"])
+def test_counters_that_one_side_lacks_are_masked(family, form):
+    """Known devices with counters, a target without, and the other way round, predict what none would."""
+    known, new = family
+    counted = [
+        replace(k, descriptor={**k.descriptor, "counters": np.array([i, np.nan])})
+        for i, k in enumerate(known)
+    ]
+    samples = new.data.take(slice(0, 5))
+    learner = Maple(form=form, training=QUICK)
+    for devices_known, own in (
+        (counted, new.descriptor),
+        (known, {**new.descriptor, "counters": np.ones(2)}),
+    ):
+        predicted = learner.fit_from(devices_known, samples, own).predict(new.data.genomes, samples.target)
+        assert np.isfinite(predicted.mean).all()
+        if form == "gp":
+            assert np.abs(predicted.mean / new.data.ms - 1).mean() < 0.02
 
 
 def test_operators_run_through_the_engine(monkeypatch):
@@ -246,8 +342,7 @@ def test_operators_run_through_the_engine(monkeypatch):
     assert found.gmacs_per_s["stem_3x3_192"] == pytest.approx(
         16 * 27 * 96**2 / found.ms["stem_3x3_192"] / 1e6, rel=0.01
     )
-    hardware = set(operators.countable(operators.EVENTS)) - set(operators.SOFTWARE)
-    assert bool(found.counters) == bool(hardware)
+    assert bool(found.counters) == bool(perf.countable())
 
 
 def test_limits_follow_from_the_environment(monkeypatch):

@@ -32,7 +32,7 @@ PROTOCOLS = [
     "gpu_kernels",
     "gpu_networks",
     "nas_note10",
-    "maplex_ablation",
+    "maplex_engines maplex_isa maplex_sheets maplex_cells maplex_settings",
     "ten_samples",
     "phones",
     "few_figures",
