@@ -4,7 +4,6 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
-from torchvision.ops import SqueezeExcitation
 
 from supernet.layers import Activation
 
@@ -80,6 +79,8 @@ class Add(nn.Module):
 
 def gate(mid: int, squeeze: int, *, means: int, act: int) -> nn.Module:
     """Squeeze-and-excitation, as MobileNetV3 has it, or with SiLU as EfficientNet."""
+    from torchvision.ops import SqueezeExcitation  # here, because its import takes as long as that of torch
+
     functions = (nn.SiLU, nn.Sigmoid) if act == Activation.SILU else (nn.ReLU, nn.Hardsigmoid)
     block: nn.Module = SqueezeExcitation(mid, squeeze, *functions)
     block.avgpool = global_mean(means)

@@ -1,6 +1,8 @@
 """The command predict: tables against its own sums, its page in a browser, what it refuses."""
 
 import csv
+import subprocess
+import sys
 
 import pytest
 
@@ -94,3 +96,9 @@ def test_what_cannot_be_predicted_is_refused(tmp_path):
         assert err.startswith("error: ")
         assert said in err
         assert len(err.splitlines()) == 1
+
+
+def test_an_onnx_file_is_predicted_without_the_import_of_torchvision():
+    """Which takes as long as that of torch."""
+    code = "import sys; from search.commands.judging import predict; assert 'torchvision' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)

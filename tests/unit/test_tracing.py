@@ -1,5 +1,6 @@
 """Tracing tells the truth: multiply-accumulates against PyTorch's own counter, nothing silently free."""
 
+import sys
 import warnings
 from collections import Counter
 
@@ -148,6 +149,10 @@ def test_what_needs_numbers_is_refused_with_operation_and_line():
         tracing.modules(Wrapped(forward), (3, 8, 8))
     with pytest.raises(ValueError, match=r"line \d+ of .*vision_transformer.py"):
         tracing.modules(of_torchvision("vit_b_16"), (3, 200, 200))
+    with pytest.raises(ValueError, match=r"operation conv2d, layer 1.0: RuntimeError: Invalid channel dim"):
+        tracing.modules(nn.Sequential(nn.ReLU(), nn.Sequential(nn.Conv2d(4, 8, 1))), (3, 8, 8))
+    with pytest.raises(ValueError, match=r"input of 3x8x8: TypeError: .* missing 1 required .* 'input2'"):
+        tracing.modules(nn.Bilinear(3, 3, 8), (3, 8, 8))
 
 
 def bare(module):
@@ -214,6 +219,36 @@ def test_onnx_files_that_cannot_be_read_say_why(tmp_path):
     lstm = helper.make_node("LSTM", ["x", "w", "r"], ["y"], "cell", hidden_size=4, direction="bidirectional")
     with pytest.raises(ValueError, match=r"covers the operator LSTM \(cell\)"):
         onnx_graph.modules(file([lstm], [("x", [1, 1, 4])], [weights, other]))
+
+
+def test_functions_that_make_no_network_are_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(sys.modules, "nets_of_mine", raising=False)
+    lines = (
+        "import torch, warnings",
+        "def broken(): return 1 / 0",
+        "def compiled():",
+        "    warnings.simplefilter('ignore')  # that torch.jit is deprecated",
+        "    return torch.jit.trace(torch.nn.Linear(4, 2), torch.zeros(1, 4))",
+        "def broken_in_torch(): return torch.zeros(2).reshape(3)",
+    )
+    (tmp_path / "nets_of_mine.py").write_text("\n".join(lines))
+    with pytest.raises(ValueError, match=r"broken fails, line 2 of .*nets_of_mine.py .*ZeroDivisionError"):
+        network("nets_of_mine:broken")
+    with pytest.raises(
+        ValueError, match=r"broken_in_torch fails, line 6 of .*nets_of_mine.py .*RuntimeError"
+    ):
+        network("nets_of_mine:broken_in_torch")
+    with (
+        warnings.catch_warnings(),
+        pytest.raises(ValueError, match=r"compiled torch.jit module, .*, or give an ONNX file"),
+    ):
+        network("nets_of_mine:compiled")
+
+
+def test_a_detector_is_refused_without_the_internet():
+    with pytest.raises(ValueError, match=r"operation where, layer rpn, line \d+"):
+        network("torchvision:fasterrcnn_mobilenet_v3_large_320_fpn")
 
 
 def test_words_that_name_no_network_are_refused(tmp_path):

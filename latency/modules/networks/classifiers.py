@@ -6,9 +6,10 @@ Accuracies are in the metadata of the package's weights. Weights are random: the
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from importlib import import_module
+from typing import Any
 
 import torch
-from torchvision import models
 
 from latency.measuring import session
 from latency.measuring.here import here
@@ -19,6 +20,11 @@ from supernet.registry import unknown_name
 
 SLOW = ("googlenet", "inception_v3")  # to initialise, and with side outputs
 SLOW_OPTIONS = {"init_weights": False, "aux_logits": False}
+
+
+def library() -> Any:
+    """`torchvision.models`; imported here, because that takes as long as the import of torch."""
+    return import_module("torchvision.models")
 
 
 @dataclass(frozen=True)
@@ -34,7 +40,7 @@ class Classifier:
 
 def with_weights() -> dict[str, Classifier]:
     """The classifiers of torchvision that have ImageNet weights, by name, from small to large."""
-    classifiers = []
+    classifiers, models = [], library()
     for name in models.list_models(module=models):
         best = models.get_model_weights(name).DEFAULT
         facts, side = best.meta, best.transforms().crop_size[0]
@@ -76,6 +82,6 @@ def jobs(classifiers: Sequence[Classifier], batch: int) -> list[Job]:
 
 def network(each: Classifier, batch: int) -> tuple[torch.nn.Module, torch.Tensor]:
     """The model with random weights in eval mode, and noise of its input side."""
-    model = models.get_model(each.name, weights=None, **(SLOW_OPTIONS if each.name in SLOW else {}))
+    model = library().get_model(each.name, weights=None, **(SLOW_OPTIONS if each.name in SLOW else {}))
     noise = torch.Generator().manual_seed(0)
     return model.eval(), torch.randn((batch, 3, each.side, each.side), generator=noise)

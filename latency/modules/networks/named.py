@@ -4,7 +4,9 @@ Letters: m modules.
 """
 
 import importlib
+import inspect
 import sys
+import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -118,10 +120,9 @@ def _of_library(library: str, name: str) -> tuple[torch.nn.Module, tuple[int, ..
 
 def _torchvision(name: str) -> torch.nn.Module:
     """A model without weights, also without those of its backbone, and without side outputs."""
-    from torchvision import models
-
+    models = classifiers.library()
     options: dict[str, Any] = {"weights": None}
-    if name in models.list_models(models.segmentation):
+    if "weights_backbone" in inspect.signature(models.get_model_builder(name)).parameters:
         options["weights_backbone"] = None
     if name in classifiers.SLOW:
         options |= classifiers.SLOW_OPTIONS
@@ -143,7 +144,18 @@ def _of_function(module: str, function: str) -> torch.nn.Module:
         sys.path.remove("")
     if not callable(built):
         raise ValueError(f"model={module}:{function}: {module} has no function {function}")
-    made = built()
+    try:
+        made = built()
+    except Exception as error:  # whatever the user's own code raises
+        line = tracing.own_line(traceback.extract_tb(error.__traceback__), __file__)
+        raise ValueError(
+            f"model={module}:{function} fails, {line}: {type(error).__name__}: {error}"
+        ) from error
     if not isinstance(made, torch.nn.Module):
         raise ValueError(f"model={module}:{function} returns a {type(made).__name__}, no torch.nn.Module")
+    if isinstance(made, torch.jit.ScriptModule):
+        raise ValueError(
+            f"model={module}:{function} returns a compiled torch.jit module, which cannot be traced: return "
+            "the torch.nn.Module that it was made of, or give an ONNX file"
+        )
     return made

@@ -84,25 +84,28 @@ def _recorded(network: torch.nn.Module, shape: Sequence[int]) -> list[Layer]:
         try:
             with recorder.counter, recorder:
                 running.run_without_numbers(network, image)
-        except Exception as error:
-            place = recorder.failed or f"line {_line(traceback.extract_tb(error.__traceback__))}"
-            raise ValueError(
-                f"this network cannot be traced on an input of {'x'.join(map(str, shape))}: {place}: {error}"
-            ) from error
+        except Exception as error:  # whatever code of the network raises
+            line = recorder.failed_at or own_line(traceback.extract_tb(error.__traceback__), running.__file__)
+            layer = f"layer {recorder.names[-1]}" if recorder.names[-1] else ""
+            places = ", ".join(filter(None, (recorder.failed, layer, line)))
+            said = ": ".join(filter(None, (places, type(error).__name__, str(error))))
+            size = "x".join(map(str, shape))
+            raise ValueError(f"this network cannot be traced on an input of {size}: {said}") from error
     return recorder.layers
 
 
 class Recorder(TorchFunctionMode):
     """Keeps the layers that depend on an image, of all calls of tensor functions while it is on.
 
-    `names` is the stack of the modules that are running, `failed` the operation that could not be run.
+    `names` is the stack of the modules that are running, `failed` the operation that could not be run, and
+    `failed_at` the line that called it.
     """
 
     def __init__(self, image: torch.Tensor) -> None:
         super().__init__()
         self.layers: list[Layer] = []
         self.names: list[str] = [""]
-        self.failed = ""
+        self.failed = self.failed_at = ""
         self.counter = _Counter()  # type: ignore[no-untyped-call]
         self._alive: list[Any] = [image]  # an id is only unique while its tensor lives
         self._of_image = {id(image)}
@@ -112,7 +115,8 @@ class Recorder(TorchFunctionMode):
         try:
             result = func(*args, **(kwargs or {}))
         except Exception:
-            self.failed = f"operation {name}, line {_line(traceback.extract_stack())}"
+            self.failed = f"operation {name}"
+            self.failed_at = own_line(traceback.extract_stack(), running.__file__)
             raise
         self.record(name, args, kwargs or {}, result, self.counter.macs - before)
         return result
@@ -143,12 +147,13 @@ class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return result
 
 
-def _line(frames: traceback.StackSummary) -> str:
-    """Where the network's own code was: the last line outside of PyTorch and of this file."""
+def own_line(frames: traceback.StackSummary, caller: str) -> str:
+    """Where a network's own code was: the last line after those of the file that called it, outside of
+    PyTorch and of this file; nothing where there is none."""
+    after = [frame.filename == caller for frame in frames][::-1].index(True)
     ours = (f"{Path(torch.__file__).parent}{os.sep}", __file__)
-    own = [frame for frame in frames if not frame.filename.startswith(ours)]
-    last = (own or list(frames))[-1]
-    return f"{last.lineno} of {last.filename} ({last.line})"
+    own = [f for f in list(frames)[len(frames) - after :] if not f.filename.startswith(ours)]
+    return f"line {own[-1].lineno} of {own[-1].filename} ({own[-1].line})" if own else ""
 
 
 def _layer(operation: Operation) -> Layer | None:
