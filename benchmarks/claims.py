@@ -9,6 +9,7 @@ from scipy.stats import kendalltau
 
 from latency.predictors import lookup_table
 from latency.zoo import catalogue
+from supernet import device
 from supernet.files.tables import data_dir, read_columns
 from supernet.space import get_space
 from supernet.surrogates import accuracy, training_cost
@@ -57,7 +58,7 @@ def main() -> None:
     for column, gpu in GPUS.items():
         ratio = speeds[f"infer_ips_{column}"][small] / speeds["infer_ips_rtx3090"][small]
         ratio = ratio[np.isfinite(ratio)]
-        rule, spread = training_cost.speed_ratio(gpu), np.log(ratio).std()
+        rule, spread = training_cost.speed_ratio(device.get(gpu)), np.log(ratio).std()
         print(f"{gpu}: {np.median(ratio):.2f} times an RTX 3090 (log sd {spread:.2f}), rule {rule:.2f}")
 
 

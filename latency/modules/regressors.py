@@ -27,7 +27,7 @@ from latency.modules.fitted import (
 )
 from latency.perceptron import Mlp, Training
 from latency.predictors.mlp import Rows, train
-from supernet.arrays import Floats, Rng
+from supernet.arrays import Floats, Ints, Rng
 from supernet.fits import folds, gaussian
 from supernet.options import (
     AtLeastTwo,
@@ -217,10 +217,15 @@ class SupportVectors:
 
 @options
 class GaussianProcess:
-    """Gaussian process, Matern 5/2 with a scale per feature; marginal likelihood on at most `tuned` rows."""
+    """Gaussian process, Matern 5/2 with a scale per feature; marginal likelihood on at most `tuned` rows.
+
+    With `rows` its mean is a sum over so many of the rows only, those that the others leave least certain
+    (Quinonero-Candela and Rasmussen, 2005: subset of regressors): less time and size.
+    """
 
     tuned: Annotated[int, Field(ge=20)] = 250
     iterations: PositiveInt = 40
+    rows: PositiveInt | None = None  # None: all
 
     def fit(self, x: Floats, y: Floats, rng: Rng) -> KernelMachine:
         linear, residual, unit = unit_residual(x, y)
@@ -234,9 +239,27 @@ class GaussianProcess:
             iterations=self.iterations,
         )
         scales, variance, noise = np.exp(theta[:-2]), np.exp(2 * theta[-2]), float(np.exp(2 * theta[-1]))
+        if self.rows is not None and self.rows < len(y):
+            few, covariance = spread_out(x / scales, self.rows)
+            cross = covariance @ covariance.T + noise / variance * covariance[:, few]
+            weights = unit * np.linalg.lstsq(cross, covariance @ residual, rcond=1e-12)[0]
+            return KernelMachine(x[few] / scales, weights, scales, linear, False)
         covariance = gaussian.with_noise(matern_kernel(x)(theta[:-1])[0], noise)
         weights = unit * variance * gaussian.condition(covariance, residual).weights
         return KernelMachine(x / scales, weights, scales, linear, False)
+
+
+def spread_out(x: Floats, count: int) -> tuple[Ints, Floats]:
+    """`count` of the (n, q) rows, each the one that those before say least of under a Matern 5/2 covariance,
+    and their covariances (count, n) with all: a pivoted Cholesky decomposition."""
+    few, covariance, factor = np.empty(count, np.int64), np.empty((count, len(x))), np.zeros((count, len(x)))
+    unsaid = np.ones(len(x))
+    for j in range(count):
+        few[j] = at = int(np.argmax(unsaid))
+        covariance[j] = fitted.matern(fitted.squared_distance(x[at : at + 1], x)[0])
+        factor[j] = (covariance[j] - factor[:j, at] @ factor[:j]) / np.sqrt(unsaid[at])
+        unsaid = np.maximum(unsaid - factor[j] ** 2, 1e-12)
+    return few, covariance
 
 
 def matern_kernel(x: Floats) -> gaussian.Kernel:

@@ -15,8 +15,12 @@ ABOUT = (
 )
 
 
-def render(latency: Table, layers: Table, notes: Sequence[str], config: Mapping[str, Any], about: str) -> str:
-    """The page as HTML text, of the tables of latencies and layers. Everything from outside is escaped."""
+def render(
+    tables: tuple[Table, Table, Table], notes: Sequence[str], config: Mapping[str, Any], about: str
+) -> str:
+    """The page as HTML text, of the tables of latencies, training steps and layers. Everything from outside
+    is escaped."""
+    latency, training, layers = tables
     columns = {name: list(values) for name, values in layers.columns.items()}
     longest = sorted(range(len(layers)), key=lambda row: -columns["ms"][row])[:SHOWN]
     networks = list(dict.fromkeys(columns["network"]))
@@ -26,6 +30,7 @@ def render(latency: Table, layers: Table, notes: Sequence[str], config: Mapping[
         "SUBTITLE": html.escape(about),
         "CARDS": "",
         "LATENCY": _latencies(latency),
+        "TRAINING": _training(training) if len(training) else "",
         "NOTES": page.items(notes) if notes else "",
         "ABOUT": html.escape(ABOUT),
         "FACTS": page.folded("Run", page.definitions(config)),
@@ -46,6 +51,20 @@ def _latencies(latency: Table) -> str:
             f"{row['million MACs']:,.0f} M",
             f"{row['million params']:.1f} M",
             f"{row['stood in for']:.1%}",
+            *([f"{row['MB']:,.0f} MB" if row["MB"] else ""] if "MB" in row else []),
         ]
         cells.append([html.escape(str(cell)) for cell in told])
-    return page.table(("network", "on", "latency (90%)", "MACs", "weights", "stood in for"), cells)
+    heads = ("network", "on", "latency (90%)", "MACs", "weights", "stood in for")
+    return page.table((*heads, "memory") if "MB" in latency.columns else heads, cells)
+
+
+def _training(training: Table) -> str:
+    """The table of training steps under its heading."""
+    cells = []
+    for row in training.rows():
+        told = [row["network"], f"batch {row['training batch']}", f"{row['MB in fp32']:,.0f} MB"]
+        if "ms" in row:
+            told.append(f"{row['ms']:.4g} ms ({row['ms at least']:.4g} to {row['ms at most']:.4g})")
+        cells.append([html.escape(str(cell)) for cell in told])
+    heads = ("network", "on", "memory (fp32)", "step under AMP (90%)")
+    return "<h2>Training steps</h2>" + page.table(heads[: len(cells[0])], cells)

@@ -25,6 +25,7 @@ import numpy as np
 
 from supernet import device, footprint, slot_table
 from supernet.arrays import Floats, Genomes, Ints
+from supernet.device import Device
 from supernet.files import artifact
 from supernet.files.tables import Columns, select
 from supernet.fits import folds
@@ -222,7 +223,19 @@ def save_step(path: Path, step: StepTime) -> None:
     artifact.write_json(path, asdict(step))
 
 
-def speed_ratio(name: str) -> float:
+def step_ms(steps: Steps, family: str, gpu: Device) -> Prediction:
+    """(n,) ms of training steps of networks of a family of `FAMILIES` on a GPU, under AMP."""
+    step = fitted()[family]
+    mean = step.ms(steps) * steps.batch / speed_ratio(gpu)
+    return Prediction(mean, relative_std(step, gpu) * mean)
+
+
+def relative_std(step: StepTime, gpu: Device) -> float:
+    """Relative standard deviation of a step time that was fitted on an RTX 3090, on a GPU."""
+    return float(np.hypot(step.relative_std, SCALED_STD if gpu.name != FITTED_ON else 0.0))
+
+
+def speed_ratio(this: Device) -> float:
     """How many times faster than an RTX 3090 a GPU trains, from its data sheet: bandwidth^.85 x fp32^.15
     (ours).
 
@@ -231,9 +244,11 @@ def speed_ratio(name: str) -> float:
     logarithm .21-.23 per network). Training speeds of other GPUs are not public in this form, so the
     uncertainty is stated, not measured. Command: `python -m benchmarks.claims`.
     """
-    this, base = device.get(name), device.get(FITTED_ON)
+    base = device.get(FITTED_ON)
     if this.kind != "gpu" or not this.bandwidth_gbs or not this.fp32_tflops:
-        raise ValueError(f"no training speed for {name}: choose a GPU with known bandwidth and fp32 rate")
+        raise ValueError(
+            f"no training speed for {this.name}: choose a GPU with known bandwidth and fp32 rate"
+        )
     assert base.bandwidth_gbs is not None
     assert base.fp32_tflops is not None
     return float(
@@ -264,7 +279,7 @@ class TrainingCost:
     deployments: PositiveInt = 40  # over how many deployments the supernet is amortised
 
     def __post_init__(self) -> None:
-        speed_ratio(self._gpu)
+        speed_ratio(device.get(self._gpu))
         if self.step_file is not None:
             load_step(self.step_file)
 
@@ -286,7 +301,8 @@ class TrainingCost:
         return SlotTable(self._hours(ms.cells), self._hours(ms.base + floor)).evaluate(space, genomes)
 
     def _hours(self, ms: Floats) -> Floats:
-        return ms * (self.images or IMAGENET) / 3.6e6 / (1.0 if self.step_file else speed_ratio(self._gpu))
+        ratio = 1.0 if self.step_file else speed_ratio(device.get(self._gpu))
+        return ms * (self.images or IMAGENET) / 3.6e6 / ratio
 
     def _step(self, space: SearchSpace) -> StepTime:
         if self.step_file is not None:
@@ -302,8 +318,8 @@ class TrainingCost:
     def relative_std(self, space: SearchSpace) -> float:
         """Relative standard deviation of the hours: of the fit on lineages left out, and of scaling to
         another GPU."""
-        scaled = self.step_file is None and self._gpu != FITTED_ON
-        return float(np.hypot(self._step(space).relative_std, SCALED_STD if scaled else 0.0))
+        step = self._step(space)
+        return step.relative_std if self.step_file else relative_std(step, device.get(self._gpu))
 
     def kwh(self, space: SearchSpace, genomes: Genomes) -> Prediction:
         """(n,) energy in kWh at an assumed power: a model, nothing is measured."""

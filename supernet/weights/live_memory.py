@@ -1,4 +1,4 @@
-"""Footprint of one network, counted and measured on the network itself.
+"""Footprint of one network, counted and measured on the network itself, or on paper: run without numbers.
 
 `executor` is what an inference engine does with a network. Plain eager PyTorch holds more alive: norms write
 copies, OFA writes hard-swish out, and every Python frame keeps its arguments until it returns.
@@ -7,13 +7,16 @@ copies, OFA writes hard-swish out, and every Python frame keeps its arguments un
 import copy
 import operator
 import weakref
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch.fx.experimental.optimization import fuse
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
 from supernet.layers import BYTES_FP32
 
@@ -97,3 +100,65 @@ def live_peak_bytes(network: torch.nn.Module, images: torch.Tensor) -> int:
     with torch.no_grad(), _Watch([images, *network.parameters(), *network.buffers()]) as watch:
         network(images)
     return watch.peak
+
+
+def inference_bytes(network: torch.nn.Module, shape: Sequence[int], batch: int) -> int:
+    """Weights, and the most activations that exist at once in a forward pass of a batch of inputs of `shape`:
+    of an inference engine in fp32, on paper.
+
+    >>> inference_bytes(torchvision.models.resnet18(), (3, 224, 224), 1) / 1e6
+    51.6
+    """
+    engine = executor(_on_paper(network))
+    return _held(engine) + live_peak_bytes(engine, torch.empty((batch, *shape), device="meta"))
+
+
+@dataclass(frozen=True)
+class TrainingStep:
+    """A training step on paper: its memory, and what `surrogates.training_cost` tells its time from."""
+
+    activations: float  # elements of one image that convolutions and products write
+    macs: float  # of one image, forward
+    params: float
+    peak_bytes: int  # weights, momentum, and the most activations and gradients at once: eager PyTorch, fp32
+
+
+def training_step(network: torch.nn.Module, shape: Sequence[int], batch: int) -> TrainingStep:
+    """Forward, backward and update with momentum of a batch of inputs of `shape`, without numbers.
+
+    Whatever a network raises that cannot be trained on such a batch is raised.
+    """
+    trained, images = _on_paper(network).train(), torch.empty((batch, *shape), device="meta")
+    held = [images, *trained.parameters(), *trained.buffers()]
+    with sdpa_kernel(SDPBackend.MATH), torch.enable_grad(), _Watch(held) as watch:
+        with _Products() as products:
+            outputs = tree_leaves(trained(images))
+        losses = [each.sum() for each in outputs if isinstance(each, torch.Tensor) and each.requires_grad]
+        torch.stack(losses).sum().backward()  # type: ignore[no-untyped-call]
+    params = sum(parameter.numel() for parameter in trained.parameters())
+    peak = _held(trained) + BYTES_FP32 * params + watch.peak
+    return TrainingStep(products.elements / batch, products.macs / batch, float(params), peak)
+
+
+class _Products(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts what convolutions and matrix products multiply and write."""
+
+    elements = 0
+    macs = 0.0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        if count := flop_registry.get(func.overloadpacket):
+            self.macs += count(*args, **(kwargs or {}), out_val=out) / 2
+            self.elements += out.numel()
+        return out
+
+
+def _on_paper(network: torch.nn.Module) -> torch.nn.Module:
+    """A copy in fp32 whose weights are on the meta device, where all of them can be trained."""
+    return copy.deepcopy(network).to("meta", torch.float32).requires_grad_()
+
+
+def _held(network: torch.nn.Module) -> int:
+    """Bytes of weights and statistics."""
+    return sum(tensor.nbytes for tensor in (*network.parameters(), *network.buffers()))

@@ -71,6 +71,35 @@ def test_live_peak_of_a_network_worked_out_by_hand(torch):
     assert live_peak_bytes(executor(block), images) == (1 + 2 + 1) * map_bytes
 
 
+def test_memory_of_a_training_step_worked_out_by_hand(torch):
+    """Two linear layers, 10 to 100 to 10, and a batch of 64. When the gradient of the hidden rows is passed
+    through ReLU there are the rows, both gradients of them, that of the second weights, and the outputs."""
+    from supernet.weights.live_memory import inference_bytes, training_step
+
+    layers = [torch.nn.Linear(10, 100, bias=False), torch.nn.ReLU(), torch.nn.Linear(100, 10, bias=False)]
+    network = torch.nn.Sequential(*layers)
+    step = training_step(network, (10,), 64)
+    assert (step.params, step.macs, step.activations) == (2000, 2000, 110)
+    at_once = 3 * 64 * 100 + 1000 + 64 * 10
+    assert step.peak_bytes == pytest.approx(4 * (2 * 2000 + at_once), abs=64)  # the losses are numbers too
+    assert inference_bytes(network, (10,), 64) == 4 * (2000 + 64 * 110)
+    assert network.training
+    assert all(parameter.device.type == "cpu" for parameter in network.parameters())
+
+
+def test_memory_on_paper_is_that_of_a_real_run(torch):
+    from torchvision import models
+
+    from supernet.weights.live_memory import footprint, inference_bytes
+
+    network = models.mobilenet_v3_small(weights=None).eval()
+    real = footprint(network, 64)
+    whole = inference_bytes(network, (3, 64, 64), 1)
+    # the weights without the norms, which are folded into convolutions that get a bias
+    assert whole == pytest.approx(real["peak_bytes"] + real["weight_bytes"], rel=0.01)
+    assert inference_bytes(network, (3, 64, 64), 5) - whole == 4 * real["peak_bytes"]
+
+
 @pytest.mark.parametrize(
     ("name", "count", "off"),
     [("ofa_mbv3_w1.0", 20, 1e-9), ("ofa_proxyless_w1.3", 6, 1e-9), ("ofa_resnet50", 6, 0.15)],

@@ -24,19 +24,21 @@ from latency.modules.networks.named import Network
 from latency.modules.predictor import ModulesLatency
 from latency.predictors import interface
 from latency.target import Target
-from latency.zoo import any_network, catalogue
+from latency.zoo import any_network, catalogue, needs
+from latency.zoo.needs import Needs
 from search import command
 from search.report import predict_report
 from supernet import registry
 from supernet.files import artifact
 from supernet.files.command_line import then
 from supernet.files.run_folder import RunFolder
-from supernet.files.tables import Table
+from supernet.files.tables import Table, rounded
 from supernet.options import Fraction, NonNegativeInt, PositiveFloat, PositiveInt
 from supernet.prediction import QUANTILE
 
 CONFIDENCE = 0.90
 SHOWN = 12  # layers that the terminal shows
+MEMORY = "MB"  # of weights and activations of an engine in fp32
 USUAL_ENGINE = "onnxruntime"  # whose modules stand for those of an engine that was never measured
 
 
@@ -57,6 +59,7 @@ class Options:
     # none, and the interval holds how much machines differ
     anchors: NonNegativeInt = 8
     seconds: PositiveFloat | None = None  # time budget of the timing
+    training_batch: NonNegativeInt = 32  # images of a training step to tell memory and time of; 0: none
     store: Path = Path("runs/measurements.sqlite")
     out: Path | None = None  # folder of report.html, predictions.csv, layers.csv; None: runs/predict-<time>
 
@@ -146,21 +149,39 @@ def predictors(
     return [by_condition[target.threads, target.utilisation].at(target) for target in asked]
 
 
-def latencies(chosen: list[Network], breakdowns: list[list[Breakdown]]) -> Table:
-    """A row per network and condition: ms with its interval, work, and the share that is stood in for."""
+def latencies(chosen: list[Network], breakdowns: list[list[Breakdown]], needed: list[Needs]) -> Table:
+    """A row per network and condition: ms with its interval, work, memory where it is known, and the share
+    that is stood in for."""
     half = QUANTILE(0.5 + CONFIDENCE / 2)
     rows = []
-    for network, ours in zip(chosen, breakdowns, strict=True):
+    for network, ours, own in zip(chosen, breakdowns, needed, strict=True):
         for one in ours:
             mean, std = float(one.latency.mean[0]), float(one.latency.std[0])
             low, high = max(mean - half * std, 0), mean + half * std
             condition = (one.target.batch, one.target.threads, one.target.utilisation)
             unknown = sum(one.stand_ins.values()) / mean
             work = (round(network.macs / 1e6, 1), round(network.params / 1e6, 2))
-            numbers = (*(float(f"{value:.4g}") for value in (mean, low, high)), *work, round(unknown, 4))
-            rows.append((network.name, *condition, *numbers))
+            numbers = (*rounded((mean, low, high), 4), *work, round(unknown, 4))
+            size = own.inference_bytes.get(one.target.batch)
+            rows.append((network.name, *condition, *numbers, size and round(size / 1e6, 1)))
     heads = ("network", "batch", "threads", "utilisation", "ms", "ms at least", "ms at most")
-    return Table.from_rows((*heads, "million MACs", "million params", "stood in for"), rows)
+    table = Table.from_rows((*heads, "million MACs", "million params", "stood in for", MEMORY), rows)
+    return table.filled()
+
+
+def training_steps(chosen: list[Network], needed: list[Needs], batch: int) -> Table:
+    """A row per network whose training step is known: memory, and ms with their interval on a GPU."""
+    rows = []
+    for network, own in zip(chosen, needed, strict=True):
+        if own.training is not None:
+            ms: list[float] | list[None] = [None] * 3
+            if own.training_ms is not None:
+                low, high = (float(end[0]) for end in own.training_ms.interval(CONFIDENCE))
+                ms = rounded((float(own.training_ms.mean[0]), max(low, 0), high), 4)
+            size = round(own.training.peak_bytes / 1e6, 1)
+            rows.append((network.name, batch, size, *ms))
+    heads = ("network", "training batch", "MB in fp32", "ms", "ms at least", "ms at most")
+    return Table.from_rows(heads, rows).filled()
 
 
 def layers(chosen: list[Network], breakdowns: list[list[Breakdown]]) -> Table:
@@ -173,10 +194,11 @@ def layers(chosen: list[Network], breakdowns: list[list[Breakdown]]) -> Table:
     return Table({name: [row[name] for row in rows] for name in rows[0]})
 
 
-def notes(chosen: list[Network], breakdowns: list[list[Breakdown]]) -> list[str]:
+def notes(chosen: list[Network], breakdowns: list[list[Breakdown]], needed: list[Needs]) -> list[str]:
     """What is not known of the networks."""
     lines = []
-    for network, ours in zip(chosen, breakdowns, strict=True):
+    for network, ours, own in zip(chosen, breakdowns, needed, strict=True):
+        lines += own.unknown
         total = float(ours[0].latency.mean[0])
         if ours[0].stand_ins:
             shares = (f"{name} {ms / total:.1%}" for name, ms in list(ours[0].stand_ins.items())[:6])
@@ -217,14 +239,22 @@ def predict(options: Options, config: dict[str, Any]) -> None:
     with RunFolder(out, "report.html").hold(config):
         predicted = from_data_sheet(asked, chosen) if on_gpu else from_modules(options, asked, chosen)
         breakdowns, about = predicted.breakdowns, predicted.about
-        table, own = latencies(chosen, breakdowns), layers(chosen, breakdowns)
-        unknown = notes(chosen, breakdowns)
+        batches = list(dict.fromkeys(one.batch for one in asked))
+        needed = [needs.of(network, batches, options.training_batch, target) for network in chosen]
+        table, own = latencies(chosen, breakdowns, needed), layers(chosen, breakdowns)
+        training = training_steps(chosen, needed, options.training_batch)
+        unknown = notes(chosen, breakdowns, needed)
         artifact.write_text(out / "predictions.csv", table.csv())
         artifact.write_text(out / "layers.csv", own.csv())
         if predicted.predictor is not None:
             predicted.predictor.save(out / "predictor.npz")
-        artifact.write_text(out / "report.html", predict_report.render(table, own, unknown, config, about))
+        if len(training):
+            artifact.write_text(out / "training.csv", training.csv())
+        page = predict_report.render((table, training, own), unknown, config, about)
+        artifact.write_text(out / "report.html", page)
     print(about, "", table.markdown(), "", sep="\n")
+    if len(training):
+        print("training steps, eager PyTorch with momentum:", "", training.markdown(), "", sep="\n")
     for network, ours in zip(chosen, breakdowns, strict=True):
         print(longest(network, ours[0]), end="\n\n")
     print("\n".join([*unknown, f"written to {out}: report.html, predictions.csv, layers.csv"]))
