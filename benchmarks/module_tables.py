@@ -1,7 +1,8 @@
 """The tables of per-module prediction: `python -m benchmarks.module_tables [PART ...] [engine=...]`.
 
 modules    every regression model and MEDN by module type, schemes, selections: from the measured modules that
-           ship (latency/zoo/measured/modules), rows split as `make modules` splits them
+           ship (latency/zoo/measured/modules), rows split as `make modules` splits them; `seeds=5` are five
+           splits, with the means over them and the accuracy by condition
 networks   50 OFA subnets and 15 classifiers of torchvision at batch 1 and 8, never used for fitting, with and
            without the correction, as we measured them
 load       modules and 20 subnets beside a background load of 50%: a predictor that knows the utilisation, and
@@ -11,6 +12,7 @@ speed      subnets per second through the predictor, with and without its table
 All parts without a name; `rows` uses fewer modules of each type. `out=` is a folder for JSON. One thread.
 """
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -27,15 +29,24 @@ from latency.modules.data import ModuleData
 from latency.modules.fit import Fits, Fitting
 from latency.modules.networks import measured as module_networks
 from latency.modules.predictor import Correction, ModulesLatency, Networks
+from latency.modules.selection import Score
 from latency.scores import markdown, scores
 from latency.zoo import catalogue
 from search.commands import modules as fit_modules
+from supernet.arrays import Floats
 from supernet.files import artifact
+from supernet.files.tables import Table
 from supernet.prediction import Prediction
 from supernet.space import get_space
 
 SPACE, TEST_SEED, LOADED = "ofa_mbv3_w1.0", 1, 20
 HALF = 0.5  # utilisation of the load part
+CELLS: dict[str, Callable[[Floats, Floats, Floats], Any]] = {  # of batch, threads and utilisation
+    "idle, one thread": lambda batch, threads, busy: (threads == 1) & (busy == 0),
+    "idle, two threads": lambda batch, threads, busy: (threads == 2) & (busy == 0),
+    "beside a load, one thread": lambda batch, threads, busy: (threads == 1) & (busy > 0),
+    "beside a load, two threads": lambda batch, threads, busy: (threads == 2) & (busy > 0),
+}
 Measured = TypeVar("Measured", ModuleData, Networks)
 
 
@@ -61,9 +72,13 @@ def modules(engine: str, options: Options) -> dict[str, Any]:
     """Every model by module type on the test rows; the schemes; the fronts of selections."""
     data = data_of(engine, options)
     results: dict[str, Any] = {}
+    schemes: list[dict[str, Score]] = []
+    conditions: list[dict[str, dict[str, float]]] = []
     for seed in range(options.seeds):
-        chosen = tuple(filter(None, options.models.split(",")))
-        fits = Fitting(seed=seed, models=chosen).fit(data, say=print)
+        fitting = Fitting(seed=seed, models=tuple(filter(None, options.models.split(","))))
+        fits = fitting.fit(data, say=print)
+        schemes.append(fits.schemes())
+        conditions.append(by_condition(fits, data, fitting))
         print(f"\nseed {seed}, {sum(fits.rows.values())} modules, {fits.seconds:.0f} s\n")
         print(fit_modules.by_module(fits, fits.selection), fit_modules.by_scheme(fits), sep="\n\n")
         print(f"\n{against_single(fits)}")
@@ -73,8 +88,48 @@ def modules(engine: str, options: Options) -> dict[str, Any]:
             "test": {name: {m: asdict(s) for m, s in of.items()} for name, of in fits.test.items()},
             "schemes": {name: asdict(score) for name, score in fits.schemes().items()},
             "selection": asdict(fits.selection),
+            "conditions": conditions[-1],
         }
+    print("", over_seeds(schemes).markdown(), "", sep="\n")
+    for name in conditions[0]:
+        by_scheme = {n: np.mean([of[name][n] for of in conditions]) for n in conditions[0][name]}
+        print(f"{name}: " + ", ".join(f"{n} {accuracy:.2f}%" for n, accuracy in by_scheme.items()))
     return results
+
+
+def over_seeds(schemes: Sequence[Mapping[str, Score]]) -> Table:
+    """Means over seeds of the test scores of every scheme, and how the selection stands to it: its accuracy
+    less that of the scheme with the standard deviation over seeds, its time as a share, and on how many seeds
+    the scheme dominates it."""
+    rows = []
+    for name in schemes[0]:
+        own, auto = [of[name] for of in schemes], [of[fit.AUTO] for of in schemes]
+        mean, gains = selection.mean(own), [b.accuracy - a.accuracy for a, b in zip(own, auto, strict=True)]
+        share = np.mean([b.ms / a.ms for a, b in zip(own, auto, strict=True)])
+        worse = sum(a.dominates(b) for a, b in zip(own, auto, strict=True))
+        numbers = (mean.accuracy, mean.within_10, mean.r2, mean.mape, mean.ms / len(own))
+        gain = f"{np.mean(gains):+.2f} ({np.std(gains):.2f})"
+        rows.append((name, *numbers, round(mean.bytes / len(own) / 1e3), gain, float(share), worse))
+    heads = ("scheme", "accuracy %", "within 10%", "R2", "MAPE %", "ms / 100 of each kind", "KB")
+    return Table.from_rows((*heads, "selection's gain", "its share of ms", "dominated on"), rows)
+
+
+def by_condition(fits: Fits, data: Mapping[str, ModuleData], fitting: Fitting) -> dict[str, dict[str, float]]:
+    """Mean accuracy over the types of every scheme on the test rows of each condition."""
+    schemes = {model: dict.fromkeys(data, model) for model in next(iter(fits.models.values()))}
+    schemes |= {fit.AUTO: dict(fits.selection.models)}
+    accuracies: dict[str, dict[str, float]] = {}
+    for what, holds in CELLS.items():
+        for scheme, models in schemes.items():
+            by_type = []
+            for name, measured in data.items():
+                part = measured.take(fit.test_rows(measured, fitting))
+                part = part.take(np.flatnonzero(holds(*part.conditions.T[:3])))
+                if len(part):
+                    said = fits.models[name][models[name]].ms(part.rows, part.conditions)
+                    by_type.append(fit.accuracy(said, part.ms))
+            accuracies.setdefault(what, {})[scheme] = float(np.mean(by_type))
+    return accuracies
 
 
 def against_single(fits: Fits) -> str:

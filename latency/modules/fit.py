@@ -204,7 +204,8 @@ def score(predicted: Floats, measured: Floats, ms: float, size: int) -> Score:
     r2 = 1 - float((error**2).sum() / ((measured - measured.mean()) ** 2).sum())
     each, mape = _accuracies(predicted, measured), float(100 * np.abs(error / measured).mean())
     standard_error = float(each.std(ddof=1) / np.sqrt(len(each))) if len(each) > 1 else 0.0
-    return Score(float(each.mean()), r2, mape, ms, size, standard_error)
+    within_10 = float(100 * (np.abs(error / measured) <= 0.1).mean())
+    return Score(float(each.mean()), r2, mape, ms, size, standard_error, within_10)
 
 
 def _timed(fitted: Fitted, x: Floats) -> float:

@@ -22,8 +22,8 @@ from supernet.arrays import Floats
 
 @dataclass(frozen=True)
 class Score:
-    """How good a model is: accuracy and mape in percent, ms for 100 predictions, bytes as stored. `error` is
-    the standard error of the accuracy, over the rows that it is a mean of."""
+    """How good a model is: accuracy, mape and the share of rows within 10% in percent, ms for 100 predictions,
+    bytes as stored. `error` is the standard error of the accuracy, over the rows that it is a mean of."""
 
     accuracy: float
     r2: float
@@ -31,6 +31,12 @@ class Score:
     ms: float
     bytes: int
     error: float = 0.0
+    within_10: float = 0.0
+
+    def dominates(self, other: "Score") -> bool:
+        """Whether it is at least as accurate, fast and small as another, and better in one of these."""
+        mine, theirs = ((-each.accuracy, each.ms, each.bytes) for each in (self, other))
+        return mine != theirs and all(a <= b for a, b in zip(mine, theirs, strict=True))
 
 
 Scores = Mapping[str, Mapping[str, Score]]  # by module kind and model
@@ -47,13 +53,12 @@ class Selection:
 
 
 def mean(scores: Sequence[Score]) -> Score:
-    """Means of accuracy, R2 and MAPE, and the error of that mean; sums of ms and bytes."""
-    accuracy, r2, mape = np.mean(
-        [(score.accuracy, score.r2, score.mape) for score in scores], axis=0
-    ).tolist()
+    """Means of accuracy, R2, MAPE and shares, and the error of that accuracy; sums of ms and bytes."""
+    columns = [(score.accuracy, score.r2, score.mape, score.within_10) for score in scores]
+    accuracy, r2, mape, within_10 = np.mean(columns, axis=0).tolist()
     error = float(np.linalg.norm([score.error for score in scores])) / len(scores)
     sums = sum(score.ms for score in scores), sum(score.bytes for score in scores)
-    return Score(accuracy, r2, mape, *sums, error)
+    return Score(accuracy, r2, mape, *sums, error, within_10)
 
 
 def single(scores: Scores, model: str) -> Selection:

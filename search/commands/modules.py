@@ -53,9 +53,9 @@ class Options(Watched):
 
 def by_scheme(fits: Fits) -> Table:
     """Test scores of each model used everywhere and of the selection."""
-    heads = ("scheme", "accuracy %", "R2", "MAPE %", "ms / 100 of each kind", "KB")
+    heads = ("scheme", "accuracy %", "within 10%", "R2", "MAPE %", "ms / 100 of each kind", "KB")
     schemes = sorted(fits.schemes().items(), key=lambda item: item[0] == AUTO)
-    rows = ((name, s.accuracy, s.r2, s.mape, s.ms, round(s.bytes / 1e3)) for name, s in schemes)
+    rows = ((name, s.accuracy, s.within_10, s.r2, s.mape, s.ms, round(s.bytes / 1e3)) for name, s in schemes)
     return Table.from_rows(heads, rows)
 
 
