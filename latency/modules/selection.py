@@ -22,7 +22,7 @@ from supernet.arrays import Floats
 
 @dataclass(frozen=True)
 class Score:
-    """How good a model is: accuracy, mape and the share of rows within 10% in percent, ms for 100 predictions,
+    """How good a model is: accuracy, mape and share of rows within 10% in percent, ms for 100 predictions,
     bytes as stored. `error` is the standard error of the accuracy, over the rows that it is a mean of."""
 
     accuracy: float

@@ -114,6 +114,30 @@ def test_a_gaussian_process_passes_through_noiseless_rows(rng):
     assert np.abs(GaussianProcess().fit(x, y, rng)(x) - y).max() < 0.05
 
 
+def test_a_gaussian_process_on_few_rows_is_nearly_that_on_all(rng):
+    x, y = smooth(rng, 300)
+    y += 0.05 * rng.normal(size=300)
+    whole, nearly, few = (GaussianProcess(rows=n).fit(x[:200], y[:200], rng) for n in (None, 199, 60))
+    assert len(few.rows) == 60
+    assert np.abs(nearly(x) - whole(x)).max() < 0.02
+    errors = [np.abs(fitted(x[200:]) - y[200:]).mean() for fitted in (whole, few)]
+    assert errors[1] < 1.3 * errors[0]
+
+
+def test_rows_spread_out_are_distinct_and_leave_little_unsaid(rng):
+    x = rng.normal(size=(80, 2))
+    few, covariance = regressors.spread_out(x, 40)
+    assert len(set(few.tolist())) == 40
+    whole = forms.matern(forms.squared_distance(x, x))
+    assert np.allclose(covariance, whole[few])
+
+    def unsaid(chosen):
+        part = whole[np.ix_(chosen, chosen)]
+        return np.trace(whole - whole[:, chosen] @ np.linalg.solve(part, whole[chosen]))
+
+    assert unsaid(few) < 0.5 * np.median([unsaid(rng.permutation(80)[:40]) for _ in range(9)])
+
+
 def test_damaged_trees_are_refused(rng):
     x, y = smooth(rng, 40)
     arrays = Forest(trees=2).fit(x, y, rng).arrays()
@@ -202,3 +226,11 @@ def test_impossible_limits_say_what_is_possible(candidates):
         selection.single(candidates, "r9")
     with pytest.raises(ValueError, match="cost=size"):
         selection.front(candidates, "size")
+
+
+def test_a_score_dominates_what_it_is_nowhere_worse_than():
+    one = Score(90.0, 0.9, 10.0, ms=2.0, bytes=100)
+    assert not one.dominates(one)
+    assert one.dominates(replace(one, ms=2.5))
+    assert one.dominates(replace(one, accuracy=89.0, bytes=200))
+    assert not one.dominates(replace(one, accuracy=89.0, bytes=99))
