@@ -240,9 +240,10 @@ class GaussianProcess:
         )
         scales, variance, noise = np.exp(theta[:-2]), np.exp(2 * theta[-2]), float(np.exp(2 * theta[-1]))
         if self.rows is not None and self.rows < len(y):
-            few, covariance = spread_out(x / scales, self.rows)
-            cross = covariance @ covariance.T + noise / variance * covariance[:, few]
-            weights = unit * np.linalg.lstsq(cross, covariance @ residual, rcond=1e-12)[0]
+            few, factor = spread_out(x / scales, self.rows)
+            ridge = factor @ factor.T + noise / variance * np.eye(self.rows)
+            beside = np.linalg.solve(ridge, factor @ residual)
+            weights = np.asarray(unit * np.linalg.solve(factor[:, few], beside), np.float64)
             return KernelMachine(x[few] / scales, weights, scales, linear, False)
         covariance = gaussian.with_noise(matern_kernel(x)(theta[:-1])[0], noise)
         weights = unit * variance * gaussian.condition(covariance, residual).weights
@@ -250,16 +251,18 @@ class GaussianProcess:
 
 
 def spread_out(x: Floats, count: int) -> tuple[Ints, Floats]:
-    """`count` of the (n, q) rows, each the one that those before say least of under a Matern 5/2 covariance,
-    and their covariances (count, n) with all: a pivoted Cholesky decomposition."""
-    few, covariance, factor = np.empty(count, np.int64), np.empty((count, len(x))), np.zeros((count, len(x)))
-    unsaid = np.ones(len(x))
+    """`count` of the (n, q) rows, each the one that those before say least of under a Matern 5/2 covariance.
+
+    With them the factor (count, n) of a pivoted Cholesky decomposition: its product with its own columns of
+    these rows is their covariance with all.
+    """
+    few, factor, unsaid = np.empty(count, np.int64), np.zeros((count, len(x))), np.ones(len(x))
     for j in range(count):
         few[j] = at = int(np.argmax(unsaid))
-        covariance[j] = fitted.matern(fitted.squared_distance(x[at : at + 1], x)[0])
-        factor[j] = (covariance[j] - factor[:j, at] @ factor[:j]) / np.sqrt(unsaid[at])
+        covariance = fitted.matern(fitted.squared_distance(x[at : at + 1], x)[0])
+        factor[j] = (covariance - factor[:j, at] @ factor[:j]) / np.sqrt(unsaid[at])
         unsaid = np.maximum(unsaid - factor[j] ** 2, 1e-12)
-    return few, covariance
+    return few, factor
 
 
 def matern_kernel(x: Floats) -> gaussian.Kernel:

@@ -131,7 +131,7 @@ def training_step(network: torch.nn.Module, shape: Sequence[int], batch: int) ->
     trained, images = _on_paper(network).train(), torch.empty((batch, *shape), device="meta")
     held = [images, *trained.parameters(), *trained.buffers()]
     with sdpa_kernel(SDPBackend.MATH), torch.enable_grad(), _Watch(held) as watch:
-        with _Products() as products:
+        with _Products() as products:  # type: ignore[no-untyped-call]
             outputs = tree_leaves(trained(images))
         losses = [each.sum() for each in outputs if isinstance(each, torch.Tensor) and each.requires_grad]
         torch.stack(losses).sum().backward()  # type: ignore[no-untyped-call]

@@ -196,7 +196,7 @@ def layers(chosen: list[Network], breakdowns: list[list[Breakdown]]) -> Table:
 
 def notes(chosen: list[Network], breakdowns: list[list[Breakdown]], needed: list[Needs]) -> list[str]:
     """What is not known of the networks."""
-    lines = []
+    lines: list[str] = []
     for network, ours, own in zip(chosen, breakdowns, needed, strict=True):
         lines += own.unknown
         total = float(ours[0].latency.mean[0])
