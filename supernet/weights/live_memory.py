@@ -60,13 +60,27 @@ def executor(network: torch.nn.Module) -> torch.nn.Module:
             module.inplace = True
     place = {node: i for i, node in enumerate(graph.graph.nodes)}
     for node in graph.graph.nodes:
-        first = node.args[0] if node.target in IN_PLACE else None
-        if not isinstance(first, torch.fx.Node) or first.op in ("placeholder", "get_attr"):
-            continue
-        if max(place[user] for user in first.users) == place[node]:
-            node.target = IN_PLACE[node.target]
+        if node.target in IN_PLACE:
+            gone = [
+                isinstance(part, torch.fx.Node)
+                and part.op not in ("placeholder", "get_attr")
+                and max(place[user] for user in part.users) == place[node]
+                for part in node.args
+            ]
+            node.args, node.target = (*node.args, node.target.__name__, gone), written_over
     graph.recompile()
     return graph
+
+
+def written_over(first: Any, second: Any, name: str, gone: Sequence[bool]) -> Any:
+    """The sum or product (`name`) of two tensors or numbers, in the memory of one that is `gone` after it and
+    has the shape of the result."""
+    plain: Any = getattr(operator, name)
+    shape = torch.broadcast_shapes(*(getattr(each, "shape", ()) for each in (first, second)))
+    for over, other, last in ((first, second, gone[0]), (second, first, gone[1])):
+        if last and over.shape == shape:
+            return IN_PLACE[plain](over, other)
+    return plain(first, second)
 
 
 class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
