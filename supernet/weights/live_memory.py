@@ -20,7 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
 from supernet.layers import BYTES_FP32
 
-IN_PLACE = {operator.add: operator.iadd, operator.mul: operator.imul}
+IN_PLACE: dict[Any, Any] = {operator.add: operator.iadd, operator.mul: operator.imul}
 
 
 def footprint(network: torch.nn.Module, side: int) -> dict[str, float]:
@@ -76,7 +76,8 @@ def written_over(first: Any, second: Any, name: str, gone: Sequence[bool]) -> An
     """The sum or product (`name`) of two tensors or numbers, in the memory of one that is `gone` after it and
     has the shape of the result."""
     plain: Any = getattr(operator, name)
-    shape = torch.broadcast_shapes(*(getattr(each, "shape", ()) for each in (first, second)))
+    sizes = [getattr(each, "shape", ()) for each in (first, second)]
+    shape = torch.broadcast_shapes(*sizes)  # type: ignore[no-untyped-call]
     for over, other, last in ((first, second, gone[0]), (second, first, gone[1])):
         if last and over.shape == shape:
             return IN_PLACE[plain](over, other)
