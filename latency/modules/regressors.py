@@ -219,13 +219,13 @@ class SupportVectors:
 class GaussianProcess:
     """Gaussian process, Matern 5/2 with a scale per feature; marginal likelihood on at most `tuned` rows.
 
-    With `rows` its mean is a sum over so many of the rows only, those that the others leave least certain
+    With `share` its mean is a sum over that share of the rows only, those that the others leave least certain
     (Quinonero-Candela and Rasmussen, 2005: subset of regressors): less time and size.
     """
 
     tuned: Annotated[int, Field(ge=20)] = 250
     iterations: PositiveInt = 40
-    rows: PositiveInt | None = None  # None: all
+    share: PositiveFraction = 1.0
 
     def fit(self, x: Floats, y: Floats, rng: Rng) -> KernelMachine:
         linear, residual, unit = unit_residual(x, y)
@@ -239,9 +239,9 @@ class GaussianProcess:
             iterations=self.iterations,
         )
         scales, variance, noise = np.exp(theta[:-2]), np.exp(2 * theta[-2]), float(np.exp(2 * theta[-1]))
-        if self.rows is not None and self.rows < len(y):
-            few, factor = spread_out(x / scales, self.rows)
-            ridge = factor @ factor.T + noise / variance * np.eye(self.rows)
+        if self.share < 1:
+            few, factor = spread_out(x / scales, max(1, round(self.share * len(y))))
+            ridge = factor @ factor.T + noise / variance * np.eye(len(few))
             beside = np.linalg.solve(ridge, factor @ residual)
             weights = np.asarray(unit * np.linalg.solve(factor[:, few], beside), np.float64)
             return KernelMachine(x[few] / scales, weights, scales, linear, False)

@@ -178,10 +178,6 @@ class Table:
         """{head: value} of every row."""
         return [dict(zip(self.columns, row, strict=True)) for row in zip(*self.columns.values(), strict=True)]
 
-    def filled(self) -> "Table":
-        """Without the columns that have a value in no row."""
-        return Table({h: column for h, column in self.columns.items() if any(v is not None for v in column)})
-
     def csv(self) -> str:
         """Header and one line per row, the values as they are; texts are no formulas (`write_cell`)."""
         lines: list[str] = []

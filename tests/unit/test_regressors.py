@@ -117,7 +117,7 @@ def test_a_gaussian_process_passes_through_noiseless_rows(rng):
 def test_a_gaussian_process_on_few_rows_is_nearly_that_on_all(rng):
     x, y = smooth(rng, 300)
     y += 0.05 * rng.normal(size=300)
-    whole, nearly, few = (GaussianProcess(rows=n).fit(x[:200], y[:200], rng) for n in (None, 199, 60))
+    whole, nearly, few = (GaussianProcess(share=s).fit(x[:200], y[:200], rng) for s in (1.0, 0.995, 0.3))
     assert len(few.rows) == 60
     assert np.abs(nearly(x) - whole(x)).max() < 0.02
     errors = [np.abs(fitted(x[200:]) - y[200:]).mean() for fitted in (whole, few)]

@@ -152,7 +152,7 @@ def predictors(
 def latencies(chosen: list[Network], breakdowns: list[list[Breakdown]], needed: list[Needs]) -> Table:
     """A row per network and condition: ms with its interval, work, memory where it is known, and the share
     that is stood in for."""
-    half = QUANTILE(0.5 + CONFIDENCE / 2)
+    half, known = QUANTILE(0.5 + CONFIDENCE / 2), any(own.inference_bytes for own in needed)
     rows = []
     for network, ours, own in zip(chosen, breakdowns, needed, strict=True):
         for one in ours:
@@ -163,25 +163,30 @@ def latencies(chosen: list[Network], breakdowns: list[list[Breakdown]], needed: 
             work = (round(network.macs / 1e6, 1), round(network.params / 1e6, 2))
             numbers = (*rounded((mean, low, high), 4), *work, round(unknown, 4))
             size = own.inference_bytes.get(one.target.batch)
-            rows.append((network.name, *condition, *numbers, size and round(size / 1e6, 1)))
-    heads = ("network", "batch", "threads", "utilisation", "ms", "ms at least", "ms at most")
-    table = Table.from_rows((*heads, "million MACs", "million params", "stood in for", MEMORY), rows)
-    return table.filled()
+            memory = (size and round(size / 1e6, 1),) if known else ()
+            rows.append((network.name, *condition, *numbers, *memory))
+    heads: tuple[str, ...] = ("network", "batch", "threads", "utilisation", "ms", "ms at least", "ms at most")
+    heads = (*heads, "million MACs", "million params", "stood in for", *((MEMORY,) if known else ()))
+    return Table.from_rows(heads, rows)
 
 
 def training_steps(chosen: list[Network], needed: list[Needs], batch: int) -> Table:
-    """A row per network whose training step is known: memory, and ms with their interval on a GPU."""
-    rows = []
+    """A row per network whose training step is known: memory, and on a GPU ms with their interval."""
+    rows, timed = [], any(own.training_ms is not None for own in needed)
     for network, own in zip(chosen, needed, strict=True):
         if own.training is not None:
-            ms: list[float] | list[None] = [None] * 3
+            row: list[Any] = [network.name, batch, round(own.training.peak_bytes / 1e6, 1)]
             if own.training_ms is not None:
                 low, high = (float(end[0]) for end in own.training_ms.interval(CONFIDENCE))
-                ms = rounded((float(own.training_ms.mean[0]), max(low, 0), high), 4)
-            size = round(own.training.peak_bytes / 1e6, 1)
-            rows.append((network.name, batch, size, *ms))
-    heads = ("network", "training batch", "MB in fp32", "ms", "ms at least", "ms at most")
-    return Table.from_rows(heads, rows).filled()
+                row += rounded((float(own.training_ms.mean[0]), max(low, 0), high), 4)
+            rows.append(row)
+    heads = (
+        "network",
+        "training batch",
+        "MB in fp32",
+        *(("ms", "ms at least", "ms at most") if timed else ()),
+    )
+    return Table.from_rows(heads, rows)
 
 
 def layers(chosen: list[Network], breakdowns: list[list[Breakdown]]) -> Table:
