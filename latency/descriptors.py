@@ -28,6 +28,7 @@ from supernet.layers import BYTES_FP32
 from supernet.space import get_space
 
 Descriptor = Mapping[str, Floats]  # (q,) numbers of each part by its name; NaN where one is unknown
+OPERATORS = "operators"  # the part that is timed on the device
 REFERENCES = "reference latencies"  # the part that samples of the target serve for
 STRANGERS = 2.0  # squared distance of devices of which nothing is known in common: that of random ones
 SMOOTHING, SMOOTHING_ROUNDS = 1e-2, 5  # ridge of the known devices' own fits, and their re-weighting
@@ -49,20 +50,29 @@ class KnownDevice:
 
     def smooth(self, genomes: Genomes) -> Floats:
         """(n,) log latencies by a robust ridge regression on the features, fitted to the device's rows."""
-        scale, weights, middle = self._fit
-        return np.asarray(middle + scale(features(get_space(self.data.target.space), genomes)) @ weights)
+        return self.smooth_at(features(get_space(self.data.target.space), genomes))
 
-    def rows(self, count: int, rng: Rng, *, smooth: bool) -> LatencyData:
-        """At most `count` rows drawn at random; with `smooth` their latencies are those of the own fit."""
+    def smooth_at(self, x: Floats) -> Floats:
+        """The same of the (n, p) features of the genomes, which serve all devices of a space."""
+        scale, weights, middle = self._fit
+        return np.asarray(middle + scale(x) @ weights)
+
+    def rows(self, count: int, rng: Rng, *, smooth: bool) -> tuple[LatencyData, Floats]:
+        """At most `count` rows drawn at random, and their features; with `smooth` their latencies are those
+        of the own fit."""
         n = len(self.data)
-        part = self.data.take(rng.permutation(n)[:count]) if n > count else self.data
-        return replace(part, ms=np.exp(self.smooth(part.genomes))) if smooth else part
+        drawn = rng.permutation(n)[:count] if n > count else np.arange(n)
+        part, x = self.data.take(drawn), self._features[drawn]
+        return (replace(part, ms=np.exp(self.smooth_at(x))) if smooth else part), x
+
+    @cached_property
+    def _features(self) -> Floats:
+        return features(get_space(self.data.target.space), self.data.genomes)
 
     @cached_property
     def _fit(self) -> tuple[Scale, Floats, float]:
-        raw = features(get_space(self.data.target.space), self.data.genomes)
-        scale = Scale.from_features(raw)
-        x, y = scale(raw), np.log(self.data.ms)
+        scale = Scale.from_features(self._features)
+        x, y = scale(self._features), np.log(self.data.ms)
         trust, middle = np.ones(len(y)), float(np.median(y))
         for _ in range(SMOOTHING_ROUNDS):
             weighted = x * trust[:, None]
@@ -127,7 +137,8 @@ def references(devices: Sequence[KnownDevice], genomes: Genomes) -> Floats:
 
     They are those of the device's own fit, less noisy than its rows.
     """
-    log_ms = np.stack([device.smooth(genomes) for device in devices])
+    x = features(get_space(devices[0].data.target.space), genomes)
+    log_ms = np.stack([device.smooth_at(x) for device in devices])
     return log_ms - log_ms.mean(axis=1, keepdims=True)
 
 

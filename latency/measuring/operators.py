@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from latency.descriptors import Descriptor
+from latency.descriptors import OPERATORS, Descriptor
 from latency.measuring import conditions
 from latency.measuring import session as measure
 from latency.measuring.counters import cachegrind, perf
@@ -50,7 +50,7 @@ class Operators:
         """Log ms per image by operator, in the order of their names; where events were counted, also the log
         of events per ms by operator and event, NaN for an event that was not."""
         names = sorted(self.ms)
-        parts = {"operators": np.log([self.ms[name] / self.batch for name in names])}
+        parts = {OPERATORS: np.log([self.ms[name] / self.batch for name in names])}
         if self.counters:
             counts = [self.counters.get(name, {}).get(event, np.nan) for name in names for event in EVENTS]
             parts["counters"] = np.log1p(counts)

@@ -32,7 +32,7 @@ from pydantic import Field
 
 from latency.conformal import mape, relative_std
 from latency.data import LatencyData
-from latency.descriptors import REFERENCES, Descriptor, Descriptors, KnownDevice, references
+from latency.descriptors import OPERATORS, REFERENCES, Descriptor, Descriptors, KnownDevice, references
 from latency.features import Line, Scale, features, squared_distance
 from latency.perceptron import Mlp, Training
 from latency.predictors import interface
@@ -44,7 +44,7 @@ from supernet.files.artifact import Arrays
 from supernet.fits import gaussian, robust
 from supernet.options import NonNegativeInt, PositiveFloat, PositiveInt, options
 from supernet.prediction import Prediction
-from supernet.space import SearchSpace, get_space
+from supernet.space import get_space
 
 STRENGTH_ROWS, STRENGTH_REFERENCES = 320, 10  # of the known devices, for the marginal likelihood
 DOUBT = 2.0  # a virtual label is trusted within this many times the log ratio on known devices
@@ -84,8 +84,9 @@ def virtual_examples(
     taken = {genome.tobytes() for genome in samples}
     pool = pool[[genome.tobytes() not in taken for genome in pool]]
     apart = np.zeros((len(samples), len(pool)))
+    x = features(get_space(devices[0].data.target.space), np.concatenate([samples, pool]))
     for device, weight in zip(devices, importance / importance.sum(), strict=True):
-        both = device.smooth(np.concatenate([samples, pool]))
+        both = device.smooth_at(x)
         apart += weight * (both[: len(samples), None] - both[len(samples) :]) ** 2
     count = min(neighbours, len(pool))
     near = np.argsort(apart, axis=1, kind="stable")[:, :count]
@@ -116,12 +117,14 @@ class Maple:
     """`latency.zoo.devices.ZooMaple` knows devices to learn from."""
 
     form: Literal["gp", "network"] = "gp"
-    virtual: bool = True  # this and `importance` are what MAPLE-X adds; without both it is MAPLE
-    importance: bool = True
+    # what MAPLE-X adds to MAPLE; null: where it helped devices not reported on, which is where no operators
+    # were timed on the target (`benchmarks/protocols/maplex.py`)
+    virtual: bool | None = None
+    importance: bool | None = None
     references: bool = True  # add the samples' latencies to the descriptor
     smooth: bool = False  # learn from the known devices' own fits in place of their rows
-    neighbours: PositiveInt = 1
-    width: PositiveFloat = 1.0
+    neighbours: PositiveInt = 3
+    width: PositiveFloat = 0.5
     rows: Annotated[int, Field(ge=10)] = 150  # at most, of each known device
     hidden: tuple[PositiveInt, ...] = (128, 128)
     training: Training = field(default_factory=lambda: Training(epochs=60, batch=64, learning_rate=3e-3))
@@ -141,12 +144,13 @@ class Maple:
         if len(devices) < 2 or len(data) < 2:
             some = f"{len(devices)} device(s) and {len(data)} sample(s)"
             raise ValueError(f"{some} are too few: MAPLE takes at least 2 devices and at least 2 samples")
+        how = self._decided(descriptor)
         parts = [*(device.descriptor for device in devices), descriptor]
         if self.references:
             own = np.log(data.ms)
             parts = _with_references(parts, [*references(devices, data.genomes), own - own.mean()])
         described = Descriptors.from_devices(parts)
-        rows, line, scale = self._rows(devices, data, described)
+        rows, line, scale = how._rows(devices, data, described)
         function: Regression
         if self.form == "gp":
             strengths = strengths or likeliest(devices, smooth=self.smooth, with_references=self.references)
@@ -164,13 +168,21 @@ class Maple:
             relative_std=relative_std(relative),
             resolutions=get_space(data.target.space).resolution_range(genomes),
             facts={
-                "method": "maple-x" if self.virtual and self.importance else "maple",
+                "method": "maple-x" if how.virtual and how.importance else "maple",
                 "samples": len(data),
                 "left_out_mape": mape(relative),
                 "devices": [device.data.target.name for device in devices],
                 "options": {k: v for k, v in asdict(self).items() if k != "training"},
             },
             history=History(data),
+        )
+
+    def _decided(self, descriptor: Descriptor) -> "Maple":
+        """With both parts of MAPLE-X switched on or off, for a target with this descriptor."""
+        helps = OPERATORS not in descriptor
+        virtual = helps if self.virtual is None else self.virtual
+        return replace(
+            self, virtual=virtual, importance=helps if self.importance is None else self.importance
         )
 
     def _rows(
@@ -185,20 +197,20 @@ class Maple:
         genomes, ms, extra = data.genomes, data.ms, np.zeros(len(data))
         sample = np.arange(len(data))
         if self.virtual:
-            pool = np.unique(np.concatenate([part.genomes for part in taken]), axis=0)
+            pool = np.unique(np.concatenate([part.genomes for part, _ in taken]), axis=0)
             near, owner, apart = virtual_examples(devices, genomes, pool, importance, self.neighbours)
             genomes, ms = np.concatenate([genomes, near]), np.concatenate([ms, ms[owner]])
             extra, sample = np.append(extra, (DOUBT * apart) ** 2), np.append(sample, owner)
-        x, y, lines = _without_lines(space, taken)
+        x, y, lines = _without_lines(taken)
         slopes = np.array([line.slope for line in lines])
         usual = float(np.average(slopes, weights=importance))
         doubt = float(np.sqrt(np.average((slopes - usual) ** 2, weights=importance))) + 0.01
         own = features(space, genomes)
         line = Line.from_rows(own[: len(data), 0], np.log(data.ms), usual, doubt)
-        sizes = [*map(len, taken), len(genomes)]
+        sizes = [*(len(part) for part, _ in taken), len(genomes)]
         scale = Scale.from_features(x)
         rows = _Rows(
-            genomes=np.concatenate([*(part.genomes for part in taken), genomes]),
+            genomes=np.concatenate([*(part.genomes for part, _ in taken), genomes]),
             x=scale(np.concatenate([x, own])),
             device=np.repeat(np.arange(len(sizes)), sizes),
             y=np.concatenate([y, np.log(ms) - line(own[:, 0])]),
@@ -228,13 +240,12 @@ class Maple:
         return after.fixed(scaled[-1]).scaled(unit), residual - residual.mean()
 
 
-def _without_lines(space: SearchSpace, parts: Sequence[LatencyData]) -> tuple[Floats, Floats, list[Line]]:
-    """(rows, p) features and (rows,) log latencies without the line of their device, for the rows of several;
-    and these lines."""
-    x = [features(space, part.genomes) for part in parts]
-    lines = [Line.from_rows(a[:, 0], np.log(part.ms)) for a, part in zip(x, parts, strict=True)]
-    y = [np.log(part.ms) - line(a[:, 0]) for a, part, line in zip(x, parts, lines, strict=True)]
-    return np.concatenate(x), np.concatenate(y), lines
+def _without_lines(parts: Sequence[tuple[LatencyData, Floats]]) -> tuple[Floats, Floats, list[Line]]:
+    """(rows, p) features and (rows,) log latencies without the line of their device, for the rows and
+    features of several; and these lines."""
+    lines = [Line.from_rows(x[:, 0], np.log(part.ms)) for part, x in parts]
+    y = [np.log(part.ms) - line(x[:, 0]) for (part, x), line in zip(parts, lines, strict=True)]
+    return np.concatenate([x for _, x in parts]), np.concatenate(y), lines
 
 
 def _covariance(x: Floats, device: Ints, similarity: Floats, s: Strengths) -> Floats:
@@ -298,12 +309,12 @@ def likeliest(
     rng = np.random.default_rng(seed)
     each = max(STRENGTH_ROWS // len(devices), 5)
     parts = [device.rows(each, rng, smooth=smooth) for device in devices]
-    x, target, _ = _without_lines(get_space(devices[0].data.target.space), parts)
+    x, target, _ = _without_lines(parts)
     x = Scale.from_features(x)(x)
-    device = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
+    device = np.repeat(np.arange(len(parts)), [len(part) for part, _ in parts])
     descriptors = [one.descriptor for one in devices]
     if with_references:
-        genomes = np.concatenate([part.genomes for part in parts])
+        genomes = np.concatenate([part.genomes for part, _ in parts])
         some = rng.choice(len(genomes), STRENGTH_REFERENCES, replace=False)
         descriptors = _with_references(descriptors, references(devices, genomes[some]))
     described = Descriptors.from_devices(descriptors)

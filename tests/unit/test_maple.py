@@ -190,6 +190,25 @@ def test_neither_part_of_maple_x_is_a_no_op(misleading, form):
         assert moved > 1e-3, part
 
 
+def test_parts_are_on_where_they_helped_unless_they_are_named(family):
+    """That is where no operators were timed; a twin's label or a weight that is asked for stays."""
+    known, new = family
+    samples = new.data.take(slice(0, 4))
+    timed = [replace(k, descriptor={"operators": k.descriptor["ratio"]}) for k in known]
+
+    def fitted(learner, devices_known, descriptor):
+        return learner.fit_from(devices_known, samples, descriptor, Strengths())
+
+    off = Maple(virtual=False, importance=False)
+    on = Maple(virtual=True, importance=True)
+    for devices_known, own, same in ((known, new.descriptor, on), (timed, timed[2].descriptor, off)):
+        default = fitted(Maple(), devices_known, own)
+        expected = fitted(same, devices_known, own)
+        assert default.facts["method"] == ("maple-x" if same is on else "maple")
+        ms = [p.predict(new.data.genomes, samples.target).mean for p in (default, expected)]
+        assert (ms[0] == ms[1]).all()
+
+
 def test_importance_holds_back_devices_unlike_the_target(misleading):
     """The devices far from the target mislead: with importance the error is smaller."""
     known, new = misleading

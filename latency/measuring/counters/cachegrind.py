@@ -61,12 +61,13 @@ def _finished(command: Sequence[str], result: Path, seconds: float) -> dict[str,
     )
     try:
         _, said = process.communicate(timeout=seconds)
-    except subprocess.TimeoutExpired:
+    except BaseException as error:  # a break too: nothing may go on running without us
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
-        raise ValueError(
-            f"counters=cachegrind: not finished after {seconds:g} s; leave counters out"
-        ) from None
+        if isinstance(error, subprocess.TimeoutExpired):
+            problem = f"not finished after {seconds:g} s; leave counters out"
+            raise ValueError(f"counters=cachegrind: {problem}") from None
+        raise
     if process.returncode or not result.is_file():
         last = said.strip().splitlines()[-1:] or [f"it ended with {process.returncode}"]
         raise ValueError(f"counters=cachegrind: valgrind could not run the operators: {last[0]}")
