@@ -11,10 +11,12 @@ from search import command
 from search.cli import watch
 from search.cli.watch import Watched
 from supernet import registry
+from supernet.files.run_folder import FinishedRun
 from supernet.files.sinks import Bar, Sink
 from supernet.options import NonNegativeInt, PositiveInt
 from supernet.training import measured_accuracy, train
 from supernet.training.step import Optimisation, processes
+from supernet.weights import network
 from supernet.weights.augmentation import USUAL
 
 SHOWN = {
@@ -67,5 +69,9 @@ def main(options: Options, config: dict[str, Any]) -> None:
             trained = train.train(plan, out, config, group, sinks=sinks, validate_every=interval)
         except KeyboardInterrupt:
             command.stop("train", out)
+        except FinishedRun:
+            if group.rank == 0:  # the process that finished it may have been killed before it told
+                print(measured_accuracy.describe(network.load(out), out))
+            raise
         if group.rank == 0:
             print(measured_accuracy.describe(trained, out))
