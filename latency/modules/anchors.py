@@ -13,21 +13,20 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
-from numpy.typing import NDArray
 
 from latency.measuring import session
 from latency.measuring.jobs import Job, Rounds
 from latency.measuring.session import Measuring
 from latency.modules import design
+from latency.modules.data import ModuleData
 from latency.modules.kinds import module_kind
 from latency.modules.kinds.module_kind import Module
-from latency.modules.predictor import Correction, ModulesLatency
+from latency.modules.predictor import ModulesLatency, Networks
 from latency.target import Target
 from supernet.arrays import Floats
 
 MACHINES = 0.2  # relative standard deviation between machines and versions without anchors
 OF_A_KIND = 3  # anchors of one kind at most
-KIND_WEIGHT = 1.0  # anchors of a kind that weigh as much as all others do for it
 ROUNDS = Rounds(fewest=4, most=6, block=64)
 
 
@@ -81,47 +80,40 @@ def measure(chosen: Sequence[Anchor], target: Target, how: Measuring) -> list[An
 
 
 def anchored(predictor: ModulesLatency, target: Target, anchors: Sequence[Anchor]) -> ModulesLatency:
-    """The predictor for the machine of the anchors: a factor for each kind that has some, one for the rest.
+    """The predictor for the machine of the anchors, shifted to what they took.
 
-    Factors are weighted means of logarithms of measured over predicted ms; how far anchors are off by the
-    others widens the interval.
+    How far anchors are off by the others widens the interval.
     """
     moved = elsewhere(predictor, target)
     if not anchors:
         return moved
-    predicted = [
-        float(moved.models[anchor.kind].ms(anchor.row[None], moved.condition)[0]) for anchor in anchors
-    ]
-    off = np.log([anchor.ms for anchor in anchors]) - np.log(predicted)
-    kinds, share = np.array([anchor.kind for anchor in anchors]), np.array([a.share for a in anchors])
-    names = list(moved.models)
-    level, common = _levels(names, kinds, off, share)
-    weights = moved.correction.weights(names) * np.exp([*(level[name] for name in names), common, common])
-    left_out = []
-    for i in range(len(anchors)):
-        rest = np.arange(len(anchors)) != i
-        others, _ = _levels(names, kinds[rest], off[rest], share[rest])
-        left_out.append(off[i] - others[str(kinds[i])])
-    residual = np.sqrt(np.average(np.square(left_out), weights=share)) if len(anchors) > 1 else MACHINES
+    of_kind: dict[str, list[Anchor]] = {}
+    for anchor in anchors:
+        of_kind.setdefault(anchor.kind, []).append(anchor)
+    modules = {kind: _data(kind, some, moved) for kind, some in of_kind.items()}
+    none = Networks((), (), np.empty((0, moved.condition.shape[1])), np.empty(0))
+    shifted, errors = moved.shifted(none, modules, np.empty(0, int))
+    shares = np.array([anchor.share for some in of_kind.values() for anchor in some])
+    residual = np.sqrt(np.average(np.square(errors), weights=shares)) if len(anchors) > 1 else MACHINES
     std = float(predictor.relative_stds(moved.condition)[0])
-    facts = {"anchors": len(anchors), "anchored_by": float(np.exp(common))}
+    before = np.concatenate([moved.models[kind].ms(of.rows, of.conditions) for kind, of in modules.items()])
+    took = np.concatenate([of.ms for of in modules.values()])
+    facts = {
+        "anchors": len(anchors),
+        "anchored_by": float(np.exp(np.average(np.log(took / before), weights=shares))),
+    }
     return replace(
-        moved,
-        correction=Correction.from_weights(names, weights),
+        shifted,
         relative_std=float(np.hypot(std, residual / np.sqrt(len(anchors)))),
         facts={**moved.facts, **facts},
     )
 
 
-def _levels(
-    names: Sequence[str], kinds: NDArray[np.str_], off: Floats, share: Floats
-) -> tuple[dict[str, float], float]:
-    """The logarithm of the factor of each named kind, and of all."""
-    if not len(off):
-        return dict.fromkeys(names, 0.0), 0.0
-    common = float(np.average(off, weights=share))
-    level = {}
-    for name in names:
-        own = off[kinds == name]
-        level[name] = (own.sum() + KIND_WEIGHT * common) / (len(own) + KIND_WEIGHT)
-    return level, common
+def _data(kind: str, anchors: Sequence[Anchor], predictor: ModulesLatency) -> ModuleData:
+    """Anchors of one kind as measured modules."""
+    ms, conditions = (
+        np.array([anchor.ms for anchor in anchors]),
+        np.tile(predictor.condition, (len(anchors), 1)),
+    )
+    names = predictor.models[kind].condition_names
+    return ModuleData(kind, np.array([anchor.row for anchor in anchors]), conditions, names, ms, 0 * ms)

@@ -7,7 +7,7 @@ Letters: n modules, p inputs of a kind, c conditions.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,12 @@ class ModuleData:
     def take(self, rows: NDArray[Any]) -> "ModuleData":
         """The measurements of some rows."""
         return replace(self, **{column: getattr(self, column)[rows] for column in COLUMNS})
+
+    def under(self, names: Sequence[str]) -> tuple[Floats, Floats]:
+        """(n, p) inputs, and (n, c) conditions in the order of `names`; ValueError for other names."""
+        if set(names) != set(self.condition_names):
+            raise ValueError(f"modules were measured under {self.condition_names}, not under {tuple(names)}")
+        return self.rows, self.conditions[:, [self.condition_names.index(name) for name in names]]
 
 
 def save(path: Path, target: Target, data: Mapping[str, ModuleData]) -> None:

@@ -12,7 +12,7 @@ modules, so that it stays a sum and every OFA space collapses into a table.
 Letters: n modules or networks, q features, t module kinds.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -23,18 +23,20 @@ from numpy.typing import NDArray
 from latency.conformal import relative_std
 from latency.data import LatencyData
 from latency.modules import fitted as forms
-from latency.modules.data import CONDITIONS
+from latency.modules import shift
+from latency.modules.data import CONDITIONS, ModuleData
 from latency.modules.fitted import Fitted
 from latency.modules.kinds import module_kind
 from latency.modules.kinds.module_kind import Module, ModuleKind
 from latency.modules.networks import places
+from latency.modules.shift import Observed, Points, Shift
 from latency.modules.spread import ErrorSpread
 from latency.predictors import interface
 from latency.target import Target
 from supernet import registry, slot_table
-from supernet.arrays import Floats, Genomes
+from supernet.arrays import Floats, Genomes, Ints
 from supernet.files import artifact
-from supernet.fits import folds, robust
+from supernet.fits import robust
 from supernet.layers import LayerTable
 from supernet.options import options
 from supernet.prediction import Prediction
@@ -43,10 +45,8 @@ from supernet.space import get_space
 
 RATES = (3e7, 3e6, 5e-3)  # MACs and elements per ms, and ms of a call: the scale of one core, see `features`
 CHANNELS, ALIGNED = ("cin", "cout", "channels"), 8  # kernels work on blocks of so many channels
-PRIOR_FACTOR = 0.25  # how far factors usually are from 1
-CALL_MS, ELEMENT_MS = 5e-3, 1e-6  # and from 0: ms of a call, of an element that passes between modules
-TRUST_ROUNDS = 8
 MIN_NETWORKS = 5
+LEAST_SHARE = 0.2  # of the ms of a module by itself that it takes in a network, before a shift
 
 
 def features(kind: ModuleKind, rows: Floats, conditions: Floats, names: Sequence[str]) -> Floats:
@@ -92,10 +92,13 @@ class ModuleModel:
     name: str  # of the regression model
     fitted: Fitted
 
+    def inputs(self, rows: Floats, conditions: Floats) -> Floats:
+        """(n, q) standardised features."""
+        return (features(self.kind, rows, conditions, self.condition_names) - self.mean) / self.scale
+
     def ms(self, rows: Floats, conditions: Floats) -> Floats:
         """(n,) ms of one batch."""
-        x = (features(self.kind, rows, conditions, self.condition_names) - self.mean) / self.scale
-        return np.exp(self.fitted(x))
+        return np.exp(self.fitted(self.inputs(rows, conditions)))
 
     def terms(self, rows: Floats, conditions: Floats) -> Floats:
         """(n, 3) ms, 1, and the elements that pass the ends: what a correction weighs."""
@@ -189,6 +192,7 @@ class ModulesLatency:
     target: Target
     models: Models
     correction: Correction = field(default_factory=Correction)
+    shift: Shift | None = None
     relative_std: float = 0.1
     own_share: float = 1.0  # of that; the rest of the error is common to all networks of a space
     spread: ErrorSpread = field(default_factory=ErrorSpread)
@@ -259,12 +263,11 @@ class ModulesLatency:
         """(n, L) ms, each module at its first layer."""
         ms = np.zeros(table.kind.shape)
         for place in places.places(table):
-            model = self._model(place.kind)
-            rows = np.stack([place.inputs[name] for name in model.kind.inputs], axis=1)[place.live]
+            inputs = self._model(place.kind).kind.inputs
+            rows = np.stack([place.inputs[name] for name in inputs], axis=1)[place.live]
             distinct, owner = np.unique(rows.astype(float), axis=0, return_inverse=True)
-            each = model.terms(distinct, np.tile(self.condition, (len(distinct), 1)))
-            corrected = each @ self.correction.weights([place.kind])
-            ms[place.live, place.column] += corrected[owner.ravel()]
+            each = self._kind_ms(place.kind, distinct, np.tile(self.condition, (len(distinct), 1)))
+            ms[place.live, place.column] += each[owner.ravel()]
         return ms
 
     def _model(self, name: str) -> ModuleModel:
@@ -277,72 +280,100 @@ class ModulesLatency:
 
     def network_ms(self, modules: Sequence[Sequence[Module]], conditions: Floats) -> Floats:
         """(n,) ms of networks by their modules (`tracing.modules`), under conditions (n, c)."""
-        return self._sums(modules, conditions) @ self.correction.weights(list(self.models))
+        each = [module for network in modules for module in network]
+        owner = np.repeat(np.arange(len(modules)), [len(network) for network in modules])
+        return np.bincount(owner, self._each_ms(each, conditions[owner]), len(modules))
 
     def module_ms(self, modules: Sequence[Module]) -> Floats:
         """(m,) ms of the modules of one network under the conditions of `target`."""
+        return self._each_ms(modules, np.tile(self.condition, (len(modules), 1)))
+
+    def _each_ms(self, modules: Sequence[Module], conditions: Floats) -> Floats:
+        """(m,) ms of modules under (m, c) conditions."""
         ms = np.empty(len(modules))
-        kinds = np.array([module.kind for module in modules])
-        for name in dict.fromkeys(kinds.tolist()):
-            model, at = self._model(name), np.flatnonzero(kinds == name).tolist()
-            inputs = np.array([[modules[i].inputs[each] for each in model.kind.inputs] for i in at])
-            terms = model.terms(inputs, np.tile(self.condition, (len(at), 1)))
-            ms[at] = terms @ self.correction.weights([name])
+        for name, at, rows in self._by_kind(modules):
+            ms[at] = self._kind_ms(name, rows, conditions[at])
         return ms
 
-    def _sums(self, modules: Sequence[Sequence[Module]], conditions: Floats) -> Floats:
-        """(n, t + 2) ms by kind without correction, then modules and elements: what a correction weighs."""
-        sums = np.zeros((len(modules), len(self.models) + 2))
-        owners = [(i, module) for i, network in enumerate(modules) for module in network]
-        for name in dict.fromkeys(module.kind for _, module in owners):
-            model = self._model(name)
-            columns = np.array([list(self.models).index(name), len(self.models), len(self.models) + 1])
-            of_kind = [(i, module.inputs) for i, module in owners if module.kind == name]
-            at = np.array([i for i, _ in of_kind])
-            rows = np.array([[inputs[each] for each in model.kind.inputs] for _, inputs in of_kind])
-            np.add.at(sums, (at[:, None], columns), model.terms(rows, conditions[at]))
-        return sums
+    def _kind_ms(self, name: str, rows: Floats, conditions: Floats) -> Floats:
+        """(n,) ms of modules of one kind inside of a network."""
+        if self.shift is None:
+            return self._model(name).terms(rows, conditions) @ self.correction.weights([name])
+        return self._points(name, rows, conditions).ms
 
-    def corrected(self, networks: Networks) -> "ModulesLatency":
-        """The same with its correction fitted to measured networks, and intervals from networks left out.
+    def _points(self, name: str, rows: Floats, conditions: Floats, *, alone: bool = False) -> Points:
+        """Modules of one kind as a shift sees them, inside of a network or by themselves."""
+        model = self._model(name)
+        work, batch = model.kind.work(rows), conditions[:, model.condition_names.index("batch")]
+        moved = work.read + work.written + work.inner
+        amounts = np.stack([work.macs * batch, moved * batch, work.params, batch], axis=1)
+        terms = model.terms(rows, conditions)
+        corrected = np.maximum(terms @ self.correction.weights([name]), LEAST_SHARE * terms[:, 0])
+        width, number = max(len(each.mean) for each in self.models.values()), list(self.models).index(name)
+        ms = terms[:, 0] if alone else corrected
+        points = Points.of(number, model.inputs(rows, conditions), amounts, terms, ms, width)
+        if self.shift is None:
+            return points
+        return replace(points, ms=ms * np.exp(self.shift.log_factor(points, alone=alone)))
 
-        ValueError for fewer than MIN_NETWORKS.
+    def _by_kind(self, modules: Sequence[Module]) -> Iterator[tuple[str, Ints, Floats]]:
+        """Each kind, which of the modules are of it, and their (n, p) inputs."""
+        kinds = np.array([module.kind for module in modules])
+        for name in dict.fromkeys(kinds.tolist()):
+            inputs, at = self._model(name).kind.inputs, np.flatnonzero(kinds == name)
+            yield name, at, np.array([[modules[i].inputs[each] for each in inputs] for i in at.tolist()])
+
+    def corrected(
+        self, networks: Networks, modules: Mapping[str, ModuleData] | None = None
+    ) -> "ModulesLatency":
+        """The same, shifted to what measured networks took, and modules timed by themselves elsewhere.
+
+        Without modules only what being inside of a network adds is learned. Intervals are from networks left
+        out. ValueError for fewer than MIN_NETWORKS.
         """
         if len(networks.ms) < MIN_NETWORKS:
             raise ValueError(
                 f"{len(networks.ms)} networks are too few to correct; give at least {MIN_NETWORKS}"
             )
-        group = np.unique(networks.names, return_inverse=True)[1].ravel()
-        shares = self._sums(networks.modules, networks.conditions) / networks.ms[:, None]
-        residual = folds.left_out(group, lambda kept, out: shares[out] @ self._fit_weights(shares[kept])) - 1
+        groups = np.unique(networks.names, return_inverse=True)[1].ravel()
+        moved, errors = self.shifted(networks, modules or {}, groups)
+        residual = np.expm1(errors[-len(groups) :])
         ratio = self.spread.factor(networks.conditions) / self.spread.factor(self.condition)
-        facts = {"networks": int(group.max()) + 1, "left_out_mape": float(100 * np.abs(residual).mean())}
+        facts = {"networks": int(groups.max()) + 1, "left_out_mape": float(100 * np.abs(residual).mean())}
         return replace(
-            self,
-            correction=Correction.from_weights(list(self.models), self._fit_weights(shares)),
+            moved,
             relative_std=relative_std(residual / ratio),
             own_share=_own_share(networks, residual / ratio),
             facts={**self.facts, **facts},
             history=None,
         )
 
-    def _fit_weights(self, shares: Floats) -> Floats:
-        """(t + 2,) weights of the correction by which the (n, t + 2) shares sum to 1.
+    def shifted(
+        self, networks: Networks, modules: Mapping[str, ModuleData], groups: Ints
+    ) -> tuple["ModulesLatency", Floats]:
+        """The same with the shift that measurements tell, its interval as it was; and the log errors of the
+        modules and the networks without themselves, networks without all of their group."""
+        learned, errors = shift.fit(self._observed(networks, modules), groups)
+        return replace(self, shift=learned if self.shift is None else self.shift + learned), errors
 
-        Ridge on relative errors with Cauchy weights, around this predictor's own correction: what the
-        networks do not determine stays.
-        """
-        prior = self.correction.weights(list(self.models))
-        unit = np.array([PRIOR_FACTOR] * len(self.models) + [CALL_MS, ELEMENT_MS])
-        weights, trust, spread = prior, np.ones(len(shares)), 0.05
-        for _ in range(TRUST_ROUNDS):
-            trusted = shares * trust[:, None]
-            hold = np.diag(spread**2 / unit**2)
-            weights = np.linalg.solve(shares.T @ trusted + hold, trusted.sum(axis=0) + hold @ prior)
-            residual = shares @ weights - 1
-            spread = robust.spread(residual, floor=5e-3)
-            trust = robust.cauchy_weights(residual, spread)
-        return weights
+    def _observed(self, networks: Networks, modules: Mapping[str, ModuleData]) -> Observed:
+        """What a shift is learned from, with what this predictor says of it."""
+        names = next(iter(self.models.values())).condition_names
+        alone = [self._points(name, *of.under(names), alone=True) for name, of in modules.items()]
+        owner = np.repeat(np.arange(len(networks.ms)), [len(each) for each in networks.modules])
+        within, counts = [], []
+        for name, at, rows in self._by_kind([module for network in networks.modules for module in network]):
+            both = np.concatenate([rows, networks.conditions[owner[at]]], axis=1)
+            distinct, which = np.unique(both, axis=0, return_inverse=True)
+            of_kind = np.zeros((len(networks.ms), len(distinct)))
+            np.add.at(of_kind, (owner[at], which.ravel()), 1)
+            within.append(self._points(name, *np.split(distinct, [rows.shape[1]], axis=1)))
+            counts.append(of_kind)
+        nothing = (alone + within)[0].take(np.arange(0))
+        measured = np.concatenate([np.empty(0), *(of.ms for of in modules.values())])
+        columns = np.concatenate([np.empty((len(networks.ms), 0)), *counts], axis=1)
+        points, inside = shift.joined([nothing, *alone]), shift.joined([nothing, *within])
+        return Observed(points, measured, inside, columns, networks.ms)
 
     @interface.with_history
     def adapt(self, data: LatencyData) -> "ModulesLatency":

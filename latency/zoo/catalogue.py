@@ -31,6 +31,13 @@ def module_predictor(engine: str) -> ModulesLatency:
     return interface.load_as(ModulesLatency, FOLDER / f"{MODULES}{engine}.npz")
 
 
+def module_base(name: str) -> ModulesLatency:
+    """The module predictor that ships for an engine, or that of FILE.npz."""
+    if name.endswith(SUFFIXES):
+        return interface.load_as(ModulesLatency, Path(name))
+    return module_predictor(name)
+
+
 def automatic(wanted: Target) -> tuple[LatencyPredictor, str]:
     """The predictor that `predictor=auto` takes for a target without measuring it, and the reason in words.
 

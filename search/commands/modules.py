@@ -1,6 +1,11 @@
-"""Fit a per-module latency predictor of this machine: `make modules ARGS="target.engine=torch_eager"`."""
+"""Fit a per-module latency predictor of this machine: `make modules ARGS="target.engine=torch_eager"`.
 
-from dataclasses import field
+With `base=` a predictor that exists is brought to this machine, engine and number of threads in minutes.
+"""
+
+import time
+from collections.abc import Mapping
+from dataclasses import field, replace
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +14,9 @@ from rich.console import Console
 
 from latency.measuring.session import Measuring
 from latency.measuring.store import Store
+from latency.modules import anchors, fit, selection
 from latency.modules import data as module_data
 from latency.modules import design as module_design
-from latency.modules import fit, selection
 from latency.modules.data import ModuleData
 from latency.modules.design import Design
 from latency.modules.fit import AUTO, Fits, Fitting
@@ -21,6 +26,7 @@ from latency.modules.predictor import ModulesLatency, Networks
 from latency.modules.selection import Selection
 from latency.predictors.interface import with_facts
 from latency.target import Target
+from latency.zoo import catalogue
 from search import command
 from search.cli import watch
 from search.cli.watch import Watched
@@ -29,6 +35,9 @@ from supernet.files.command_line import then
 from supernet.files.run_folder import RunFolder
 from supernet.files.tables import Table
 from supernet.options import NonNegativeInt, PositiveFloat
+
+FEW_SUBNETS, FEW_MODULES = 12, 30  # of OFA spaces, and modules of each kind, that bring a base here
+NETWORKS_SHARE = 0.7  # of those minutes
 
 
 @command.options
@@ -39,6 +48,9 @@ class Options(Watched):
     design: Design = field(default_factory=Design)  # what is measured of each kind of configs/module
     fitting: Fitting = field(default_factory=Fitting)  # how: fitting.models=[ridge,gp] names regressors
     measure: bool = True  # False: fit on what the store holds
+    # an engine whose modules ship, or FILE.npz of make modules: brought to this target, nothing fitted anew
+    base: str | None = None
+    minutes: PositiveFloat = 3  # time budget for that
     seconds: PositiveFloat = 1500  # time budget for the modules
     networks: NonNegativeInt = (
         40  # subnets of OFA spaces, at batch 1 and 8, that fit the correction; 0: no correction
@@ -81,25 +93,54 @@ def front(fits: Fits, cost: str, most: int = 8) -> str:
     )
 
 
+def fronts(fits: Fits) -> list[str]:
+    """The `front` of each cost with what it is."""
+    return [
+        f"selections by validation accuracy against {cost}:\n{front(fits, cost)}" for cost in ("ms", "bytes")
+    ]
+
+
 @command.named("modules")
 def main(options: Options, config: dict[str, Any]) -> None:
     target = registry.build(options.target)
     out = command.run_folder(options.out, f"modules-{target.name}")
     with RunFolder(out, "predictor.npz").hold(config):
-        target, data, measured = _measured(options, target)
+        known = None if options.base is None else catalogue.module_base(options.base)
+        target, data, measured = _measured(options, target) if known is None else _few(options, target)
         module_data.save(out / "module_data.npz", target, data)
         print(f"{target}: {sum(map(len, data.values()))} measured modules of {len(data)} kinds")
-        fits = options.fitting.fit(data, say=print)
-        predictor = fit.predictor(target, fits)
+        rows: list[Mapping[str, Any]] = []
+        if known is None:
+            fits = options.fitting.fit(data, say=print)
+            predictor, rows = fit.predictor(target, fits), by_scheme(fits).rows()
+            tables = by_module(fits, fits.selection).markdown(), by_scheme(fits).markdown()
+            print(*tables, *fronts(fits), sep="\n\n")
+        else:
+            predictor = anchors.elsewhere(known, target)
         if measured is not None:
-            predictor = predictor.corrected(measured)
-        predictor = with_facts(predictor, {"method": "modules", "rows": sum(fits.rows.values())})
+            predictor = predictor.corrected(measured, None if known is None else data)
+        facts = {"method": "modules", "rows": sum(map(len, data.values()))}
+        predictor = with_facts(predictor, facts)
         predictor.save(out / "predictor.npz")
-        _report(predictor, fits)
+        _report(predictor)
         left = {"predictor": out / "predictor.npz", "measurements": out / "module_data.npz"}
         run = watch.job("modules", target.name, out, config, {}, left)
-        watch.report(options, run, by_scheme(fits).rows(), dict(predictor.facts))
+        watch.report(options, run, rows, dict(predictor.facts))
         print(then("search", predictor=out / "predictor.npz"))
+
+
+def _few(options: Options, target: Target) -> tuple[Target, dict[str, ModuleData], Networks | None]:
+    """A few networks and modules under the conditions of the target, measured within the minutes."""
+    deadline = time.perf_counter() + 60 * options.minutes
+    with Store(options.store) as store, Console().status("starting") as status:
+        watch = command.watcher(status)
+        how = Measuring(store, NETWORKS_SHARE * 60 * options.minutes, watch)
+        networks_there = networks.for_correction(target, FEW_SUBNETS, options.classifiers, how)
+        design = replace(options.design, threads=(target.threads,), utilisations=(target.utilisation,))
+        how = Measuring(store, max(deadline - time.perf_counter(), 1), watch)
+        module_design.collect(target, replace(design, points=design.points or FEW_MODULES), how, say=print)
+        data = module_design.read(target, store)
+    return target, data, networks_there
 
 
 def _measured(options: Options, target: Target) -> tuple[Target, dict[str, ModuleData], Networks | None]:
@@ -121,10 +162,7 @@ def _measured(options: Options, target: Target) -> tuple[Target, dict[str, Modul
         return target, data, measured
 
 
-def _report(predictor: ModulesLatency, fits: Fits) -> None:
-    print(by_module(fits, fits.selection).markdown(), by_scheme(fits).markdown(), sep="\n\n")
-    for cost in ("ms", "bytes"):
-        print(f"\nselections by validation accuracy against {cost}:\n{front(fits, cost)}")
+def _report(predictor: ModulesLatency) -> None:
     facts = predictor.facts
     if "left_out_mape" in facts:
         print(f"\n{facts['networks']} networks corrected it: {facts['left_out_mape']:.2f}% off when left out")

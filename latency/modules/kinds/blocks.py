@@ -105,7 +105,7 @@ class MbConv(ModuleKind):
             return None
         after = layers[len(pattern) : len(pattern) + 1]
         skip = _begin_with(after, Elementwise) and after[0].inputs["mode"] == ADD
-        skip = skip and project.result in after[0].sources
+        skip = skip and {project.result, expand.sources[0]} <= set(after[0].sources)
         inputs = dict(cin=first["cin"], mid=first["cout"], cout=last["cout"], kernel=deep.inputs["kernel"])
         inputs |= dict(side=first["side"], stride=deep.inputs["stride"], skip=float(skip), act=first["act"])
         if gate:

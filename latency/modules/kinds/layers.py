@@ -220,10 +220,12 @@ class Pooling(ModuleKind):
     def called(self, op: Operation) -> dict[str, float]:
         kernel = op.argument(1, "kernel_size", 2)
         sizes = (kernel, op.argument(2, "stride") or kernel)
-        kernel, stride = (size[0] if isinstance(size, (list, tuple)) else size for size in sizes)
-        image, mode = op.tensors[0], float(self.operations[op.name])
-        size = dict(channels=float(image.shape[1]), kernel=float(kernel), side=side_of(image))
-        return size | dict(stride=float(stride), mode=mode)
+        image, mode = op.tensors[0], float({**self.operations, **self.stand_ins}[op.name])
+        lengths = (size[0] if isinstance(size, (list, tuple)) else size for size in sizes)
+        # in one dimension or three: the square map and the kernel of as many elements
+        kernel, stride = (float(max(round(length ** ((image.ndim - 2) / 2)), 1)) for length in lengths)
+        size = dict(channels=float(image.shape[1]), kernel=kernel, side=side_of(image))
+        return size | dict(stride=stride, mode=mode)
 
 
 class GlobalPool(ModuleKind):
