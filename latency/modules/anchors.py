@@ -21,9 +21,11 @@ from latency.modules import design
 from latency.modules.data import ModuleData
 from latency.modules.kinds import module_kind
 from latency.modules.kinds.module_kind import Module
+from latency.modules.networks import measured as networks
 from latency.modules.predictor import ModulesLatency, Networks
 from latency.target import Target
 from supernet.arrays import Floats
+from supernet.space import get_space
 
 MACHINES = 0.2  # relative standard deviation between machines and versions without anchors
 OF_A_KIND = 3  # anchors of one kind at most
@@ -67,20 +69,27 @@ def elsewhere(predictor: ModulesLatency, target: Target) -> ModulesLatency:
     return replace(moved, relative_std=float(np.hypot(std, MACHINES)))
 
 
-def measure(chosen: Sequence[Anchor], target: Target, how: Measuring) -> list[Anchor]:
-    """The anchors with their ms, those that the engine could not run left out."""
+def measure(chosen: Sequence[Anchor], target: Target, how: Measuring) -> tuple[list[Anchor], Networks]:
+    """The anchors with their ms, those that the engine could not run left out, and the subnets of the space
+    that every sitting times anyway."""
     names, jobs = [], []
     for anchor in chosen:
         kind = module_kind.named(anchor.kind)
         names.append(design.name_of(anchor.kind, kind.inputs, anchor.row, target.batch))
         jobs.append(Job(names[-1], partial(design.build, kind, anchor.row, target.batch)))
-    timed = session.time_jobs(target, jobs, replace(how, rounds=ROUNDS)).quartiles_ms
+    timed = session.time_jobs(target, jobs, replace(how, rounds=ROUNDS))
     pairs = zip(chosen, names, strict=True)
-    return [replace(anchor, ms=float(timed[name][1])) for anchor, name in pairs if name in timed]
+    anchors = [
+        replace(a, ms=float(timed.quartiles_ms[name][1])) for a, name in pairs if name in timed.quartiles_ms
+    ]
+    family = get_space(target.space).owner.family
+    return anchors, networks.under(target, {} if family is None else timed.anchors_ms)
 
 
-def anchored(predictor: ModulesLatency, target: Target, anchors: Sequence[Anchor]) -> ModulesLatency:
-    """The predictor for the machine of the anchors, shifted to what they took.
+def anchored(
+    predictor: ModulesLatency, target: Target, anchors: Sequence[Anchor], subnets: Networks
+) -> ModulesLatency:
+    """The predictor for the machine of the anchors and the subnets, shifted to what they took.
 
     How far anchors are off by the others widens the interval.
     """
@@ -91,21 +100,17 @@ def anchored(predictor: ModulesLatency, target: Target, anchors: Sequence[Anchor
     for anchor in anchors:
         of_kind.setdefault(anchor.kind, []).append(anchor)
     modules = {kind: _data(kind, some, moved) for kind, some in of_kind.items()}
-    none = Networks((), (), np.empty((0, moved.condition.shape[1])), np.empty(0))
-    shifted, errors = moved.shifted(none, modules, np.empty(0, int))
+    shifted, errors = moved.shifted(subnets, modules, np.arange(len(subnets.ms)))
     shares = np.array([anchor.share for some in of_kind.values() for anchor in some])
-    residual = np.sqrt(np.average(np.square(errors), weights=shares)) if len(anchors) > 1 else MACHINES
+    off = np.average(np.square(errors[: len(shares)]), weights=shares) if len(shares) > 1 else MACHINES**2
     std = float(predictor.relative_stds(moved.condition)[0])
     before = np.concatenate([moved.models[kind].ms(of.rows, of.conditions) for kind, of in modules.items()])
     took = np.concatenate([of.ms for of in modules.values()])
-    facts = {
-        "anchors": len(anchors),
-        "anchored_by": float(np.exp(np.average(np.log(took / before), weights=shares))),
-    }
+    slower = float(np.exp(np.average(np.log(took / before), weights=shares)))
     return replace(
         shifted,
-        relative_std=float(np.hypot(std, residual / np.sqrt(len(anchors)))),
-        facts={**moved.facts, **facts},
+        relative_std=float(np.hypot(std, np.sqrt(off / len(shares)))),
+        facts={**moved.facts, "anchors": len(anchors), "anchored_by": slower},
     )
 
 

@@ -5,13 +5,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from latency.measuring import jobs as jobs_of
 from latency.measuring import session
 from latency.measuring.session import Measuring, Timed
 from latency.modules import anchors, breakdown, design
 from latency.modules.kinds.module_kind import Module
+from latency.modules.networks import measured as networks
 from latency.modules.networks.named import network
 from latency.modules.predictor import Correction
 from latency.target import Target
+from supernet.space import get_space
 
 TARGET = Target(
     name="cpu", device="i7_8700k", space="ofa_mbv3_w1.0", engine="torch_eager", threads=1, method="modules"
@@ -26,16 +29,23 @@ def modules():
 
 @pytest.fixture
 def measured(monkeypatch):
-    """`measured(predictor, modules, slower)`: anchors that take `slower(kind)` times what it predicts."""
+    """`measured(predictor, modules, slower, subnets)`: anchors that take `slower(kind)` times what it says.
 
-    def run(predictor, modules, slower):
+    The subnets of every sitting take `subnets` times that.
+    """
+
+    def run(predictor, modules, slower, subnets=None):
         def time_jobs(target, jobs, how):
             quartiles = {}
             for job in jobs:
                 kind, (*row, _) = design.parse(job.name)
                 ms = predictor.models[kind].ms(np.array([row]), predictor.condition)[0] * slower(kind)
                 quartiles[job.name] = np.array([ms, ms, ms])
-            return Timed(target, quartiles, {}, {}, 1.0, {})
+            names = get_space(target.space).format(jobs_of.anchor_subnets(get_space(target.space)))
+            parts = [networks.modules_of(name) for name in names]
+            ms = (subnets or 0) * predictor.network_ms(parts, np.tile(predictor.condition, (len(parts), 1)))
+            usual = dict(zip(names, ms.tolist(), strict=True)) if subnets else {}
+            return Timed(target, quartiles, {}, usual, 1.0, {})
 
         monkeypatch.setattr(session, "time_jobs", time_jobs)
         chosen = anchors.choose(predictor, [modules], ELSEWHERE, 8)
@@ -46,29 +56,38 @@ def measured(monkeypatch):
 
 def test_a_machine_that_is_slower_throughout_is_found(modules_of, modules, measured):
     predictor = replace(modules_of(TARGET), correction=Correction({"mbconv": 0.8}, 0.01, 1e-7))
-    here = anchors.anchored(predictor, ELSEWHERE, measured(predictor, modules, lambda kind: 1.3))
+    timed = measured(predictor, modules, lambda kind: 1.3, 1.3)
+    here = anchors.anchored(predictor, ELSEWHERE, *timed)
     before = breakdown.of(predictor, modules, TARGET).latency
     after = breakdown.of(here, modules, ELSEWHERE).latency
-    assert after.mean[0] == pytest.approx(1.3 * before.mean[0])
-    assert after.std[0] / after.mean[0] == pytest.approx(before.std[0] / before.mean[0])
+    assert after.mean[0] == pytest.approx(1.3 * before.mean[0], rel=0.02)
+    assert after.std[0] / after.mean[0] == pytest.approx(before.std[0] / before.mean[0], rel=0.1)
     assert here.facts["anchored_by"] == pytest.approx(1.3)
 
 
 def test_kinds_have_factors_of_their_own_and_their_scatter_widens(modules_of, modules, measured):
     predictor = modules_of(TARGET)
     timed = measured(predictor, modules, lambda kind: 2.0 if kind == "mbconv" else 1.0)
-    here = anchors.anchored(predictor, ELSEWHERE, timed)
-    weights = here.correction.weights(["mbconv", "pointwise"]) / predictor.correction.weights(
-        ["mbconv", "pointwise"]
-    ).clip(1e-9)
-    assert 1.6 < weights[0] < 2.0
-    assert 1.0 < weights[1] < 1.6
+    here = anchors.anchored(predictor, ELSEWHERE, *timed)
+    factor = here.module_ms(modules) / predictor.module_ms(modules)
+    inverted = np.array([module.kind == "mbconv" for module in modules])
+    assert 1.6 < np.median(factor[inverted]) < 2.0
+    assert 0.9 < np.median(factor[~inverted]) < 1.4
     assert here.relative_std > predictor.relative_std
+
+
+def test_networks_of_the_sitting_tell_what_modules_by_themselves_do_not(modules_of, modules, measured):
+    predictor = modules_of(TARGET)
+    alone = anchors.anchored(predictor, ELSEWHERE, *measured(predictor, modules, lambda kind: 1.0))
+    within = anchors.anchored(predictor, ELSEWHERE, *measured(predictor, modules, lambda kind: 1.0, 1.2))
+    ms = [each.network_ms([modules], each.condition)[0] for each in (predictor, alone, within)]
+    assert ms[1] == pytest.approx(ms[0], rel=0.01)
+    assert 1.08 < ms[2] / ms[0] < 1.2
 
 
 def test_without_anchors_the_interval_holds_what_machines_differ_by(modules_of, modules):
     predictor = modules_of(TARGET)
-    here = anchors.anchored(predictor, ELSEWHERE, [])
+    here = anchors.elsewhere(predictor, ELSEWHERE)
     assert here.relative_std == pytest.approx(np.hypot(predictor.relative_std, anchors.MACHINES))
 
 

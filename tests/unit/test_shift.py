@@ -108,5 +108,5 @@ def test_a_shifted_predictor_is_shifted_again(elsewhere):
 
 def test_too_few_networks_are_refused(elsewhere):
     base, timed, measure = elsewhere
-    with pytest.raises(ValueError, match="2 networks are too few to learn from"):
+    with pytest.raises(ValueError, match="2 networks are too few"):
         base.corrected(measure(1, 1), timed)

@@ -3,7 +3,7 @@
 Subnets of the OFA spaces and classifiers of torchvision.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -50,6 +50,11 @@ def read(target: Target, store: Store) -> Networks:
         if replace(sitting.target, space=target.space).key == target.key:
             quartiles, _ = summary.summarise(store.visits(sitting.id), sitting.target)
             ms |= {name: middle for name, (_, middle, _) in quartiles.items() if name.split(" ")[0] in kinds}
+    return under(target, ms)
+
+
+def under(target: Target, ms: Mapping[str, float]) -> Networks:
+    """Networks by name with their ms, under the conditions of the target."""
     declared = [float(value) for _, value in sorted(target.declared.items())]
     condition = [float(target.batch), float(target.threads or 1), target.utilisation, *declared]
     return _networks(list(ms), np.tile(condition, (len(ms), 1)), np.array(list(ms.values())))

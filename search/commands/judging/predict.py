@@ -140,12 +140,13 @@ def predictors(
         condition = target.threads, target.utilisation
         if condition in by_condition:
             continue
-        timed = []
-        if options.anchors:
-            with Store(options.store) as store, Console().status("timing a few modules") as status:
-                how = Measuring(store, options.seconds, command.watcher(status))
-                timed = anchors.measure(anchors.choose(known, modules, target, options.anchors), target, how)
-        by_condition[condition] = anchors.anchored(known, target, timed)
+        if not options.anchors:
+            by_condition[condition] = anchors.elsewhere(known, target)
+            continue
+        with Store(options.store) as store, Console().status("timing a few modules") as status:
+            how = Measuring(store, options.seconds, command.watcher(status))
+            timed = anchors.measure(anchors.choose(known, modules, target, options.anchors), target, how)
+        by_condition[condition] = anchors.anchored(known, target, *timed)
     return [by_condition[target.threads, target.utilisation].at(target) for target in asked]
 
 
