@@ -46,6 +46,7 @@ from supernet.space import get_space
 RATES = (3e7, 3e6, 5e-3)  # MACs and elements per ms, and ms of a call: the scale of one core, see `features`
 CHANNELS, ALIGNED = ("cin", "cout", "channels"), 8  # kernels work on blocks of so many channels
 MIN_NETWORKS = 5
+SITTINGS = 0.035  # relative standard deviation between sittings: anchors of 17 here, three engines
 LEAST_SHARE = 0.2  # of the ms of a module by itself that it takes in a network, before a shift
 
 
@@ -282,7 +283,7 @@ class ModulesLatency:
         """(n,) ms of networks by their modules (`tracing.modules`), under conditions (n, c)."""
         each = [module for network in modules for module in network]
         owner = np.repeat(np.arange(len(modules)), [len(network) for network in modules])
-        return np.bincount(owner, self._each_ms(each, conditions[owner]), len(modules))
+        return np.bincount(owner, self._each_ms(each, conditions[owner]), len(modules)).astype(float)
 
     def module_ms(self, modules: Sequence[Module]) -> Floats:
         """(m,) ms of the modules of one network under the conditions of `target`."""
@@ -304,9 +305,10 @@ class ModulesLatency:
     def _points(self, name: str, rows: Floats, conditions: Floats, *, alone: bool = False) -> Points:
         """Modules of one kind as a shift sees them, inside of a network or by themselves."""
         model = self._model(name)
-        work, batch = model.kind.work(rows), conditions[:, model.condition_names.index("batch")]
+        work, names = model.kind.work(rows), model.condition_names
+        batch, utilisation = (conditions[:, names.index(name)] for name in ("batch", "utilisation"))
         moved = work.read + work.written + work.inner
-        amounts = np.stack([work.macs * batch, moved * batch, work.params, batch], axis=1)
+        amounts = np.stack([work.macs * batch, moved * batch, work.params, batch, utilisation], axis=1)
         terms = model.terms(rows, conditions)
         corrected = np.maximum(terms @ self.correction.weights([name]), LEAST_SHARE * terms[:, 0])
         width, number = max(len(each.mean) for each in self.models.values()), list(self.models).index(name)
@@ -342,7 +344,7 @@ class ModulesLatency:
         facts = {"networks": int(groups.max()) + 1, "left_out_mape": float(100 * np.abs(residual).mean())}
         return replace(
             moved,
-            relative_std=relative_std(residual / ratio),
+            relative_std=float(np.hypot(relative_std(residual / ratio), SITTINGS)),
             own_share=_own_share(networks, residual / ratio),
             facts={**self.facts, **facts},
             history=None,

@@ -27,6 +27,7 @@ FAR = 2.0  # how different the work of modules, or the inputs of one kind, are t
 INPUTS_UNIT = 5.0  # of standardised inputs, of which a kind has about 25
 MODULE_NOISE, NETWORK_NOISE = 0.1, 0.03  # of the logarithms
 ROUNDS, TRUST = 6, 3.0  # of making sums linear, with less weight for what is off by so many deviations
+HALF = 0.5  # utilisation from which a module by itself finds its caches as cold as inside of a network
 CALL_MS, ELEMENT_MS, LEAST_MS = 0.01, 1e-6, 2e-3  # units of what a call and an element that passes add
 
 
@@ -38,14 +39,17 @@ class Points:
     inputs: Floats  # (n, q) standardised features of their kind, zeros behind
     work: Floats  # (n, 5) logarithms of work and batch, about -1 to 1
     passing: Floats  # (n, 2) what a call, and the elements that pass, are of their time
+    idle: Floats  # (n,) 1 on an idle machine, 0 beside a load of HALF or more
     ms: Floats  # (n,) what the predictor says without a shift
 
     @classmethod
     def of(
         cls, kind: int, inputs: Floats, amounts: Floats, terms: Floats, ms: Floats, width: int
     ) -> "Points":
-        """Of one kind: standardised features, (n, 4) macs, elements, weights and batch, (n, 3) terms."""
+        """Of one kind, from standardised features, (n, 5) macs, elements, weights, batch and utilisation, and
+        (n, 3) terms."""
         macs, moved, params = np.log1p(amounts[:, :3].T)
+        idle = (1 - amounts[:, 4] / HALF).clip(0)
         work = [
             (macs - 15) / 3,
             (moved - 13) / 2,
@@ -56,7 +60,7 @@ class Points:
         alone = terms[:, 0] + LEAST_MS
         passing = np.stack([CALL_MS / alone, ELEMENT_MS * terms[:, 2] / alone], axis=1).clip(0, 5)
         padded = np.pad(inputs, ((0, 0), (0, width - inputs.shape[1])))
-        return cls(np.full(len(ms), kind), padded, np.stack(work, axis=1), passing, ms)
+        return cls(np.full(len(ms), kind), padded, np.stack(work, axis=1), passing, idle, ms)
 
     def take(self, rows: NDArray[Any]) -> "Points":
         """Some of the modules, by number or by mask."""
@@ -120,7 +124,9 @@ class Shift:
     @classmethod
     def restored(cls, arrays: Mapping[str, NDArray[Any]], _: Any) -> "Shift":
         parts = {field.name: arrays[f"shift/{field.name}"] for field in fields(Points)}
-        exact = {name: a.astype(np.float64) if a.dtype.kind == "f" else a for name, a in parts.items()}
+        exact: dict[str, Any] = {
+            n: a.astype(np.float64) if a.dtype.kind == "f" else a for n, a in parts.items()
+        }
         return cls(Points(**exact), arrays["shift/weights"], arrays["shift/within"])
 
 
@@ -193,9 +199,10 @@ def _of_kind(a: Points, b: Points) -> Floats:
 
 
 def _passing(a: Points, b: Points) -> Floats:
-    return np.asarray(WITHIN**2 + WITHIN_PASSING**2 * (a.passing @ b.passing.T))
+    both = np.outer(a.idle, b.idle)
+    return np.asarray(both * (WITHIN**2 + WITHIN_PASSING**2 * (a.passing @ b.passing.T)))
 
 
 def _of_kind_within(a: Points, b: Points) -> Floats:
     near = matern(squared_distance(a.work / FAR, b.work / FAR))
-    return np.asarray(WITHIN_KIND**2 + WITHIN_WORK**2 * near)
+    return np.asarray(np.outer(a.idle, b.idle) * (WITHIN_KIND**2 + WITHIN_WORK**2 * near))

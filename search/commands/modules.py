@@ -4,7 +4,6 @@ With `base=` a predictor that exists is brought to this machine, engine and numb
 """
 
 import time
-from collections.abc import Mapping
 from dataclasses import field, replace
 from pathlib import Path
 from typing import Any
@@ -103,13 +102,13 @@ def fronts(fits: Fits) -> list[str]:
 @command.named("modules")
 def main(options: Options, config: dict[str, Any]) -> None:
     target = registry.build(options.target)
+    known = None if options.base is None else catalogue.module_base(options.base)
     out = command.run_folder(options.out, f"modules-{target.name}")
     with RunFolder(out, "predictor.npz").hold(config):
-        known = None if options.base is None else catalogue.module_base(options.base)
         target, data, measured = _measured(options, target) if known is None else _few(options, target)
         module_data.save(out / "module_data.npz", target, data)
         print(f"{target}: {sum(map(len, data.values()))} measured modules of {len(data)} kinds")
-        rows: list[Mapping[str, Any]] = []
+        rows: list[dict[str, Any]] = []
         if known is None:
             fits = options.fitting.fit(data, say=print)
             predictor, rows = fit.predictor(target, fits), by_scheme(fits).rows()
@@ -135,12 +134,20 @@ def _few(options: Options, target: Target) -> tuple[Target, dict[str, ModuleData
     with Store(options.store) as store, Console().status("starting") as status:
         watch = command.watcher(status)
         how = Measuring(store, NETWORKS_SHARE * 60 * options.minutes, watch)
-        networks_there = networks.for_correction(target, FEW_SUBNETS, options.classifiers, how)
-        design = replace(options.design, threads=(target.threads,), utilisations=(target.utilisation,))
+        networks_there = networks.for_correction(
+            target, min(options.networks, FEW_SUBNETS), options.classifiers, how
+        )
+        design = replace(options.design, threads=(target.threads or 1,), utilisations=(target.utilisation,))
         how = Measuring(store, max(deadline - time.perf_counter(), 1), watch)
         module_design.collect(target, replace(design, points=design.points or FEW_MODULES), how, say=print)
-        data = module_design.read(target, store)
-    return target, data, networks_there
+        there = {
+            name: of.take(
+                (of.conditions[:, 1] == target.threads)
+                & (np.abs(of.conditions[:, 2] - target.utilisation) < 0.1)
+            )
+            for name, of in module_design.read(target, store).items()
+        }
+    return target, {name: of for name, of in there.items() if len(of)}, networks_there
 
 
 def _measured(options: Options, target: Target) -> tuple[Target, dict[str, ModuleData], Networks | None]:
