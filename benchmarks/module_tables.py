@@ -28,7 +28,7 @@ from latency.modules import fit, selection
 from latency.modules.data import ModuleData
 from latency.modules.fit import Fits, Fitting
 from latency.modules.networks import measured as module_networks
-from latency.modules.predictor import Correction, ModulesLatency, Networks
+from latency.modules.predictor import ModulesLatency, Networks
 from latency.modules.selection import Score
 from latency.scores import markdown, scores
 from latency.zoo import catalogue
@@ -150,7 +150,7 @@ def against_single(fits: Fits) -> str:
 def networks(engine: str, options: Options) -> dict[str, Any]:
     """Unseen networks at batch 1 and 8."""
     predictor = catalogue.module_predictor(engine)
-    ways = {"sum of modules": replace(predictor, correction=Correction()), "corrected": predictor}
+    ways = {"sum of modules": replace(predictor, shift=None), "corrected": predictor}
     errors: dict[str, dict[str, float]] = {}
     lines = []
     for batch in module_networks.BATCHES:
