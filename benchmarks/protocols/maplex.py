@@ -99,7 +99,7 @@ def rows(name: str, cases: Cases, setting: protocol.Setting) -> Iterator[protoco
                 }
                 if n == max(COUNTS) and seed < case.network_seeds:
                     for label, how in case.learners.items():
-                        network = replace(how, form="network")
+                        network = replace(how, form="network", training=setting.epochs(how.training))
                         fit = protocol.fitting(network.fit_from, case.known, samples, case.descriptor)
                         ways[f"{label}, network"] = fit
                 ways["transfer"] = protocol.fitting(case.ours.fit_from, case.sources, samples)
@@ -112,9 +112,10 @@ def rows(name: str, cases: Cases, setting: protocol.Setting) -> Iterator[protoco
 
 
 # ---------------------------------------------------------------------- devices of one machine
-def _measured() -> dict[str, tuple[LatencyData, Descriptor]]:
+def _measured(setting: protocol.Setting) -> dict[str, tuple[LatencyData, Descriptor]]:
     """{name: latencies, operators} of our devices."""
-    loaded = {name: devices.load(name) for name in devices.names()}
+    names = devices.names()[:: 2 if setting.small else 1]  # some of each engine and instruction set
+    loaded = {name: devices.load(name) for name in names}
     return {name: (data, operators.descriptor()) for name, (data, operators) in loaded.items()}
 
 
@@ -122,7 +123,7 @@ def _leaving_out(
     same: Callable[[Target], object], network_seeds: int, setting: protocol.Setting
 ) -> Iterator[Case]:
     """Our devices; of those known, all are left out that are the `same` as the target."""
-    measured = _measured()
+    measured = _measured(setting)
     known = {name: KnownDevice(data, described) for name, (data, described) in measured.items()}
     transfer, shipped, own = _own_sources({name: data for name, (data, _) in measured.items()})
     for name in setting.some([name for name in measured if (name in VALIDATION) == setting.validation]):
@@ -214,7 +215,7 @@ def _together(setting: protocol.Setting) -> Iterator[Case]:
     table = protocol.read(setting.data, *protocol.OFANAS)
     space = get_space(table.space)
     measured: dict[str, tuple[LatencyData, Descriptor]] = {}
-    for name, (data, operators) in _measured().items():
+    for name, (data, operators) in _measured(setting).items():
         sides = space.column(data.genomes, "r")
         inside = data.take(np.flatnonzero((sides >= OFANAS_SIDES[0]) & (sides <= OFANAS_SIDES[1])))
         measured[name] = inside, {**operators, **_sheet(data.target)}
