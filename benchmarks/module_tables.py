@@ -7,6 +7,8 @@ networks   50 OFA subnets and 15 classifiers of torchvision at batch 1 and 8, ne
            without the correction, as we measured them
 load       modules and 20 subnets beside a background load of 50%: a predictor that knows the utilisation, and
            one that was fitted without it
+intervals  coverage of 90% intervals by condition: of modules of unseen shapes (the test rows), and of the
+           networks above by the predictors that ship
 speed      subnets per second through the predictor, with and without its table
 
 All parts without a name; `rows` uses fewer modules of each type. `out=` is a folder for JSON. One thread.
@@ -36,7 +38,7 @@ from search.commands import modules as fit_modules
 from supernet.arrays import Floats
 from supernet.files import artifact
 from supernet.files.tables import Table
-from supernet.prediction import Prediction
+from supernet.prediction import QUANTILE, Prediction
 from supernet.space import get_space
 
 SPACE, TEST_SEED, LOADED = "ofa_mbv3_w1.0", 1, 20
@@ -46,7 +48,10 @@ CELLS: dict[str, Callable[[Floats, Floats, Floats], Any]] = {  # of batch, threa
     "idle, two threads": lambda batch, threads, busy: (threads == 2) & (busy == 0),
     "beside a load, one thread": lambda batch, threads, busy: (threads == 1) & (busy > 0),
     "beside a load, two threads": lambda batch, threads, busy: (threads == 2) & (busy > 0),
+    "beside half a load": lambda batch, threads, busy: np.abs(busy - HALF) < 0.05,
+    "batch 16": lambda batch, threads, busy: batch == 16,
 }
+CONFIDENCE = 0.9
 Measured = TypeVar("Measured", ModuleData, Networks)
 
 
@@ -189,6 +194,45 @@ def load(engine: str, options: Options) -> dict[str, Any]:
     return accuracies | errors
 
 
+def intervals(engine: str, options: Options) -> dict[str, Any]:
+    """Shares of modules and networks inside of their intervals, by condition."""
+    data, chosen = data_of(engine, options), tuple(filter(None, options.models.split(",")))
+    seeds = [covered_modules(data, Fitting(seed=seed, models=chosen)) for seed in range(options.seeds)]
+    inside = {what: [one for covered in seeds for one in covered[what]] for what in CELLS}
+    shares = {f"modules, {what}": float(np.mean(each)) for what, each in inside.items()}
+    predictor = catalogue.module_predictor(engine)
+    for batch, utilisation in ((1, 0.0), (8, 0.0), (1, HALF)):
+        part = _measured(engine, batch=batch, utilisation=utilisation)
+        said = predictor.network_ms(part.modules, part.conditions)
+        half = QUANTILE(0.5 + CONFIDENCE / 2) * predictor.relative_stds(part.conditions)
+        covered = np.abs(part.ms / said - 1) <= half
+        classifier = np.array([name.startswith(module_networks.CLASSIFIER) for name in part.names])
+        for what, rows_of in (("OFA subnets", ~classifier), ("torchvision", classifier)):
+            if rows_of.any():
+                name = f"{what}, batch {batch}, utilisation {utilisation:g} (+-{half.mean():.1%})"
+                shares[name] = float(covered[rows_of].mean())
+    for what, share in shares.items():
+        print(f"{what:60} {share:4.0%}")
+    return shares
+
+
+def covered_modules(data: Mapping[str, ModuleData], fitting: Fitting) -> dict[str, list[bool]]:
+    """Whether modules of the test part are inside of intervals as wide as those of modules left out of the
+    fits were off, by condition."""
+    inside: dict[str, list[bool]] = {what: [] for what in CELLS}
+    fits = fitting.fit(data)
+    spread = fit.error_spread(fits)
+    for name, measured in data.items():
+        model, left = fits.selection.models[name], fits.left_out[name]
+        width = np.quantile(np.abs(left.errors[model]) / spread.factor(left.conditions), CONFIDENCE)
+        rows = measured.take(fit.test_rows(measured, fitting))
+        off = np.log(fits.models[name][model].ms(rows.rows, rows.conditions) / rows.ms)
+        holds = np.abs(off) <= width * spread.factor(rows.conditions)
+        for what, where in CELLS.items():
+            inside[what] += holds[where(*rows.conditions.T[:3])].tolist()
+    return inside
+
+
 def speed(engine: str, options: Options) -> dict[str, Any]:
     """Subnets per second: the first call builds the table, later ones gather."""
     shipped, space = catalogue.module_predictor(engine), get_space(SPACE)
@@ -222,7 +266,7 @@ def _visible(measured: Measured, utilisation: bool) -> Measured:
     return replace(measured, conditions=measured.conditions * [1, 1, utilisation])
 
 
-PARTS = {part.__name__: part for part in (modules, networks, load, speed)}
+PARTS = {part.__name__: part for part in (modules, networks, load, intervals, speed)}
 
 
 def main() -> None:

@@ -1,8 +1,10 @@
 """How far off a module predictor is under each condition, and under which conditions it was measured at all.
 
 Beside a background load and on several threads modules are timed and predicted worse than on an idle core.
-By how much follows from modules left out of the fits: the logarithm of the size of their errors is a line in
-the condition. Errors of whole networks are in proportion (measured networks set the scale).
+By how much follows from modules left out of the fits: the 90% quantile of the logarithm of the size of their
+errors is a line in the condition, with a level of its own for each utilisation that is measured, because
+beside half a load errors have the longest tail. Errors of whole networks are in proportion (measured networks
+set the scale).
 
 Letters: n modules or networks, c conditions.
 """
@@ -16,7 +18,9 @@ from latency.modules.data import CONDITIONS
 from supernet.arrays import Floats, Ints
 
 SMALLEST = 0.005  # log error below which a size says nothing
-RIDGE, ROUNDS, NEAR = 1.0, 30, 0.02  # of the line: least absolute deviations by re-weighting
+QUANTILE = 0.9  # of the sizes that the line goes through, as intervals are judged
+RIDGE, ROUNDS, NEAR = 1.0, 60, 0.02  # of the line: a quantile by re-weighted least squares
+LEVELS, APART = (0.25, 0.5, 0.75), 0.25  # utilisations with a level of their own, linear in between
 SLACK = 0.1  # utilisation (of others: the share) outside of the measured range that is not told from it
 OCTAVES = {"batch": 2.0, "threads": 1.0}  # beyond what was measured, up to which there is an answer
 WIDER = 1.6  # factor of an interval per octave beyond: kernels of one engine fitted on batch 1 to 4 or 1 to 2
@@ -40,8 +44,7 @@ class ErrorSpread:
     def fit(cls, names: Sequence[str], conditions: Floats, errors: Floats, owner: Ints) -> "ErrorSpread":
         """From the (n,) log errors of left-out modules of kinds `owner` (n,) under (n, c) conditions.
 
-        The line runs through the median of the logarithms of their sizes (least absolute deviations), because
-        networks average what few modules are far off by; every kind has a level of its own.
+        The line runs through the QUANTILE of the logarithms of their sizes; each kind has a level of its own.
         """
         size = np.log(np.maximum(np.abs(errors), SMALLEST))
         terms = _terms(names, conditions)
@@ -52,14 +55,16 @@ class ErrorSpread:
         for _ in range(ROUNDS):
             held = both * trust[:, None]
             line = np.linalg.solve(both.T @ held + hold, held.T @ size)
-            trust = 1 / np.maximum(np.abs(both @ line - size), NEAR)
+            above = size - both @ line
+            trust = np.where(above > 0, QUANTILE, 1 - QUANTILE) / np.maximum(np.abs(above), NEAR)
         weights = line[: terms.shape[1]]
         lowest, highest = conditions.min(axis=0).tolist(), conditions.max(axis=0).tolist()
         return cls(tuple(names), tuple(lowest), tuple(highest), tuple(weights.tolist()))
 
     def factor(self, conditions: Floats) -> Floats:
         """(n,) size of the errors under (n, c) conditions; WIDER times as large per octave outside."""
-        size = _terms(self.names, conditions) @ np.array(self.weights) if self.weights else 0.0
+        weights = np.array(self.weights)  # fewer of a file of an earlier version
+        size = _terms(self.names, conditions)[:, : len(weights)] @ weights
         octaves = np.zeros(len(conditions))
         for j in self._limited():
             if self.names[j] in OCTAVES:
@@ -96,7 +101,8 @@ class ErrorSpread:
 
 
 def _terms(names: Sequence[str], conditions: Floats) -> Floats:
-    """(n, 5) what the logarithm of the size of errors is linear in; 0 for one idle thread at batch 1."""
+    """(n, 8) what the logarithm of the size of errors is linear in; 0 for one idle thread at batch 1."""
     batch, threads, busy = (conditions[:, list(names).index(name)] for name in CONDITIONS)
     more = np.log2(threads)
-    return np.stack([(busy > 0).astype(float), busy, more, busy * more, np.log2(batch)], axis=1)
+    levels = [np.maximum(1 - np.abs(busy - level) / APART, 0) for level in LEVELS]
+    return np.stack([(busy > 0).astype(float), busy, more, busy * more, np.log2(batch), *levels], axis=1)

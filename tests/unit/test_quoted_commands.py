@@ -54,10 +54,12 @@ SMALL = {
     "benchmarks.linas run test": ["run FOLDER --part test seeds=1 budget=8 out=OUT/linas.json"],
     "benchmarks.measure_devices": [""],  # measures nothing where every device is there
     "benchmarks.module_tables": [
-        "modules networks load speed engine=onnxruntime rows=60 models=ridge,svr subnets=100 out=OUT"
+        "modules networks load speed engine=onnxruntime rows=60 models=ridge,svr subnets=100 out=OUT",
+        "intervals engine=onnxruntime rows=60 models=ridge out=OUT",
     ],
     "benchmarks.module_tables load": [],  # runs with the other parts
     "benchmarks.module_tables networks": [],  # likewise
+    "benchmarks.module_tables intervals": [],
     "benchmarks.ofa_search": [
         "seeds=1 budget=400 generations=1 out=OUT/ofa.json",
         "seeds=1 budget=400 generations=0 --tables DATA/lut_i7_8700k_ofa_mbv3.csv.gz out=OUT/ofa.json",
