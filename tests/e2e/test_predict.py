@@ -6,8 +6,9 @@ import sys
 
 import pytest
 
+from latency.modules.networks import named
 from latency.target import gpu
-from latency.zoo import data_sheets
+from latency.zoo import data_sheets, needs
 from supernet.space import get_space
 from tests.e2e.browser import Visit, needs_chromium, visit
 from tests.e2e.commands import call
@@ -94,6 +95,33 @@ def test_a_training_step_on_a_gpu_takes_what_timm_measured(tmp_path):
     assert float(row["ms"]) == pytest.approx(419.5, rel=0.15)
     assert float(row["ms at least"]) < 419.5 < float(row["ms at most"])
     assert "Training steps" in (tmp_path / "p" / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("name", "family"),
+    [
+        ("resnet18", "resnet"),
+        ("mnasnet0_5", "mobile"),
+        ("vit_b_32", "transformer"),
+        ("swin_t", "transformer"),
+    ],
+)
+def test_the_family_of_a_network_is_seen_in_its_work(name, family):
+    assert needs.family(named.network(f"torchvision:{name}")) == family
+
+
+def test_what_cannot_be_trained_is_said():
+    network = named.network("torchvision:resnet18", (3, 32, 32))  # its last map is one pixel
+    unknown = needs.of(network, [1], 1, gpu("t4"))
+    assert unknown.training is unknown.training_ms is None
+    assert (
+        "resnet18: a training step of 1 is not known: ValueError: Expected more than 1" in unknown.unknown[0]
+    )
+    assert unknown.inference_bytes[1] > 4 * 11.6e6
+    grouped = needs.of(named.network("torchvision:regnet_x_400mf", (3, 64, 64)), [1], 2, gpu("t4"))
+    assert grouped.training.peak_bytes > 8 * 5.1e6
+    assert grouped.training_ms is None
+    assert "grouped convolutions" in grouped.unknown[0]
 
 
 def test_what_cannot_be_predicted_is_refused(tmp_path):

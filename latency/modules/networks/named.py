@@ -43,16 +43,20 @@ class Network:
     @property
     def macs(self) -> float:
         """Multiply-accumulates of one input."""
-        return self._sum("macs")
+        return self._sum("macs", self.modules)
+
+    def macs_in(self, kinds: Sequence[str]) -> float:
+        """Those in modules of these kinds."""
+        return self._sum("macs", [module for module in self.modules if module.kind in kinds])
 
     @property
     def params(self) -> float:
         """Weights, as the modules have them."""
-        return self._sum("params")
+        return self._sum("params", self.modules)
 
-    def _sum(self, cost: str) -> float:
+    def _sum(self, cost: str, modules: Sequence[Module]) -> float:
         total = 0.0
-        for module in self.modules:
+        for module in modules:
             kind = module_kind.named(module.kind)
             row = np.array([[module.inputs[name] for name in kind.inputs]])
             total += float(getattr(kind.work(row), cost)[0])
