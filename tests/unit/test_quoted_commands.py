@@ -60,6 +60,7 @@ SMALL = {
     "benchmarks.module_tables load": [],  # runs with the other parts
     "benchmarks.module_tables networks": [],  # likewise
     "benchmarks.module_tables intervals": [],
+    "benchmarks.module_tables modules": [],
     "benchmarks.ofa_search": [
         "seeds=1 budget=400 generations=1 out=OUT/ofa.json",
         "seeds=1 budget=400 generations=0 --tables DATA/lut_i7_8700k_ofa_mbv3.csv.gz out=OUT/ofa.json",
