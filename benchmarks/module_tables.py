@@ -97,7 +97,8 @@ def modules(engine: str, options: Options) -> dict[str, Any]:
         }
     print("", over_seeds(schemes).markdown(), "", sep="\n")
     for name in conditions[0]:
-        by_scheme = {n: np.mean([of[name][n] for of in conditions]) for n in conditions[0][name]}
+        seen = [of[name] for of in conditions if name in of]
+        by_scheme = {n: np.mean([of[n] for of in seen]) for n in seen[0]}
         print(f"{name}: " + ", ".join(f"{n} {accuracy:.2f}%" for n, accuracy in by_scheme.items()))
     return results
 
@@ -133,7 +134,8 @@ def by_condition(fits: Fits, data: Mapping[str, ModuleData], fitting: Fitting) -
                 if len(part):
                     said = fits.models[name][models[name]].ms(part.rows, part.conditions)
                     by_type.append(fit.accuracy(said, part.ms))
-            accuracies.setdefault(what, {})[scheme] = float(np.mean(by_type))
+            if by_type:
+                accuracies.setdefault(what, {})[scheme] = float(np.mean(by_type))
     return accuracies
 
 
@@ -199,7 +201,7 @@ def intervals(engine: str, options: Options) -> dict[str, Any]:
     data, chosen = data_of(engine, options), tuple(filter(None, options.models.split(",")))
     seeds = [covered_modules(data, Fitting(seed=seed, models=chosen)) for seed in range(options.seeds)]
     inside = {what: [one for covered in seeds for one in covered[what]] for what in CELLS}
-    shares = {f"modules, {what}": float(np.mean(each)) for what, each in inside.items()}
+    shares = {f"modules, {what}": float(np.mean(each)) for what, each in inside.items() if each}
     predictor = catalogue.module_predictor(engine)
     for batch, utilisation in ((1, 0.0), (8, 0.0), (1, HALF)):
         part = _measured(engine, batch=batch, utilisation=utilisation)
