@@ -15,6 +15,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -125,6 +126,7 @@ class Store:
     def __init__(self, path: str | Path, database: sqlite3.Connection | None = None) -> None:
         self.path = Path(path)
         self._rescued: dict[Path, str] = {}  # files, and why they were needed
+        self._aside: dict[tuple[str, str], list[Visit]] = {}  # visits in them, by sitting and network
         self._database = database or _file(path).connect()
         # A store of release 0.1 that is only read has no such table.
         self._conditions = bool(self._rows("SELECT 1 FROM sqlite_master WHERE name = 'conditions'"))
@@ -153,12 +155,16 @@ class Store:
         """Commit one visit (and its sitting, the first time).
 
         Two visits at the same time by a coarse clock are two: the later one is moved by the least that makes
-        a difference.
+        a difference. One that went to a file beside the store counts, too: it must find its place later.
         """
+        aside = self._aside.get((visit.sitting, visit.architecture), [])
+        if visit in aside:
+            return
+        if visit.unix_time in (times := [one.unix_time for one in aside]):
+            visit = replace(visit, unix_time=math.nextafter(max(times), math.inf))
         try:
-            if not self._insert(sitting, visit) and not self._has(visit):
-                when = math.nextafter(self._last(visit), math.inf)
-                self._insert(sitting, replace(visit, unix_time=when))
+            if not self._insert(sitting, visit):
+                self._insert(sitting, self._moved(visit))
         except sqlite3.Error as error:
             self._rescue(sitting, visit, str(error))
             self._database.execute("PRAGMA busy_timeout = 100")  # ms: do not wait as long every time
@@ -172,18 +178,25 @@ class Store:
             append_only.insert(self._database, "conditions", key | visit.conditions())
         return count
 
-    def _has(self, visit: Visit) -> bool:
-        """Whether this very visit is there, which a device that was lost may tell again."""
+    def _moved(self, visit: Visit) -> Visit:
+        """The visit at a time that no other of its network has; as it is where it is there already, which a
+        device that was lost may tell again."""
         query = "SELECT * FROM visits WHERE sitting = ? AND unix_time = ? AND architecture = ?"
-        rows = self._database.execute(query, (visit.sitting, visit.unix_time, visit.architecture))
-        return visit.row() in map(dict, rows)
+        rows = self._database.execute(query, (visit.sitting, visit.unix_time, visit.architecture)).fetchall()
+        if not rows or visit.row() in map(dict, rows):
+            return visit
+        return replace(visit, unix_time=math.nextafter(self._last(visit), math.inf))
 
     def _last(self, visit: Visit) -> float:
         """The time of the last visit of the same network in the same sitting."""
         query = "SELECT max(unix_time) FROM visits WHERE sitting = ? AND architecture = ?"
-        return float(self._database.execute(query, (visit.sitting, visit.architecture)).fetchone()[0])
+        stored = self._database.execute(query, (visit.sitting, visit.architecture)).fetchone()[0]
+        aside = self._aside.get((visit.sitting, visit.architecture), ())
+        return max(float(stored), *(one.unix_time for one in aside), -math.inf)
 
     def _rescue(self, sitting: Sitting, visit: Visit, reason: str) -> None:
+        with suppress(sqlite3.Error):  # of a store that cannot even be read
+            visit = self._moved(visit)
         name = f"{self.path.stem}-{sitting.id[:8]}-{os.getpid()}.csv"
         for folder in (self.path.parent, Path(tempfile.gettempdir())):
             try:
@@ -191,6 +204,7 @@ class Store:
             except OSError:
                 continue
             self._rescued[folder / name] = reason
+            self._aside.setdefault((visit.sitting, visit.architecture), []).append(visit)
             return
         raise StoreError(
             f"neither {self.path} nor a file beside it can take this measurement ({reason}): {visit}"

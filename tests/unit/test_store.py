@@ -274,6 +274,27 @@ def test_every_rescue_file_is_named_and_a_half_line_does_not_spoil_it(tmp_path, 
         assert [v.error for v in store.visits(first.id)] == ["two lines", None]
 
 
+def test_a_rescued_visit_keeps_its_place_beside_those_of_the_same_second(tmp_path, monkeypatch):
+    monkeypatch.setattr(append_only, "BUSY_SECONDS", 0.05)
+    path, mine = tmp_path / "s.sqlite", sitting()
+    made = [visit(mine, 7.0, round=number) for number in range(6)]
+    store = Store(path)
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        for number, one in enumerate(made):
+            if number in (2, 3):
+                other.execute("BEGIN IMMEDIATE")
+            store.add(mine, one)
+            if number in (2, 3):
+                other.execute("ROLLBACK")
+    with pytest.raises(StoreError, match="the rest is kept"):
+        store.__exit__(None, None, None)
+    (rescued,) = tmp_path.glob("s-*.csv")
+    with Store(path) as store:
+        assert store.import_csv(rescued) == 2
+        assert store.import_csv(rescued) == 0
+        assert sorted(one.round for one in store.visits(mine.id)) == [*range(6)]
+
+
 @pytest.mark.parametrize(
     "content",
     [
