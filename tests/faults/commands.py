@@ -125,6 +125,21 @@ def latencies(name: str) -> Callable[[Path], Result]:
     return read
 
 
+def modules(name: str) -> Callable[[Path], Result]:
+    """Timed modules, in any order: they are listed sitting by sitting, of which a kill begins another."""
+
+    def read(folder: Path) -> Result:
+        arrays, _ = artifact.load(folder / name, "module data")
+        kinds = {key.partition("/")[0] for key in arrays}
+        parts = ("rows", "conditions", "ms")
+        return {
+            kind: sorted(np.column_stack([arrays[f"{kind}/{part}"] for part in parts]).tolist())
+            for kind in kinds
+        }
+
+    return read
+
+
 def keys(name: str) -> Callable[[Path], Result]:
     """What a JSON file says, without times."""
 
@@ -185,7 +200,7 @@ WRITING = {
             *("design.utilisations=[0]", "networks=0", "fitting.models=[ridge]", "store=s.sqlite", "out=run"),
             QUIET,
         ),
-        files("run/module_data.npz"),
+        modules("run/module_data.npz"),
         ("s.sqlite",),
         measures=True,
     ),
