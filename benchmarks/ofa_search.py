@@ -23,6 +23,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 from threadpoolctl import threadpool_limits
@@ -118,19 +119,17 @@ def ofa_finder(tables: Sequence[Path], accuracy: Path, generations: int) -> Call
         )
     import torch
     import yaml
-
-    load = yaml.load  # ofa calls yaml.load(file) without a Loader, as PyYAML below 6 allowed
-    yaml.load = partial(load, Loader=yaml.CSafeLoader)
     from ofa.tutorial import AccuracyPredictor, EvolutionFinder, LatencyTable
     from ofa.tutorial.latency_table import LatencyEstimator
 
     torch.set_num_threads(1)
     latency = object.__new__(LatencyTable)  # its constructor downloads
-    latency.latency_tables = {r: LatencyEstimator(url=str(named[r])) for r in RESOLUTIONS}
+    safely = partial(yaml.load, Loader=yaml.CSafeLoader)  # ofa names no Loader, as PyYAML below 6 allowed
+    with mock.patch.object(yaml, "load", safely):
+        latency.latency_tables = {r: LatencyEstimator(url=str(named[r])) for r in RESOLUTIONS}
     predictor = AccuracyPredictor(pretrained=False, device="cpu")
     state = torch.load(accuracy, map_location="cpu", weights_only=True)
     predictor.model.load_state_dict(state)
-    yaml.load = load
 
     def run(limit: float, seed: int) -> float:
         random.seed(seed)

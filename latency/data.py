@@ -68,6 +68,8 @@ def _measurements(columns: Columns, target: Target, column: str, path: str | Pat
         others = [name for name in columns if name not in get_space(target.space).index]
         raise unknown_name(f"column of {path}", column, others)
     columns = tables.select(columns, np.isfinite(tables.numbers(columns, column, path)))
+    if not len(columns[column]):
+        raise ValueError(f"column {column} of {path} has no number in any of the rows: give another")
     ms, space = columns[column], get_space(target.space)
     genomes = architectures.genomes(columns, space)
     architectures.refuse_contradictions(genomes, ms, space, column, lambda low, high: high > MOST_APART * low)

@@ -179,9 +179,18 @@ class Archive:
     ) -> "Archive":
         if facts["space"] != space.name:
             raise ValueError(f"this archive is of {facts['space']}, not of {space.name}")
-        archive = cls(space, facts["objectives"], arrays["reference"])
-        space.check(arrays["genomes"])
-        archive.add(arrays["genomes"], arrays["costs"], arrays["violation"])
+        genomes, names = arrays["genomes"], [str(name) for name in facts["objectives"]]
+        space.check(genomes)
+        shapes = {
+            "costs": (len(genomes), len(names)),
+            "violation": genomes.shape[:1],
+            "reference": (len(names),),
+        }
+        for name, shape in shapes.items():
+            if arrays[name].shape != shape or not np.isfinite(arrays[name]).all():
+                raise ValueError(f"{name} must be {shape} finite numbers")
+        archive = cls(space, names, arrays["reference"])
+        archive.add(genomes, arrays["costs"], arrays["violation"])
         return archive
 
     @classmethod
@@ -189,10 +198,8 @@ class Archive:
         """A saved archive; ValueError that names the file when it is damaged, something else or of another
         space."""
         arrays, facts = artifact.load(path, KIND)
-        try:
+        with artifact.usable(path, KIND):
             return cls.restore(space, arrays, facts)
-        except (KeyError, ValueError) as error:
-            raise ValueError(f"{path}: {error}") from error
 
 
 def _keys(genomes: Genomes) -> list[bytes]:

@@ -392,5 +392,5 @@ def _explain_machine(error: OSError | MemoryError | YAMLError) -> str:
         return f"a YAML file is damaged: {' '.join(str(error).split())}"
     file = "" if error.filename is None else f"{error.filename}: "
     reason = error.strerror or str(error) or type(error).__name__
-    again = "; what is saved is kept: free some space and repeat the command"
-    return f"{file}{reason}{again if error.errno in disk.FULL else ''}"
+    mend = "free some space" if error.errno in disk.FULL else "mend that"
+    return f"{file}{reason}; what is saved is kept: {mend} and repeat the command"

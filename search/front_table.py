@@ -17,7 +17,7 @@ from supernet import footprint
 from supernet.arrays import Floats, Ints
 from supernet.files import artifact
 from supernet.files.run_folder import EVENTS
-from supernet.files.tables import Columns, Table, read_columns, rounded
+from supernet.files.tables import Columns, Table, column, numbers, read_columns, rounded
 from supernet.measures import MEASURES
 from supernet.registry import unknown_name
 from supernet.spaces import net_config
@@ -159,13 +159,17 @@ def _member(folder: Path, member: str) -> str:
     if kind not in ("knee", "best") or (kind == "knee" and limits):
         raise unknown_name(f"member of the front in {folder}", member, MEMBERS)
     columns = read_columns(folder / FRONT)
-    names = columns["architecture"].tolist()
     if kind == "knee":
-        last = json.loads((folder / EVENTS).read_text().splitlines()[-1])
-        if "knee" not in last:
-            raise ValueError(f"{folder / EVENTS} was not finished: name another member than the knee")
-        return str(last["knee"])
-    about = artifact.read_json(folder / ABOUT)
+        with artifact.usable(folder / EVENTS, "record of a finished search", "name best, not the knee"):
+            return str(json.loads((folder / EVENTS).read_text().splitlines()[-1])["knee"])
+    with artifact.usable(folder / ABOUT, f"description of {folder / FRONT}"):
+        names = column(columns, "architecture", folder / FRONT).tolist()
+        about = {
+            str(name): bool(facts["maximize"]) for name, facts in artifact.read_json(folder / ABOUT).items()
+        }
+        objective = "accuracy" if "accuracy" in about else next(iter(about), "accuracy")
+        values = numbers(columns, objective, folder / FRONT)
+        cost = -values if about[objective] else values
     holds = np.ones(len(names), bool)
     for limit in limits:
         holds &= _within(columns, limit, about)
@@ -174,12 +178,10 @@ def _member(folder: Path, member: str) -> str:
     if not limits and "on_verified_front" in columns:
         measured = columns["on_verified_front"] == "True"
         holds = measured if measured.any() else holds
-    objective = "accuracy" if "accuracy" in about else next(iter(about))
-    cost = -columns[objective] if about[objective]["maximize"] else columns[objective]
     return str(names[int(np.argmin(np.where(holds, cost, np.inf)))])
 
 
-def _within(columns: Columns, limit: str, about: Mapping[str, Any]) -> NDArray[np.bool_]:
+def _within(columns: Columns, limit: str, maximized: Mapping[str, bool]) -> NDArray[np.bool_]:
     """(f,) whether the rows of front.csv are within a limit such as 20ms or 6e6params."""
     match = re.fullmatch(r"(\d+\.?\d*(?:e[+-]?\d+)?|\.\d+)([a-z]\w*)", limit)
     quantity = match[2] if match is not None and match[2] != "ms" else "latency_ms"
@@ -188,5 +190,5 @@ def _within(columns: Columns, limit: str, about: Mapping[str, Any]) -> NDArray[n
     if match is None or not limited:
         raise unknown_name("limit", limit, [f"20{name}" for name in numbers if not name.endswith(PARTS)])
     bounds = np.array([columns.get(name + BOUND, columns[name]) for name in limited])
-    at_least = about[limited[0]]["maximize"] if limited[0] in about else MEASURES[quantity].maximize
+    at_least = maximized[limited[0]] if limited[0] in maximized else MEASURES[quantity].maximize
     return np.all(bounds >= float(match[1]) if at_least else bounds <= float(match[1]), axis=0)

@@ -255,7 +255,7 @@ class Search:
     def _resume(self) -> float:
         """Take over the state of the checkpoint; returns the seconds that were searched before."""
         arrays, facts = artifact.load(self._checkpoint, KIND)
-        try:
+        with artifact.usable(self._checkpoint, KIND, "left as it is, choose another out="):
             parts: dict[str, dict[str, Any]] = {"archive": {}, "searcher": {}}
             for key, value in arrays.items():
                 owner, _, name = key.partition(".")
@@ -267,15 +267,20 @@ class Search:
             self._turn = facts.get("turn", 0)
             self._archive = Archive.restore(self._space, parts["archive"], facts["archive"])
             self._rng.bit_generator.state = facts["rng"]
-            self._history = facts["history"]
+            self._history = [dict(row) for row in facts["history"]]
+            self._try({name: array.copy() for name, array in parts["searcher"].items()})
             self._searcher.restore(parts["searcher"])
             if facts["fingerprint"] != self._fingerprint:
                 raise ValueError("its objectives or predictors were other ones")
             return float(facts["seconds"])
-        except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(
-                f"{self._checkpoint} does not fit this run ({error}); left as it is, choose another out="
-            ) from error
+
+    def _try(self, state: Mapping[str, Any]) -> None:
+        """Ask a searcher with this state once: what is no state of it shows before the run goes on."""
+        self._searcher.restore(state)
+        before = self._rng.bit_generator.state
+        if len(self._archive) < self.budget:
+            self._searcher.ask(self._space, self._archive, self._rng)
+        self._rng.bit_generator.state = before
 
     def _result(self) -> Result:
         archive = self._archive

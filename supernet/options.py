@@ -78,6 +78,7 @@ Sides = Annotated[tuple[int, int] | None, BeforeValidator(_sides)]
 SAID = {
     "int_type": "must be a whole number",
     "int_parsing": "must be a whole number",
+    "int_parsing_size": "must be a smaller whole number",
     "int_from_float": "must be a whole number",
     "float_type": "must be a number",
     "float_parsing": "must be a number",

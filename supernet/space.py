@@ -389,7 +389,7 @@ class SearchSpace:
         needed = [axis.name for axis in self.axes if not axis.deploy]
         if missing := [name for name in needed if name not in columns]:
             raise ValueError(
-                f"{self.name} needs the columns {', '.join(needed)}; missing: {', '.join(missing)}"
+                f"{self.name} needs architecture, or {', '.join(needed)}; missing: {', '.join(missing)}"
             )
         n = len(np.asarray(columns[needed[0]]))
         genomes = np.ones((n, self.d), np.int8)

@@ -214,7 +214,7 @@ class Store:
         try:
             return [dict(row) for row in self._database.execute(query, values)]
         except sqlite3.Error as error:
-            raise StoreError(f"{self.path} cannot be read ({error}); left as it is") from error
+            raise StoreError(f"{self.path} cannot be read ({error}); left as it is, give another") from error
 
     def sittings(self, target: Target | None = None, engine_version: str | None = None) -> list[Sitting]:
         """The sittings, oldest first: on this target (by key) or all, of one version of the engine or all."""
@@ -281,10 +281,11 @@ class Store:
                     count += self._insert(sitting, visit)
         except sqlite3.Error as error:
             raise StoreError(f"{self.path} could not take {path} ({error}); nothing was added") from error
-        except (TypeError, ValueError, csv.Error) as error:
+        except (TypeError, ValueError, RecursionError, csv.Error) as error:
             where, why = f"line {number}: " if number else "", " ".join(str(error).split())
             raise StoreError(
-                f"{path} is no export of a measurement store ({where}{why}); nothing was added"
+                f"{path} is no export of a measurement store ({where}{why}); nothing was added, give what "
+                "export_csv= has written"
             ) from error
         return count
 

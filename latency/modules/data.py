@@ -12,12 +12,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from latency.target import Target
 from supernet.arrays import Floats
 from supernet.files import artifact
-from supernet.options import explain
 
 FILE_KIND = "module data"
 CONDITIONS = ("batch", "threads", "utilisation")
@@ -37,6 +37,17 @@ class ModuleData:
 
     def __len__(self) -> int:
         return len(self.ms)
+
+    def check(self) -> None:
+        """ValueError unless there is a positive latency, and all that belongs to it, in each row."""
+        n, width = len(self.ms), len(self.condition_names)
+        if self.rows.shape[:1] != (n,) or self.conditions.shape != (n, width) or self.spread_ms.shape != (n,):
+            raise ValueError(f"{self.name}: its columns are not of {n} rows each")
+        if not (np.isfinite(self.ms) & (self.ms > 0)).all():
+            raise ValueError(f"{self.name}: latencies must be positive milliseconds")
+        for name in ("rows", "conditions"):
+            if not np.isfinite(getattr(self, name)).all():
+                raise ValueError(f"{self.name}: {name} holds NaN or infinite numbers")
 
     def take(self, rows: NDArray[Any]) -> "ModuleData":
         """The measurements of some rows."""
@@ -63,13 +74,10 @@ def save(path: Path, target: Target, data: Mapping[str, ModuleData]) -> None:
 def load(path: Path) -> tuple[Target, dict[str, ModuleData]]:
     """Target and modules by kind of a saved file; ValueError that names the file if it is none."""
     arrays, facts = artifact.load(path, FILE_KIND)
-    try:
+    with artifact.usable(path, FILE_KIND):
         data = {}
         for name, conditions in json.loads(facts["condition_names"]).items():
             columns = {column: arrays[f"{name}/{column}"].astype("float64") for column in COLUMNS}
             data[name] = ModuleData(name, condition_names=tuple(conditions), **columns)
+            data[name].check()
         return Target(**facts["target"]), data
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(
-            f"{path} is no usable {FILE_KIND} ({explain(error)}); left as it is, give another"
-        ) from error

@@ -132,9 +132,11 @@ class Models(dict[str, ModuleModel]):
         for name, about in facts.items():
             prefix = f"{name}/model/"
             own = {key.removeprefix(prefix): arrays[key] for key in arrays if key.startswith(prefix)}
+            if lost := sorted({*CONDITIONS} - {*map(str, about["conditions"])}):
+                raise ValueError(f"the conditions of {name} lack {lost[0]}")
             models[name] = ModuleModel(
                 kind=module_kind.from_description(about["kind"]),
-                condition_names=tuple(about["conditions"]),
+                condition_names=tuple(map(str, about["conditions"])),
                 mean=arrays[f"{name}/mean"].astype(np.float64),
                 scale=arrays[f"{name}/scale"].astype(np.float64),
                 name=about["name"],

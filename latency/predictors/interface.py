@@ -19,7 +19,6 @@ from latency.target import Target
 from supernet.arrays import Genomes
 from supernet.files import artifact
 from supernet.files.artifact import Arrays
-from supernet.options import explain
 from supernet.prediction import Prediction
 from supernet.space import SearchSpace, get_space
 
@@ -166,12 +165,8 @@ def _load(path: Path, *kinds: str) -> Any:
     spreads = ("spread", "spread_ms")
     artifact.check_finite({key: one for key, one in arrays.items() if not key.endswith(spreads)}, path)
     kind = facts.pop("kind")
-    try:
+    with artifact.usable(path, kind):
         return _restored(kind, arrays, facts)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ValueError(
-            f"{path} is no usable {kind} ({explain(error)}); left as it is, give another"
-        ) from error
 
 
 def _restored(kind: str, arrays: Arrays, facts: Mapping[str, Any]) -> Any:

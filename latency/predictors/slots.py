@@ -91,7 +91,12 @@ class SlotLatency:
         )
 
     def check(self) -> None:
-        """ValueError unless the table is one of the space of the target."""
-        self.table.check(get_space(self.target.space))
+        """ValueError unless the tables are of the space of the target."""
+        space = get_space(self.target.space)
+        self.table.check(space)
+        if self.resolutions[0] > self.resolutions[1]:
+            raise ValueError(f"resolutions={self.resolutions} must be the lowest and the highest")
+        if self.errors is not None:
+            self.errors.tables.check(space, self.errors.tables.base.shape[-1])
 
     save = interface.save

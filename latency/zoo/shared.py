@@ -6,10 +6,12 @@ threads, how it was timed, what the device said of itself, how far the predictor
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from latency.data import read_csv
 from latency.measuring import jobs, summary
 from latency.measuring.remote import runner
 from latency.measuring.store import Store
@@ -22,6 +24,7 @@ FOLDER = "folder:"  # of predictor= and target=
 CARD, README, PREDICTOR, SAMPLES, TESTS = (
     "card.json", "README.md", "predictor.npz", "samples.csv", "tests.csv",
 )  # fmt: skip
+SCORES = ("n", "mape", "spearman")  # of each row of the table of scores
 KIND = "ofa-frontier measurements"
 PRIVATE = ("host", "load", "jobs", "sitting", "free_memory")  # facts of a sitting that are nobody's business
 PROTOCOL = (
@@ -44,13 +47,17 @@ def publish(run: Path, out: Path, *, store: Store, licence: str) -> dict[str, An
     if out.is_file() or (out.is_dir() and {file.name for file in out.iterdir()} - ours):
         raise ValueError(f"out={out} exists and is left alone; choose another")
     if not (run / PREDICTOR).is_file() or not (run / SAMPLES).is_file():
-        raise ValueError(f"run={run} is no finished run of adapt: it lacks {PREDICTOR} or {SAMPLES}")
+        raise ValueError(
+            f"run={run} is no finished run of adapt: it lacks {PREDICTOR} or {SAMPLES}; give the out= of one"
+        )
     predictor = interface.load(run / PREDICTOR)
+    files = [name for name in (PREDICTOR, SAMPLES, TESTS) if (run / name).exists()]
+    for name in files[1:]:
+        read_csv(run / name, predictor.target, "lat_ms")  # a table of latencies of this target, or an error
     sittings = {sitting.id: sitting for sitting in store.sittings(predictor.target)}
     sitting = sittings.get(str(predictor.facts.get("sitting")))
     facts = {} if sitting is None else {k: v for k, v in sitting.facts.items() if k not in PRIVATE}
-    scores = json.loads((run / "scores.json").read_text()) if (run / "scores.json").is_file() else {}
-    errors = {"on_tests": scores.get("table", {}), "left_out_mape": predictor.facts.get("left_out_mape")}
+    errors = {"on_tests": _scores(run / "scores.json"), "left_out_mape": predictor.facts.get("left_out_mape")}
     card = {
         "kind": KIND,
         "conditions": {**predictor.target.conditions, "title": predictor.target.spec.title},
@@ -66,7 +73,6 @@ def publish(run: Path, out: Path, *, store: Store, licence: str) -> dict[str, An
         raise ValueError(
             f"run={run} cannot be published, because a latency means nothing without {', '.join(lacking)}"
         )
-    files = [name for name in (PREDICTOR, SAMPLES, TESTS) if (run / name).is_file()]
     card["files"] = {name: hashlib.sha256((run / name).read_bytes()).hexdigest() for name in files}
     with disk.holding(out, leave=False):
         for name in files:
@@ -74,6 +80,20 @@ def publish(run: Path, out: Path, *, store: Store, licence: str) -> dict[str, An
         artifact.write_text(out / README, describe(card))
         artifact.write_json(out / CARD, card)  # last: without it the folder is none
     return card
+
+
+def _scores(path: Path) -> dict[str, dict[str, float]]:
+    """The scores that an adapt left, by what was scored; none where it had no tests."""
+    if not os.path.lexists(path):
+        return {}
+    content = artifact.read_json(path)
+    with artifact.usable(path, "table of scores"):
+        rows = {
+            str(name): {str(k): float(v) for k, v in row.items()} for name, row in content["table"].items()
+        }
+        if missing := [key for key in SCORES if not all(key in row for row in rows.values())]:
+            raise KeyError(missing[0])
+    return rows
 
 
 def missing(card: Mapping[str, Any], target: Target) -> list[str]:
@@ -123,10 +143,14 @@ def find(name: str) -> LatencyPredictor:
         card = json.loads((folder / CARD).read_text())
         expected = card["files"][PREDICTOR] if card["kind"] == KIND else None
         content = (folder / PREDICTOR).read_bytes()
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"predictor={name} is no folder that publish has written ({error})") from error
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ValueError(
+            f"predictor={name} is no folder that publish has written ({error}); give its out="
+        ) from error
     if hashlib.sha256(content).hexdigest() != expected:
-        raise ValueError(f"predictor={name}: {PREDICTOR} is not the file that its card speaks of")
+        raise ValueError(
+            f"predictor={name}: {PREDICTOR} is not the file that its card speaks of; repeat make publish"
+        )
     return interface.load(folder / PREDICTOR)
 
 

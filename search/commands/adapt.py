@@ -25,7 +25,7 @@ from search import command
 from search.cli import devices, watch
 from search.cli.watch import Watched
 from supernet import registry
-from supernet.files import artifact, disk
+from supernet.files import artifact, disk, tables
 from supernet.files.command_line import then
 from supernet.files.run_folder import RunFolder
 from supernet.options import NonNegativeInt, PositiveFloat, Sides
@@ -85,7 +85,7 @@ def from_rows(options: Options, target: Target, out: Path) -> Adapted:
     learner = registry.build(options.learner)
     if isinstance(learner, Transfer):  # is the usual one: what suits the target and the number of rows
         learner = Automatic(mix=learner)
-    with Store(options.store) as store:
+    with Store(options.store) as store, tables.about(options.rows):
         adapted = adaptation.adapt_to_rows(data, learner, store=store, source=str(options.rows))
     artifact.write_json(out / "device.json", {"device": asdict(target.spec)})
     adapted.predictor.save(out / f"predictor{interface.suffix(adapted.predictor)}")

@@ -173,7 +173,7 @@ def fit_accuracy(options: Options, out: Path) -> Fit:
     file, column = _table(options)
     columns = tables.select(tables.read_columns(file), slice(options.first, options.past))
     space = _space(options, columns)
-    top1 = tables.percent(tables.column(columns, column, file)) / 100
+    top1 = tables.percent(columns, column, file) / 100
     genomes = architectures.genomes(columns, space)
     architectures.refuse_contradictions(
         genomes, top1, space, column, lambda low, high: high - low > MOST_APART
@@ -218,6 +218,8 @@ def main(options: Options, config: dict[str, Any]) -> dict[str, float]:
     with ExitStack() as stack:  # a predictor that is a network is a .safetensors
         for path in [out] if options.out else [out, out.with_suffix(".safetensors")]:
             stack.enter_context(disk.reserved(path))
+        if not options.devices:
+            stack.enter_context(tables.about(_table(options)[0]))
         fitted = (fit_latency if what == "latency" else fit_accuracy)(options, out)
     logs = folder if command.is_sweep() else command.run_folder(None, f"fit-{options.name}")
     files = options.rows if isinstance(options.rows, list) else [options.rows]

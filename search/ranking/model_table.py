@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import count
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -16,7 +17,7 @@ from pydantic import Field
 from search.noisy_axis import NoisyAxis, Normal, Repeats, Scale, off_scale, on_scale
 from search.ranking.efficiency import Comparison
 from supernet.arrays import Floats, Ints
-from supernet.files import tables
+from supernet.files import artifact, tables
 from supernet.files.tables import Columns, column, numbers
 from supernet.options import NonNegativeFloat, PositiveInt, options
 
@@ -129,8 +130,9 @@ class Table:
         if len(kept) < 2:
             raise ValueError(f"{self.file}: {len(kept)} of {len(names)} models have all values; 2 are needed")
         columns = tables.select(columns, kept)
-        axes = tuple(self._axis(axis, values[axis.name][kept], columns) for axis in self.axes)
-        return Comparison(tuple(names[row] for row in kept), axes, self.views, self.devices)
+        with artifact.usable(Path(self.file), "table of models", "mend it, or leave the model out"):
+            axes = tuple(self._axis(axis, values[axis.name][kept], columns) for axis in self.axes)
+            return Comparison(tuple(names[row] for row in kept), axes, self.views, self.devices)
 
     def _read(self, name: str) -> Columns:
         return tables.read_columns(tables.data_dir(self.data_dir) / name if self.public else name)

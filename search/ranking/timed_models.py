@@ -19,6 +19,7 @@ from supernet.options import GivenPath, PositiveFloat, PositiveInt, options
 from supernet.prediction import Prediction, where
 from supernet.space import get_space
 
+LARGEST = 1e100  # that an error is, in the unit of its objective
 IMAGENET_IMAGES = 50_000  # of the validation set that accuracies are counted on
 IQR = 1.349  # interquartile range of a normal distribution in standard deviations
 
@@ -89,24 +90,32 @@ class SearchRun:
         if not table.is_file() or not described.is_file():
             raise ValueError(f"{self.folder} holds no finished search: no front.csv with its objectives.json")
         columns = tables.read_columns(table)
-        names = [str(name) for name in columns["architecture"]]
-        space = get_space(names[0].split()[0])
-        owner = objective.networks(space, space.parse(names))
-        axes = []
-        for name, about in artifact.read_json(described).items():
-            std = columns[f"{name}_std"]
-            predicted = Prediction(columns[name], std, _shared(about, names, std))
-            # Since 0.2 the column itself is what was measured, where that is known.
-            if (
-                name == "latency_ms"
-                and "latency_ms_measured" in columns
-                and f"{name}_predicted" not in columns
-            ):
-                ms, iqr = columns["latency_ms_measured"], columns["latency_ms_iqr"]
-                predicted = where(np.isfinite(ms), Prediction(ms, iqr / IQR), predicted)
-            facts = {fact: about[fact] for fact in ("unit", "maximize")}
-            axes.append(objective.axis(name, predicted, owner, **facts))
-        return Comparison(tuple(names), tuple(axes), self.views, self.devices)
+        with artifact.usable(described, f"description of {table}"):
+            names = [str(name) for name in tables.column(columns, "architecture", table)]
+            space = get_space(names[0].split()[0])
+            owner = objective.networks(space, space.parse(names))
+            axes = [
+                objective.axis(
+                    str(name),
+                    _predicted(str(name), about, columns),
+                    owner,
+                    unit=str(about["unit"]),
+                    maximize=bool(about["maximize"]),
+                )
+                for name, about in artifact.read_json(described).items()
+            ]
+            return Comparison(tuple(names), tuple(axes), self.views, self.devices)
+
+
+def _predicted(name: str, about: Mapping[str, Any], columns: tables.Columns) -> Prediction:
+    """What front.csv says of an objective, of which `objectives.json` says the rest."""
+    std = columns[f"{name}_std"]
+    predicted = Prediction(columns[name], std, _shared(about, columns["architecture"].tolist(), std))
+    # Since 0.2 the column itself is what was measured, where that is known.
+    if name == "latency_ms" and "latency_ms_measured" in columns and f"{name}_predicted" not in columns:
+        ms, iqr = columns["latency_ms_measured"], columns["latency_ms_iqr"]
+        predicted = where(np.isfinite(ms), Prediction(ms, iqr / IQR), predicted)
+    return predicted
 
 
 def _shared(about: Mapping[str, Any], names: Sequence[str], std: Floats) -> Floats | None:
@@ -117,4 +126,9 @@ def _shared(about: Mapping[str, Any], names: Sequence[str], std: Floats) -> Floa
     if about.get("common_error"):
         return std[:, None]
     stored = about.get("shared_errors")
-    return np.array([stored[name] for name in names]) if stored else None
+    if not stored:
+        return None
+    loadings = np.array([stored[name] for name in names], np.float64)
+    if loadings.ndim != 2 or not (np.abs(loadings) < LARGEST).all():
+        raise ValueError("shared_errors must be as many finite numbers of each network")
+    return loadings

@@ -93,7 +93,7 @@ class Round:
     def load(cls, path: Path, targets: Mapping[str, Target]) -> "Round":
         """A saved round; ValueError that names the file when it is damaged or of other targets."""
         arrays, facts = artifact.load(path, KIND)
-        try:
+        with artifact.usable(path, KIND, "left as it is, choose another out="):
             parts = {}
             for precision, about in facts["parts"].items():
                 data = LatencyData(
@@ -104,8 +104,6 @@ class Round:
                 own = {name: arrays[f"{precision}.{name}"] for name in ARRAYS}
                 parts[precision] = Part(known=known, facts=about["facts"], **own)
             return cls(parts, facts["failed"])
-        except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{path} does not fit this run ({error}); choose another out=") from error
 
 
 ARRAYS, KNOWN = ("networks", "mean", "low", "high"), ("genomes", "ms", "spread_ms")

@@ -99,4 +99,6 @@ def read(path: Path) -> Columns:
     if not lines or "," in lines[0] or lines[0] == COLUMN:
         columns = tables.read_columns(path)
         return {**columns, COLUMN: np.array(_names({COLUMN: tables.column(columns, COLUMN, path)}))}
+    if not all(line.isprintable() for line in lines):
+        raise ValueError(f"{path} is no list of architectures: give one with a name per line")
     return {COLUMN: np.array([line for line in lines if line])}

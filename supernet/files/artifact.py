@@ -9,7 +9,8 @@ import json
 import struct
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as safetensors_bytes
 
 from supernet.files import disk
+from supernet.options import explain
 
 VERSION = 1
 Arrays = dict[str, NDArray[Any]]
@@ -36,6 +38,8 @@ DAMAGE = (
     MemoryError,
     RecursionError,
 )
+# What code that takes a damaged file apart may run into.
+WRONG = (ArithmeticError, AttributeError, LookupError, OSError, RuntimeError, TypeError, ValueError)
 CONTENT = "content_sha256"  # the fact that says which content was written; files of 0.1 and 0.2 lack it
 UNPACKED, TIMES_PACKED = 2**28, 20  # bytes that a packed file may unpack to: so many, and so often its own
 
@@ -124,6 +128,18 @@ def _content(arrays: Mapping[str, NDArray[Any]], facts: Mapping[str, Any]) -> st
     return digest.hexdigest()
 
 
+@contextmanager
+def usable(path: Path, kind: str, remedy: str = "left as it is, give another") -> Iterator[None]:
+    """ValueError that names the file for whatever the block runs into, which takes its content apart."""
+    try:
+        yield
+    except WRONG as error:
+        if isinstance(error, ValueError) and str(path) in str(error):
+            raise
+        cause = " ".join(explain(error).split())
+        raise ValueError(f"{path} is no usable {kind} ({cause}); {remedy}") from error
+
+
 def check_finite(arrays: Mapping[str, NDArray[Any]], path: Path) -> None:
     """ValueError that names the file where a number of its weights or coefficients is NaN or infinite."""
     for name, array in arrays.items():
@@ -135,10 +151,13 @@ def check_finite(arrays: Mapping[str, NDArray[Any]], path: Path) -> None:
 
 def check_packed(path: Path) -> None:
     """ValueError for a zip file that unpacks to far more than it holds; nothing is unpacked for that."""
-    if not zipfile.is_zipfile(path):
-        return
-    with zipfile.ZipFile(path) as file:
-        size = sum(entry.file_size for entry in file.infolist())
+    try:
+        if not zipfile.is_zipfile(path):
+            return
+        with zipfile.ZipFile(path) as file:
+            size = sum(entry.file_size for entry in file.infolist())
+    except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
+        raise ValueError(f"{path} is damaged ({error}); left as it is, give another") from error
     if size > (most := UNPACKED + TIMES_PACKED * path.stat().st_size):
         raise ValueError(
             f"{path} unpacks to {size:,} bytes, at most {most:,} are read; left as it is, give another"
@@ -150,7 +169,7 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text())
     except (OSError, ValueError, RecursionError) as error:
-        raise ValueError(f"{path} cannot be read as JSON ({error})") from error
+        raise ValueError(f"{path} cannot be read as JSON ({error}); mend it, or give another") from error
 
 
 def _read_npz(path: Path) -> tuple[Arrays, Any]:

@@ -7,7 +7,8 @@ import json
 import os
 import re
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -135,16 +136,32 @@ def data_dir(path: str | None = None) -> Path:
     return Path(wanted)
 
 
-def percent(values: NDArray[Any]) -> NDArray[np.float64]:
-    """Top-1 in percent, whether it was given as percent or as a fraction."""
-    if values.dtype.kind != "f" or not np.isfinite(values).all() or values.min() < 0 or values.max() > 100:
-        raise ValueError("top-1 must be numbers from 0 to 1 or from 0 to 100, none missing")
-    if values.max() > 1 and (few := (values > 0) & (values <= 1)).any():
+def percent(columns: Columns, name: str, file: str | Path) -> NDArray[np.float64]:
+    """A column of top-1 in percent, whether it was given as percent or as a fraction."""
+    values = numbers(columns, name, file)
+    if not (good := (values >= 0) & (values <= 100)).all():
+        row = int(np.argmin(good))
         raise ValueError(
-            f"top-1 is in percent and in fractions: row {int(np.argmax(few))} has {values[few][0]:g}, the "
-            f"largest is {values.max():g}; write one of them for all rows"
+            f"column {name} of {file} has {values[row]:g} in row {row}: top-1 must be from 0 to 1, or from "
+            "0 to 100, in every row"
         )
-    return np.asarray(values * (100 if values.max() <= 1 else 1), np.float64)
+    if values.max(initial=0) > 1 and (few := (values > 0) & (values <= 1)).any():
+        raise ValueError(
+            f"column {name} of {file} is in percent and in fractions: row {int(np.argmax(few))} has "
+            f"{values[few][0]:g}, the largest is {values.max():g}; write one of them for all rows"
+        )
+    return np.asarray(values * (100 if values.max(initial=0) <= 1 else 1), np.float64)
+
+
+@contextmanager
+def about(file: str | Path) -> Iterator[None]:
+    """Errors in the block say which table they are about, if they do not name it themselves."""
+    try:
+        yield
+    except ValueError as error:
+        if str(file) not in str(error):
+            error.add_note(f"in {file}")
+        raise
 
 
 def rounded(values: NDArray[np.float64] | Sequence[float], digits: int = 5) -> list[float]:

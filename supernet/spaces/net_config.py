@@ -40,11 +40,15 @@ def from_config(
     """
     name = config.get("name")
     if not isinstance(name, str) or name not in READERS:
-        raise ValueError(f"a network named {name!r} is none of the OFA supernets': {', '.join(READERS)}")
+        raise ValueError(
+            f"a network named {name!r} is none of the OFA supernets': it must be of {', '.join(READERS)}"
+        )
     try:
         space, columns = READERS[name](config)
-    except (KeyError, TypeError, IndexError, AttributeError) as error:
-        raise ValueError(f"the config of {name} has not the layout of the ofa package ({error!r})") from error
+    except (LookupError, TypeError, AttributeError, ArithmeticError) as error:
+        raise ValueError(
+            f"the config of {name} has not the layout that ofa writes ({error!r}): give another"
+        ) from error
     return space, space.encode({**columns, "r": [side], "finetune_epochs": [epochs]})
 
 
@@ -60,12 +64,17 @@ def read(path: Path, *, side: int | None = None, epochs: int | None = None) -> t
         if not run.is_file():
             raise ValueError(f"{path} does not say the input side: put {RUN} of the network beside it")
         side = _json(run).get("image_size")
-        if not isinstance(side, int):
-            raise ValueError(f"{run} has no image_size that is a number of pixels")
+        if type(side) is not int:
+            raise ValueError(
+                f'{run} has no image_size that is a number of pixels: write {{"image_size": 224}}'
+            )
     if epochs is None:
         named = EPOCHS.search(path.absolute().parent.name)
         epochs = int(named.group(1)) if named else 0
-    return from_config(config, side=side, epochs=epochs)
+    try:
+        return from_config(config, side=side, epochs=epochs)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
 
 
 def one_line_name(architecture: str) -> str:

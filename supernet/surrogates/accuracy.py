@@ -19,7 +19,7 @@ from pydantic import TypeAdapter
 
 from supernet.arrays import Floats, Genomes
 from supernet.files import artifact
-from supernet.options import PositiveInt, explain
+from supernet.options import PositiveInt
 from supernet.prediction import Prediction
 from supernet.space import SearchSpace, get_space
 from supernet.surrogates.calibration import Calibration
@@ -113,7 +113,7 @@ def load(file: str | Path) -> AccuracySurrogate:
         path = FITTED / f"accuracy_{file}.npz"
     arrays, facts = artifact.load(path, KIND)
     artifact.check_finite(arrays, path)
-    try:
+    with artifact.usable(path, "accuracy surrogate"):
         if np.any(arrays.get("extra_variance", 0)):
             raise ValueError("release 0.2 added fine-tuning in another way: fit it again")
         artifact.check_finite({"constant": np.array(float(facts["constant"]))}, path)
@@ -121,7 +121,7 @@ def load(file: str | Path) -> AccuracySurrogate:
             space=facts["space"],
             constant=float(facts["constant"]),
             resolutions=SIDES.validate_python(facts["resolutions"]),
-            facts=facts["about"],
+            facts=dict(facts["about"]),
             calibration=Calibration.from_arrays(arrays),
             ceiling=float(facts.get("ceiling", 1.0)),
             **{name: arrays[name].astype(np.float64) for name in ARRAYS},
@@ -129,10 +129,6 @@ def load(file: str | Path) -> AccuracySurrogate:
         v = get_space(loaded.space).one_hot_width
         if loaded.linear.shape != (v,) or loaded.quadratic.shape != (v, v):
             raise ValueError(f"its coefficients are for {loaded.linear.shape} columns, not {v}")
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(
-            f"{path} is no usable accuracy surrogate ({explain(error)}); left as it is, give another"
-        ) from error
     return loaded
 
 

@@ -21,7 +21,7 @@ import torch
 from pydantic import BeforeValidator
 
 from supernet.arrays import Genomes
-from supernet.files import disk
+from supernet.files import artifact, disk
 from supernet.options import (
     AtLeastTwo,
     FractionBelowOne,
@@ -346,9 +346,11 @@ class _Training:
         if path is None or not path.is_file():
             return
         tensors, facts = network.read(path, CHECKPOINT_KIND)
-        if facts["of"] != self._of:
+        if facts.get("of") != self._of:
             raise ValueError(f"{path} is of another training; left as it is, choose another out=")
         self.student.restore(tensors, path)
-        self.student.scaler.load_state_dict(facts["scaler"])
-        self.seconds, self.loss = list(facts["seconds"]), float(facts["loss"])
-        self.step, self.total, self.spent = int(facts["step"]), float(facts["total"]), float(facts["spent"])
+        with artifact.usable(path, CHECKPOINT_KIND, "left as it is, choose another out="):
+            self.student.scaler.load_state_dict(facts["scaler"])
+            self.seconds, self.loss = [float(one) for one in facts["seconds"]], float(facts["loss"])
+            self.step, self.total = int(facts["step"]), float(facts["total"])
+            self.spent = float(facts["spent"])

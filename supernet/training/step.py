@@ -18,6 +18,7 @@ from torch.nn.functional import cross_entropy, softmax
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from supernet.arrays import Genomes
+from supernet.files import artifact
 from supernet.options import (
     AtLeastTwo,
     FractionBelowOne,
@@ -215,6 +216,9 @@ def restore_momentum(
     parameters = dict(module.named_parameters())
     for key, buffer in buffers.items():
         what, _, name = key.rpartition(":")
+        shape = parameters[name].shape if what != "step" else torch.Size()
+        if buffer.shape != shape or not buffer.is_floating_point():
+            raise ValueError(f"what the optimiser keeps of {name} is of another shape or type")
         layout = torch.channels_last if buffer.ndim == 4 else torch.contiguous_format
         device = parameters[name].device if what != "step" else "cpu"  # torch counts steps there
         placed = buffer.to(device).contiguous(memory_format=layout)
@@ -380,11 +384,12 @@ class Learner:
 
     def restore(self, tensors: Mapping[str, torch.Tensor], path: Path) -> None:
         """Take the state of `tensors` over; `path` is where they are from."""
-        parts = parted({name: tensor.to(self.group.device) for name, tensor in tensors.items()})
-        network.fill(self.module, parts["model"], path)
-        restore_momentum(self.module, self.optimiser, parts.get("momentum", {}))
-        if "teacher" in parts:
-            self._copy_teacher()
-            network.fill(self.teacher, parts["teacher"], path)
-        if self.average is not None:
-            self.average.load_state_dict(parts["average"])
+        with artifact.usable(path, "checkpoint", "left as it is, choose another out="):
+            parts = parted({name: tensor.to(self.group.device) for name, tensor in tensors.items()})
+            network.fill(self.module, parts["model"], path)
+            restore_momentum(self.module, self.optimiser, parts.get("momentum", {}))
+            if "teacher" in parts:
+                self._copy_teacher()
+                network.fill(self.teacher, parts["teacher"], path)
+            if self.average is not None:
+                self.average.load_state_dict(parts["average"])

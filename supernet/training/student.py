@@ -12,6 +12,7 @@ from typing import Any, Literal
 import torch
 from torch.nn.functional import cross_entropy, softmax
 
+from supernet.files import artifact
 from supernet.training.depthwise import SmallMaps
 from supernet.training.step import Processes, joined, momentum, parted, restore_momentum
 from supernet.weights import network
@@ -88,6 +89,7 @@ class Student:
 
     def restore(self, tensors: Mapping[str, torch.Tensor], path: Path) -> None:
         """Take the state of `tensors` over; `path` is where they are from."""
-        parts = parted(tensors)
-        network.fill(self.module, parts["model"], path)
-        restore_momentum(self.module, self.optimiser, parts.get("momentum", {}))
+        with artifact.usable(path, "checkpoint", "left as it is, choose another out="):
+            parts = parted(tensors)
+            network.fill(self.module, parts["model"], path)
+            restore_momentum(self.module, self.optimiser, parts.get("momentum", {}))

@@ -261,9 +261,12 @@ class _Run:
 
     def _resume(self, path: Path) -> None:
         tensors, facts = network.read(path, CHECKPOINT_KIND)
-        if facts["of"] != json.loads(json.dumps(self.plan.facts())):
+        if facts.get("of") != json.loads(json.dumps(self.plan.facts())):
             raise ValueError(f"{path} is of another training (images, space or recipe): choose another out=")
         self.learner.restore(tensors, path)
-        self.learner.scaler.load_state_dict(facts["scaler"])
-        self.history = list(facts["history"])
-        self.seconds, self.cpu_seconds = self.history[-1]["seconds"], self.history[-1]["cpu_seconds"]
+        with artifact.usable(path, CHECKPOINT_KIND, "left as it is, choose another out="):
+            self.learner.scaler.load_state_dict(facts["scaler"])
+            self.history = [dict(epoch) for epoch in facts["history"]]
+            self.seconds, self.cpu_seconds = (
+                float(self.history[-1][key]) for key in ("seconds", "cpu_seconds")
+            )

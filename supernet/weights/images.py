@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader
 
 from supernet import registry
 from supernet.arrays import Ints, Rng
-from supernet.files import run_folder
+from supernet.files import artifact, run_folder
 from supernet.options import AtLeastTwo, GivenPath, NonNegativeInt, OpenFraction, PositiveInt, options
 from supernet.weights import image_sources
 from supernet.weights import pixels as cuts
@@ -70,9 +70,11 @@ class ImageSet:
     @classmethod
     def from_run_folder(cls, folder: Path) -> "ImageSet":
         """The images that the run in a folder was started with; its file, maybe foreign, downloads none."""
-        node = run_folder.settings(folder).get("data")
-        if not isinstance(images := registry.build(node), cls):
-            raise ValueError(f"data={node} in {folder / run_folder.CONFIG} names no images: give data=...")
+        path, node = folder / run_folder.CONFIG, run_folder.settings(folder).get("data")
+        with artifact.usable(path, "settings of images", "mend it, or give data="):
+            images = registry.build(node)
+        if not isinstance(images, cls):
+            raise ValueError(f"data={node} in {path} names no images: give data=...")
         return replace(images, download=False)
 
     def load(self, *, photos: bool = False) -> "Images":

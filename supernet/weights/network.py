@@ -199,13 +199,16 @@ def load(path: str | Path) -> Trained:
     elif not path.exists():
         raise ValueError(f"there is no {path}: name the run folder of make train (out= of it)")
     tensors, facts = read(path, KIND)
-    space = get_space(facts["space"])
-    classes = int(facts["classes"])
-    if not any(
-        classes in tensor.shape for tensor in tensors.values()
-    ):  # before a network of any size is built
-        raise ValueError(f"the weights in {path} are of another network: no tensor is of {classes} classes")
-    module = supernet(space, classes)
+    with artifact.usable(path, KIND):
+        space, classes = get_space(facts["space"]), int(facts["classes"])
+        facts |= {name: [float(value) for value in facts[name]] for name in ("mean", "std")}
+        low, high = map(int, facts["resolution"])
+        if not (0 < low <= high and len(facts["mean"]) == len(facts["std"]) == 3 and min(facts["std"]) > 0):
+            raise ValueError("resolution, mean and std of its images are not those of images")
+        # Before a network of any size is built.
+        if not any(classes in tensor.shape for tensor in tensors.values()):
+            raise ValueError(f"no tensor is of {classes} classes")
+        module = supernet(space, classes)
     fill(module, tensors, path)
     return Trained(space, module, facts, artifact.checksum(path))
 
@@ -217,6 +220,6 @@ def fill(module: Any, tensors: Mapping[str, torch.Tensor], path: Path) -> None:
     if wrong:
         raise ValueError(
             f"the weights in {path} are of another network: {len(wrong)} of {len(own)} tensors differ, the "
-            f"first is {wrong[0]}"
+            f"first is {wrong[0]}; left as it is, give another"
         )
     torch.nn.Module.load_state_dict(module, dict(tensors))  # ofa's own renames keys and skips missing ones

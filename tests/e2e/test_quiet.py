@@ -17,6 +17,7 @@ COMMANDS = {
     "search": ["target=v100_b64", "budget=300", "out=search"],
     "rank": ["table=search_run", "table.folder=search", "draws=200", "out=rank"],
     "adapt": ["target=here", "target.space=ofa_small", "samples=2", "tests=0", "seconds=20", "out=adapt"],
+    "predict": ["model=torchvision:squeezenet1_1", "anchors=2", "seconds=20", "out=predict"],
     "train": ["data=digits", "data.train_images=64", "data.calibration=64", "epochs=2", "out=train"],
 }
 IMPORTS = """

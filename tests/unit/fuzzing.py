@@ -12,6 +12,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from search.cli import describe, help
 from search.command import compose
+from search.commands.judging import compare
 from supernet import choices, registry
 
 # Values that a kind of option may never accept, as they are typed. Kinds are words of `--help`.
@@ -46,6 +47,7 @@ WRONG = {
     "limits": ["5", "abc", "[1]", "{macs:-1}", "{macs:nan}", "{macs:abc}", "{macs:true}", "{macs:[1]}"],
     "group": ["{a:1}", "{_target_:os.system}", "{_target_:builtins.eval}", "5", "abc", "[1]"],
 }
+SEARCH = "search"  # where an option of compare has those of a search
 WORDS = {  # the least that each command needs
     "accuracy_data": ["supernet=x"],
     "compare": ["runs=[a,b]"],
@@ -114,8 +116,10 @@ def option_cases() -> list[OptionCase]:
     cases = []
     for command in commands():
         for option in describe.options(target_of(command)):
-            if (command, option.name) != ("compare", "search"):  # options of a search, which are no choice
+            if (command, option.name) != ("compare", SEARCH):  # whose options are below
                 cases += [OptionCase(command, "", option.name, value) for value in wrong_values(option)]
+            if command == "search" and option.name not in compare.SET_HERE:  # as compare gpus= hands it on
+                cases += [OptionCase("compare", SEARCH, option.name, value) for value in wrong_values(option)]
     for group in sorted({choice.parent.name for choice in choices.FOLDER.glob("*/*.yaml")}):
         seen = set()
         for name in registry.shipped(group):
@@ -136,7 +140,11 @@ def _composed(command: str) -> dict[str, Any]:
 def give(case: OptionCase) -> None:
     """Check an option as its command does, before it starts; ValueError where it is refused."""
     value = OverridesParser.create().parse_override(f"x={case.value}").value()
-    if not case.node:
+    if case.node == SEARCH:
+        asked = {"runs": [], "gpus": ["t4", "l4"], "search": {case.option: value}}
+        chosen = compare.Options(**{**_composed("compare"), **asked})
+        compare.GpuSearch.from_options("t4", chosen)
+    elif not case.node:
         registry.locate(target_of(case.command))(**{**_composed(case.command), case.option: value})
     else:
         node = {**registry.load(case.command, case.node), case.option: value}

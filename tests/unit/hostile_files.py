@@ -10,7 +10,9 @@ import zlib
 from itertools import pairwise
 
 import numpy as np
+import onnx
 import yaml
+from onnx import helper
 from safetensors.numpy import load_file, save_file
 
 from latency.zoo import catalogue
@@ -163,6 +165,57 @@ def flipped(path):
     content = bytearray(path.read_bytes())
     content[-1000] ^= 1
     path.write_bytes(content)
+
+
+def network(change=None):
+    """An ONNX network of two layers, changed, as `evil.onnx`."""
+
+    def prepare(folder):
+        tensors = [onnx.numpy_helper.from_array(np.ones((5, 12), np.float32), "w")]
+        tensors.append(onnx.numpy_helper.from_array(np.array([1, 12]), "shape"))
+        flat = helper.make_node("Reshape", ["x", "shape"], ["flat"], name="reshape")
+        head = helper.make_node("Gemm", ["flat", "w"], ["y"], name="head", transB=1)
+        ends = [
+            [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape)]
+            for name, shape in (("x", [1, 3, 2, 2]), ("y", [1, 5]))
+        ]
+        graph = helper.make_graph([flat, head], "net", *ends, tensors)
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+        if change is not None:
+            change(model)
+        (folder / "evil.onnx").write_bytes(model.SerializeToString())
+
+    return prepare
+
+
+def elsewhere(tensor, location):
+    """The numbers of a tensor are in another file."""
+
+    def change(model):
+        numbers = model.graph.initializer[tensor]
+        numbers.ClearField("raw_data")
+        numbers.data_location = onnx.TensorProto.EXTERNAL
+        numbers.external_data.add(key="location", value=location)
+        numbers.external_data.add(key="length", value="16")
+
+    return change
+
+
+def of_somebody(model):
+    """An operator that a library of somebody would bring."""
+    model.opset_import.append(helper.make_opsetid("evil", 1))
+    model.graph.node[1].op_type, model.graph.node[1].domain = "System", "evil"
+
+
+def promised_weights(model):
+    model.graph.initializer[0].dims[:] = [2**20, 2**20, 2**20]
+
+
+def called(name):
+    return lambda model: setattr(model.graph.node[1], "name", name)
+
+
+PREDICT = ["predict", "model=evil.onnx", "target=modules", "out=out"]
 
 
 def file(name, content):

@@ -149,10 +149,10 @@ def test_broken_tables_say_where(tmp_path, text, message):
 
 
 def test_percent_or_fraction():
-    assert tables.percent(np.array([0.5, 0.76])).tolist() == [50.0, 76.0]
-    assert tables.percent(np.array([50.0, 76.0])).tolist() == [50.0, 76.0]
+    assert tables.percent({"top1": np.array([0.5, 0.76])}, "top1", "a.csv").tolist() == [50.0, 76.0]
+    assert tables.percent({"top1": np.array([50.0, 76.0])}, "top1", "a.csv").tolist() == [50.0, 76.0]
     with pytest.raises(ValueError, match="top-1"):
-        tables.percent(np.array([0.5, np.nan]))
+        tables.percent({"top1": np.array([0.5, np.nan])}, "top1", "a.csv")
 
 
 def test_data_folder_that_is_not_there(monkeypatch):

@@ -24,6 +24,7 @@ from hostile_files import (
     LAUGHS,
     NOT_A_NAME,
     ON_A_RUN_FOLDER,
+    PREDICT,
     PREDICTED,
     PWNED,
     RANK,
@@ -32,25 +33,33 @@ from hostile_files import (
     TABLE,
     Payload,
     bomb,
+    called,
     classes,
     config_text,
     data,
+    elsewhere,
     file,
     flipped,
     images,
     linked,
+    network,
     not_finite,
+    of_somebody,
     packed_weights,
     pickled_data,
     pickled_weights,
     predictor,
     promised,
+    promised_weights,
     ranked,
     rewritten,
     searched,
     subnet,
 )
 from safetensors.numpy import save_file
+
+from latency.measuring.store import COLUMNS
+from latency.zoo.shared import KIND
 
 CASES = {
     **{
@@ -241,6 +250,51 @@ CASES = {
     ),
     "a bound with weights elsewhere": (searched(evaluator=HUB), ["bound", "run=run"], "only a surrogate's"),
     "an image that is a bomb": (images, EXPORT, r"pictures/b/20\.png cannot be read as an image"),
+    "weights of a network in a file above": (
+        network(elsewhere(0, "../../../../../../etc/passwd")),
+        PREDICT,
+        r"evil\.onnx is no usable ONNX network .*etc/passwd, outside of its folder",
+    ),
+    "a shape of a network in a file of the system": (
+        network(elsewhere(1, "/etc/passwd")),
+        PREDICT,
+        "/etc/passwd, outside of its folder",
+    ),
+    "an operator of somebody": (network(of_somebody), PREDICT, "evil.onnx is no usable ONNX network"),
+    "weights of a network that promise an exabyte": (network(promised_weights), PREDICT, "of the shape"),
+    "a layer that is a script": (network(called("<!--<script>alert(1)</script>")), PREDICT, None),
+    "a layer that is a formula": (network(called("=cmd|'/C calc'!A0")), PREDICT, None),
+    "a network that is a pickle": (
+        file("evil.onnx", pickle.dumps(Payload())),
+        PREDICT,
+        "evil.onnx is no usable ONNX network",
+    ),
+    "modules that are no predictor of modules": (
+        lambda folder: (network()(folder), predictor({"target/device": COMMAND})(folder)),
+        [*PREDICT, "predictor=evil.npz"],
+        "evil.npz holds latency predictor, expected module latency predictor",
+    ),
+    "measured modules that are a pickle": (
+        lambda folder: np.savez(folder / "evil.npz", facts=np.array("{}"), a=np.array([Payload()], object)),
+        ["modules", "measured=evil.npz", "networks=0", "wandb=disabled", "out=out"],
+        "evil.npz is damaged",
+    ),
+    "a card that is a path": (
+        lambda folder: (
+            predictor()(folder),
+            file("evil/card.json", json.dumps({"kind": KIND, "files": {"predictor.npz": "../evil.npz"}}))(
+                folder
+            ),
+            (folder / "evil.npz").rename(folder / "evil" / "predictor.npz"),
+        ),
+        [*SEARCH, "predictor=folder:evil"],
+        "is not the file that its card speaks of",
+    ),
+    "visits without end": (
+        file("evil.csv", ",".join(COLUMNS) + "\n" + ",".join([DEEP] * len(COLUMNS)) + "\n"),
+        ["measure", "import_csv=evil.csv"],
+        "evil.csv is no export of a measurement store",
+    ),
     "a run folder of links": (linked, [*SEARCH, "target=v100_b64", "out=out"], "is a link"),
 }
 
@@ -253,6 +307,12 @@ def exploits_hold(name, folder):
         assert "&lt;!--&lt;script&gt;" in page
     if name == "a model that is a formula":
         assert "\n1,'=cmd|" in (folder / "out" / "ranking.csv").read_text()
+    if name == "a layer that is a script":
+        page = (folder / "out" / "report.html").read_text()
+        assert "<!--<script" not in page
+        assert "<script>alert" not in page
+    if name == "a layer that is a formula":
+        assert ",'=cmd|" in (folder / "out" / "layers.csv").read_text()
     if name == "a subnet with a fact that is code":
         done = subprocess.run([sys.executable, "load.py"], cwd=folder / "out", capture_output=True, text=True)
         assert done.returncode == 0, done.stderr

@@ -174,7 +174,7 @@ def test_export_takes_a_config_in_place_of_a_name(tmp_path, monkeypatch, capsys)
     ("config", "message"),
     [
         ({"name": "DenseNet"}, "'DenseNet' is none of the OFA"),
-        ({"name": "ResNets", "blocks": []}, "has not the layout of the ofa package"),
+        ({"name": "ResNets", "blocks": []}, "has not the layout that ofa writes"),
         ({"name": "MobileNetV3", "first_conv": {"out_channels": 9}, "blocks": []}, "has not the layout"),
     ],
 )

@@ -226,5 +226,5 @@ def test_a_limit_in_percent_is_told_to_be_a_fraction():
 
 def test_a_table_in_percent_and_in_fractions_is_refused():
     with pytest.raises(ValueError, match=r"row 1 has 0\.698, the largest is 75"):
-        tables.percent(np.array([70.0, 0.698, 75.0]))
-    assert tables.percent(np.array([0.7, 0.75])).tolist() == [70, 75]
+        tables.percent({"top1": np.array([70.0, 0.698, 75.0])}, "top1", "a.csv")
+    assert tables.percent({"top1": np.array([0.7, 0.75])}, "top1", "a.csv").tolist() == [70, 75]

@@ -172,7 +172,7 @@ def test_checkpoints_of_another_space_are_refused(asked, tmp_path):
     with pytest.raises(run.Interrupted):
         go(asked, tmp_path / "a", sinks=[StopAfter(2)])
     other = problem.build(["macs", "params"], models.choose(space=get_space("fbnet")))
-    with pytest.raises(ValueError, match=r"does not fit this run .*ofa_mbv3_w1.2, not of fbnet"):
+    with pytest.raises(ValueError, match=r"is no usable search checkpoint .*ofa_mbv3_w1.2, not of fbnet"):
         go(other, tmp_path / "a")
 
 

@@ -40,6 +40,10 @@ class Network:
     shape: tuple[int, ...]
     code: torch.nn.Module | None = field(default=None, compare=False, repr=False)
 
+    def __post_init__(self) -> None:
+        if not self.modules:
+            raise ValueError(f"model={self.name} has nothing that takes time: give another network")
+
     @property
     def macs(self) -> float:
         """Multiply-accumulates of one input."""
@@ -78,7 +82,7 @@ def network(word: str, shape: Sequence[int] | None = None) -> Network:
         return _of_space(word)
     if word.endswith(".onnx"):
         if not Path(word).is_file():
-            raise ValueError(f"model={word}: no such file")
+            raise ValueError(f"model={word}: no such file; give one")
         modules, own = onnx_graph.modules(Path(word), shape)
         return Network(Path(word).name, tuple(modules), own)
     if not colon or not name or not source:
@@ -89,7 +93,12 @@ def network(word: str, shape: Sequence[int] | None = None) -> Network:
     library = source in MODULES
     built, own = _of_library(source, name) if library else (_of_function(source, name), USUAL_INPUT)
     shape = tuple(shape or own)
-    return Network(name if library else word, tuple(tracing.modules(built, shape)), shape, built)
+    try:
+        traced = tuple(tracing.modules(built, shape))
+    except ValueError as error:
+        error.add_note(f"mend model={word}, or give another input=")
+        raise
+    return Network(name if library else word, traced, shape, built)
 
 
 def _of_space(word: str) -> Network:
@@ -136,30 +145,29 @@ def _torchvision(name: str) -> torch.nn.Module:
 
 def _of_function(module: str, function: str) -> torch.nn.Module:
     """What a function of the user's own returns; modules in the working directory count."""
+    word = f"model={module}:{function}"
     sys.path.insert(0, "")
     try:
-        built = getattr(importlib.import_module(module), function, None)
+        build = getattr(importlib.import_module(module), function, None)
+        made = build() if callable(build) else None
     except ModuleNotFoundError as error:
         raise ValueError(
-            f"model={module}:{function}: {error}; libraries are {', '.join(MODULES)}, a module of yours "
-            "must be importable from here"
+            f"{word}: {error}; libraries are {', '.join(MODULES)}, a module of yours must be importable from "
+            "here"
         ) from error
+    except (Exception, SystemExit) as error:  # whatever code of the user does
+        line = tracing.own_line(traceback.extract_tb(error.__traceback__), __file__)
+        said = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        raise ValueError(f"{word} fails, {line}: {said}; mend it") from error
     finally:
         sys.path.remove("")
-    if not callable(built):
-        raise ValueError(f"model={module}:{function}: {module} has no function {function}")
-    try:
-        made = built()
-    except Exception as error:  # whatever the user's own code raises
-        line = tracing.own_line(traceback.extract_tb(error.__traceback__), __file__)
-        raise ValueError(
-            f"model={module}:{function} fails, {line}: {type(error).__name__}: {error}"
-        ) from error
+    if not callable(build):
+        raise ValueError(f"{word}: {module} has no function {function}; give one that is there")
     if not isinstance(made, torch.nn.Module):
-        raise ValueError(f"model={module}:{function} returns a {type(made).__name__}, no torch.nn.Module")
+        raise ValueError(f"{word} returns a {type(made).__name__}: it must return a torch.nn.Module")
     if isinstance(made, torch.jit.ScriptModule):
         raise ValueError(
-            f"model={module}:{function} returns a compiled torch.jit module, which cannot be traced: return "
-            "the torch.nn.Module that it was made of, or give an ONNX file"
+            f"{word} returns a compiled torch.jit module, which cannot be traced: return the torch.nn.Module "
+            "that it was made of, or give an ONNX file"
         )
     return made

@@ -8,7 +8,8 @@ Letters: m modules.
 
 import math
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import torch
 from latency.modules.kinds.module_kind import Module
 from latency.modules.networks import tracing
 from supernet import extras
+from supernet.files import artifact
 
 # Operators and the tensor functions that work as they do; the others have a rule below.
 SAME_AS = """
@@ -38,6 +40,8 @@ FREE = """
     Slice Split Squeeze Unsqueeze
 """
 LARGE = 256  # numbers of a constant that is no shape
+MOST = 2**40  # numbers of a tensor
+LONGEST = 300  # letters of an error of a library
 # A product with such a function of the same tensor is one activation.
 GATED = dict(Sigmoid="Silu", HardSigmoid="HardSwish")
 
@@ -51,43 +55,86 @@ def modules(path: Path, shape: Sequence[int] | None = None) -> tuple[list[Module
     extras.require(f"model={path}", ["onnx"])
     import onnx
 
+    with _valid(path):
+        model = _read(path)
+        weights = {tensor.name for tensor in model.graph.initializer}
+        _without_weights(model.graph)
+        if all(end.type.tensor_type.HasField("shape") for end in (*model.graph.input, *model.graph.output)):
+            onnx.checker.check_model(model)  # which asks for shapes that nobody has to give
+        entry = _fixed(model.graph, weights, shape, path)
+        graph = _inferred(model)
+        recorder = tracing.Recorder(graph.tensor(entry.name))
+        for node in graph.nodes():
+            recorder.names[-1] = node.name or node.output[0]
+            if not graph.is_free(node):
+                recorder.record(*graph.call(node))
+            elif node.op_type not in ("Shape", "Size"):  # whose results do not depend on the image
+                recorder.record("view", graph.tensors(node.input), {}, graph.tensors(node.output), 0.0)
+        return tracing.combined(recorder.layers), tuple(graph.tensor(entry.name).shape[1:])
+
+
+@contextmanager
+def _valid(path: Path) -> Iterator[None]:
+    """ValueError that names the file for whatever is wrong with it, in one line."""
+    import onnx
+    from google.protobuf.message import DecodeError
+
+    damage = (DecodeError, onnx.checker.ValidationError, onnx.shape_inference.InferenceError)
+    with artifact.usable(path, "ONNX network"):
+        try:
+            yield
+        except damage as error:
+            raise ValueError(f"{' '.join(str(error).split())[:LONGEST]}") from error
+
+
+def _read(path: Path) -> Any:
+    """The network of a file, checked; its weights may be elsewhere and are not read."""
+    import onnx
+
     model = onnx.load(path, load_external_data=False)
-    entry = _fixed(model.graph, shape)
-    _without_weights(model.graph)
-    try:
-        graph = _Graph(onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True).graph)
-        if not graph.complete:
-            folded = onnx.load_from_string(_folded(model))
-            graph = _Graph(onnx.shape_inference.infer_shapes(folded, data_prop=True).graph)
-    except onnx.shape_inference.InferenceError as error:
-        raise ValueError(f"{path} is no valid ONNX model: {error}") from error
-    recorder = tracing.Recorder(graph.tensor(entry.name))
-    for node in graph.nodes():
-        recorder.names[-1] = node.name or node.output[0]
-        if not graph.is_free(node):
-            recorder.record(*graph.call(node))
-        elif node.op_type not in ("Shape", "Size"):  # whose results do not depend on the image
-            recorder.record("view", graph.tensors(node.input), {}, graph.tensors(node.output), 0.0)
-    return tracing.combined(recorder.layers), tuple(graph.tensor(entry.name).shape[1:])
+    known = onnx.defs.onnx_opset_version()
+    for one in model.opset_import:
+        if one.domain in ("", "ai.onnx") and not 0 < one.version <= known:
+            raise ValueError(
+                f"it is of opset {one.version}, the onnx installed here knows 1 to {known}: export it for one"
+            )
+    for tensor in model.graph.initializer:
+        told = {entry.key: entry.value for entry in tensor.external_data}
+        place = Path(told.get("location", "weights"))
+        if place.is_absolute() or ".." in place.parts:
+            raise ValueError(f"its weights {tensor.name} would be in {place}, outside of its folder")
+        if min(tensor.dims, default=0) < 0 or math.prod(tensor.dims) > MOST:
+            raise ValueError(f"its weights {tensor.name} are of the shape {[*tensor.dims]}")
+    return model
 
 
-def _fixed(graph: Any, shape: Sequence[int] | None) -> Any:
+def _inferred(model: Any) -> "_Graph":
+    """The graph with its shapes."""
+    import onnx
+
+    graph = _Graph(onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True).graph)
+    if graph.complete:
+        return graph
+    folded = onnx.load_from_string(_folded(model))
+    return _Graph(onnx.shape_inference.infer_shapes(folded, data_prop=True).graph)
+
+
+def _fixed(graph: Any, weights: Set[str], shape: Sequence[int] | None, path: Path) -> Any:
     """The input of a graph, its open sizes filled: one image of a shape."""
-    weights = {tensor.name for tensor in graph.initializer}
     inputs = [value for value in graph.input if value.name not in weights]
     if len(inputs) != 1:
         names = ", ".join(value.name for value in inputs)
-        raise ValueError(f"a network with one input is needed, this one has {len(inputs)}: {names}")
+        raise ValueError(f"{path} has {len(inputs)} inputs, one is needed: {names or 'give another'}")
     sizes = inputs[0].type.tensor_type.shape.dim
     wanted = (1, *(shape or [size.dim_value for size in sizes[1:]]))
     if len(wanted) != len(sizes) or not all(wanted):
         told = "x".join(str(size.dim_value or "?") for size in sizes[1:])
         raise ValueError(
-            f"the file takes inputs of {told}: please give input=CxHxW with as many sizes, as 3x224x224"
+            f"{path} takes inputs of {told}: please give input=CxHxW with as many sizes, as 3x224x224"
         )
     for size, value in zip(sizes, wanted, strict=True):
         if size.dim_value > 1 and size.dim_value != value:
-            raise ValueError(f"the file takes only {size.dim_value} where input= says {value}")
+            raise ValueError(f"{path} takes only {size.dim_value} where input= says {value}")
         size.dim_value = value
     for value in (*graph.output, *graph.value_info):  # what was said of them may be of another batch
         value.type.tensor_type.ClearField("shape")
@@ -98,9 +145,12 @@ def _without_weights(graph: Any) -> None:
     """Large constants become inputs of their shape: shapes do not depend on them."""
     import onnx
 
-    large = [tensor for tensor in graph.initializer if math.prod(tensor.dims) > LARGE]
+    def is_large(tensor: Any) -> bool:
+        return math.prod(tensor.dims) > LARGE or tensor.data_location == onnx.TensorProto.EXTERNAL
+
+    large = [tensor for tensor in graph.initializer if is_large(tensor)]
     known = {value.name for value in graph.input}
-    small = [tensor for tensor in graph.initializer if math.prod(tensor.dims) <= LARGE]
+    small = [tensor for tensor in graph.initializer if not is_large(tensor)]
     del graph.initializer[:]
     graph.initializer.extend(small)
     graph.input.extend(
@@ -120,7 +170,12 @@ def _folded(model: Any) -> bytes:
     options.log_severity_level = 3
     with tempfile.TemporaryDirectory() as folder:
         options.optimized_model_filepath = str(Path(folder) / "folded.onnx")
-        onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        try:
+            onnxruntime.InferenceSession(
+                model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:  # of ONNX Runtime, whose errors have no class in common
+            raise ValueError(f"ONNX Runtime cannot read it: {str(error)[:LONGEST]}") from error
         return Path(options.optimized_model_filepath).read_bytes()
 
 
@@ -151,6 +206,8 @@ class _Graph:
                 raise ValueError(
                     f"onnx cannot infer the shape of {name}: export the network for a fixed input"
                 )
+            if min(shape, default=1) < 1 or math.prod(shape) > MOST:
+                raise ValueError(f"{name} is of the shape {list(shape)}")
             self._tensors[name] = torch.empty(shape, device="meta")
         return self._tensors[name]
 
@@ -221,6 +278,7 @@ class _Graph:
         named: dict[str, Any] = {}
         if node.op_type in ("Conv", "ConvTranspose"):
             strides = attributes.get("strides", 1)
+            self._check_convolution(node, attributes, args)
             args = [*args[:2], None, strides, None, None, attributes.get("group", 1)]
         elif node.op_type in ("MaxPool", "AveragePool"):
             named = dict(kernel_size=attributes["kernel_shape"], stride=attributes.get("strides", 1))
@@ -228,6 +286,17 @@ class _Graph:
             lost = [i for i, (a, b) in enumerate(zip(args[0].shape, result.shape, strict=False)) if a != b]
             args, named = args[:1], dict(dim=attributes.get("axes") or lost)
         return name or node.op_type, args, named, result, self._macs(node, args, result)
+
+    def _check_convolution(self, node: Any, attributes: Mapping[str, Any], args: Sequence[Any]) -> None:
+        """ValueError for what ONNX itself lets pass."""
+        weights, groups = args[1].shape, attributes.get("group", 1)
+        channels = weights[1] * groups if node.op_type == "Conv" else weights[0]
+        kernel = attributes.get("kernel_shape") or list(weights[2:])
+        if groups < 1 or weights[0] % groups or channels != args[0].shape[1] or kernel != list(weights[2:]):
+            raise ValueError(
+                f"{node.name}: {groups} groups and weights of {list(weights)} do not fit a kernel of "
+                f"{kernel} on {args[0].shape[1]} channels"
+            )
 
     def _has_weights(self, node: Any) -> bool:
         """Whether an operator has constants of two dimensions or more."""

@@ -151,7 +151,7 @@ def own_line(frames: traceback.StackSummary, caller: str) -> str:
     """Where a network's own code was: the last line after those of the file that called it, outside of
     PyTorch and of this file; nothing where there is none."""
     after = [frame.filename == caller for frame in frames][::-1].index(True)
-    ours = (f"{Path(torch.__file__).parent}{os.sep}", __file__)
+    ours = (f"{Path(torch.__file__).parent}{os.sep}", "<frozen ", __file__)
     own = [f for f in list(frames)[len(frames) - after :] if not f.filename.startswith(ours)]
     return f"line {own[-1].lineno} of {own[-1].filename} ({own[-1].line})" if own else ""
 

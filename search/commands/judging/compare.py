@@ -114,11 +114,16 @@ def finished(folder: Path, name: str, say: Callable[[str], None] = lambda line: 
         problem = search.problem_of(search.Options(**settings), folder, say)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{folder} cannot be compared: {command.explain(error)}") from error
-    columns = read_columns(table)
+    columns, own = read_columns(table), Archive.load(archive, problem.space)
+    if list(own.objectives) != (wanted := [one.name for one in problem.evaluator.objectives]):
+        raise ValueError(
+            f"{archive} has not the objectives of {CONFIG}, {', '.join(wanted)}: give another run"
+        )
     limited = bool(problem.evaluator.limited)
     chosen = front_table.architecture(f"{folder}:{'best' if limited else 'knee'}")
-    row = columns["architecture"].tolist().index(chosen)
-    return Run(name, problem, Archive.load(archive, problem.space), columns, row)
+    with artifact.usable(table, "front of a search"):
+        row = columns["architecture"].tolist().index(chosen)
+    return Run(name, problem, own, columns, row)
 
 
 def distinct(folders: list[Path]) -> list[str]:

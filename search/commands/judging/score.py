@@ -57,7 +57,7 @@ def score(name: str, rows: Path, column: str, part: slice, target: Target | None
     if _kind(name) == accuracy.KIND:
         surrogate = accuracy.load(name)
         columns = _own_rows(tables.select(tables.read_columns(rows), part), surrogate, rows)
-        points = tables.percent(tables.column(columns, column, rows))
+        points = tables.percent(columns, column, rows)
         predicted = surrogate.predict(architectures.genomes(columns, get_space(surrogate.space)))
         return judged(predicted.scaled(100), points)
     if name == AUTO and target is None:
@@ -106,7 +106,7 @@ def main(options: Options, config: dict[str, Any]) -> None:
     target = None if options.target is None else registry.build(options.target)
     title = Path(name).stem if name.endswith(".npz") else name
     out = options.out or Path(f"runs/score-{title}-{column}.json")
-    with disk.reserved(out):
+    with disk.reserved(out), tables.about(options.rows):
         row = score(name, options.rows, column, slice(options.first, options.past), target)
         print(markdown({name: row}))
         clean = {key: value if np.isfinite(value) else None for key, value in row.items()}

@@ -103,7 +103,8 @@ def _read(path: Path) -> Tensors:
         if isinstance(error, pickle.UnpicklingError):  # its own text says how to run what is in the file
             first = "it holds more than tensors, or is damaged"
         raise ValueError(
-            f"{path} is truncated or no checkpoint that can be read safely ({type(error).__name__}: {first})"
+            f"{path} is truncated or no checkpoint that can be read safely ({type(error).__name__}: "
+            f"{first}); give another"
         ) from error
     state = content.get("state_dict", content) if isinstance(content, dict) else None
     if not isinstance(state, dict) or not all(isinstance(one, torch.Tensor) for one in state.values()):
