@@ -274,11 +274,6 @@ CASES = {
         [*PREDICT, "predictor=evil.npz"],
         "evil.npz holds latency predictor, expected module latency predictor",
     ),
-    "measured modules that are a pickle": (
-        lambda folder: np.savez(folder / "evil.npz", facts=np.array("{}"), a=np.array([Payload()], object)),
-        ["modules", "measured=evil.npz", "networks=0", "wandb=disabled", "out=out"],
-        "evil.npz is damaged",
-    ),
     "a card that is a path": (
         lambda folder: (
             predictor()(folder),
