@@ -112,15 +112,19 @@ def read_published(
     return _measurements(columns, target, column, path)
 
 
-def write_csv(path: str | Path, data: LatencyData) -> None:
-    """The tidy table that `read_csv` reads: `architecture`, a column per gene, `lat_ms` and `spread_ms`; gzip
-    for `.gz`."""
+def write_csv(path: str | Path, data: LatencyData, energies: LatencyData | None = None) -> None:
+    """The tidy table that `read_csv` reads: `architecture`, a column per gene, `lat_ms` and `spread_ms`, and
+    `energy_mj` where there are `energies`, mJ in place of ms; gzip for `.gz`."""
     space = get_space(data.target.space)
     genes = [j for j, axis in enumerate(space.axes) if not axis.deploy]
     heads = [architectures.COLUMN, *(space.axes[j].name for j in genes), "lat_ms", "spread_ms"]
     names, values = space.format(data.genomes), space.values(data.genomes)[:, genes].tolist()
     measured = zip(names, values, data.ms, data.spread_ms, strict=True)
-    rows = ([name, *row, f"{ms:.6g}", f"{spread:.3g}"] for name, row, ms, spread in measured)
+    rows = [[name, *row, f"{ms:.6g}", f"{spread:.3g}"] for name, row, ms, spread in measured]
+    if energies is not None:
+        heads.append("energy_mj")
+        known = dict(zip(space.format(energies.genomes), energies.ms, strict=True))
+        rows = [[*row, f"{known[row[0]]:.6g}" if row[0] in known else ""] for row in rows]
     path, content = Path(path), tables.Table.from_rows(heads, rows).csv().encode()
     artifact.write_bytes(path, gzip.compress(content, mtime=0) if path.suffix == ".gz" else content)
 

@@ -12,7 +12,8 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from latency.predictors.interface import AnyTarget, LatencyModel
+from latency.predictors.by_precision import ByPrecision
+from latency.predictors.interface import AnyTarget, LatencyModel, energy_of
 from latency.target import Target
 from latency.zoo import catalogue
 from search.objective import Objective
@@ -173,6 +174,16 @@ class Models:
             )
         return self.latency.predict(self.space.embed(genomes, target.space), target)
 
+    def predict_energy(self, genomes: Genomes) -> Prediction:
+        """(n,) mJ of one batch on the target, gross: what it draws anyway meanwhile is in it."""
+        energy = None if self.latency is None else energy_of(self.latency)
+        if self.latency is not None and energy is None:
+            raise ValueError(
+                f"no energy is known of {self.latency.target.name}: leave energy_mj out, or measure it where "
+                "a meter can be read (docs/my_device.md), with target=here or target=ssh://BOARD"
+            )
+        return replace(self, latency=energy).predict_latency(genomes)
+
     def predict_throughput(self, genomes: Genomes) -> Prediction:
         """(n,) images per second in batches of the target's size; the relative deviation of the latency."""
         latency = self.predict_latency(genomes)
@@ -213,10 +224,11 @@ TRAINING: Mapping[str, Callable[[TrainingCost, SearchSpace, Genomes], Prediction
     "training_kwh": TrainingCost.kwh,
     "training_usd": TrainingCost.usd,
 }
-ON_A_DEVICE = ("latency_ms", "throughput")  # with several targets: one for each
+ON_A_DEVICE = ("latency_ms", "energy_mj", "throughput")  # with several targets: one for each
 QUANTITIES: Mapping[str, Callable[[Models, Genomes], Prediction]] = {  # what objectives= and limits= may name
     "accuracy": Models.predict_accuracy,
     "latency_ms": Models.predict_latency,
+    "energy_mj": Models.predict_energy,
     "throughput": Models.predict_throughput,
     "worst_latency": lambda models, genomes: models.worst_latency({}).of(genomes),
     "training_hours": lambda models, genomes: models.predict_training(genomes, "training_hours"),
@@ -289,6 +301,16 @@ def latency_for(
     if isinstance(predictor, AnyTarget):
         return predictor.at(target)
     raise ValueError(f"the predictor was fitted for {predictor.target.name}; leave target={target.name} out")
+
+
+def by_precision(
+    space: SearchSpace | None, target: Target | None, fp32: LatencyModel | None, int8: LatencyModel
+) -> ByPrecision:
+    """The latency in both precisions, that in fp32 as `latency_for`; ValueError where there is none."""
+    latency = latency_for(space, target, fp32)
+    if latency is None:
+        raise ValueError("int8_predictor= needs predictor= beside it: of the same machine in fp32")
+    return ByPrecision(latency, int8, space or get_space(latency.target.space))
 
 
 def several(models: Models, predictors: Sequence[LatencyModel]) -> Models:

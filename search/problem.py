@@ -142,6 +142,13 @@ def recipe_genes(space: SearchSpace, epochs: int) -> dict[str, list[int]]:
     return {RECIPE: [epochs]}
 
 
+def recipe_line(epochs: int, by_default: bool) -> str:
+    """How the networks are fine-tuned, and how to change that."""
+    how = f"{epochs} epochs of fine-tuning" if epochs else "no fine-tuning (0 epochs)"
+    why = "; a training cost among objectives= or limits= has it searched, recipe=25 fixes another"
+    return f"recipe of all networks: {how}{why if by_default else ''}"
+
+
 def _shortest_recipe(space: SearchSpace, genes: Mapping[str, Iterable[int]]) -> SearchSpace:
     """The space without fine-tuning, unless it has no recipes or `genes` name some."""
     if RECIPE not in space.index or {RECIPE, space.axis(RECIPE).group} & set(genes):

@@ -30,6 +30,7 @@ MEASURES: Mapping[str, Measure] = {
     "file_bytes": Measure("B", "the model file on disk", shown="kB", scale=1e3),
     "packed_bytes": Measure("B", "that file compressed (DEFLATE)", shown="kB", scale=1e3),
     "latency_ms": Measure("ms", "one batch on a target"),
+    "energy_mj": Measure("mJ", "energy of one batch on a target, its idle power included"),
     "images_per_second": Measure("images/s", "throughput on a target", maximize=True),
     "throughput": Measure("images/s", "images in a second at the batch of a target", maximize=True),
     "worst_latency": Measure("of its limit", "latency on the target that is nearest to its limit"),

@@ -4,7 +4,7 @@ An engine is built for one precision and number of threads; `prepare` makes a se
 it once. Nothing is imported before an engine is built.
 """
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from supernet import extras, registry
 from supernet.extras import NotInstalledError
@@ -24,6 +24,24 @@ class Engine(Protocol):
     def version(self) -> str: ...
     def prepare(self, network: "torch.nn.Module", images: "torch.Tensor") -> Any: ...
     def run(self, session: Any) -> float | None: ...
+
+
+class Meter(Protocol):
+    """What tells energy: `joules` since some moment, None where it cannot be read now. It is exact enough
+    over `seconds`."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def seconds(self) -> float: ...
+    def joules(self) -> float | None: ...
+
+
+@runtime_checkable
+class OwnMeter(Protocol):
+    """An engine of a device that has a meter beside the processor's."""
+
+    def meter(self) -> Meter: ...
 
 
 def build_engine(name: str, *, precision: str = "fp32", threads: int = 1) -> Engine:

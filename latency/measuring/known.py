@@ -5,7 +5,7 @@ Letters: n networks, k sittings, a anchors.
 
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ import numpy as np
 from latency.data import LatencyData
 from latency.measuring import session, summary
 from latency.measuring.session import Watcher
-from latency.measuring.store import Store
+from latency.measuring.store import Store, Visit
 from latency.target import Target
 from supernet.arrays import Genomes, Ints
 
@@ -80,12 +80,28 @@ def _std(squares: float, freedom: int, prior: float) -> float:
 
 @dataclass(frozen=True, eq=False)
 class Known:
-    """The latencies of n networks on the scale of the last sitting, and the anchors of that sitting."""
+    """The latencies of n networks on the scale of the last sitting, and the anchors of that sitting.
+
+    `energy` is the same of their energies, mJ in place of ms, where some were measured.
+    """
 
     data: LatencyData
     engine: str = ""  # its version
     anchors_ms: Mapping[str, float] = field(default_factory=dict)
     wander: Wander = field(default_factory=Wander)
+    energy: "Known | None" = None
+
+    @classmethod
+    def from_visits(cls, target: Target, engine: str, sittings_visits: Sequence[Sequence[Visit]]) -> "Known":
+        """What the visits of these sittings tell."""
+        sittings = summary.measured(target, sittings_visits)
+        data, anchors = summary.on_one_scale(target, sittings)
+        return cls(data, engine, anchors, wander([usual for _, usual in sittings]))
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """For a predictor that was fitted with it, as JSON."""
+        return {"engine": self.engine, "anchors_ms": dict(self.anchors_ms), **self.wander.facts}
 
     def rows(self, networks: Genomes) -> Ints:
         """The row of each of these networks of the target's space; -1 for those that were not measured."""
@@ -107,9 +123,10 @@ class Bench:
         """
         engine = session.engine_version(target)
         with Store(self.store.path) if target.unit else nullcontext(self.store) as store:
-            sittings = summary.stored_sittings(store, target, engine)
-        data, anchors = summary.on_one_scale(target, sittings)
-        return Known(data, engine, anchors, wander([usual for _, usual in sittings]))
+            visits = summary.stored_visits(store, target, engine)
+        energy = Known.from_visits(target, engine, [summary.as_energies(sitting) for sitting in visits])
+        known = Known.from_visits(target, engine, visits)
+        return replace(known, energy=energy) if len(energy.data) else known
 
     def time(self, target: Target, networks: Genomes) -> session.Timed:
         """Time them in one sitting; errors as `session.measure`.

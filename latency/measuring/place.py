@@ -12,7 +12,7 @@ import numpy as np
 import psutil
 
 from latency.measuring import conditions
-from latency.measuring.engine import Engine
+from latency.measuring.engine import Engine, Meter
 from latency.measuring.jobs import Job, Rounds
 from latency.measuring.remote.runner import BURST, burst
 from latency.target import Target
@@ -31,6 +31,7 @@ class Reading:
     error: str | None = None
     celsius: float | None = None  # of the processor
     mhz: float | None = None  # of the core
+    energy_mj: float | None = None  # of a run
     unix_time: float = field(default_factory=lambda: time.time())
 
 
@@ -61,6 +62,7 @@ class Local:
     rounds: Rounds
     load: conditions.Load
     facts: Mapping[str, Any]
+    meter: Meter | None = None
     resumes: bool = False  # another process runs at another speed
     sessions: dict[str, Any] = field(default_factory=dict)
 
@@ -80,12 +82,12 @@ class Local:
             if name not in self.sessions:
                 continue  # it failed earlier in this round
             try:
-                wall, cpu = self._burst(self.sessions[name])
+                wall, cpu, mj = self._burst(self.sessions[name])
             except Exception as error:  # whatever an engine raises: the others go on
                 del self.sessions[name]
                 yield Reading(name, error=f"{type(error).__name__}: {error}")
             else:
-                yield Reading(name, wall, cpu, self.load.others())
+                yield Reading(name, wall, cpu, self.load.others(), energy_mj=mj)
 
     def forget(self, names: Sequence[str]) -> None:
         for name in names:
@@ -98,10 +100,10 @@ class Local:
     def sitting(self, identity: str) -> Iterator[None]:
         yield
 
-    def _burst(self, session: Any) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    def _burst(self, session: Any) -> tuple[tuple[float, ...], tuple[float, ...], float | None]:
         if self.target.utilisation:
-            return self._mean_run(session)
-        return burst(partial(self.engine.run, session), long_ms=self.rounds.long_ms)
+            return *self._mean_run(session), None
+        return burst(partial(self.engine.run, session), self.meter, long_ms=self.rounds.long_ms)
 
     def _mean_run(self, session: Any) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Mean wall and CPU time of the runs in three periods of the background load, at least 3."""

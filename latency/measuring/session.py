@@ -23,13 +23,14 @@ import numpy as np
 from latency.data import LatencyData
 from latency.measuring import broken_off, conditions, instruction_sets
 from latency.measuring.broken_off import Earlier
-from latency.measuring.engine import Engine, build_engine
+from latency.measuring.engine import Engine, Meter, OwnMeter, build_engine
 from latency.measuring.jobs import USUAL, Job, Rounds, anchor_subnets, subnet_jobs
 from latency.measuring.place import Local, Place, Reading
 from latency.measuring.remote import reached
+from latency.measuring.remote.runner import NoMeterError, Rapl, metered
 from latency.measuring.remote.transports import LostError
 from latency.measuring.store import Sitting, Store, Visit
-from latency.measuring.summary import MIN_VISITS, agreed, latencies, summarise, throttled
+from latency.measuring.summary import MIN_VISITS, agreed, as_energies, latencies, summarise, throttled
 from latency.target import Target
 from supernet import registry
 from supernet.arrays import Floats, Genomes
@@ -54,7 +55,8 @@ class Measuring:
 
 @dataclass(frozen=True, eq=False)
 class Timed:
-    """The result of a sitting: quartiles (3,) in ms by name, and the reason of each failure in `failed`."""
+    """The result of a sitting: quartiles (3,) in ms by name, in mJ where the device has a meter, and the
+    reason of each failure in `failed`."""
 
     target: Target
     quartiles_ms: Mapping[str, Floats]
@@ -62,11 +64,34 @@ class Timed:
     anchors_ms: Mapping[str, float]  # medians of the anchors in this sitting
     seconds: float  # of the sitting, preparation included
     facts: Mapping[str, Any]
+    quartiles_mj: Mapping[str, Floats] = field(default_factory=dict)
 
     @cached_property
     def data(self) -> LatencyData:
         """The latencies of a sitting whose jobs were subnets."""
         return latencies(self.target, self.quartiles_ms)
+
+    @cached_property
+    def energies(self) -> LatencyData | None:
+        """Their energies, mJ in place of ms; None where there is no meter."""
+        return latencies(self.target, self.quartiles_mj) if self.quartiles_mj else None
+
+    def describe_energy(self) -> str:
+        """What the meter said, or why there is none, in one line."""
+        about, energies = self.facts.get("energy", {}), self.energies
+        if energies is None:
+            why = about.get(
+                "refused", "other processes used the machine in every visit, and their energy counts"
+            )
+            return f"energy: not measured ({why})"
+        middle, watts = float(np.median(energies.ms)), about["idle_watts"]
+        shared = [self.quartiles_ms[name][1] for name in self.quartiles_mj]
+        idle = (
+            ""
+            if watts is None
+            else f", of which {watts * np.median(shared):.3g} mJ idle power ({watts:.3g} W)"
+        )
+        return f"energy: {middle:.4g} mJ in the median of {len(energies)} subnets{idle}; {about['meter']}"
 
 
 def measure(
@@ -129,7 +154,10 @@ def time_jobs(
         "visits": len(run.visits),
         **sitting.facts,
     }
-    return Timed(target, quartiles, run.failed, usual, time.perf_counter() - begun, about)
+    energies, _ = summarise(as_energies(run.visits), target)
+    quartiles_mj = {name: energies[name] for name in quartiles if name in energies}
+    seconds = time.perf_counter() - begun
+    return Timed(target, quartiles, run.failed, usual, seconds, about, quartiles_mj)
 
 
 @contextlib.contextmanager
@@ -141,11 +169,33 @@ def place_of(target: Target, rounds: Rounds = USUAL) -> Iterator[Place]:
             yield board
         return
     engine = engine_of(target)
+    meter, energy = metered(lambda: meter_of(target, engine))
     load = conditions.Load()
     if engine.threads > 1 and not target.utilisation:
         load.wait_until_idle()
     with conditions.during(target.utilisation, engine.threads) as during:
-        yield Local(engine, target, rounds, load, {**conditions.at_start(), **during})
+        facts = {**conditions.at_start(), **during, "energy": energy}
+        yield Local(engine, target, rounds, load, facts, meter)
+
+
+def meter_of(target: Target, engine: Engine) -> Meter:
+    """What tells the energy of this machine or of its GPU; NoMeterError with the reason for none."""
+    if target.utilisation:
+        raise NoMeterError(
+            "under a background load its energy would count too: leave target.utilisation= out"
+        )
+    return engine.meter() if isinstance(engine, OwnMeter) else Rapl()
+
+
+def check_energy(target: Target) -> None:
+    """ValueError with the reason where the energy of networks cannot be measured on a target that can be."""
+    try:
+        if not target.unit:
+            meter_of(target, engine_of(target))
+        elif why := reached.facts(target)["energy"].get("refused"):
+            raise NoMeterError(why)
+    except NoMeterError as error:
+        raise ValueError(f"energy_mj cannot be measured on {target.name}: {error}") from None
 
 
 def engine_version(target: Target) -> str:
@@ -226,7 +276,7 @@ class _Run:
     def _record(self, reading: Reading, role: str) -> None:
         place = (self.sitting.id, reading.unix_time, reading.name, role, self.block, self.round)
         times = reading.wall_ms, reading.cpu_ms, reading.others, reading.error
-        visit = Visit(*place, *times, reading.celsius, reading.mhz)
+        visit = Visit(*place, *times, reading.celsius, reading.mhz, reading.energy_mj)
         self.how.store.add(self.sitting, visit)
         self._note(visit)
 

@@ -14,7 +14,7 @@ import sqlite3
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, fields, replace
 from pathlib import Path
@@ -45,12 +45,18 @@ TABLES = {
         "sitting TEXT NOT NULL REFERENCES sittings(id), unix_time REAL NOT NULL, architecture TEXT NOT NULL, "
         "celsius REAL, mhz REAL, PRIMARY KEY (sitting, unix_time, architecture)"
     ),
+    "energies": (
+        "sitting TEXT NOT NULL REFERENCES sittings(id), unix_time REAL NOT NULL, architecture TEXT NOT NULL, "
+        "energy_mj REAL NOT NULL, PRIMARY KEY (sitting, unix_time, architecture)"
+    ),
     "latencies": (
         "id INTEGER PRIMARY KEY, unix_time REAL NOT NULL, target TEXT NOT NULL, architecture TEXT NOT NULL, "
         "ms REAL NOT NULL, source TEXT NOT NULL"
     ),
 }
-CONDITIONS = ("celsius", "mhz")  # columns of the table of that name
+# Tables with more of a visit, and their columns: what not every device tells, and older stores lack.
+BESIDE = {"conditions": ("celsius", "mhz"), "energies": ("energy_mj",)}
+OPTIONAL = [name for names in BESIDE.values() for name in names]
 END = "end"  # the role of the last row of a sitting that could have gone on: it came to its end
 T = TypeVar("T")
 JSON = ("target", "facts", "wall_ms", "cpu_ms")  # columns that hold it
@@ -88,8 +94,8 @@ class Sitting(Row):
 class Visit(Row):
     """A burst of runs of one subnet. `others` is the share of the machine that other processes used.
 
-    Devices that say it also have the temperature of the processor after the burst and the frequency of its
-    core. Those are in a table of their own, which stores of release 0.1 lack.
+    Devices that say it also have the temperature of the processor after the burst, the frequency of its
+    core, and the energy of a run.
     """
 
     sitting: str
@@ -104,12 +110,14 @@ class Visit(Row):
     error: str | None = None  # why it could not be prepared or run
     celsius: float | None = None
     mhz: float | None = None
+    energy_mj: float | None = None
 
     def row(self) -> dict[str, Any]:
-        return {name: value for name, value in super().row().items() if name not in CONDITIONS}
+        return {name: value for name, value in super().row().items() if name not in OPTIONAL}
 
-    def conditions(self) -> dict[str, float | None]:
-        return {name: getattr(self, name) for name in CONDITIONS}
+    def beside(self, names: Sequence[str]) -> dict[str, float | None]:
+        """Those of its values that are not in its row."""
+        return {name: getattr(self, name) for name in names}
 
 
 VISIT = [field.name for field in fields(Visit)]
@@ -128,8 +136,9 @@ class Store:
         self._rescued: dict[Path, str] = {}  # files, and why they were needed
         self._aside: dict[tuple[str, str], list[Visit]] = {}  # visits in them, by sitting and network
         self._database = database or _file(path).connect()
-        # A store of release 0.1 that is only read has no such table.
-        self._conditions = bool(self._rows("SELECT 1 FROM sqlite_master WHERE name = 'conditions'"))
+        # An older store that is only read may lack them.
+        there = {row["name"] for row in self._rows("SELECT name FROM sqlite_master")}
+        self._beside = [name for name in BESIDE if name in there]
 
     @classmethod
     def to_read(cls, path: str | Path) -> "Store":
@@ -173,9 +182,11 @@ class Store:
         """Add a visit unless it is there; returns how many were added."""
         append_only.insert(self._database, "sittings", sitting.row())
         count = append_only.insert(self._database, "visits", visit.row())
-        if count and any(value is not None for value in visit.conditions().values()):
-            key = {name: getattr(visit, name) for name in ("sitting", "unix_time", "architecture")}
-            append_only.insert(self._database, "conditions", key | visit.conditions())
+        for table, names in BESIDE.items():
+            values = visit.beside(names)
+            if count and any(value is not None for value in values.values()):
+                key = {name: getattr(visit, name) for name in ("sitting", "unix_time", "architecture")}
+                append_only.insert(self._database, table, key | values)
         return count
 
     def _moved(self, visit: Visit) -> Visit:
@@ -228,7 +239,8 @@ class Store:
 
     def visits(self, sitting: str) -> list[Visit]:
         """The visits of a sitting in the order they were made."""
-        joined = "LEFT JOIN conditions USING (sitting, unix_time, architecture)" if self._conditions else ""
+        key = "(sitting, unix_time, architecture)"
+        joined = " ".join(f"LEFT JOIN {table} USING {key}" for table in self._beside)
         query = f"SELECT * FROM visits {joined} WHERE sitting = ? ORDER BY block, round, unix_time"
         rows = self._rows(query, sitting)
         return [from_row(Visit, row) for row in rows]
@@ -271,13 +283,13 @@ class Store:
             with path.open(newline="") as file, self._database:
                 self._database.execute("BEGIN IMMEDIATE")
                 lines = csv.DictReader(file)
-                if missing := [n for n in COLUMNS if n not in {*(lines.fieldnames or ()), *CONDITIONS}]:
+                if missing := [n for n in COLUMNS if n not in {*(lines.fieldnames or ()), *OPTIONAL}]:
                     raise ValueError(f"it has no column {missing[0]}")
                 for cells in lines:
                     number = lines.line_num
                     line = {name: read_cell(cell or "") for name, cell in cells.items()}
                     sitting = from_row(Sitting, {name: line[f"sitting_{name}"] for name in SITTING})
-                    visit = from_row(Visit, {n: line[n] for n in VISIT if n in line or n not in CONDITIONS})
+                    visit = from_row(Visit, {n: line[n] for n in VISIT if n in line or n not in OPTIONAL})
                     count += self._insert(sitting, visit)
         except sqlite3.Error as error:
             raise StoreError(f"{self.path} could not take {path} ({error}); nothing was added") from error
@@ -295,9 +307,8 @@ def _file(path: str | Path) -> append_only.Database:
 
 
 def _line(sitting: Sitting, visit: Visit) -> dict[str, Any]:
-    return (
-        {f"sitting_{key}": value for key, value in sitting.row().items()} | visit.row() | visit.conditions()
-    )
+    about = {f"sitting_{key}": value for key, value in sitting.row().items()}
+    return about | visit.row() | visit.beside(OPTIONAL)
 
 
 def _append(path: Path, sitting: Sitting, visit: Visit) -> None:

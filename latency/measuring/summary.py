@@ -1,6 +1,7 @@
 """From visits to latencies: which visits count, the drift of rounds removed, quartiles per subnet."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -122,6 +123,18 @@ def summarise(visits: Sequence[Visit], target: Target) -> tuple[dict[str, Floats
     return {name: np.quantile(np.concatenate(ms), (0.25, 0.5, 0.75)) for name, ms in scaled.items()}, usual
 
 
+def as_energies(visits: Sequence[Visit]) -> list[Visit]:
+    """The visits with millijoules in place of milliseconds, for everything here.
+
+    A meter counts what other processes take as well, so visits beside them are left out.
+    """
+    return [
+        replace(visit, wall_ms=() if visit.energy_mj is None else (visit.energy_mj,), cpu_ms=())
+        for visit in visits
+        if visit.others is None or visit.others <= BUSY
+    ]
+
+
 def latencies(target: Target, quartiles_ms: Mapping[str, Floats]) -> LatencyData:
     table = np.array(list(quartiles_ms.values())).reshape(-1, 3)
     return LatencyData(
@@ -150,11 +163,19 @@ def stored_latencies(
 def stored_sittings(store: Store, target: Target, engine_version: str) -> list[Sitting]:
     """The sittings of this target with this version of its engine that measured anything, oldest first; none
     that was broken off and may go on."""
+    return measured(target, stored_visits(store, target, engine_version))
+
+
+def stored_visits(store: Store, target: Target, engine_version: str) -> list[list[Visit]]:
+    """The visits of each sitting of a target, none of one that was broken off and may go on."""
+    everything = ((one, store.visits(one.id)) for one in store.sittings(target, engine_version))
+    return [visits for sitting, visits in everything if not is_open(sitting, visits)]
+
+
+def measured(target: Target, sittings_visits: Sequence[Sequence[Visit]]) -> list[Sitting]:
+    """What was measured in each sitting of these visits, where anything was."""
     sittings = []
-    for sitting in store.sittings(target, engine_version):
-        visits = store.visits(sitting.id)
-        if is_open(sitting, visits):
-            continue
+    for visits in sittings_visits:
         quartiles, usual = summarise(visits, target)
         subnets = {name: q for name, q in quartiles.items() if name.startswith(target.space)}
         if subnets and usual:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from latency.predictors.interface import LatencyModel
+from latency.predictors.interface import LatencyModel, energy_of
 from latency.target import Target
 from supernet.arrays import Genomes
 from supernet.prediction import Prediction, where
@@ -66,6 +66,12 @@ class ByPrecision:
     def facts(self) -> Mapping[str, Any]:
         """The facts of both predictors, by precision."""
         return {"fp32": self.fp32.facts, "int8": self.int8.facts}
+
+    @property
+    def energy(self) -> "ByPrecision | None":
+        """The energy in both precisions, where both are known."""
+        fp32, int8 = energy_of(self.fp32), energy_of(self.int8)
+        return None if fp32 is None or int8 is None else ByPrecision(fp32, int8, self.space)
 
     def parts(self, genomes: Genomes) -> list[tuple[LatencyModel, NDArray[np.bool_]]]:
         """Each predictor, and the (n,) networks that it answers for."""

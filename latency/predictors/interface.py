@@ -37,6 +37,12 @@ class LatencyModel(Protocol):
     def predict(self, genomes: Genomes, target: Target) -> Prediction: ...
 
 
+def energy_of(model: LatencyModel) -> LatencyModel | None:
+    """The model of the energy of the same networks, mJ in place of ms, where they were measured."""
+    energy: LatencyModel | None = getattr(model, "energy", None)
+    return energy
+
+
 class LatencyPredictor(LatencyModel, Protocol):
     """A fitted predictor, which can be adapted and saved."""
 
@@ -169,6 +175,21 @@ def _load(path: Path, *kinds: str) -> Any:
         return _restored(kind, arrays, facts)
 
 
+def nested(name: str, predictor: LatencyPredictor) -> tuple[Arrays, dict[str, Any]]:
+    """The arrays and JSON of a predictor that is a field of another one, `name/` before those of the file."""
+    own, facts = _stored(predictor)
+    return {f"{name}/{key}": array for key, array in own.items()}, {
+        "base": facts,
+        "kind": kind_of(type(predictor)),
+    }
+
+
+def unnested(name: str, arrays: Arrays, facts: Mapping[str, Any]) -> Any:
+    """The predictor that `nested` stored, of the arrays of the whole file."""
+    own = {key.removeprefix(f"{name}/"): arrays[key] for key in arrays if key.startswith(f"{name}/")}
+    return _restored(facts["kind"], own, facts["base"])
+
+
 def _restored(kind: str, arrays: Arrays, facts: Mapping[str, Any]) -> Any:
     """The predictor of this kind that arrays and facts hold."""
     cls = resolve_name(KINDS[kind])
@@ -204,24 +225,16 @@ class History:
 
     def stored(self) -> tuple[Arrays, dict[str, Any]]:
         """Its arrays and its JSON value, the base among them."""
-        arrays: Arrays = {f"samples/{name}": getattr(self.samples, name) for name in COLUMNS}
-        facts: dict[str, Any] = {"target": self.samples.target}
-        if self.base is not None:
-            own, facts["base"] = _stored(self.base)
-            arrays |= {f"base/{name}": array for name, array in own.items()}
-            facts["kind"] = kind_of(type(self.base))
-        return {f"history/{name}": array for name, array in arrays.items()}, facts
+        arrays: Arrays = {f"history/samples/{name}": getattr(self.samples, name) for name in COLUMNS}
+        base, facts = nested("history/base", self.base) if self.base is not None else ({}, {})
+        return arrays | base, {"target": self.samples.target, **facts}
 
     @classmethod
     def restored(cls, arrays: Arrays, facts: Mapping[str, Any]) -> "History":
         """From the arrays and facts of a file; ValueError where they are not its own."""
         target = TypeAdapter(Target).validate_python(facts["target"])
         samples = LatencyData(target, *(arrays[f"history/samples/{name}"] for name in COLUMNS))
-        if "base" not in facts:
-            return cls(samples)
-        prefix = "history/base/"
-        own = {key.removeprefix(prefix): arrays[key] for key in arrays if key.startswith(prefix)}
-        return cls(samples, _restored(facts["kind"], own, facts["base"]))
+        return cls(samples, unnested("history/base", arrays, facts) if "base" in facts else None)
 
 
 def with_history(adapt: Callable[[Fitted, LatencyData], Fitted]) -> Callable[[Fitted, LatencyData], Fitted]:

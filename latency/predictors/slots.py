@@ -58,6 +58,7 @@ class SlotLatency:
     facts: Mapping[str, Any] = field(default_factory=dict)  # scores, fit command, number of rows
     errors: SharedErrors | None = None  # None: errors are of one relative size and independent
     history: History | None = None  # of `adapt`
+    energy: "SlotLatency | None" = None  # the same of mJ, where the device has a meter
 
     def predict(self, genomes: Genomes, target: Target) -> Prediction:
         """(n,) ms of canonical genomes; ValueError for another target or unknown resolutions."""
@@ -87,6 +88,7 @@ class SlotLatency:
             table=self.table.times(scale),
             relative_std=max(spread, self.relative_std),
             errors=None,
+            energy=None,
             facts={"adapted_from": self.target.name, "samples": len(data)},
         )
 
@@ -98,5 +100,17 @@ class SlotLatency:
             raise ValueError(f"resolutions={self.resolutions} must be the lowest and the highest")
         if self.errors is not None:
             self.errors.tables.check(space, self.errors.tables.base.shape[-1])
+
+    def stored(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+        """Its arrays and its JSON, as the energy of another one."""
+        return interface.nested("energy", self)
+
+    @classmethod
+    def restored(cls, arrays: Mapping[str, NDArray[Any]], facts: Mapping[str, Any]) -> "SlotLatency":
+        """From those of a whole file; ValueError where they are not its own."""
+        energy = interface.unnested("energy", dict(arrays), facts)
+        if not isinstance(energy, cls):
+            raise ValueError(f"its energy is a {facts['kind']}")
+        return energy
 
     save = interface.save

@@ -18,7 +18,7 @@ from latency.measuring.known import Bench, Known
 from latency.measuring.session import Watcher
 from latency.measuring.store import Store
 from latency.predictors import baselines, sampling
-from latency.predictors.interface import LatencyPredictor, Learner, load_as, with_facts
+from latency.predictors.interface import LatencyPredictor, Learner, energy_of, load_as, with_facts
 from latency.predictors.slots import SlotLatency
 from latency.predictors.sources import Source, common_resolutions
 from latency.predictors.transfer import Transfer
@@ -30,6 +30,7 @@ from supernet.space import SearchSpace, get_space
 from supernet.surrogates import training_cost
 from supernet.surrogates.training_cost import Steps, StepTime
 
+MIN_SAMPLES = 2  # of a predictor
 MIN_STEPS = 5  # training steps; one is left out of the fit of four coefficients
 SAMPLE_COUNTS = (3, 5, 10, 20, 50, 100)  # rows of the table of scores
 
@@ -51,6 +52,7 @@ class Adaptation:
     resolution: tuple[int, int] | None = None
     seconds: float | None = None
     learner: Transfer = field(default_factory=Transfer)
+    energy: bool = False  # whether the energies of so many samples must be known too
 
     def __post_init__(self) -> None:
         if self.samples < 0 or self.samples == 1 or self.tests < 0:
@@ -60,7 +62,8 @@ class Adaptation:
 @dataclass(frozen=True, eq=False)
 class Adapted:
     """`samples` are the `earlier` ones of the store, then those of this sitting. `table` holds scores on the
-    tests by method and number of samples; empty without tests."""
+    tests by method and number of samples; empty without tests. `energies` are what is known
+    of any network, mJ in place of ms."""
 
     predictor: LatencyPredictor
     samples: LatencyData
@@ -69,6 +72,8 @@ class Adapted:
     seconds: float
     table: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     earlier: int = 0
+    energies: LatencyData | None = None
+    energy: str = ""  # what the meter said, in one line
 
 
 def plan(target: Target, how: Adaptation) -> tuple[SearchSpace, list[Source]]:
@@ -117,7 +122,7 @@ def adapt(target: Target, how: Adaptation, *, store: Store, watch: Watcher | Non
     known = _without(known, others)
     everything = Bench(store).known(target)
     samples = _rows_of(everything.data, np.concatenate([known, _rows_of(measured.data, picked).genomes]))
-    if how.samples and len(samples) < 2:
+    if how.samples and len(samples) < MIN_SAMPLES:
         raise ValueError(
             f"only {len(samples)} of {how.samples} subnets could be measured, too few to adapt: "
             + ("; ".join(measured.failed.values()) or f"give more than seconds={how.seconds:g}")
@@ -127,9 +132,17 @@ def adapt(target: Target, how: Adaptation, *, store: Store, watch: Watcher | Non
     facts = {key: measured.facts[key] for key in ("engine", "sitting")}
     facts |= {"anchors_ms": dict(measured.anchors_ms), "seconds": round(measured.seconds, 1)}
     facts |= everything.wander.facts
-    return Adapted(
-        with_facts(fitted, facts), samples, tests, measured.failed, measured.seconds, table, len(known)
-    )
+    fitted = with_facts(fitted, facts)
+    energies = None if everything.energy is None else everything.energy.data
+    if everything.energy is not None and len(mine := _rows_of(everything.energy.data, samples.genomes)) > 1:
+        about = {**everything.energy.facts, **measured.facts.get("energy", {})}
+        energy = with_facts(how.learner.fit_from(sources, mine), about)
+        fitted = replace(fitted, energy=energy)
+        if len(judged := _rows_of(everything.energy.data, tests.genomes)):
+            predicted = energy.predict(judged.genomes, target)
+            table = {**table, f"energy, {len(mine)} samples": scores(predicted, judged.ms)}
+    counts = measured.seconds, table, len(known)
+    return Adapted(fitted, samples, tests, measured.failed, *counts, energies, measured.describe_energy())
 
 
 def adapt_to_rows(data: LatencyData, learner: Learner, *, store: Store, source: str) -> Adapted:
@@ -190,7 +203,8 @@ def known_or_adapt(
     than the samples asked for."""
     bench = Bench(store, watch)
     known, space = bench.known(target), plan(target, how)[0]
-    if len(_inside(space, known.data)) < how.samples:
+    parts = [known, known.energy] if how.energy else [known]
+    if any(part is None or len(_inside(space, part.data)) < how.samples for part in parts):
         adapt(target, how, store=store, watch=watch)
         known = bench.known(target)
     return from_known(how, known)
@@ -200,8 +214,11 @@ def from_known(how: Adaptation, known: Known) -> SlotLatency:
     """The predictor of a target from all that was measured of it, with what is known of the machine's
     drift."""
     space, sources = plan(known.data.target, how)
-    facts = {"engine": known.engine, "anchors_ms": dict(known.anchors_ms), **known.wander.facts}
-    return with_facts(how.learner.fit_from(sources, _inside(space, known.data)), facts)
+    fitted = with_facts(how.learner.fit_from(sources, _inside(space, known.data)), known.facts)
+    energy = known.energy
+    if energy is None or len(_inside(space, energy.data)) < MIN_SAMPLES:
+        return fitted
+    return replace(fitted, energy=from_known(how, energy))
 
 
 def corrected(predictor: Any, known: Known) -> Any:
@@ -212,10 +229,12 @@ def corrected(predictor: Any, known: Known) -> Any:
         low, high = predictor.resolutions
         sides = space.column(data.genomes, "r")
         data = data.take(np.flatnonzero((sides >= low) & (sides <= high)))
-    if len(data) < 2:
+    if len(data) < MIN_SAMPLES:
         return predictor
-    facts = {"engine": known.engine, "anchors_ms": dict(known.anchors_ms), **known.wander.facts}
-    return with_facts(predictor.adapt(data), facts)
+    adapted, energy = with_facts(predictor.adapt(data), known.facts), energy_of(predictor)
+    if energy is None:
+        return adapted
+    return replace(adapted, energy=energy if known.energy is None else corrected(energy, known.energy))
 
 
 def for_run(

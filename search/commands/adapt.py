@@ -66,7 +66,7 @@ def save(adapted: Adapted, out: Path) -> None:
     """What the run folder is for: samples.csv, tests.csv, scores.json, device.json and predictor.npz."""
     for name, data in (("samples", adapted.samples), ("tests", adapted.tests)):
         if len(data):
-            write_csv(out / f"{name}.csv", data)
+            write_csv(out / f"{name}.csv", data, adapted.energies)
     report = {"seconds": adapted.seconds, "failed": dict(adapted.failed), "table": dict(adapted.table)}
     artifact.write_json(out / "scores.json", report)
     if adapted.samples.target.engine == TRAINING:
@@ -133,6 +133,7 @@ def describe(adapted: Adapted, options: Options, out: Path, *, follows: bool = T
         noisy = "; a noisy machine: close other programs, or give more samples=" if agree > NOISY else ""
         lines.append(f"the middle half of a subnet's visits spanned {agree:.1f}%{noisy}")
     lines.append(f"timed {count} subnets and {len(adapted.tests)} tests in {adapted.seconds:.0f} s")
+    lines += [adapted.energy] if adapted.energy else []
     space = get_space(predictor.target.space)
     if lookup_table.serves(space) and adapted.seconds and predictor.target.engine != TRAINING:
         blocks = block_table.count(space, predictor.resolutions)

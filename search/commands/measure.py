@@ -158,10 +158,11 @@ def main(options: Options, config: dict[str, Any]) -> None:
             for name, reason in sitting.failed.items():
                 print(f"failed: {name}: {reason}")
         last = sittings[-1].data
-        write_csv(csv, last)
+        write_csv(csv, last, sittings[-1].energies)
     listed = get_space(target.space).format(last.genomes)
     for name, ms, spread in zip(listed, last.ms, last.spread_ms, strict=True):
         print(f"{ms:9.3f} ms  (iqr {spread:.3f})  {name}")
+    print(sittings[-1].describe_energy())
     if len(sittings) > 1:
         print(repeatability(sittings[0], sittings[-1]))
     run = watch.job("measure", target.name, logs, config, {}, {"measurements": csv})

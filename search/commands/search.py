@@ -11,10 +11,10 @@ from typing import Any
 from pydantic import ValidationError
 from rich.console import Console
 
+from latency.measuring import session
 from latency.measuring.here import in_int8, is_here
 from latency.measuring.known import Bench, Known
 from latency.measuring.store import Store
-from latency.predictors.by_precision import ByPrecision
 from latency.predictors.interface import LatencyModel, LatencyPredictor
 from latency.predictors.slots import SlotLatency
 from latency.target import Target
@@ -118,6 +118,16 @@ class Options(Watched):
             return self.bound
         return BOUND_SECONDS if self.evaluator is None and self.evaluations >= BUDGET else 0.0
 
+    @property
+    def adaptation(self) -> Adaptation:
+        """How devices that are measured are adapted to."""
+        return Adaptation(samples=self.samples, energy="energy_mj" in self.quantities)
+
+    @property
+    def quantities(self) -> set[str]:
+        """What is asked for or limited, on whichever target."""
+        return {name.partition("@")[0] for name in (*self.objectives, *self.all_limits())}
+
     def all_limits(self) -> dict[str, float]:
         """The limits that are set, by objective."""
         limits = {name: limit for name, limit in self.limits.items() if limit is not None}
@@ -150,6 +160,12 @@ class Choices:
             catalogue.find(options.int8_predictor) if options.int8_predictor else None,
             fleet.find(options.targets, options.target or {}),
         )
+
+    @property
+    def adapted(self) -> list[Target]:
+        """The targets that are measured to adapt to them."""
+        own = [self.target] if self.predictor is None and self.target is not None else []
+        return [one for one in (*self.devices, *own) if isinstance(one, Target) and one.method == "measured"]
 
     @property
     def where(self) -> Target | None:
@@ -222,12 +238,14 @@ def run_search(
 ) -> Result:
     """Run, or go on with, the search in `out`; `own` are objectives that its options name, `say` gets what
     is assumed."""
+    for target in choices.adapted if options.adaptation.energy else []:
+        session.check_energy(target)
     with run.folder(out).hold(config) as environment, ExitStack() as stack:
         store = stack.enter_context(Store(options.store)) if _measures(options, choices) else None
         chosen = _models(options, choices, out, store, say)
         asked = _problem(options, chosen, own, out)
         if asked.recipe is not None and asked.models.accuracy is not None:
-            say(_recipe_line(asked.recipe, options.recipe is None))
+            say(problem.recipe_line(asked.recipe, options.recipe is None))
         if asked.evaluator.measures:
             measured = " and ".join(one.name for one in asked.evaluator.asked if one.measured is not None)
             say(f"{measured} is measured: {options.evaluations} evaluations, kept and never repeated")
@@ -304,7 +322,7 @@ def _models(
 ) -> models.Models:
     """The models that the options ask for; a predictor of this machine is adapted to it first."""
     target, space, predictor, eight = choices.target, choices.space, choices.predictor, choices.int8
-    if store is not None and predictor is None and target is not None and target.method == "measured":
+    if store is not None and target is not None and target in choices.adapted:
         joint = eight is None and space is not None and "precision" in space.index
         small = in_int8(target) if joint else None
         predictor = _adapted(target, run.begun(out, run.PREDICTORS[0]), options, store, say)
@@ -313,13 +331,13 @@ def _models(
     elif predictor is None and target is not None and "latency_ms" in options.objectives:
         predictor, why = catalogue.automatic(target)
         say(f"latency of {target.name}: {why}")
-    known = fleet.predictors(choices.devices, out, Adaptation(samples=options.samples), options.store)
+    known = fleet.predictors(choices.devices, out, options.adaptation, options.store)
     if known:
         predictor, space = known[0], space or get_space(known[0].target.space)
     chosen = models.choose(
         space=space,
         target=None if eight else target,
-        latency=_by_precision(space, target, predictor, eight) if eight else predictor,
+        latency=models.by_precision(space, target, predictor, eight) if eight else predictor,
         accuracy=accuracy.load(options.accuracy_file)
         if options.accuracy_file
         else registry.build(_evaluator(options) or options.accuracy),
@@ -389,29 +407,12 @@ def _fine_tune(asked: problem.Problem, say: Callable[[str], None]) -> None:
         say(accuracy.describe_gain(epochs))
 
 
-def _recipe_line(epochs: int, by_default: bool) -> str:
-    """How the networks are fine-tuned, and how to change that."""
-    how = f"{epochs} epochs of fine-tuning" if epochs else "no fine-tuning (0 epochs)"
-    why = "; a training cost among objectives= or limits= has it searched, recipe=25 fixes another"
-    return f"recipe of all networks: {how}{why if by_default else ''}"
-
-
-def _by_precision(
-    space: SearchSpace | None, target: Target | None, fp32: LatencyPredictor | None, int8: LatencyPredictor
-) -> ByPrecision:
-    latency = models.latency_for(space, target, fp32)
-    if latency is None:
-        raise ValueError("int8_predictor= needs predictor= beside it: of the same machine in fp32")
-    return ByPrecision(latency, int8, space or get_space(latency.target.space))
-
-
 def _adapted(
     target: Target, kept: Path, options: Options, store: Store, say: Callable[[str], None]
 ) -> LatencyPredictor:
     with Console().status("measuring") as status:
         watch = command.watcher(status)
-        how = Adaptation(samples=options.samples)
-        predictor = adaptation.for_run(target, kept, how, store=store, watch=watch)
+        predictor = adaptation.for_run(target, kept, options.adaptation, store=store, watch=watch)
     say(f"latency of {target.name}: {predictor.facts['samples']} subnets timed here (transfer)")
     return predictor
 
@@ -422,7 +423,7 @@ def _rounds(options: Options, store: Store) -> Rounds:
 
     def refit(predictor: LatencyModel, known: Known) -> LatencyModel:
         if options.predictor == "auto":
-            return adaptation.from_known(Adaptation(samples=options.samples), known)
+            return adaptation.from_known(options.adaptation, known)
         return adaptation.corrected(predictor, known)
 
     return Rounds(Bench(store), refit, options.verify, options.rounds)
@@ -442,7 +443,7 @@ def _measures(options: Options, choices: Choices) -> bool:
     where = choices.where
     if choices.devices:
         return fleet.measures(choices.devices, options.verify > 0)
-    if where is None or not set(models.ON_A_DEVICE) & {*options.objectives, *options.all_limits()}:
+    if where is None or not options.quantities & set(models.ON_A_DEVICE):
         return False
     wanted = options.verify > 0 or (choices.predictor is None and where.method == "measured")
     return wanted and is_here(where)

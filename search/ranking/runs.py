@@ -13,6 +13,7 @@ import numpy as np
 from search import pareto
 from search.archive import Archive
 from search.front_table import BOUND
+from search.models import ON_A_DEVICE
 from search.objective import Objective
 from search.problem import Problem
 from supernet.arrays import Floats
@@ -48,7 +49,7 @@ class Run:
         """What the values of an objective may be compared with: the same on the same device, or images."""
         one, models = self.objective(name), self.problem.models
         assert one is not None
-        if name.partition("@")[0] in ("latency_ms", "throughput"):
+        if name.partition("@")[0] in ON_A_DEVICE:
             latency = models.devices.get(name.partition("@")[2], models.latency)
             return "" if latency is None else str(latency.target.name)
         return one.images

@@ -18,9 +18,11 @@ def axis(objective: Objective, models: Models) -> str:
     if quantity == "accuracy":
         images = objective.images
         return f"top-1, {images.removesuffix(' top-1').removeprefix('top-1 on ')}" if images else "top-1"
-    if quantity == "latency_ms" and latency is not None:
+    if quantity in ("latency_ms", "energy_mj") and latency is not None:
         batch = latency.target.batch
-        return f"ms per {'image' if batch == 1 else f'batch of {batch}'} on {latency.target.name}"
+        return (
+            f"{objective.unit} per {'image' if batch == 1 else f'batch of {batch}'} on {latency.target.name}"
+        )
     if quantity not in MEASURES:
         return objective.label
     title = MEASURES[quantity].title

@@ -11,7 +11,7 @@ import numpy as np
 
 from latency.measuring.known import Known, Wander
 from latency.predictors.by_precision import ByPrecision
-from latency.predictors.interface import LatencyModel
+from latency.predictors.interface import LatencyModel, energy_of
 from latency.target import Target
 from search.problem import Problem
 from supernet.arrays import Genomes
@@ -44,6 +44,12 @@ class KnownLatency:
     @property
     def facts(self) -> Mapping[str, Any]:
         return self.predictor.facts
+
+    @property
+    def energy(self) -> "KnownLatency | None":
+        """The energy of the same networks, mJ in place of ms, as far as it is known."""
+        energy = energy_of(self.predictor)
+        return None if energy is None else KnownLatency(energy, self.known and self.known.energy)
 
     @property
     def wander(self) -> Wander:

@@ -5,7 +5,7 @@ Predictions are then fitted where they are used. Letters: v networks measured, d
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,7 +17,7 @@ from latency.measuring import session, summary
 from latency.measuring.known import Known, Wander
 from latency.measuring.remote.fleet import together
 from latency.predictors.by_precision import ByPrecision
-from latency.predictors.interface import LatencyModel
+from latency.predictors.interface import LatencyModel, energy_of
 from latency.target import Target
 from search import shortlist
 from search.archive import Archive
@@ -46,7 +46,10 @@ class Bench(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """v networks of one precision: what was predicted of them, and all that is known after measuring."""
+    """v networks of one precision: what was predicted of them, and all that is known after measuring.
+
+    `energy` is the same of those of them whose energy was measured, mJ in place of ms.
+    """
 
     networks: Genomes  # (v, d) of the target's space
     mean: Floats  # (v,) ms as predicted
@@ -54,6 +57,31 @@ class Part:
     high: Floats
     known: Known  # holds all v networks, on the scale of the sitting they were measured in
     facts: Mapping[str, Any]  # seconds, drift, engine, adapted_with
+    energy: "Part | None" = None
+
+    def stored(self, name: str) -> tuple[artifact.Arrays, dict[str, Any]]:
+        """Its arrays, each with `name` before it, and its JSON."""
+        data = self.known.data
+        arrays: artifact.Arrays = {f"{name}.{one}": getattr(self, one) for one in ARRAYS}
+        arrays |= {f"{name}.known_{one}": getattr(data, one) for one in KNOWN}
+        known = {"engine": self.known.engine, "anchors_ms": dict(self.known.anchors_ms)}
+        facts = {**known, "wander": self.known.wander.facts, "facts": dict(self.facts)}
+        if self.energy is not None:
+            more, facts["energy"] = self.energy.stored(f"{name}.energy")
+            arrays |= more
+        return arrays, facts
+
+    @classmethod
+    def restored(cls, name: str, target: Target, arrays: artifact.Arrays, about: Mapping[str, Any]) -> "Part":
+        """The inverse; KeyError where something is missing."""
+        data = LatencyData(target, *(arrays[f"{name}.known_{one}"] for one in KNOWN))
+        energy = None
+        if "energy" in about:
+            energy = cls.restored(f"{name}.energy", target, arrays, about["energy"])
+        known = Known(data, about["engine"], about["anchors_ms"], Wander.from_facts(about["wander"]))
+        known = replace(known, energy=energy and energy.known)
+        own = {one: arrays[f"{name}.{one}"] for one in ARRAYS}
+        return cls(known=known, facts=about["facts"], energy=energy, **own)
 
     @property
     def ms(self) -> Floats:
@@ -78,15 +106,8 @@ class Round:
         arrays: artifact.Arrays = {}
         facts = {}
         for precision, part in self.parts.items():
-            data = part.known.data
-            arrays |= {f"{precision}.{name}": getattr(part, name) for name in ARRAYS}
-            arrays |= {f"{precision}.known_{name}": getattr(data, name) for name in KNOWN}
-            facts[precision] = {
-                "engine": part.known.engine,
-                "anchors_ms": dict(part.known.anchors_ms),
-                "wander": part.known.wander.facts,
-                "facts": dict(part.facts),
-            }
+            more, facts[precision] = part.stored(precision)
+            arrays |= more
         artifact.save(path, KIND, arrays, {"parts": facts, "failed": dict(self.failed)})
 
     @classmethod
@@ -94,15 +115,10 @@ class Round:
         """A saved round; ValueError that names the file when it is damaged or of other targets."""
         arrays, facts = artifact.load(path, KIND)
         with artifact.usable(path, KIND, "left as it is, choose another out="):
-            parts = {}
-            for precision, about in facts["parts"].items():
-                data = LatencyData(
-                    targets[precision], *(arrays[f"{precision}.known_{name}"] for name in KNOWN)
-                )
-                wander = Wander.from_facts(about["wander"])
-                known = Known(data, about["engine"], about["anchors_ms"], wander)
-                own = {name: arrays[f"{precision}.{name}"] for name in ARRAYS}
-                parts[precision] = Part(known=known, facts=about["facts"], **own)
+            parts = {
+                precision: Part.restored(precision, targets[precision], arrays, about)
+                for precision, about in facts["parts"].items()
+            }
             return cls(parts, facts["failed"])
 
 
@@ -195,10 +211,7 @@ class Rounds:
         asked = split(problem, genomes)
         networks = [_bare(problem, part, genomes[mine]) for _, part, mine in asked]
         sittings = together(
-            [
-                partial(self._sit, part.target, rows)
-                for (_, part, _), rows in zip(asked, networks, strict=True)
-            ],
+            [partial(self._sit, part, rows) for (_, part, _), rows in zip(asked, networks, strict=True)],
             at_once=bool(problem.models.devices),
         )
         for (name, part, mine), picked, (seconds, reasons) in zip(asked, networks, sittings, strict=True):
@@ -212,9 +225,12 @@ class Rounds:
             raise ValueError("; ".join(dict.fromkeys(failed.values())))
         return Round(parts, failed)
 
-    def _sit(self, target: Target, picked: Genomes) -> tuple[float, dict[str, str]]:
+    def _sit(self, part: LatencyModel, picked: Genomes) -> tuple[float, dict[str, str]]:
         """Measure what is not known yet; the seconds that took, and the reason of each failure."""
-        fresh = self.bench.known(target).rows(picked) < 0
+        target, known = part.target, self.bench.known(part.target)
+        fresh = known.rows(picked) < 0
+        if energy_of(part) is not None:
+            fresh |= known.energy is None or known.energy.rows(picked) < 0
         if not fresh.any():
             return 0.0, {}
         try:
@@ -251,7 +267,10 @@ def _part(part: LatencyModel, picked: Genomes, known: Known, seconds: float) -> 
         "engine": known.engine,
         "adapted_with": part.facts.get("engine", known.engine),
     }
-    return Part(picked, predicted.mean, low, high, known, facts)
+    energy, model = None, energy_of(part)
+    if model is not None and known.energy is not None and (there := known.energy.rows(picked) >= 0).any():
+        energy = _part(model, picked[there], known.energy, seconds)
+    return Part(picked, predicted.mean, low, high, known, facts, energy)
 
 
 def split(problem: Problem, genomes: Genomes) -> list[tuple[str, LatencyModel, Ints]]:

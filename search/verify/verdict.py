@@ -3,24 +3,27 @@
 Letters: f rows of the front, v networks measured.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any
 
 import numpy as np
 
+from latency.predictors.interface import LatencyModel, energy_of
 from search import front_table, pareto
 from search.archive import Archive
 from search.front_table import FrontTable
 from search.objective import Objective
 from search.problem import Problem
 from search.verify import latency as latencies
-from search.verify.rounds import CONFIDENCE, Round, is_measured, rows_known
+from search.verify.latency import KnownLatency
+from search.verify.rounds import CONFIDENCE, Part, Round, is_measured, rows_known
 from supernet.arrays import Floats, Genomes, Ints
 from supernet.files.tables import Table, rounded
 from supernet.space import get_space
 
-LATENCY = "latency_ms"
+LATENCY, ENERGY = "latency_ms", "energy_mj"
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,6 +51,12 @@ class Verification:
             f"the machine was up to {abs(s['drift'] - 1):.1%} {'slower' if s['drift'] > 1 else 'faster'} "
             "than when the predictor in use was fitted (by the anchor subnets)",
         ]
+        if "energy" in s:
+            e = s["energy"]
+            lines.append(
+                f"energy: predictions of {e['measurements']} were off by {e['mape_raw']:.1f}% "
+                f"({e['covered']} inside their {CONFIDENCE:.0%} interval)"
+            )
         if s["engine"] != s["adapted_with"]:
             lines.append(f"adapted with {s['adapted_with']}, measured with {s['engine']}: adapt again")
         if "limit" in s:
@@ -91,12 +100,17 @@ def verification(problem: Problem, archive: Archive, rounds: Sequence[Round], sh
         marks[kept] = front_table.marks(costs[verified], archive.reference, shortlist, must)
         columns["shortlist"] = marks.tolist()
         table = replace(table, knee=int(kept[knee]), best=int(kept[best]))
-    limits = {o.name: o for o in problem.evaluator.limited if o.name.partition("@")[0] == LATENCY}
-    summary = _summary(rounds, len(problem.models.devices) or 1) | {
+    limits = {o.name: o for o in problem.evaluator.limited if o.name.partition("@")[0] in (LATENCY, ENERGY)}
+    devices = len(problem.models.devices) or 1
+    parts = [list(turn.parts.values()) for turn in rounds]
+    summary = _summary(parts, devices) | {
+        "failed": {name: reason for turn in rounds for name, reason in turn.failed.items()},
         "verified_front": int(on_front.sum()),
         "predicted_rows": int((~on_front).sum()),
         "verified_hypervolume": pareto.hypervolume(costs[verified], archive.reference),
     }
+    if any(energies := [[part.energy for part in turn if part.energy] for turn in parts]):
+        summary["energy"] = _summary([turn for turn in energies if turn], devices)
     measured = _measured(problem, rounds, limits)
     if problem.models.devices:
         summary["devices"] = _by_device(measured, limits)
@@ -142,35 +156,41 @@ def _columns(problem: Problem, genomes: Genomes, rounds: Sequence[Round]) -> dic
     """Predicted and measured side by side. What was predicted before a network was measured is known for
     those that this run measured; what was measured is on the scale of the last sitting."""
     values: dict[str, Floats] = {}
-    for name, part, mine, known in rows_known(problem, genomes):
-        title = _title(problem, name)
+
+    def fill(title: str, part: KnownLatency, mine: Ints, own: Sequence[Part | None]) -> None:
         predicted, measured, iqr = (
             values.setdefault(f"{title}_{kind}", np.full(len(genomes), np.nan))
             for kind in ("predicted", "measured", "iqr")
         )
+        bare = problem.space.embed(genomes[mine], part.target.space)
+        space = get_space(part.target.space)
+        known = np.full(len(mine), -1) if part.known is None else part.known.rows(space.network(bare))
         there = known >= 0
-        predicted[mine[~there]] = part.predictor.predict(
-            problem.space.embed(genomes[mine[~there]], part.target.space), part.target
-        ).mean
+        predicted[mine[~there]] = part.predictor.predict(bare[~there], part.target).mean
         if part.known is None or not there.any():
-            continue
+            return
         data = part.known.data
         measured[mine[there]], iqr[mine[there]] = data.ms[known[there]], data.spread_ms[known[there]]
         before = {
             network.tobytes(): ms
-            for turn in reversed(rounds)
-            for own in (turn.parts.get(name),)
-            if own is not None
-            for network, ms in zip(own.networks, own.mean, strict=True)
+            for turn in reversed(own)
+            if turn is not None
+            for network, ms in zip(turn.networks, turn.mean, strict=True)
         }
         names = (data.genomes[row].tobytes() for row in known[there])
         predicted[mine[there]] = [before.get(name, np.nan) for name in names]
+
+    for name, part, mine, _ in rows_known(problem, genomes):
+        own = [turn.parts.get(name) for turn in rounds]
+        fill(_title(problem, name), part, mine, own)
+        if part.energy is not None:
+            fill(_title(problem, name, ENERGY), part.energy, mine, [one and one.energy for one in own])
     return {title: _cells(column) for title, column in values.items()}
 
 
-def _title(problem: Problem, part: str) -> str:
+def _title(problem: Problem, part: str, quantity: str = LATENCY) -> str:
     """The objective that a part of the latency is: with several devices that on one of them."""
-    return f"{LATENCY}@{part}" if problem.models.devices else LATENCY
+    return f"{quantity}@{part}" if problem.models.devices else quantity
 
 
 def _cells(values: Floats) -> list[float | None]:
@@ -180,45 +200,58 @@ def _cells(values: Floats) -> list[float | None]:
 
 def _measured(problem: Problem, rounds: Sequence[Round], limits: Mapping[str, Objective]) -> Table:
     """Every network that was measured, as it was predicted and measured then, and the verdict of now."""
-    columns: dict[str, list[Any]] = {}
+    rows: list[dict[str, Any]] = []
     models = latencies.parts_of(problem)
-
-    def add(**values: Sequence[Any]) -> None:
-        for name, cells in values.items():
-            columns.setdefault(name, []).extend(cells)
-
     for number, turn in enumerate(rounds, 1):
         for name, part in turn.parts.items():
             target = part.known.data.target
-            now = models[name].predict(part.networks, target)
-            if problem.models.devices:
-                add(device=[name] * len(part.networks))
-            add(
-                architecture=get_space(target.space).format(part.networks),
-                precision=[target.precision] * len(part.networks),
-                round=[number] * len(part.networks),
-                latency_ms_predicted=rounded(part.mean),
-                latency_ms_half_width=rounded((part.high - part.low) / 2),
-                latency_ms_measured=rounded(part.ms),
-                latency_ms_iqr=rounded(part.iqr),
-                latency_ms=rounded(now.mean),
-                latency_ms_std=rounded(now.std),
-            )
-            if limits:
-                limit = limits.get(_title(problem, name))
-                holds = None if limit is None else limit.violation(now) <= 0
-                add(latency_ms_limit_holds=[None] * len(now.mean) if holds is None else holds.tolist())
-    return Table(columns)
+            about = {"device": name} if problem.models.devices else {}
+            titles = get_space(target.space).format(part.networks)
+            own = {
+                network.tobytes(): {
+                    **about, "architecture": title, "precision": target.precision, "round": number,
+                }
+                for network, title in zip(part.networks, titles, strict=True)
+            }  # fmt: skip
+            for quantity, of, model in (
+                (LATENCY, part, models[name]),
+                (ENERGY, part.energy, energy_of(models[name])),
+            ):
+                if of is not None and model is not None:
+                    limit = limits.get(_title(problem, name, quantity))
+                    for network, cells in zip(of.networks, _judged(quantity, of, model, limit), strict=True):
+                        own[network.tobytes()] |= cells
+            rows += own.values()
+    return Table({name: [row.get(name) for row in rows] for name in dict.fromkeys(chain(*rows))})
 
 
-def _summary(rounds: Sequence[Round], devices: int) -> dict[str, Any]:
-    """Figures over all rounds, of networks measured on each of so many devices. A machine's drift since its
-    predictor was fitted is no error of it."""
-    parts = [part for turn in rounds for part in turn.parts.values()]
+def _judged(
+    quantity: str, part: Part, model: LatencyModel, limit: Objective | None
+) -> Iterator[dict[str, Any]]:
+    """The cells of each network of a part."""
+    now = model.predict(part.networks, model.target)
+    columns = {
+        "_predicted": rounded(part.mean),
+        "_half_width": rounded((part.high - part.low) / 2),
+        "_measured": rounded(part.ms),
+        "_iqr": rounded(part.iqr),
+        "": rounded(now.mean),
+        "_std": rounded(now.std),
+    }
+    if limit is not None:
+        columns["_limit_holds"] = (limit.violation(now) <= 0).tolist()
+    names = [f"{quantity}{name}" for name in columns]
+    return (dict(zip(names, cells, strict=True)) for cells in zip(*columns.values(), strict=True))
+
+
+def _summary(rounds: Sequence[Sequence[Part]], devices: int) -> dict[str, Any]:
+    """Figures over the parts of all rounds, of networks measured on each of so many devices. The drift of a
+    machine since its predictor was fitted is no error of it."""
+    parts = [part for turn in rounds for part in turn]
     ms, mean = (np.concatenate([getattr(part, name) for part in parts]) for name in ("ms", "mean"))
     low, high = (np.concatenate([getattr(part, name) for part in parts]) for name in ("low", "high"))
     undrifted = np.concatenate([part.ms / part.facts["drift"] for part in parts])
-    off = [[p.mean / (p.ms / p.facts["drift"]) - 1 for p in turn.parts.values()] for turn in rounds]
+    off = [[p.mean / (p.ms / p.facts["drift"]) - 1 for p in turn] for turn in rounds]
     engines = [(str(part.facts["engine"]), str(part.facts["adapted_with"])) for part in parts]
     now, then = next((pair for pair in engines if pair[0] != pair[1]), engines[0])
     drifts = [float(part.facts["drift"]) for part in parts]
@@ -233,11 +266,8 @@ def _summary(rounds: Sequence[Round], devices: int) -> dict[str, Any]:
         "mape_raw": float(100 * np.abs(mean / ms - 1).mean()),
         "bias": float(100 * (mean / undrifted - 1).mean()),
         "covered": int(((low <= ms) & (ms <= high)).sum()),
-        "seconds": round(
-            sum(together(p.facts["seconds"] for p in turn.parts.values()) for turn in rounds), 1
-        ),
+        "seconds": round(sum(together(p.facts["seconds"] for p in turn) for turn in rounds), 1),
         "drift": round(most, 4),
         "engine": now,
         "adapted_with": then,
-        "failed": {name: reason for turn in rounds for name, reason in turn.failed.items()},
     }

@@ -32,6 +32,9 @@ class Clock:
     def perf_counter_ns(self) -> int:
         return self.ns
 
+    def sleep(self, seconds: float) -> None:
+        self.ns += int(seconds * 1e9)
+
     process_time_ns = perf_counter_ns
     process_time = perf_counter
 
@@ -64,6 +67,7 @@ def known_timings() -> Iterator[Clock]:
             *((module, "time", clock) for module in (session, place, runner)),
             (session, "engine_of", lambda target: Engine(clock)),
             (place.Local, "prepare", prepare),
+            (runner, "POWERCAP", "/nowhere"),  # energies differ from run to run
             (machine, "micro_benchmark", lambda: dict(RATES)),
         ):
             stack.enter_context(mock.patch.object(module, name, value))

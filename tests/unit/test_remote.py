@@ -6,6 +6,8 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+import time
 import zlib
 from contextlib import suppress
 from pathlib import Path
@@ -260,6 +262,44 @@ def test_a_device_is_measured_by_the_same_protocol(device, tmp_path):
     assert facts["unit"] == target.unit
     assert facts["engine"].startswith("onnxruntime")
     assert sorted(path.name for path in folder.iterdir()) == sorted([boards.RUNNER, "lock"])  # tidied up
+
+
+def test_a_device_tells_energy_by_counters_that_its_address_names(device, tmp_path):
+    """A counter that advances by ten watts, as Linux has it."""
+    from latency.measuring.remote.target import remote
+
+    domain, stop = tmp_path / "caps/intel-rapl:0", threading.Event()
+    domain.mkdir(parents=True)
+    (domain / "name").write_text("package-0\n")
+    (domain / "max_energy_range_uj").write_text("1000000000000\n")
+
+    def count():
+        while True:
+            (domain / "next").write_text(f"{int(10e6 * time.perf_counter())}\n")
+            (domain / "next").replace(domain / "energy_uj")
+            if stop.wait(0.002):
+                return
+
+    counting = threading.Thread(target=count)
+    counting.start()
+    try:
+        address = f"local?python={sys.executable}&folder={tmp_path}/board&powercap={tmp_path}/caps"
+        target = remote(address)
+        session.check_energy(target)
+        with Store(tmp_path / "s.sqlite") as store:
+            timed = session.time_jobs(target, jobs("x"), session.Measuring(store, rounds=QUICK))
+            visits = store.visits(store.sittings(target)[0].id)
+    finally:
+        stop.set()
+        counting.join()
+    energies = [visit.energy_mj for visit in visits if visit.role != END]
+    assert all(energy > 0 for energy in energies)
+    assert timed.facts["energy"]["meter"] == "RAPL: package-0"
+    assert timed.facts["energy"]["idle_watts"] == pytest.approx(10, rel=0.1)
+    with pytest.raises(ValueError, match=r"energy_mj cannot be measured on .* in /nowhere"):
+        session.check_energy(
+            remote(f"local?python={sys.executable}&folder={tmp_path}/board&powercap=/nowhere")
+        )
 
 
 def test_a_device_that_no_command_named_is_not_connected_to(device, monkeypatch, tmp_path):

@@ -1,9 +1,11 @@
 """PyTorch, eager, on a CUDA GPU: fp32, fp16 weights, or AMP; timed by CUDA events around one forward pass."""
 
+import time
 from typing import Any, ClassVar, Literal
 
 import torch
 
+from latency.measuring.remote.runner import NoMeterError
 from supernet.extras import NotInstalledError
 from supernet.options import PositiveInt, options
 
@@ -45,3 +47,54 @@ class TorchCuda:
             end.record()
         torch.cuda.synchronize()
         return float(start.elapsed_time(end))
+
+    def meter(self) -> "Nvml":
+        """Of the GPU that PyTorch uses; NoMeterError where there is none."""
+        return Nvml(str(torch.cuda.get_device_properties(torch.cuda.current_device()).uuid))
+
+
+class Nvml:
+    """The energy that a GPU has taken, by its driver; the host's is not in it.
+
+    Its counter where it has one (from Volta on), else its power at the ends of what is asked for. Both
+    advance ten times a second at most (arXiv 2312.02741), so visits are long.
+    """
+
+    seconds = 0.5
+
+    def __init__(self, uuid: str) -> None:
+        try:
+            import pynvml
+        except ImportError:
+            raise NoMeterError(
+                "energy of a GPU needs its driver's library: pip install nvidia-ml-py"
+            ) from None
+        self._nvml = pynvml
+        try:
+            pynvml.nvmlInit()
+            self._gpu = pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{uuid}")
+            self._watts()
+        except pynvml.NVMLError as error:
+            raise NoMeterError(f"NVML does not tell the energy of this GPU: {error}") from None
+        try:
+            pynvml.nvmlDeviceGetTotalEnergyConsumption(self._gpu)
+            self.name = "NVML: energy counter of the GPU"
+        except pynvml.NVMLError:
+            self.name = "NVML: power samples of the GPU"
+        self._counts = "counter" in self.name
+        self._sum, self._last = 0.0, (time.perf_counter(), self._watts())
+
+    def _watts(self) -> float:
+        return float(self._nvml.nvmlDeviceGetPowerUsage(self._gpu)) / 1000
+
+    def joules(self) -> float | None:
+        """Since some moment; None where the driver does not answer."""
+        try:
+            if self._counts:
+                return float(self._nvml.nvmlDeviceGetTotalEnergyConsumption(self._gpu)) / 1000
+            before, now = self._last, (time.perf_counter(), self._watts())
+        except self._nvml.NVMLError:
+            return None
+        self._sum += (now[0] - before[0]) * (now[1] + before[1]) / 2
+        self._last = now
+        return self._sum

@@ -276,6 +276,7 @@ class Board(Elsewhere):
     def _connect(self) -> None:
         self.transport.put(CODE, RUNNER)
         words = [self.reach.python, f"{self.transport.folder}/{RUNNER}", self.transport.folder]
+        words += [self.reach.powercap] if self.reach.powercap else []
         link = Link(self.transport.start(words), self.reach.address)
         try:
             hello = link.receive(HELLO_SECONDS).get("hello")
@@ -343,9 +344,10 @@ def reading(line: Mapping[str, Any]) -> Reading:
         if "error" in line:
             return Reading(str(line["name"]), error=str(line["error"]))
         wall, cpu = (tuple(float(ms) for ms in line[name]) for name in ("wall_ms", "cpu_ms"))
-        others, celsius, mhz = (
-            None if line[name] is None else float(line[name]) for name in ("others", "celsius", "mhz")
+        others, celsius, mhz, energy_mj = (
+            None if line.get(name) is None else float(line[name])
+            for name in ("others", "celsius", "mhz", "energy_mj")
         )
-        return Reading(str(line["name"]), wall, cpu, others, None, celsius, mhz)
+        return Reading(str(line["name"]), wall, cpu, others, None, celsius, mhz, energy_mj)
     except (KeyError, TypeError) as error:
         raise ValueError(f"{line} is no visit of the runner ({error})") from error

@@ -115,6 +115,7 @@ class ProgramBoard(Elsewhere):
             "screen": texts.get("screen", ""),
             "engine": f"{name} {digest[:12]}",
             "usable_cores": facts["cores"],
+            "energy": {"refused": "a benchmark program tells none"},
         }
 
     @property

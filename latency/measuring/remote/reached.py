@@ -1,7 +1,8 @@
 """Devices that the command line of this process named. A file never says where to connect to."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 from latency.measuring.jobs import USUAL, Rounds
 from latency.measuring.remote.board import Board
@@ -9,12 +10,12 @@ from latency.measuring.remote.programs import ProgramBoard
 from latency.measuring.remote.transports import Reach
 from latency.target import Target
 
-_reached: dict[str, tuple[Reach, str]] = {}  # {unit: how to reach it, the version of its engine}
+_reached: dict[str, tuple[Reach, Mapping[str, Any]]] = {}  # {unit: how to reach it, its facts}
 
 
-def remember(unit: str, reach: Reach, engine_version: str) -> None:
+def remember(reach: Reach, facts: Mapping[str, Any]) -> None:
     """A device that was named, by its fingerprint."""
-    _reached[unit] = reach, engine_version
+    _reached[str(facts["unit"])] = reach, facts
 
 
 def is_reached(target: Target) -> bool:
@@ -24,6 +25,11 @@ def is_reached(target: Target) -> bool:
 
 def engine_version(target: Target) -> str:
     """The version of the engine on the device; ValueError where it was not named."""
+    return str(facts(target)["engine"])
+
+
+def facts(target: Target) -> Mapping[str, Any]:
+    """What the device said of itself when it was named; ValueError where it was not."""
     return _entry(target)[1]
 
 
@@ -52,7 +58,7 @@ def board(target: Target, rounds: Rounds = USUAL) -> Iterator[Board | ProgramBoa
         there.close()
 
 
-def _entry(target: Target) -> tuple[Reach, str]:
+def _entry(target: Target) -> tuple[Reach, Mapping[str, Any]]:
     if target.unit not in _reached:
         raise ValueError(
             f"{target.name} is a device elsewhere: name it again, target=ssh://..., to measure on it"

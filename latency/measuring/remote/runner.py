@@ -38,29 +38,113 @@ FILES = (  # what the facts of a device are read from, besides those of each cor
     "/etc/machine-id",
     "/proc/sys/kernel/osrelease",
 )
+POWERCAP = "/sys/class/powercap"  # where Linux has the energy counters (RAPL) of Intel and AMD processors
+IDLE_SECONDS = 0.5  # over which the idle power is told
 OF_A_CORE = ("cpufreq/cpuinfo_max_freq", "cpufreq/scaling_max_freq", "cpufreq/scaling_governor")
 
 
 def burst(
-    run: Callable[[], Any], warm_ups: int = WARM_UPS, timed: int = BURST, long_ms: float = LONG_MS
-) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Wall and CPU milliseconds of each timed run of one visit, after its warm-ups.
+    run: Callable[[], Any], meter: Any = None, warm_ups: int = WARM_UPS, timed: int = BURST,
+    long_ms: float = LONG_MS,
+) -> tuple[tuple[float, ...], tuple[float, ...], float | None]:  # fmt: skip
+    """Wall and CPU milliseconds of each timed run of one visit, after its warm-ups, and the millijoules of a
+    run where there is a `meter`.
 
-    `run` returns milliseconds where the device has a clock of its own, which then are the wall time.
+    `run` returns milliseconds where the device has a clock of its own, which then are the wall time. Counters
+    of energy are coarse, so short visits go on after their timed runs until `meter.seconds` are over.
     """
     begun = time.perf_counter()
     run()
     long = time.perf_counter() - begun > long_ms / 1000
     for _ in range(0 if long else warm_ups - 1):
         run()
-    wall, cpu = [], []
-    for _ in range(1 if long else timed):
+    wall, cpu, runs = [], [], 1 if long else timed
+    begun, before = time.perf_counter(), None if meter is None else meter.joules()
+    for _ in range(runs):
         start, start_cpu = time.perf_counter_ns(), time.process_time_ns()
         on_device = run()
         end_cpu, end = time.process_time_ns(), time.perf_counter_ns()
         wall.append((end - start) / 1e6 if on_device is None else on_device)
         cpu.append((end_cpu - start_cpu) / 1e6)
-    return tuple(round(ms, 5) for ms in wall), tuple(round(ms, 5) for ms in cpu)
+    while before is not None and time.perf_counter() - begun < meter.seconds:
+        run()
+        runs += 1
+    after = None if before is None else meter.joules()
+    energy_mj = None if before is None or after is None else round(1e3 * (after - before) / runs, 5)
+    return tuple(round(ms, 5) for ms in wall), tuple(round(ms, 5) for ms in cpu), energy_mj
+
+
+# What it takes from the socket
+
+
+class NoMeterError(ValueError):
+    """The energy of this device cannot be measured, and why."""
+
+
+class Rapl:
+    """The energy that the packages of the processor and their memory have taken, by counters of Linux.
+
+    `package` holds the cores; `dram` is beside it. `psys`, the whole platform, and the copy of the package in
+    `intel-rapl-mmio` would count the same energy twice. NoMeterError where a counter cannot be read.
+    """
+
+    seconds = 0.02  # of a visit: the counters advance every millisecond
+
+    def __init__(self, root: str = "") -> None:
+        root = root or POWERCAP
+        # In /sys/class the zones of a package lie beside it, in /sys/devices inside it.
+        zones = [*Path(root).glob("intel-rapl:*/intel-rapl:*"), *Path(root).glob("intel-rapl:*")]
+        folders = {path.name: path for path in zones}
+        names = {name: read(path / "name") for name, path in folders.items()}
+        packages = [name for name, what in names.items() if what.startswith("package")]
+        memory = [n for n, what in names.items() if what == "dram" and n.rpartition(":")[0] in packages]
+        counted = sorted([*packages, *memory])
+        if not counted:
+            raise NoMeterError(
+                f"no energy counter of a processor in {root}: virtual machines and most boards have none; "
+                "on an Intel or AMD machine `sudo modprobe intel_rapl_msr` may bring it"
+            )
+        self.files = [folders[name] / "energy_uj" for name in counted]
+        for path in self.files:
+            try:
+                path.read_bytes()
+            except PermissionError:
+                listed = " ".join(map(str, self.files))
+                raise NoMeterError(
+                    f"{path} may be read by root only (since Linux 5.10): sudo chmod o+r {listed}"
+                ) from None
+            except OSError as error:
+                raise NoMeterError(f"{path} cannot be read ({error})") from None
+        self.ranges = [int(read(path.with_name("max_energy_range_uj")) or 0) for path in self.files]
+        self.name = "RAPL: " + ", ".join(names[name] for name in counted)
+        self.total, self.last = 0, [0] * len(counted)
+        self.joules()
+        self.total = 0
+
+    def joules(self) -> float | None:
+        """Since the meter was made; None where a counter cannot be read. A counter that has begun again at
+        zero is followed, once between two calls."""
+        texts = [read(path) for path in self.files]
+        if not all(text.isdigit() for text in texts):
+            return None
+        now = [int(text) for text in texts]
+        for before, after, most in zip(self.last, now, self.ranges):  # noqa: B905  # Python 3.9
+            self.total += after - before if after >= before else after - before + most
+        self.last = now
+        return self.total / 1e6
+
+
+def metered(make: Callable[[], Any]) -> tuple[Any, dict[str, Any]]:
+    """The meter that `make` gives and its facts: what it counts and the idle power, or why there is none."""
+    try:
+        meter = make()
+    except NoMeterError as error:
+        return None, {"refused": str(error)}
+    begun, before = time.perf_counter(), meter.joules()
+    time.sleep(max(IDLE_SECONDS, meter.seconds))
+    after, seconds = meter.joules(), time.perf_counter() - begun
+    watts = None if before is None or after is None else round((after - before) / seconds, 3)
+    return meter, {"meter": meter.name, "idle_watts": watts}
 
 
 # What the device is
@@ -176,8 +260,9 @@ class Others:
 class Runner:
     """The sessions of this process, and the journal of the sitting."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, meter: Any = None) -> None:
         self.folder, self.sessions, self.others = folder, {}, Others()  # type: Path, dict[str, Any], Others
+        self.meter = meter
         self.sitting, self.journal = "", {}  # type: str, dict[str, dict[str, Any]]
         self.zones = zones()
 
@@ -234,12 +319,18 @@ class Runner:
     def visit(self, name: str, long_ms: float) -> dict[str, Any]:
         run, feed = self.sessions[name]
         try:
-            wall, cpu = burst(lambda: run(None, feed) and None, long_ms=long_ms)
+            wall, cpu, mj = burst(lambda: run(None, feed) and None, self.meter, long_ms=long_ms)
         except Exception as error:
             del self.sessions[name]
             return {"error": f"{type(error).__name__}: {error}"}
         heat = {path: read(path) for path in self.zones}
-        line = {"wall_ms": wall, "cpu_ms": cpu, "others": self.others.tell(), "mhz": mhz_now()}
+        line = {
+            "wall_ms": wall,
+            "cpu_ms": cpu,
+            "others": self.others.tell(),
+            "mhz": mhz_now(),
+            "energy_mj": mj,
+        }
         return {**line, "celsius": hottest(heat), "unix_time": time.time()}
 
     def cool(self, request: Mapping[str, Any]) -> Iterable[dict[str, Any]]:
@@ -317,7 +408,7 @@ def take_over(folder: Path) -> Any:
 
 
 def main() -> None:
-    """`runner.py FOLDER`: says what the device is, then answers requests until its input ends."""
+    """`runner.py FOLDER [POWERCAP]`: says what the device is, then answers requests until its input ends."""
     folder = Path(sys.argv[1])
     lock = take_over(folder)  # held until the end
     try:
@@ -326,6 +417,7 @@ def main() -> None:
         raise SystemExit(f"no onnxruntime for {sys.executable}: {error}") from None
     with contextlib.suppress(OSError):  # without privileges the priority stays
         os.setpriority(os.PRIO_PROCESS, 0, -20)
+    meter, energy = metered(lambda: Rapl("".join(sys.argv[2:])))
     about = {
         "protocol": PROTOCOL,
         **describe(system_files()),
@@ -334,9 +426,10 @@ def main() -> None:
         "priority": os.getpriority(os.PRIO_PROCESS, 0),
         "usable_cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "free_memory": free_memory(),
+        "energy": energy,
     }
     say({"hello": about})
-    runner = Runner(folder)
+    runner = Runner(folder, meter)
     for text in sys.stdin:
         request = json.loads(text)
         for line in runner.answer(request):

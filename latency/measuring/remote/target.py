@@ -31,10 +31,10 @@ def remote(
     """
     board = reached.place(Reach.from_address(at))
     try:
-        facts, version = board.facts, board.version
+        facts = board.facts
     finally:
         board.close()
-    reached.remember(str(facts["unit"]), board.reach, version)
+    reached.remember(board.reach, facts)
     spec = device(facts, board.reach)
     words = [spec.name, str(facts["unit"])[:4], engine, precision, *condition_words(batch, threads, 0.0)]
     return Target(

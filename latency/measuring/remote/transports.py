@@ -212,7 +212,7 @@ def is_address(text: str) -> bool:
 
 
 PERF_TEST = "/data/local/tmp/onnxruntime_perf_test"  # on a phone, which has no Python
-OPTIONS = ("python", "folder", "ssh_config", "program")
+OPTIONS = ("python", "folder", "ssh_config", "program", "powercap")
 
 
 @dataclass(frozen=True)
@@ -229,6 +229,7 @@ class Reach:
     folder: str = ""  # of ours on the device; empty: as FOLDERS says
     ssh_config: str = ""  # a file for `ssh -F`; empty: the user's own
     program: str = ""  # the benchmark program of an engine, on the device
+    powercap: str = ""  # its folder of energy counters; empty: /sys/class/powercap
 
     @classmethod
     def from_address(cls, text: str) -> "Reach":
