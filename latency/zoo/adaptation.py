@@ -140,7 +140,7 @@ def adapt(target: Target, how: Adaptation, *, store: Store, watch: Watcher | Non
         fitted = replace(fitted, energy=energy)
         if len(judged := _rows_of(everything.energy.data, tests.genomes)):
             predicted = energy.predict(judged.genomes, target)
-            table = {**table, f"energy, {len(mine)} samples": scores(predicted, judged.ms)}
+            table = {**table, f"energy (mJ), {len(mine)} samples": scores(predicted, judged.ms)}
     counts = measured.seconds, table, len(known)
     return Adapted(fitted, samples, tests, measured.failed, *counts, energies, measured.describe_energy())
 

@@ -79,7 +79,7 @@ class Part:
         if "energy" in about:
             energy = cls.restored(f"{name}.energy", target, arrays, about["energy"])
         known = Known(data, about["engine"], about["anchors_ms"], Wander.from_facts(about["wander"]))
-        known = replace(known, energy=energy and energy.known)
+        known = replace(known, energy=None if energy is None else energy.known)
         own = {one: arrays[f"{name}.{one}"] for one in ARRAYS}
         return cls(known=known, facts=about["facts"], energy=energy, **own)
 
