@@ -179,7 +179,7 @@ def place_of(target: Target, rounds: Rounds = USUAL) -> Iterator[Place]:
 
 
 def meter_of(target: Target, engine: Engine) -> Meter:
-    """What tells the energy of this machine or of its GPU; NoMeterError with the reason for none."""
+    """What tells the energy of this machine or of its GPU; ValueError with the reason for none."""
     if target.utilisation:
         raise NoMeterError(
             "under a background load its energy would count too: leave target.utilisation= out"
@@ -194,7 +194,7 @@ def check_energy(target: Target) -> None:
             meter_of(target, engine_of(target))
         elif why := reached.facts(target)["energy"].get("refused"):
             raise NoMeterError(why)
-    except NoMeterError as error:
+    except ValueError as error:
         raise ValueError(f"energy_mj cannot be measured on {target.name}: {error}") from None
 
 

@@ -5,7 +5,6 @@ from typing import Any, ClassVar, Literal
 
 import torch
 
-from latency.measuring.remote.runner import NoMeterError
 from supernet.extras import NotInstalledError
 from supernet.options import PositiveInt, options
 
@@ -49,7 +48,7 @@ class TorchCuda:
         return float(start.elapsed_time(end))
 
     def meter(self) -> "Nvml":
-        """Of the GPU that PyTorch uses; NoMeterError where there is none."""
+        """Of the GPU that PyTorch uses; NotInstalledError where there is none."""
         return Nvml(str(torch.cuda.get_device_properties(torch.cuda.current_device()).uuid))
 
 
@@ -66,7 +65,7 @@ class Nvml:
         try:
             import pynvml
         except ImportError:
-            raise NoMeterError(
+            raise NotInstalledError(
                 "energy of a GPU needs its driver's library: pip install nvidia-ml-py"
             ) from None
         self._nvml = pynvml
@@ -75,7 +74,7 @@ class Nvml:
             self._gpu = pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{uuid}")
             self._watts()
         except pynvml.NVMLError as error:
-            raise NoMeterError(f"NVML does not tell the energy of this GPU: {error}") from None
+            raise NotInstalledError(f"NVML does not tell the energy of this GPU: {error}") from None
         try:
             pynvml.nvmlDeviceGetTotalEnergyConsumption(self._gpu)
             self.name = "NVML: energy counter of the GPU"

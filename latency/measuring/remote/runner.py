@@ -117,9 +117,7 @@ class Rapl:
                 raise NoMeterError(f"{path} cannot be read ({error})") from None
         self.ranges = [int(read(path.with_name("max_energy_range_uj")) or 0) for path in self.files]
         self.name = "RAPL: " + ", ".join(names[name] for name in counted)
-        self.total, self.last = 0, [0] * len(counted)
-        self.joules()
-        self.total = 0
+        self.total, self.last = 0, [int(read(path) or 0) for path in self.files]
 
     def joules(self) -> float | None:
         """Since the meter was made; None where a counter cannot be read. A counter that has begun again at
@@ -138,7 +136,7 @@ def metered(make: Callable[[], Any]) -> tuple[Any, dict[str, Any]]:
     """The meter that `make` gives and its facts: what it counts and the idle power, or why there is none."""
     try:
         meter = make()
-    except NoMeterError as error:
+    except ValueError as error:
         return None, {"refused": str(error)}
     begun, before = time.perf_counter(), meter.joules()
     time.sleep(max(IDLE_SECONDS, meter.seconds))
