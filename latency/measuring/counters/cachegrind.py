@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from latency.measuring.counters.events import Counts
+from supernet.files import artifact
 
 SECONDS = 900.0  # for all operators
 RUNS = 3  # of each operator: it is some 50 times slower than without valgrind
@@ -88,7 +89,7 @@ def fork_each(runs: Mapping[str, Callable[[], object]], names: Path) -> None:
         _, status = os.waitpid(started[name], 0)
         if status:
             raise ValueError(f"{name} ended with {status} under valgrind")
-    names.write_text(json.dumps(started))
+    artifact.write_text(names, json.dumps(started))
 
 
 def parse(text: str) -> Counts:
