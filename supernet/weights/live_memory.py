@@ -79,7 +79,7 @@ def written_over(first: Any, second: Any, name: str, gone: Sequence[bool]) -> An
     sizes = [getattr(each, "shape", ()) for each in (first, second)]
     shape = torch.broadcast_shapes(*sizes)  # type: ignore[no-untyped-call]
     for over, other, last in ((first, second, gone[0]), (second, first, gone[1])):
-        if last and over.shape == shape:
+        if last and isinstance(over, torch.Tensor) and over.shape == shape:
             return IN_PLACE[plain](over, other)
     return plain(first, second)
 

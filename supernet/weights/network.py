@@ -201,9 +201,9 @@ def load(path: str | Path) -> Trained:
     tensors, facts = read(path, KIND)
     with artifact.usable(path, KIND):
         space, classes = get_space(facts["space"]), int(facts["classes"])
-        facts |= {name: [float(value) for value in facts[name]] for name in ("mean", "std")}
         low, high = map(int, facts["resolution"])
-        if not (0 < low <= high and len(facts["mean"]) == len(facts["std"]) == 3 and min(facts["std"]) > 0):
+        mean, std = ([float(value) for value in facts.get(name, (1, 1, 1))] for name in ("mean", "std"))
+        if not (0 < low <= high and len(mean) == len(std) == 3 and min(std) > 0):
             raise ValueError("resolution, mean and std of its images are not those of images")
         # Before a network of any size is built.
         if not any(classes in tensor.shape for tensor in tensors.values()):

@@ -16,6 +16,7 @@ PROGRAMS = {
     "lscpu",
     "uname",
     "fc-list",
+    "file",
 }  # that env.json and the description of this machine are made with
 STARTS = {"os.system", "os.exec", "os.posix_spawn", "os.spawn", "subprocess.Popen", "pty.spawn"}
 CONNECTS = {"socket.connect", "socket.getaddrinfo", "urllib.Request"}

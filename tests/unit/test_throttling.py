@@ -126,8 +126,8 @@ def test_conditions_of_a_visit_travel_with_it(tmp_path):
         assert other.import_csv(tmp_path / "all.csv") == 0
         assert other.visits("s") == [hot, cold]
     text = (tmp_path / "all.csv").read_text().splitlines()
-    assert text[0].endswith(",celsius,mhz")
-    (tmp_path / "old.csv").write_text("\n".join(line.rsplit(",", 2)[0] for line in text) + "\n")
+    assert text[0].endswith(",celsius,mhz,energy_mj")
+    (tmp_path / "old.csv").write_text("\n".join(line.rsplit(",", 3)[0] for line in text) + "\n")
     with Store(tmp_path / "u.sqlite") as other:  # of a release that did not know them
         assert other.import_csv(tmp_path / "old.csv") == 2
         assert other.visits("s") == [replace(hot, celsius=None, mhz=None), cold]

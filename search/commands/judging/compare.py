@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from hydra.errors import HydraException
 
 from latency.zoo import catalogue
 from search import command, front_table, run
@@ -89,8 +90,14 @@ class GpuSearch:
         else:
             asked |= {"target": "gpu", "target.device": gpu}
             asked |= {f"target.{name}": getattr(options, name) for name in ("batch", "precision", "space")}
-        config = command.compose("search", words(asked))
-        where = search.Choices.from_options(search.Options(**config)).where
+        try:
+            config = command.compose("search", words(asked))
+            where = search.Choices.from_options(search.Options(**config)).where
+        except (TypeError, AttributeError, ValueError) as error:
+            if isinstance(error, ValueError) and not isinstance(error.__cause__, HydraException):
+                raise  # of one option, which it names
+            said = f"search={options.search} are no options of a search ({error})"
+            raise ValueError(f"{said}: give them as make search has them") from error
         assert where is not None
         name = where.name if "predictor" in asked else where.spec.name
         return cls(name, where.spec.usd_per_hour, config)
