@@ -95,7 +95,10 @@ def compose(name: str, words: list[str]) -> dict[str, Any]:
         with config_source.reading(name), hydra.initialize(None, version_base="1.3"):
             return _checked(hydra.compose(name, words), words)
     except OURS as error:
-        raise ValueError(explain(error)) from error
+        said = explain(error)
+        if said.startswith("Config group override must be"):  # Hydra names none of them
+            said = f"a group of options is chosen by its name, no number: give names in {' '.join(words)}"
+        raise ValueError(said) from error
     finally:
         GlobalHydra.instance().hydra = outer
 

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from hydra.errors import HydraException
 
 from latency.zoo import catalogue
 from search import command, front_table, run
@@ -93,9 +92,7 @@ class GpuSearch:
         try:
             config = command.compose("search", words(asked))
             where = search.Choices.from_options(search.Options(**config)).where
-        except (TypeError, AttributeError, ValueError) as error:
-            if isinstance(error, ValueError) and not isinstance(error.__cause__, HydraException):
-                raise  # of one option, which it names
+        except (TypeError, AttributeError) as error:
             said = f"search={options.search} are no options of a search ({error})"
             raise ValueError(f"{said}: give them as make search has them") from error
         assert where is not None
