@@ -16,7 +16,6 @@ PROGRAMS = {
     "lscpu",
     "uname",
     "fc-list",
-    "file",
 }  # that env.json and the description of this machine are made with
 STARTS = {"os.system", "os.exec", "os.posix_spawn", "os.spawn", "subprocess.Popen", "pty.spawn"}
 CONNECTS = {"socket.connect", "socket.getaddrinfo", "urllib.Request"}
@@ -70,7 +69,10 @@ def main():
     import torch
 
     torch.set_num_threads(1)
+    from latency.measuring import machine
     from tests.e2e.commands import call
+
+    machine.specification()  # describes this machine by programs, once in a process
 
     scratch = os.path.realpath(tempfile.gettempdir())
     sys.addaudithook(watch)
