@@ -1,10 +1,9 @@
 """Latency of a network from those of its modules (arXiv 2312.06440).
 
 A regression model per module kind, chosen by `selection.py`, has batch, threads, utilisation and whatever
-else was declared as inputs. A network is the sum of its modules with a learned correction for what the sum
-misses: in a network engines fuse over the ends of modules and keep layouts that a module by itself pays for.
-The correction is a factor per module kind, milliseconds per module and per element that passes between
-modules, so that it stays a sum and every OFA space collapses into a table.
+else was declared as inputs. A network is the sum of its modules, each times a factor for being inside of a
+network (`shift.py`), where engines fuse over its ends and keep layouts that it pays for by itself. It stays a
+sum, so every OFA space collapses into a table. Files of earlier versions have a `Correction` instead.
 
 >>> predictor = interface.load_as(ModulesLatency, Path("runs/mine/predictor.npz"))
 >>> predictor.predict(genomes, predictor.target).mean  # ms

@@ -23,6 +23,7 @@ from latency.modules.networks import measured as networks
 from latency.modules.networks.measured import CORRECTING
 from latency.modules.predictor import ModulesLatency, Networks
 from latency.modules.selection import Selection
+from latency.modules.spread import SLACK
 from latency.predictors.interface import with_facts
 from latency.target import Target
 from latency.zoo import catalogue
@@ -102,22 +103,22 @@ def fronts(fits: Fits) -> list[str]:
 @command.named("modules")
 def main(options: Options, config: dict[str, Any]) -> None:
     target = registry.build(options.target)
-    known = None if options.base is None else catalogue.module_base(options.base)
+    base = None if options.base is None else catalogue.module_base(options.base)
     out = command.run_folder(options.out, f"modules-{target.name}")
     with RunFolder(out, "predictor.npz").hold(config):
-        target, data, measured = _measured(options, target) if known is None else _few(options, target)
+        target, data, measured = _measured(options, target) if base is None else _few(options, target)
         module_data.save(out / "module_data.npz", target, data)
         print(f"{target}: {sum(map(len, data.values()))} measured modules of {len(data)} kinds")
         rows: list[dict[str, Any]] = []
-        if known is None:
+        if base is None:
             fits = options.fitting.fit(data, say=print)
             predictor, rows = fit.predictor(target, fits), by_scheme(fits).rows()
             tables = by_module(fits, fits.selection).markdown(), by_scheme(fits).markdown()
             print(*tables, *fronts(fits), sep="\n\n")
         else:
-            predictor = anchors.elsewhere(known, target)
+            predictor = anchors.elsewhere(base, target)
         if measured is not None:
-            predictor = predictor.corrected(measured, None if known is None else data)
+            predictor = predictor.corrected(measured, None if base is None else data)
         facts = {"method": "modules", "rows": sum(map(len, data.values()))}
         predictor = with_facts(predictor, facts)
         predictor.save(out / "predictor.npz")
@@ -131,23 +132,20 @@ def main(options: Options, config: dict[str, Any]) -> None:
 def _few(options: Options, target: Target) -> tuple[Target, dict[str, ModuleData], Networks | None]:
     """A few networks and modules under the conditions of the target, measured within the minutes."""
     deadline = time.perf_counter() + 60 * options.minutes
+    design = replace(options.design, threads=(target.threads or 1,), utilisations=(target.utilisation,))
+    design = replace(design, points=design.points or FEW_MODULES)
     with Store(options.store) as store, Console().status("starting") as status:
-        watch = command.watcher(status)
+        watch, subnets = command.watcher(status), min(options.networks, FEW_SUBNETS)
         how = Measuring(store, NETWORKS_SHARE * 60 * options.minutes, watch)
-        networks_there = networks.for_correction(
-            target, min(options.networks, FEW_SUBNETS), options.classifiers, how
-        )
-        design = replace(options.design, threads=(target.threads or 1,), utilisations=(target.utilisation,))
+        measured = networks.for_correction(target, subnets, options.classifiers, how)
         how = Measuring(store, max(deadline - time.perf_counter(), 1), watch)
-        module_design.collect(target, replace(design, points=design.points or FEW_MODULES), how, say=print)
-        there = {
-            name: of.take(
-                (of.conditions[:, 1] == target.threads)
-                & (np.abs(of.conditions[:, 2] - target.utilisation) < 0.1)
-            )
-            for name, of in module_design.read(target, store).items()
-        }
-    return target, {name: of for name, of in there.items() if len(of)}, networks_there
+        module_design.collect(target, design, how, say=print)
+        data = module_design.read(target, store)
+    for name, of in list(data.items()):
+        threads, utilisation = of.conditions[:, 1], of.conditions[:, 2]
+        alike = (threads == target.threads) & (np.abs(utilisation - target.utilisation) < SLACK)
+        data[name] = of.take(alike)
+    return target, {name: of for name, of in data.items() if len(of)}, measured
 
 
 def _measured(options: Options, target: Target) -> tuple[Target, dict[str, ModuleData], Networks | None]:
